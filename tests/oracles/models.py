@@ -41,7 +41,7 @@ class SmoothMlp(nn.Sequential):
     def __init__(self) -> None:
         layers: list[nn.Module] = []
         width = 12
-        for activation in (nn.Sigmoid(), nn.Tanh(), nn.ELU(alpha=0.7), nn.Softplus()):
+        for activation in (nn.Sigmoid(), nn.Tanh(), nn.ELU(alpha=0.75), nn.Softplus()):
             layers += [nn.Linear(width, 16), activation]
             width = 16
         super().__init__(*layers, nn.Linear(width, 3))
