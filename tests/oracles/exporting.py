@@ -42,9 +42,13 @@ def export(
     output: str = "logits",
     exporter: str = "torchscript",
     dynamic: bool = True,
+    folded: bool = True,
     properties: Mapping[str, str] | None = None,
 ) -> onnx.ModelProto:
-    """Export `model` with named `inputs`; `dynamic` makes axis 0 of inputs and output symbolic."""
+    """Export `model` with named `inputs`; `dynamic` makes axis 0 of inputs and output symbolic.
+
+    Without `folded` the exporters leave the graph as it is; else they fold batch norms into convolutions.
+    """
     names = list(inputs)
     args = tuple(inputs.values())
     buffer = io.BytesIO()
@@ -55,13 +59,15 @@ def export(
             torch.onnx.export(
                 model, args, buffer, dynamo=False, opset_version=OPSET,
                 input_names=names, output_names=[output], dynamic_axes=axes,
+                do_constant_folding=folded,
+                training=torch.onnx.TrainingMode.EVAL if folded else torch.onnx.TrainingMode.PRESERVE,
             )  # fmt: skip
             proto = onnx.load_from_string(buffer.getvalue())
         elif exporter == "dynamo":
             shapes = tuple({0: torch.export.Dim("batch")} for _ in names) if dynamic else None
             program = torch.onnx.export(
                 model, args, dynamo=True, input_names=names, output_names=[output],
-                dynamic_shapes=shapes, verbose=False,
+                dynamic_shapes=shapes, verbose=False, optimize=folded,
             )  # fmt: skip
             assert program is not None
             proto = program.model_proto
