@@ -1,0 +1,125 @@
+"""The only way to make a graph: emits nodes, infers their types at once, and never emits one twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar, Token
+from dataclasses import replace
+
+import sympy
+
+from irshap.dims import Dim
+from irshap.errors import IRError
+from irshap.graph import Graph, Node, Output, Value
+from irshap.ops.base import Op, TypeMismatch
+from irshap.types import Type
+
+__all__ = ["Builder", "current"]
+
+_CURRENT: ContextVar[Builder] = ContextVar("builder")
+
+
+def current() -> Builder:
+    """The builder of the innermost `with builder:`; the rules of ops emit into it."""
+    return _CURRENT.get()
+
+
+class Builder:
+    """Collects nodes.  Equal statements are emitted once (common subexpressions share by construction).
+
+    Used as a context manager it becomes the target of arithmetic on values and of `emit`.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: list[Node] = []
+        self._inputs: list[Value] = []
+        self._known: dict[tuple[object, ...], Node] = {}
+        self._origin: tuple[str, ...] = ()
+        self._tokens: list[tuple[Token[Builder], tuple[str, ...]]] = []
+
+    def __enter__(self) -> Builder:
+        self._tokens.append((_CURRENT.set(self), self._origin))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        token, self._origin = self._tokens.pop()
+        _CURRENT.reset(token)
+
+    def at(self, origin: tuple[str, ...]) -> Builder:
+        """Sets the origin given to nodes emitted from now on, until the surrounding `with` ends."""
+        self._origin = origin
+        return self
+
+    def emit(
+        self,
+        op: Op,
+        *operands: Value,
+        types: tuple[Type, ...] | None = None,
+        origin: tuple[str, ...] | None = None,
+        names: tuple[str | None, ...] = (),
+    ) -> tuple[Value, ...]:
+        """Emits `op(operands)` and returns its results.
+
+        Args:
+            types: result types known from elsewhere; needed where the op can't infer them (opaque nodes),
+                otherwise checked against the inferred ones.
+
+        Raises:
+            IRError: the operands don't fit the op.
+        """
+        key = (op, *map(id, operands))
+        if (node := self._known.get(key)) is not None:
+            return node.results
+        try:
+            inferred = op.infer(*(v.type for v in operands)) if not op.types_given else types
+        except TypeMismatch as error:
+            listed = ", ".join(str(v.type) for v in operands)
+            raise IRError(f"{op.mnemonic}({listed}): {error}", where=", ".join(origin or self._origin)) from None
+        if inferred is None:
+            raise IRError(f"{op.mnemonic} needs its result types")
+        node = Node(op, operands, inferred, self._origin if origin is None else origin, names)
+        self._known[key] = node
+        (self._inputs.extend if op.is_input else self._append)(node.results if op.is_input else (node,))
+        return node.results
+
+    def _append(self, nodes: Iterable[Node]) -> None:
+        self._nodes.extend(nodes)
+
+    def copy(
+        self,
+        node: Node,
+        mapping: Mapping[Value, Value],
+        binding: Mapping[sympy.Expr, Dim] | None = None,
+    ) -> tuple[Value, ...]:
+        """Emits `node` with its operands mapped and, if asked, its dimension symbols replaced."""
+        op = node.op.substitute(binding) if binding else node.op
+        types = tuple(t.substitute(binding) for t in node.types) if binding else node.types
+        operands = tuple(mapping[v] for v in node.operands)
+        names = tuple(v.name for v in node.results)
+        return self.emit(op, *operands, types=types, origin=node.origin, names=names)
+
+    def graft(self, graph: Graph, mapping: dict[Value, Value] | None = None) -> dict[Value, Value]:
+        """Emits a whole graph; returns where each of its values went.  `mapping` may preset values."""
+        mapping = {} if mapping is None else mapping
+        for value in graph.inputs:
+            if value not in mapping:
+                mapping[value] = self.copy(value.node, {})[0]
+        for node in graph.nodes:
+            if not all(v in mapping for v in node.results):
+                mapping.update(zip(node.results, self.copy(node, mapping), strict=True))
+        return mapping
+
+    def build(
+        self, name: str, outputs: Sequence[Output], properties: Iterable[str] = (), *, like: Graph | None = None
+    ) -> Graph:
+        """The finished graph.  `like` gives the order of inputs that it shares with an older graph."""
+        inputs = self._inputs
+        if like is not None:
+            order = {v.name: i for i, v in enumerate(like.inputs)}
+            inputs = sorted(inputs, key=lambda v: order.get(v.name, len(order)))
+        return Graph(name, tuple(inputs), tuple(self._nodes), tuple(outputs), frozenset(properties))
+
+    def rebuild(self, graph: Graph, mapping: Mapping[Value, Value]) -> Graph:
+        """`graph` after a rewrite: same name, outputs mapped, same properties."""
+        outputs = [replace(o, value=mapping[o.value]) for o in graph.outputs]
+        return self.build(graph.name, outputs, graph.properties, like=graph)

@@ -1,0 +1,170 @@
+"""Symbolic dimensions: an `int`, or a sympy expression over positive integer symbols.
+
+`N` counts the samples of one run and `R` the references.  Plain ints never touch sympy.  Equality is
+three-valued, and *unknown is never yes*: code that needs two dimensions to agree asks `same`.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import TypeAlias, cast
+
+import sympy
+
+from irshap.errors import ParseError
+
+__all__ = ["Dim", "N", "R", "Shape", "as_dim", "ceil_div", "dim_text", "divide", "equal", "floor_div"]
+__all__ += ["maximum", "parse_dim", "product", "same", "same_shape", "substitute", "symbol", "symbols_of"]
+
+Dim: TypeAlias = int | sympy.Expr
+Shape: TypeAlias = tuple[Dim, ...]
+
+
+@cache
+def symbol(name: str) -> sympy.Expr:
+    """The dimension symbol `name`: a positive integer, known only at run time."""
+    return cast(sympy.Expr, sympy.Symbol(name, positive=True, integer=True))
+
+
+N = symbol("N")
+R = symbol("R")
+
+
+def as_dim(value: object) -> Dim:
+    """`value` in normal form: a plain int wherever it is one, otherwise an expanded expression."""
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, sympy.Expr):
+        expanded = value if value.is_Symbol else sympy.expand(value)
+        return int(expanded) if expanded.is_Integer else expanded
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def equal(a: Dim, b: Dim) -> bool | None:
+    """Whether `a == b` for every binding of the symbols: yes, no, or None for unknown."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    difference = as_dim(a - b)
+    if isinstance(difference, int):
+        return difference == 0
+    return False if difference.is_nonzero else None
+
+
+def same(a: Dim, b: Dim) -> bool:
+    """Whether `a == b` is certain."""
+    return equal(a, b) is True
+
+
+def same_shape(a: Shape, b: Shape) -> bool:
+    """Whether two shapes are certainly equal."""
+    return len(a) == len(b) and all(map(same, a, b))
+
+
+def product(dims: Iterable[Dim]) -> Dim:
+    """The number of elements of a shape."""
+    result: Dim = 1
+    for dim in dims:
+        result = result * dim
+    return as_dim(result)
+
+
+def divide(a: Dim, b: Dim) -> Dim | None:
+    """`a / b` when that is a polynomial in the symbols with integer coefficients, otherwise None."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b if b and a % b == 0 else None
+    if b == 0:
+        return None
+    quotient = sympy.cancel(sympy.sympify(a) / b)
+    numerator, denominator = quotient.as_numer_denom()
+    if denominator != 1 or not all(term.is_integer for term in sympy.Add.make_args(numerator)):
+        return None
+    return as_dim(quotient)
+
+
+def floor_div(a: Dim, b: int) -> Dim:
+    """floor(a / b)."""
+    return a // b if isinstance(a, int) else as_dim(sympy.floor(a / b))
+
+
+def ceil_div(a: Dim, b: int) -> Dim:
+    """ceil(a / b)."""
+    return -((-a) // b) if isinstance(a, int) else as_dim(sympy.ceiling(a / b))
+
+
+def maximum(a: Dim, b: Dim) -> Dim:
+    """max(a, b)."""
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else as_dim(sympy.Max(a, b))
+
+
+def substitute(dim: Dim, binding: Mapping[sympy.Expr, Dim]) -> Dim:
+    """`dim` with symbols replaced, all at once."""
+    if isinstance(dim, int):
+        return dim
+    return as_dim(dim.subs(list(binding.items()), simultaneous=True))
+
+
+def symbols_of(dims: Iterable[Dim]) -> set[sympy.Expr]:
+    """The symbols that a shape depends on."""
+    return {s for dim in dims if isinstance(dim, sympy.Expr) for s in dim.free_symbols}
+
+
+def dim_text(dim: Dim) -> str:
+    """Text that `parse_dim` reads back."""
+    return str(dim)
+
+
+_FUNCTIONS = {
+    "floor": sympy.floor,
+    "ceiling": sympy.ceiling,
+    "Max": sympy.Max,
+    "Min": sympy.Min,
+    "Mod": sympy.Mod,
+}
+_EXPRESSION_LIMIT = 1000
+
+
+def parse_dim(text: str) -> Dim:
+    """Reads a dimension expression without evaluating it as code.
+
+    Raises:
+        ParseError: for anything but integers, names, + - * / ** and floor, ceiling, Max, Min, Mod.
+    """
+    if re.fullmatch(r"-?\d{1,18}", text):
+        return int(text)
+    if re.fullmatch(r"[A-Za-z_]\w*", text):
+        return symbol(text)
+    try:
+        if len(text) > _EXPRESSION_LIMIT:
+            raise ValueError(f"longer than {_EXPRESSION_LIMIT} characters")
+        return as_dim(_interpret(ast.parse(text.strip(), mode="eval").body))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ParseError(f"{text[:80]!r} is no dimension: {error}") from None
+
+
+def _interpret(tree: ast.expr) -> sympy.Expr:
+    match tree:
+        case ast.Constant(value=int(value)) if not isinstance(value, bool):
+            return cast(sympy.Expr, sympy.Integer(value))
+        case ast.Name(id=name):
+            return symbol(name)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_interpret(operand)
+        case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=int(power))) if 0 < power <= 8:
+            return cast(sympy.Expr, _interpret(left) ** power)
+        case ast.BinOp(left=left, op=operator, right=right):
+            a, b = _interpret(left), _interpret(right)
+            match operator:
+                case ast.Add():
+                    return a + b
+                case ast.Sub():
+                    return a - b
+                case ast.Mult():
+                    return a * b
+                case ast.Div():
+                    return a / b
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _FUNCTIONS:
+            return cast(sympy.Expr, _FUNCTIONS[name](*map(_interpret, args)))
+    raise ValueError("only integers, names, + - * / **, floor, ceiling, Max, Min and Mod are allowed")

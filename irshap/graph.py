@@ -1,0 +1,184 @@
+"""Values, nodes and graphs: single assignment, immutable, in topological order.
+
+A value is the result of exactly one node; graph inputs are results of `Input` nodes.  Nothing here is
+ever changed: a pass builds a new graph through a `Builder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from irshap.dims import Shape
+from irshap.types import DType, TensorType, Type
+
+if TYPE_CHECKING:
+    from irshap.ops.base import Op
+
+__all__ = ["Graph", "Node", "Output", "Role", "Value"]
+
+
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class Value:
+    """The `index`-th result of `node`.  Compared by identity; arithmetic emits into the current builder."""
+
+    node: Node
+    index: int
+    type: Type
+    name: str | None = None
+
+    @property
+    def tensor(self) -> TensorType:
+        """The type of a value that must be a tensor."""
+        if not isinstance(self.type, TensorType):
+            raise TypeError(f"%{self.name} is a {self.type}, not a tensor")
+        return self.type
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of a tensor of known rank."""
+        return self.tensor.dims
+
+    @property
+    def rank(self) -> int:
+        """The number of axes."""
+        return self.tensor.rank
+
+    @property
+    def dtype(self) -> DType:
+        """The element type."""
+        return self.tensor.dtype
+
+    def __add__(self, other: Value | float) -> Value:
+        return _arithmetic("Add", self, other)
+
+    def __radd__(self, other: float) -> Value:
+        return _arithmetic("Add", other, self)
+
+    def __sub__(self, other: Value | float) -> Value:
+        return _arithmetic("Sub", self, other)
+
+    def __rsub__(self, other: float) -> Value:
+        return _arithmetic("Sub", other, self)
+
+    def __mul__(self, other: Value | float) -> Value:
+        return _arithmetic("Mul", self, other)
+
+    def __rmul__(self, other: float) -> Value:
+        return _arithmetic("Mul", other, self)
+
+    def __truediv__(self, other: Value | float) -> Value:
+        return _arithmetic("Div", self, other)
+
+    def __rtruediv__(self, other: float) -> Value:
+        return _arithmetic("Div", other, self)
+
+    def __neg__(self) -> Value:
+        return _arithmetic("Neg", self)
+
+    def __repr__(self) -> str:
+        return f"%{self.name or '_'}: {self.type}"
+
+
+def _arithmetic(name: str, *operands: Value | float) -> Value:
+    from irshap.ops import arithmetic
+
+    return arithmetic.apply(name, *operands)
+
+
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class Node:
+    """One statement: `results = op(operands)`.
+
+    `origin` holds the names of the ONNX nodes that it stems from, for errors, cost rows and lowered names.
+    """
+
+    op: Op
+    operands: tuple[Value, ...]
+    types: tuple[Type, ...]
+    origin: tuple[str, ...] = ()
+    names: tuple[str | None, ...] = ()
+    results: tuple[Value, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = self.names or (None,) * len(self.types)
+        results = tuple(Value(self, i, t, n) for i, (t, n) in enumerate(zip(self.types, names, strict=True)))
+        object.__setattr__(self, "results", results)
+
+    @property
+    def label(self) -> str:
+        """How an error or a cost row calls this node."""
+        kind = self.op.mnemonic
+        return f"{', '.join(self.origin)} ({kind})" if self.origin else kind
+
+    def __repr__(self) -> str:
+        return f"Node({self.label})"
+
+
+class Role(Enum):
+    """What an output of a graph is for."""
+
+    MODEL = "model"
+    TARGET = "target"
+    TARGET_INDEX = "target_index"
+    ADJOINT = "adjoint"
+    ATTRIBUTION = "attribution"
+    BASE = "base"
+    COMPLETENESS = "completeness"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Output:
+    """A named output; `of` names the input that an adjoint or attribution belongs to."""
+
+    name: str
+    value: Value
+    role: Role = Role.MODEL
+    of: str | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Graph:
+    """A whole program.
+
+    `properties` are the facts that passes have established (`canonical`, `target`, ...), checked by the
+    pass manager.
+    """
+
+    name: str
+    inputs: tuple[Value, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[Output, ...]
+    properties: frozenset[str] = frozenset()
+
+    def output(self, role: Role) -> Output:
+        """The only output with this role."""
+        (found,) = (o for o in self.outputs if o.role is role)
+        return found
+
+    def outputs_of(self, role: Role) -> tuple[Output, ...]:
+        """All outputs with this role, in order."""
+        return tuple(o for o in self.outputs if o.role is role)
+
+    def input(self, name: str) -> Value:
+        """The input called `name`."""
+        (found,) = (v for v in self.inputs if v.name == name)
+        return found
+
+    def values(self) -> Iterator[Value]:
+        """Every value, inputs first, in topological order."""
+        yield from self.inputs
+        for node in self.nodes:
+            yield from node.results
+
+    def with_properties(self, *added: str, without: tuple[str, ...] = ()) -> Graph:
+        """This graph with other properties."""
+        return replace(self, properties=(self.properties - set(without)) | set(added))
+
+    def with_outputs(self, *outputs: Output) -> Graph:
+        """This graph with other outputs."""
+        return replace(self, outputs=outputs)
+
+

@@ -1,0 +1,366 @@
+"""Arithmetic with broadcasting, comparisons, and the guarded quotient behind generic secants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from irshap.ops.base import NoLocalRule, Point, Precision, Sample, emit1, randn, require, tensors
+from irshap.ops.families import (
+    Bilinear,
+    Elementwise,
+    Linear,
+    NonDifferentiable,
+    ZippedElementwise,
+    broadcast,
+    unbroadcast,
+)
+from irshap.ops.program import constant
+from irshap.types import Array, DType, TensorType, Type
+
+__all__ = ["Abs", "Add", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Neg", "Sub", "Where"]
+__all__ += ["apply", "guarded_quotient", "maximum", "minimum", "where"]
+
+
+def apply(name: str, *operands: Any) -> Any:
+    """Python's operators on values: a plain number becomes a scalar constant of the other operand's dtype."""
+    dtype = next(v.dtype for v in operands if not isinstance(v, int | float))
+    values = [constant(v, dtype) if isinstance(v, int | float) else v for v in operands]
+    return emit1(_BY_CLASS_NAME[name](), *values)
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """max(a, b) elementwise."""
+    return apply("Max", a, b)
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """min(a, b) elementwise."""
+    return apply("Min", a, b)
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """A where the condition holds, b elsewhere."""
+    dtype = next(v.dtype for v in (a, b) if not isinstance(v, int | float))
+    a, b = (constant(v, dtype) if isinstance(v, int | float) else v for v in (a, b))
+    return emit1(Where(), condition, a, b)
+
+
+def guarded_quotient(dy: Any, dx: Any, otherwise: Any) -> Any:
+    """dy / dx where |dx| is large enough for the difference dy to carry digits, `otherwise` elsewhere.
+
+    The threshold eps^(1/3) balances the quotient's rounding, eps / |dx|, against the midpoint slope's
+    truncation, dx^2 / 24 f'''.
+    """
+    threshold = float(np.finfo(dx.dtype.numpy).eps) ** (1 / 3)
+    tiny = emit1(Less(), emit1(Abs(), dx), constant(threshold, dx.dtype))
+    return where(tiny, otherwise, dy / where(tiny, 1.0, dx))
+
+
+def _pairs(cls: Any, *, varying: tuple[int, ...] = (0, 1), shift: float = 0.0) -> Iterable[Sample]:
+    """Operand pairs with each kind of broadcasting."""
+    a, b = randn(2, 3, 4), randn(2, 3, 4, seed=1) + shift
+    yield Sample(cls(), (a, b), varying, (0, 0))
+    yield Sample(cls(), (a, b[:, :1]), varying, (0, 0))
+    yield Sample(cls(), (a, b[0, 0]), varying, (0, None) if 1 not in varying else None)
+    yield Sample(cls(), (a[0, :1], b), varying)
+
+
+@dataclass(frozen=True)
+class Add(Linear, ZippedElementwise):
+    """z = a + b."""
+
+    mnemonic = "add"
+    precision = Precision.HALF
+    cost = 1
+
+    def numpy(self, *arrays: Array) -> Array:
+        return arrays[0] + arrays[1]
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        return unbroadcast(ct, at.operands[i].shape)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return _pairs(cls)
+
+
+@dataclass(frozen=True)
+class Sub(Linear, ZippedElementwise):
+    """z = a - b."""
+
+    mnemonic = "sub"
+    precision = Precision.HALF
+    cost = 1
+
+    def numpy(self, *arrays: Array) -> Array:
+        return arrays[0] - arrays[1]
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        return unbroadcast(ct if i == 0 else -ct, at.operands[i].shape)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return _pairs(cls)
+
+
+@dataclass(frozen=True)
+class Mul(Bilinear, ZippedElementwise):
+    """z = a * b."""
+
+    mnemonic = "mul"
+    precision = Precision.HALF
+    cost = 1
+
+    def numpy(self, *arrays: Array) -> Array:
+        return arrays[0] * arrays[1]
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        return unbroadcast(ct * at.operands[1 - i], at.operands[i].shape)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return _pairs(cls)
+
+
+@dataclass(frozen=True)
+class Div(ZippedElementwise):
+    """z = u / v; between two worlds m_u = (1/v + 1/v0)/2, m_v = -mean(u) / (v v0) (rules.md section 4)."""
+
+    mnemonic = "div"
+    precision = Precision.FULL
+    cost = 1
+
+    def numpy(self, *arrays: Array) -> Array:
+        a, b = arrays
+        if a.dtype.kind not in "iu":
+            return a / b
+        quotient = np.abs(a) // np.maximum(np.abs(b), 1)
+        return (np.sign(a) * np.sign(b) * quotient).astype(a.dtype)
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return varying == {0}
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        if i != 0:
+            raise NoLocalRule("not linear in the divisor")
+        return unbroadcast(ct / at.operands[1], at.operands[0].shape)
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        u, v = at.operands
+        partial = {0: lambda: cts[0] / v, 1: lambda: -cts[0] * u / (v * v)}
+        return tuple(unbroadcast(partial[i](), at.operands[i].shape) for i in wrt)
+
+    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        (u, v), (u0, v0) = at.operands, at0.operands
+        partial = {
+            0: lambda: cts[0] * (1.0 / v + 1.0 / v0) * 0.5,
+            1: lambda: -cts[0] * (u + u0) * 0.5 / (v * v0),
+        }
+        return tuple(unbroadcast(partial[i](), at.operands[i].shape) for i in wrt)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield from _pairs(cls, shift=5.0)
+        yield Sample(cls(), (np.array([7, -7, 7, -7]), np.array([2, 2, -2, -2])))
+
+
+@dataclass(frozen=True)
+class Neg(Linear, Elementwise):
+    """y = -x."""
+
+    mnemonic = "neg"
+    precision = Precision.HALF
+    cost = 1
+
+    def numpy(self, x: Array) -> Array:
+        return -x
+
+    def slope(self, x: Any, y: Any) -> Any:
+        return constant(-1.0, x.dtype)
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        return -ct
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(), (randn(2, 3),), (0,), (0,))
+
+
+class _Comparison(NonDifferentiable, ZippedElementwise, family=True):
+    """A truth value for each pair: it jumps, so no local rule can be complete."""
+
+    reason = "a comparison jumps: no local rule is complete"
+    cost = 1
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        operands = tensors(types)
+        require(len({t.dtype for t in operands}) == 1, "operands have different element types")
+        return (TensorType(DType.BOOL, broadcast([t.dims for t in operands])),)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        a = np.float32([[1, 2, 3], [4, 5, 6]])
+        yield Sample(cls(), (a, np.float32([[1, 3, 2]])), batch=(0, None))
+        yield Sample(cls(), (a.astype(np.int64), np.int64([[3], [4]])), batch=(0, 0))
+
+
+@dataclass(frozen=True)
+class Less(_Comparison):
+    """a < b."""
+
+    mnemonic = "less"
+    precision = Precision.HALF
+
+    def numpy(self, *arrays: Array) -> Array:
+        return np.asarray(arrays[0] < arrays[1])
+
+
+@dataclass(frozen=True)
+class Greater(_Comparison):
+    """a > b."""
+
+    mnemonic = "greater"
+    precision = Precision.HALF
+
+    def numpy(self, *arrays: Array) -> Array:
+        return np.asarray(arrays[0] > arrays[1])
+
+
+@dataclass(frozen=True)
+class Equal(_Comparison):
+    """a == b."""
+
+    mnemonic = "equal"
+    precision = Precision.HALF
+
+    def numpy(self, *arrays: Array) -> Array:
+        return np.asarray(arrays[0] == arrays[1])
+
+
+@dataclass(frozen=True)
+class Where(ZippedElementwise):
+    """z = a where the condition holds, else b: linear in a and b while the condition is the same in both worlds."""
+
+    mnemonic = "where"
+    precision = Precision.DATA
+    cost = 1
+
+    def numpy(self, *arrays: Array) -> Array:
+        return np.where(arrays[0], arrays[1], arrays[2])
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        operands = tensors(types)
+        require(len(operands) == 3 and operands[0].dtype is DType.BOOL, "takes a condition and two tensors")
+        require(operands[1].dtype is operands[2].dtype, "operands have different element types")
+        return (operands[1].with_shape(broadcast([t.dims for t in operands])),)
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return 0 not in varying
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        condition = at.operands[0]
+        kept = where(condition, ct, 0.0) if i == 1 else where(condition, 0.0, ct)
+        return unbroadcast(kept, at.operands[i].shape)
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        return tuple(self.adjoint(cts[0], at, i) for i in wrt)
+
+    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        raise NoLocalRule("its condition varies between sample and reference: no local rule is complete")
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        condition = np.array([[True, False, True], [False, False, True]])
+        yield Sample(cls(), (condition, randn(2, 3), randn(2, 3, seed=1)), (1, 2), (0, 0, 0))
+        yield Sample(cls(), (condition, randn(2, 3), randn()), (1,), (0, 0, None))
+
+
+class _Extremum(ZippedElementwise, family=True):
+    """max or min of two operands.
+
+    Between two worlds by the two-player Shapley form (rules.md section 4):
+    m_a = (f(a,b) - f(a0,b) + f(a,b0) - f(a0,b0)) / (2 Da), and 0 where |Da| is tiny.
+    """
+
+    cost = 1
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return False
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        a, b = at.operands
+        z = at.results[0]
+        # ties share the cotangent equally, as torch.maximum does
+        ones = {i: where(emit1(Equal(), v, z), 1.0, constant(0.0, z.dtype)) for i, v in enumerate((a, b))}
+        total = ones[0] + ones[1]
+        return tuple(unbroadcast(cts[0] * ones[i] / total, at.operands[i].shape) for i in wrt)
+
+    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        (a, b), (a0, b0) = at.operands, at0.operands
+        both, none = at.results[0], at0.results[0]
+        only_a, only_b = emit1(self, a, b0), emit1(self, a0, b)
+        gains = {0: (both - only_b) + (only_a - none), 1: (both - only_a) + (only_b - none)}
+        result = []
+        for i in wrt:
+            delta = at.operands[i] - at0.operands[i]
+            tiny = emit1(Less(), emit1(Abs(), delta), constant(1e-7, delta.dtype))
+            share = where(tiny, 0.0, gains[i] * 0.5 / where(tiny, 1.0, delta))
+            result.append(unbroadcast(cts[0] * share, at.operands[i].shape))
+        return tuple(result)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return _pairs(cls)
+
+
+@dataclass(frozen=True)
+class Max(_Extremum):
+    """z = max(a, b)."""
+
+    mnemonic = "max"
+    precision = Precision.HALF
+
+    def numpy(self, *arrays: Array) -> Array:
+        return np.maximum(arrays[0], arrays[1])
+
+
+@dataclass(frozen=True)
+class Min(_Extremum):
+    """z = min(a, b)."""
+
+    mnemonic = "min"
+    precision = Precision.HALF
+
+    def numpy(self, *arrays: Array) -> Array:
+        return np.minimum(arrays[0], arrays[1])
+
+
+@dataclass(frozen=True)
+class Abs(Elementwise):
+    """y = |x|; its chord (|x| - |r|)/(x - r) = (x + r)/(|x| + |r|) has no cancellation for equal signs."""
+
+    mnemonic = "abs"
+    precision = Precision.HALF
+    cost = 1
+
+    def numpy(self, x: Array) -> Array:
+        return np.abs(x)
+
+    def slope(self, x: Any, y: Any) -> Any:
+        zero = constant(0.0, x.dtype)
+        return where(emit1(Greater(), x, zero), 1.0, where(emit1(Less(), x, zero), -1.0, zero))
+
+    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+        tiny = float(np.finfo(x.dtype.numpy).tiny)
+        return (x + x0) / maximum(y + y0, tiny)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(), (randn(2, 5),), (0,), (0,))
+
+
+_BY_CLASS_NAME = {cls.__name__: cls for cls in (Add, Sub, Mul, Div, Neg, Max, Min)}

@@ -1,0 +1,247 @@
+"""What every op declares: its facets, the families that derive most of them, and the registry.
+
+Op identity is the class; the attributes of an op are the fields of a frozen dataclass.  A class that
+leaves a facet out is refused when it is defined: nothing defaults silently to zero or identity.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+import sympy
+
+from irshap.dims import Dim, product, substitute
+
+from irshap.types import Array, TensorType, Type
+
+if TYPE_CHECKING:
+    from irshap.graph import Value
+
+__all__ = ["OPS", "Axes", "MixesBatch", "NoLocalRule", "Op", "Point", "Precision", "Sample", "TypeMismatch"]
+__all__ += ["emit", "emit1", "require", "tensors"]
+
+
+class TypeMismatch(Exception):
+    """Operand types that an op doesn't accept; the builder adds the place."""
+
+
+class NoLocalRule(Exception):
+    """Why an op has no local linear map in the asked form; autodiff and methods add node and op."""
+
+
+class MixesBatch(Exception):
+    """Why the rows of an op's results don't depend on the same rows of its operands alone."""
+
+
+class Precision(Enum):
+    """How an op may be computed under fp16."""
+
+    HALF = "half"
+    """Safe in half precision."""
+    FULL = "full"
+    """Keeps float32: sums many terms, exponentiates, or divides by what may be tiny."""
+    DATA = "data"
+    """Moves elements without arithmetic: follows its neighbours."""
+
+
+Axes = Sequence["int | None"]
+"""For each operand or result the axis that holds the batch, or None for a value without one."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One world's values around a node: what the local linear map may look at."""
+
+    operands: tuple[Value, ...]
+    results: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One case of the contract test: an instance with operand arrays.
+
+    `varying` are the operands that the local map is checked in (none: forward only).  `batch` tells the
+    axis of each operand that is made symbolic; None means that the sample has no batch.  `reference`
+    replaces the varying operands' random second world.
+    """
+
+    op: Op
+    operands: tuple[Array, ...]
+    varying: tuple[int, ...] = ()
+    batch: tuple[int | None, ...] | None = None
+    types: tuple[Type, ...] | None = None
+
+
+OPS: dict[str, type[Op]] = {}
+"""Every concrete op by its mnemonic."""
+
+_OpT = TypeVar("_OpT", bound="Op")
+
+
+class Op:
+    """Base of all ops.
+
+    A concrete op is a frozen dataclass with `mnemonic`, `precision` and the methods below; the families
+    in `irshap.ops.families` derive the methods that follow from fewer facts.
+    """
+
+    mnemonic: ClassVar[str]
+    """Name in the text format."""
+    precision: ClassVar[Precision]
+    is_input: ClassVar[bool] = False
+    stops_change: ClassVar[bool] = False
+    """Whether differences of the operands end here by definition (`hold`)."""
+    types_given: ClassVar[bool] = False
+    """Whether result types are part of the statement because operands don't determine them."""
+
+    FACETS: ClassVar[dict[str, str]] = {
+        "mnemonic": "its name in the text format",
+        "precision": "a Precision",
+        "infer": "def infer(self, *types) -> result types",
+        "evaluate": "def evaluate(self, *arrays) -> result arrays, in numpy",
+        "flops": "def flops(self, operands, results) -> FLOPs, FMA counted as 2",
+        "batch_axes": "def batch_axes(self, axes, operands, results) -> batch axis of each result",
+        "linear_in": "def linear_in(self, varying) -> whether it is affine in these operands together",
+        "derivative": "def derivative(self, cts, at, wrt) -> cotangents of the operands wrt",
+        "secant": "def secant(self, cts, at, at0, wrt) -> the same between two worlds",
+        "samples": "@classmethod def samples(cls) -> cases of the contract test",
+    }
+
+    def __init_subclass__(cls, *, family: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if family:
+            return
+        missing = [f for f in cls.FACETS if _is_missing(getattr(cls, f, None))]
+        missing += [f for f in getattr(cls, "REQUIRED", {}) if _is_missing(getattr(cls, f, None))]
+        if missing:
+            wanted = {**cls.FACETS, **getattr(cls, "REQUIRED", {})}
+            listed = "; ".join(f"{facet}: {wanted[facet]}" for facet in missing)
+            raise TypeError(f"op {cls.__name__} lacks {len(missing)} facet(s): {listed}")
+        if cls.mnemonic in OPS:
+            raise TypeError(f"two ops are called {cls.mnemonic!r}: {OPS[cls.mnemonic].__module__} has it already")
+        OPS[cls.mnemonic] = cls
+
+    @abstractmethod
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        """Result types from operand types; raises TypeMismatch."""
+
+    @abstractmethod
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        """Results in numpy, in the operands' precision.  Dimension symbols are bound beforehand."""
+
+    @abstractmethod
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        """Floating point operations; a fused multiply-add counts 2, an elementary function 1."""
+
+    @abstractmethod
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        """Where the batch goes.  Raises MixesBatch when a result row depends on several operand rows."""
+
+    @abstractmethod
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        """Whether the op is affine in these operands together, the others held fixed."""
+
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
+        """The transposed linear map of operand `i`, for an op that is linear in it."""
+        raise NoLocalRule(f"{self.mnemonic} has no adjoint in operand {i}")
+
+    def adjoints(self, cts: Sequence[Value], at: Point, i: int) -> Value:
+        """As `adjoint`, for an op with several results."""
+        (ct,) = cts
+        return self.adjoint(ct, at, i)
+
+    @abstractmethod
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
+        """J' ct at one point, for each operand in `wrt`.  `cts` has one cotangent for each float result."""
+
+    @abstractmethod
+    def secant(
+        self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]
+    ) -> tuple[Value, ...]:
+        """m with sum(m * (operand - operand0)) == ct * (result - result0): the complete local map."""
+
+    @classmethod
+    @abstractmethod
+    def samples(cls) -> Iterable[Sample]:
+        """Cases for the contract test: corner cases of each attribute."""
+
+    def nbytes(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        """Bytes read and written.  Views override it."""
+        total: Dim = 0
+        for t in (*operands, *results):
+            total = total + t.nbytes
+        return total
+
+    def substitute(self: _OpT, binding: Mapping[sympy.Expr, Dim]) -> _OpT:
+        """This op with dimension symbols in its attributes replaced."""
+        changes = {}
+        for f in fields(self):  # type: ignore[arg-type]
+            old = getattr(self, f.name)
+            new = _substitute(old, binding)
+            if new is not old:
+                changes[f.name] = new
+        return replace(self, **changes) if changes else self  # type: ignore[type-var]
+
+
+def _is_missing(facet: object) -> bool:
+    return facet is None or getattr(facet, "__isabstractmethod__", False)
+
+
+def _substitute(value: object, binding: Mapping[sympy.Expr, Dim]) -> object:
+    if isinstance(value, sympy.Expr):
+        return substitute(value, binding)
+    if isinstance(value, tuple):
+        new = tuple(_substitute(v, binding) for v in value)
+        return new if any(a is not b for a, b in zip(new, value, strict=True)) else value
+    return value.substitute(binding) if isinstance(value, Op) else value
+
+
+def emit(op: Op, *operands: Value) -> tuple[Value, ...]:
+    """Emits into the current builder."""
+    from irshap.builder import current
+
+    return current().emit(op, *operands)
+
+
+def emit1(op: Op, *operands: Value) -> Value:
+    """Emits an op with one result."""
+    (result,) = emit(op, *operands)
+    return result
+
+
+def require(condition: bool, message: str | Callable[[], str]) -> None:
+    """Raises TypeMismatch unless `condition`."""
+    if not condition:
+        raise TypeMismatch(message if isinstance(message, str) else message())
+
+
+def tensors(types: Sequence[Type]) -> list[TensorType]:
+    """The operand types of an op that takes tensors of known rank."""
+    for t in types:
+        require(isinstance(t, TensorType) and t.shape is not None, f"needs tensors of known rank, got {t}")
+    return [t for t in types if isinstance(t, TensorType)]
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    """The generator behind samples: seeded, so that a failure repeats."""
+    return np.random.default_rng(seed)
+
+
+def randn(*shape: int, seed: int = 0, dtype: Any = np.float64) -> Array:
+    """Standard normal sample values."""
+    return rng(seed + sum(shape)).standard_normal(shape).astype(dtype)
+
+
+def numel(types: Sequence[TensorType]) -> Dim:
+    """The number of elements of the first type."""
+    return product(types[0].dims)
+
+
+__all__ += ["numel", "randn", "rng"]

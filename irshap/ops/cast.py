@@ -1,0 +1,66 @@
+"""Conversion between element types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from irshap.dims import Dim, product
+from irshap.ops.base import Axes, NoLocalRule, Op, Point, Precision, Sample, emit1, randn, tensors
+from irshap.types import Array, DType, TensorType, Type
+
+__all__ = ["Cast", "cast"]
+
+
+def cast(x: Any, dtype: DType) -> Any:
+    """Emits a cast, or nothing when the dtype is right already."""
+    return x if x.dtype is dtype else emit1(Cast(dtype), x)
+
+
+@dataclass(frozen=True)
+class Cast(Op):
+    """The nearest value of another element type: linear between floats, a jump into integers."""
+
+    to: DType
+    mnemonic = "cast"
+    precision = Precision.DATA
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        (x,) = tensors(types)
+        return (x.with_dtype(self.to),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        with np.errstate(all="ignore"):
+            return (arrays[0].astype(self.to.numpy),)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return product(results[0].dims)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        return (axes[0],)
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return self.to.is_float
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        return cast(ct, at.operands[0].dtype)
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        if not self.to.is_float:
+            raise NoLocalRule(f"a cast to {self.to.value} jumps: no local rule is complete")
+        return (self.adjoint(cts[0], at, 0),)
+
+    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        return self.derivative(cts, at, wrt)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(DType.F64), (randn(2, 3),), (0,), (0,))
+        yield Sample(cls(DType.F32), (np.array([[1, 2]]),), batch=(0,))
+        yield Sample(cls(DType.I64), (np.float32([[1.7, -1.7]]),), batch=(0,))
+        yield Sample(cls(DType.BOOL), (np.float32([[0.0, 2.0]]),), batch=(0,))

@@ -1,0 +1,228 @@
+"""Elementary functions and activations of one operand.
+
+Chords are written without cancellation (rules.md section 2), with d = |x - r|, hi and lo the larger and the
+smaller of the two, and phi(d) = (1 - e^-d)/d.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from irshap.ops.arithmetic import Abs, Greater, Less, maximum, minimum, where
+from irshap.ops.base import Precision, Sample, emit1, randn
+from irshap.ops.families import Elementwise
+from irshap.ops.program import constant
+from irshap.types import Array
+
+__all__ = ["Elu", "Exp", "Log", "Relu", "Sigmoid", "Softplus", "Sqrt", "Tanh", "phi"]
+
+
+def unary_samples(cls: Any, *shifts: float) -> Iterable[Sample]:
+    """Values on both sides of zero, and around each shift."""
+    for shift in shifts or (0.0,):
+        yield Sample(cls(), (randn(2, 7) * 2 + shift,), (0,), (0,))
+
+
+def tanhc(u: Any) -> Any:
+    """tanh(u)/u for u >= 0, and 1 at 0."""
+    tiny = emit1(Less(), u, constant(_root(u), u.dtype))
+    safe = where(tiny, 1.0, u)
+    return where(tiny, 1.0, emit1(Tanh(), safe) / safe)
+
+
+def phi(d: Any) -> Any:
+    """(1 - e^-d)/d for d >= 0 = tanhc(d/2) / (1 + tanh(d/2)), and 1 at 0."""
+    half = d * 0.5
+    return tanhc(half) / (1.0 + emit1(Tanh(), half))
+
+
+def _root(u: Any) -> float:
+    """Below this, tanh(u)/u rounds to 1."""
+    return float(np.finfo(u.dtype.numpy).eps) ** 0.5
+
+
+def _tiny(x: Any) -> float:
+    return float(np.finfo(x.dtype.numpy).tiny)
+
+
+@dataclass(frozen=True)
+class Relu(Elementwise):
+    """y = max(x, 0)."""
+
+    mnemonic = "relu"
+    precision = Precision.HALF
+    cost = 1
+
+    def numpy(self, x: Array) -> Array:
+        return np.maximum(x, 0)
+
+    def slope(self, x: Any, y: Any) -> Any:
+        return where(emit1(Greater(), x, constant(0.0, x.dtype)), 1.0, constant(0.0, x.dtype))
+
+    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+        # U/(U+V), the positive and the negative reach of the pair: no branch and no 0/0
+        up = maximum(y, y0)
+        down = maximum(maximum(-x, -x0), _tiny(x))
+        return up / (up + down)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return unary_samples(cls)
+
+
+@dataclass(frozen=True)
+class Exp(Elementwise):
+    """y = e^x; chord e^hi phi(d)."""
+
+    mnemonic = "exp"
+    precision = Precision.FULL
+    cost = 1
+
+    def numpy(self, x: Array) -> Array:
+        return np.exp(x)
+
+    def slope(self, x: Any, y: Any) -> Any:
+        return y
+
+    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+        return maximum(y, y0) * phi(emit1(Abs(), x - x0))
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return unary_samples(cls)
+
+
+@dataclass(frozen=True)
+class Sigmoid(Elementwise):
+    """y = 1/(1 + e^-x); chord sig(hi) sig(-lo) phi(d)."""
+
+    mnemonic = "sigmoid"
+    precision = Precision.HALF
+    cost = 1
+
+    def numpy(self, x: Array) -> Array:
+        e = np.exp(-np.abs(x))
+        return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+    def slope(self, x: Any, y: Any) -> Any:
+        return y * (1.0 - y)
+
+    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+        return maximum(y, y0) * emit1(self, -minimum(x, x0)) * phi(emit1(Abs(), x - x0))
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return unary_samples(cls, 0.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Tanh(Elementwise):
+    """y = tanh x; chord tanh(d)/d (1 - tanh x tanh r)."""
+
+    mnemonic = "tanh"
+    precision = Precision.HALF
+    cost = 1
+
+    def numpy(self, x: Array) -> Array:
+        return np.tanh(x)
+
+    def slope(self, x: Any, y: Any) -> Any:
+        return 1.0 - y * y
+
+    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+        return tanhc(emit1(Abs(), x - x0)) * (1.0 - y * y0)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return unary_samples(cls)
+
+
+@dataclass(frozen=True)
+class Softplus(Elementwise):
+    """y = ln(1 + e^x), slope sigmoid(x)."""
+
+    mnemonic = "softplus"
+    precision = Precision.FULL
+    cost = 2
+
+    def numpy(self, x: Array) -> Array:
+        return np.logaddexp(x, np.zeros_like(x))
+
+    def slope(self, x: Any, y: Any) -> Any:
+        return emit1(Sigmoid(), x)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return unary_samples(cls)
+
+
+@dataclass(frozen=True)
+class Elu(Elementwise):
+    """y = x for x > 0, alpha (e^x - 1) otherwise."""
+
+    alpha: float = 1.0
+    mnemonic = "elu"
+    precision = Precision.FULL
+    cost = 3
+
+    def numpy(self, x: Array) -> Array:
+        return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0)))
+
+    def slope(self, x: Any, y: Any) -> Any:
+        return where(emit1(Greater(), x, constant(0.0, x.dtype)), 1.0, y + self.alpha)
+
+    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+        # the linear part has relu's chord, the exponential part that of exp on min(x, 0)
+        low, low0 = minimum(x, 0.0), minimum(x0, 0.0)
+        relu = Relu().chord(x, x0, maximum(x, 0.0), maximum(x0, 0.0))
+        return relu + (1.0 - relu) * self.alpha * Exp().chord(low, low0, emit1(Exp(), low), emit1(Exp(), low0))
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield from unary_samples(cls)
+        yield Sample(cls(0.7), (randn(2, 7),), (0,), (0,))
+
+
+@dataclass(frozen=True)
+class Sqrt(Elementwise):
+    """y = sqrt x; chord 1/(sqrt x + sqrt r)."""
+
+    mnemonic = "sqrt"
+    precision = Precision.FULL
+    cost = 1
+
+    def numpy(self, x: Array) -> Array:
+        return np.sqrt(x)
+
+    def slope(self, x: Any, y: Any) -> Any:
+        return 0.5 / y
+
+    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+        return 1.0 / (y + y0)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(), (np.abs(randn(2, 7)) + 0.1,), (0,), (0,))
+
+
+@dataclass(frozen=True)
+class Log(Elementwise):
+    """y = ln x, slope 1/x."""
+
+    mnemonic = "log"
+    precision = Precision.FULL
+    cost = 1
+
+    def numpy(self, x: Array) -> Array:
+        return np.log(x)
+
+    def slope(self, x: Any, y: Any) -> Any:
+        return 1.0 / x
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(), (np.abs(randn(2, 7)) + 0.5,), (0,), (0,))

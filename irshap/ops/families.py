@@ -1,0 +1,259 @@
+"""Families: from a few facts about a leaf op they derive the rest of its facets."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from irshap.dims import Dim, Shape, same
+from irshap.ops.base import (
+    Axes,
+    MixesBatch,
+    NoLocalRule,
+    Op,
+    Point,
+    TypeMismatch,
+    emit1,
+    numel,
+    require,
+    tensors,
+)
+from irshap.types import Array, TensorType, Type
+
+__all__ = ["Bilinear", "Composite", "Elementwise", "Linear", "NonDifferentiable", "ZippedElementwise"]
+__all__ += ["broadcast", "unbroadcast", "zip_axes"]
+
+
+class Linear(Op, family=True):
+    """Affine in all its varying operands together: the same adjoint under every rule."""
+
+    REQUIRED: ClassVar[dict[str, str]] = {"adjoint": "def adjoint(self, ct, at, i) -> cotangent of operand i"}
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return True
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        return tuple(self.adjoints(cts, at, i) for i in wrt)
+
+    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        return self.derivative(cts, at, wrt)
+
+
+class Bilinear(Op, family=True):
+    """Linear in each operand apart: z = B(u, v).
+
+    The secant is B's adjoint at the operands' midpoints: B(u, v) - B(u0, v0) = B(Du, mean v) + B(mean u, Dv),
+    exact without a division, and the two-player Shapley value (rules.md section 4).
+    """
+
+    REQUIRED: ClassVar[dict[str, str]] = {"adjoint": "def adjoint(self, ct, at, i) -> cotangent of operand i"}
+    factors: ClassVar[tuple[int, int]] = (0, 1)
+    """The two operands whose product is formed; the op is affine in any others."""
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return not set(self.factors) <= varying
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        return tuple(self.adjoints(cts, at, i) for i in wrt)
+
+    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        operands = list(at.operands)
+        for i in self.factors:
+            if i in wrt:
+                operands[i] = (at.operands[i] + at0.operands[i]) * 0.5
+        return self.derivative(cts, Point(tuple(operands), at.results), wrt)
+
+
+class Elementwise(Op, family=True):
+    """y_i = f(x_i).  The leaf gives f in numpy and its slope; `chord` where a secant without cancellation exists."""
+
+    REQUIRED: ClassVar[dict[str, str]] = {
+        "numpy": "def numpy(self, x) -> f(x)",
+        "slope": "def slope(self, x, y) -> f'(x), in terms of x and y = f(x)",
+        "cost": "flops for each element",
+    }
+    cost: ClassVar[int]
+
+    @abstractmethod
+    def numpy(self, x: Array) -> Array:
+        """f(x) in numpy."""
+
+    @abstractmethod
+    def slope(self, x: Any, y: Any) -> Any:
+        """f'(x)."""
+
+    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+        """(y - y0) / (x - x0), and the slope at the midpoint where the quotient would cancel."""
+        from irshap.ops.arithmetic import guarded_quotient
+
+        middle = (x + x0) * 0.5
+        return guarded_quotient(y - y0, x - x0, self.slope(middle, emit1(self, middle)))
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        require(len(types) == 1 and isinstance(types[0], TensorType), "takes one tensor")
+        return (types[0],)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        with np.errstate(all="ignore"):
+            return (np.asarray(self.numpy(arrays[0]), dtype=arrays[0].dtype),)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return self.cost * numel(results)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        return (axes[0],)
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return False
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        return (cts[0] * self.slope(at.operands[0], at.results[0]),)
+
+    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        return (cts[0] * self.chord(at.operands[0], at0.operands[0], at.results[0], at0.results[0]),)
+
+
+class ZippedElementwise(Op, family=True):
+    """z_i = f(u_i, v_i, ...) with numpy's broadcasting."""
+
+    REQUIRED: ClassVar[dict[str, str]] = {"numpy": "def numpy(self, *arrays)", "cost": "flops for each element"}
+    cost: ClassVar[int]
+
+    @abstractmethod
+    def numpy(self, *arrays: Array) -> Array:
+        """f in numpy."""
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        operands = tensors(types)
+        require(len({t.dtype for t in operands}) == 1, "operands have different element types")
+        return (operands[0].with_shape(broadcast([t.dims for t in operands])),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        with np.errstate(all="ignore"):
+            return (np.asarray(self.numpy(*arrays)),)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return self.cost * numel(results)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        return (zip_axes(axes, operands, results[0]),)
+
+
+class NonDifferentiable(Op, family=True):
+    """An op without a local linear map; differentiating through it is an error that gives `reason`."""
+
+    REQUIRED: ClassVar[dict[str, str]] = {"reason": "why no local rule exists, for the user"}
+    reason: str
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return False
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        raise NoLocalRule(self.reason)
+
+    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        raise NoLocalRule(self.reason)
+
+
+class Composite(Op, family=True):
+    """An op that is differentiated through its parts, and still evaluated and lowered as one op.
+
+    The parts are computed again for the backward walk only; a leaf may override `derivative` or `secant`
+    with a stabler closed form.
+    """
+
+    REQUIRED: ClassVar[dict[str, str]] = {"decompose": "def decompose(self, *operands) -> results, by emitting"}
+
+    @abstractmethod
+    def decompose(self, *operands: Any) -> tuple[Any, ...]:
+        """The same results from simpler ops, emitted into the current builder."""
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return False
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        return self._through_parts(cts, (at,), wrt)
+
+    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        return self._through_parts(cts, (at, at0), wrt)
+
+    def _through_parts(self, cts: Sequence[Any], worlds: Sequence[Point], wrt: Sequence[int]) -> tuple[Any, ...]:
+        from irshap.builder import Builder, current
+        from irshap.ops.program import Input
+        from irshap.reverse import reverse, varying_values
+
+        with Builder() as parts:
+            formals = [
+                parts.emit(Input(f"operand{i}"), types=(v.type,))[0] for i, v in enumerate(worlds[0].operands)
+            ]
+            results = self.decompose(*formals)
+            region = parts.build("parts", ())
+        maps = []
+        for world in worlds:
+            maps.append(current().graft(region, dict(zip(formals, world.operands, strict=True))))
+
+        def local(node: Any, node_cts: Sequence[Any], node_wrt: Sequence[int]) -> Sequence[Any]:
+            points = [
+                Point(tuple(m[v] for v in node.operands), tuple(m[v] for v in node.results)) for m in maps
+            ]
+            if node.op.linear_in(frozenset(node_wrt)):
+                return [node.op.adjoints(node_cts, points[0], i) for i in node_wrt]
+            rule = node.op.derivative if len(points) == 1 else node.op.secant
+            return rule(node_cts, *points, node_wrt)  # type: ignore[no-any-return]
+
+        varying = varying_values(region.nodes, [formals[i] for i in wrt])
+        # zeros for cotangents that never arrive are shaped like the region's values: same types, any world
+        seeds = dict(zip(results, cts, strict=True))
+        found = reverse(region.nodes, varying, seeds, local)
+        return tuple(found[formals[i]] for i in wrt)
+
+
+def broadcast(shapes: Sequence[Shape]) -> Shape:
+    """numpy's broadcasting on symbolic shapes; two dimensions not known to agree are refused."""
+    rank = max(map(len, shapes))
+    result: list[Dim] = []
+    for axis in range(-rank, 0):
+        dim: Dim = 1
+        for shape in shapes:
+            other = shape[axis] if -axis <= len(shape) else 1
+            if same(other, 1) or same(other, dim):
+                continue
+            if not same(dim, 1):
+                raise TypeMismatch(f"can't tell that {dim} == {other} on axis {axis} of {shapes}")
+            dim = other
+        result.append(dim)
+    return tuple(result)
+
+
+def unbroadcast(ct: Any, shape: Shape) -> Any:
+    """Sums `ct` over the axes along which a tensor of `shape` was broadcast: the adjoint of broadcasting."""
+    from irshap.ops.reduce import ReduceSum
+    from irshap.ops.shape import reshape
+
+    extra = ct.rank - len(shape)
+    axes = [*range(extra)]
+    axes += [extra + i for i, d in enumerate(shape) if same(d, 1) and not same(ct.shape[extra + i], 1)]
+    if axes:
+        ct = emit1(ReduceSum(axes=tuple(axes), keepdims=True), ct)
+    return reshape(ct, shape)
+
+
+def zip_axes(axes: Axes, operands: Sequence[TensorType], result: TensorType) -> int | None:
+    """The batch axis of a broadcast result: operands that have the batch must agree, counted from the right."""
+    found = {a - t.rank for a, t in zip(axes, operands, strict=True) if a is not None}
+    if not found:
+        return None
+    if len(found) > 1:
+        raise MixesBatch("its operands have the batch on different axes")
+    (axis,) = found
+    for a, t in zip(axes, operands, strict=True):
+        if a is None and -axis <= t.rank and not same(t.dims[axis], 1):
+            raise MixesBatch("an operand without a batch has a dimension where the others have it")
+    return result.rank + axis

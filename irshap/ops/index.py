@@ -1,0 +1,172 @@
+"""Picking elements by index, and putting them back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from irshap.dims import Dim, Shape, product, same
+from irshap.ops.base import Axes, MixesBatch, NoLocalRule, Op, Point, Precision, Sample, emit1, randn, require, tensors
+from irshap.ops.families import NonDifferentiable
+from irshap.ops.reduce import Reduction
+from irshap.types import Array, DType, TensorType, Type
+
+__all__ = ["ArgMax", "GatherElements", "ScatterAdd", "TopKIndices"]
+
+
+class _Indexed(Op, family=True):
+    """Linear in operand 0, moved by the integer operand 1."""
+
+    precision = Precision.DATA
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 0
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return varying <= {0}
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        return tuple(self.adjoints(cts, at, i) for i in wrt)
+
+    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        raise NoLocalRule("its indices vary between sample and reference: no local rule is complete")
+
+
+def _elements_axes(axis: int, axes: Axes, operands: Sequence[TensorType]) -> int | None:
+    found = {a for a in axes if a is not None}
+    if not found:
+        return None
+    if len(found) > 1 or None in axes or axis in found:
+        raise MixesBatch("picks rows across the batch")
+    return axes[0]
+
+
+@dataclass(frozen=True)
+class GatherElements(_Indexed):
+    """y[..., i, ...] = x[..., index[..., i, ...], ...] along `axis`; other axes agree; indices are in range."""
+
+    axis: int
+    mnemonic = "gather_elements"
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        x, index = tensors(types)
+        fits = x.rank == index.rank and 0 <= self.axis < x.rank and index.dtype.is_integer
+        others = [a for a in range(x.rank) if a != self.axis] if fits else []
+        fits = fits and all(same(x.dims[a], index.dims[a]) for a in others)
+        require(fits, f"indices {index} don't pick along axis {self.axis} of {x}")
+        return (x.with_shape(index.dims),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        return (np.take_along_axis(arrays[0], arrays[1].astype(np.int64), axis=self.axis),)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        return (_elements_axes(self.axis, axes, operands),)
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        return emit1(ScatterAdd(self.axis, at.operands[0].shape[self.axis]), ct, at.operands[1])
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(1), (randn(2, 5), np.array([[1, 1, 4], [0, 3, 2]])), (0,), (0, 0))
+        yield Sample(cls(0), (randn(3, 2), np.array([[2, 0], [2, 1], [2, 2], [0, 0]])), (0,))
+
+
+@dataclass(frozen=True)
+class ScatterAdd(_Indexed):
+    """y = zeros; y[..., index[..., i, ...], ...] += x[..., i, ...] along `axis`, which gets `size` elements."""
+
+    axis: int
+    size: Dim
+    mnemonic = "scatter_add"
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        x, index = tensors(types)
+        fits = len(x.dims) == len(index.dims) and all(map(same, x.dims, index.dims))
+        require(fits and 0 <= self.axis < x.rank and index.dtype.is_integer, f"indices {index} don't fit {x}")
+        return (x.with_shape((*x.dims[: self.axis], self.size, *x.dims[self.axis + 1 :])),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        x, index = arrays
+        y = np.zeros((*x.shape[: self.axis], int(self.size), *x.shape[self.axis + 1 :]), x.dtype)
+        where = list(np.ogrid[tuple(slice(n) for n in x.shape)])
+        where[self.axis] = index
+        np.add.at(y, tuple(where), x)
+        return (y,)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return product(operands[0].dims)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        return (_elements_axes(self.axis, axes, operands),)
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        return emit1(GatherElements(self.axis), ct, at.operands[1])
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(1, 4), (randn(2, 3), np.array([[1, 1, 3], [0, 3, 2]])), (0,), (0, 0))
+        yield Sample(cls(0, 3), (randn(4, 2), np.array([[2, 0], [2, 1], [2, 2], [0, 0]])), (0,))
+
+
+@dataclass(frozen=True)
+class ArgMax(NonDifferentiable, Reduction):
+    """The position of the largest element along one axis (the first of equals)."""
+
+    axes: tuple[int, ...]
+    keepdims: bool
+    mnemonic = "argmax"
+    precision = Precision.HALF
+    result_dtype = DType.I64
+    reason = "a position jumps: no local rule is complete"
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        (axis,) = self.axes
+        return (np.argmax(arrays[0], axis=axis, keepdims=self.keepdims).astype(np.int64),)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls((1,), True), (randn(2, 5),), batch=(0,))
+        yield Sample(cls((0,), False), (np.float32([[1, 2], [1, 3]]),))
+
+
+@dataclass(frozen=True)
+class TopKIndices(NonDifferentiable):
+    """The positions of the k largest elements along an axis, largest first."""
+
+    axis: int
+    k: int
+    mnemonic = "top_k_indices"
+    precision = Precision.HALF
+    reason = "a position jumps: no local rule is complete"
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        (x,) = tensors(types)
+        size = x.dims[self.axis]
+        require(self.k >= 1 and (not isinstance(size, int) or self.k <= size), f"no {self.k} largest of {size}")
+        shape: Shape = (*x.dims[: self.axis], self.k, *x.dims[self.axis + 1 :])
+        return (TensorType(DType.I64, shape),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        order = np.argsort(-arrays[0], axis=self.axis, kind="stable")
+        return (np.take(order, np.arange(self.k), axis=self.axis).astype(np.int64),)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return product(operands[0].dims)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        if axes[0] == self.axis:
+            raise MixesBatch("ranks over the batch")
+        return (axes[0],)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(1, 2), (randn(2, 5),), batch=(0,))

@@ -1,0 +1,209 @@
+"""Matrix products and inference-time batch normalization."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from irshap.dims import Dim, product, same
+from irshap.ops.base import Axes, MixesBatch, NoLocalRule, Point, Precision, Sample, emit1, randn, require, tensors
+from irshap.ops.elementwise import Sqrt
+from irshap.ops.families import Bilinear, Linear, broadcast, unbroadcast
+from irshap.ops.reduce import ReduceSum
+from irshap.ops.shape import reshape, transpose
+from irshap.types import Array, TensorType, Type
+
+__all__ = ["BatchNorm", "Gemm", "MatMul", "matmul"]
+
+
+def matmul(a: Any, b: Any) -> Any:
+    """Emits a matrix product."""
+    return emit1(MatMul(), a, b)
+
+
+def swap_last(x: Any) -> Any:
+    """The transpose of each matrix in a stack."""
+    return transpose(x, [*range(x.rank - 2), x.rank - 1, x.rank - 2])
+
+
+@dataclass(frozen=True)
+class MatMul(Bilinear):
+    """Products of stacks of matrices [..., m, k] [..., k, n], leading axes broadcast; both of rank >= 2."""
+
+    mnemonic = "matmul"
+    precision = Precision.HALF
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        a, b = tensors(types)
+        require(a.dtype is b.dtype, "operands have different element types")
+        require(a.rank >= 2 and b.rank >= 2, "operands need two axes or more")
+        require(same(a.dims[-1], b.dims[-2]), f"inner dimensions {a.dims[-1]} and {b.dims[-2]} differ")
+        return (a.with_shape((*broadcast([a.dims[:-2], b.dims[:-2]]), a.dims[-2], b.dims[-1])),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        return (np.matmul(arrays[0], arrays[1]),)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 2 * product(results[0].dims) * operands[0].dims[-1]
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        right = [None if a is None else a - t.rank for a, t in zip(axes, operands, strict=True)]
+        a, b = right
+        if a == -1 or b == -2:
+            raise MixesBatch("sums over the batch")
+        if a is not None and b is not None and (a != b or a == -2):
+            raise MixesBatch("its operands have the batch on different axes")
+        axis = a if a is not None else b
+        if axis is None:
+            return (None,)
+        if axis < -2:
+            other = operands[1] if a is not None else operands[0]
+            if None in right and -axis <= other.rank and not same(other.dims[axis], 1):
+                raise MixesBatch("an operand without a batch has a dimension where the other has it")
+        return (results[0].rank + axis,)
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        a, b = at.operands
+        full = matmul(ct, swap_last(b)) if i == 0 else matmul(swap_last(a), ct)
+        return unbroadcast(full, at.operands[i].shape)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(), (randn(2, 3), randn(3, 4)), (0,), (0, None))
+        yield Sample(cls(), (randn(2, 5, 3), randn(2, 3, 4)), (0, 1), (0, 0))
+        yield Sample(cls(), (randn(2, 5, 3), randn(3, 4)), (0, 1))
+        yield Sample(cls(), (randn(4, 3), randn(2, 3, 2)), (1,), (None, 0))
+
+
+@dataclass(frozen=True)
+class Gemm(Bilinear):
+    """alpha op(a) op(b) [+ beta c], with op the transpose where asked."""
+
+    alpha: float = 1.0
+    beta: float = 1.0
+    trans_a: bool = False
+    trans_b: bool = False
+    mnemonic = "gemm"
+    precision = Precision.HALF
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        a, b, *c = tensors(types)
+        require(a.rank == b.rank == 2 and len(c) <= 1, "takes two matrices and a summand")
+        require(len({t.dtype for t in (a, b, *c)}) == 1, "operands have different element types")
+        m, k = a.dims[:: -1 if self.trans_a else 1]
+        k2, n = b.dims[:: -1 if self.trans_b else 1]
+        require(same(k, k2), f"inner dimensions {k} and {k2} differ")
+        if c:
+            fits = len(broadcast([c[0].dims, (m, n)])) == 2
+            require(fits and all(same(x, y) for x, y in zip(broadcast([c[0].dims, (m, n)]), (m, n), strict=True)),
+                    f"{c[0]} doesn't broadcast to {(m, n)}")  # fmt: skip
+        return (a.with_shape((m, n)),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        a, b, *c = arrays
+        y = (a.T if self.trans_a else a) @ (b.T if self.trans_b else b)
+        y = y if self.alpha == 1 else (self.alpha * y).astype(y.dtype)
+        if c:
+            y = y + (c[0] if self.beta == 1 else (self.beta * c[0]).astype(y.dtype))
+        return (y,)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        inner = operands[0].dims[0 if self.trans_a else 1]
+        return product(results[0].dims) * (2 * inner + (len(operands) == 3))
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        rows, columns = (1 if self.trans_a else 0), (0 if self.trans_b else 1)
+        a, b, *c = axes
+        if a not in (None, rows) or b not in (None, columns) or (a is not None and b is not None):
+            raise MixesBatch("sums over the batch")
+        axis = 0 if a is not None else 1 if b is not None else None
+        if c and c[0] is not None:
+            summand = c[0] + 2 - operands[2].rank
+            if axis is not None and summand != axis:
+                raise MixesBatch("its summand has the batch on another axis")
+            axis = summand
+        elif c and axis is not None and operands[2].rank > 1 - axis and not same(operands[2].dims[axis - 2], 1):
+            raise MixesBatch("its summand has no batch where the product has it")
+        return (axis,)
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        a, b = at.operands[:2]
+        if i == 2:
+            return unbroadcast(ct if self.beta == 1 else ct * self.beta, at.operands[2].shape)
+        if i == 0 and not self.trans_a:
+            return emit1(Gemm(self.alpha, 1.0, False, not self.trans_b), ct, b)
+        if i == 0:
+            return emit1(Gemm(self.alpha, 1.0, self.trans_b, True), b, ct)
+        if not self.trans_b:
+            return emit1(Gemm(self.alpha, 1.0, not self.trans_a, False), a, ct)
+        return emit1(Gemm(self.alpha, 1.0, True, self.trans_a), ct, a)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        x, w, c = randn(2, 3), randn(3, 4), randn(4)
+        yield Sample(cls(), (x, w, c), (0,), (0, None, None))
+        yield Sample(cls(0.5, 2.0, False, True), (x, w.T.copy(), c), (0, 2), (0, None, None))
+        yield Sample(cls(2.0, 0.5, True, False), (x.T.copy(), w, randn(2, 1)), (0, 1), None)
+        yield Sample(cls(1.0, 1.0, True, True), (x.T.copy(), w.T.copy()), (0, 1))
+
+
+@dataclass(frozen=True)
+class BatchNorm(Linear):
+    """y = (x - mean) / sqrt(var + epsilon) scale + bias on axis 1, with fixed statistics."""
+
+    epsilon: float
+    mnemonic = "batch_norm"
+    precision = Precision.HALF
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        x, *stats = tensors(types)
+        require(x.rank >= 2 and len(stats) == 4, "takes x, scale, bias, mean, variance")
+        fits = all(s.rank == 1 and same(s.dims[0], x.dims[1]) for s in stats)
+        require(fits and len({t.dtype for t in (x, *stats)}) == 1, "the statistics don't fit the channels")
+        return (x,)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        x, scale, bias, mean, var = (
+            a if i == 0 else a.reshape(-1, *[1] * (arrays[0].ndim - 2)) for i, a in enumerate(arrays)
+        )
+        return ((x - mean) * (scale / np.sqrt(var + x.dtype.type(self.epsilon))) + bias,)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 2 * product(results[0].dims)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        if axes[0] == 1 or any(a is not None for a in axes[1:]):
+            raise MixesBatch("its statistics vary over the batch")
+        return (axes[0],)
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return varying <= {0, 2}
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        x, scale, _, _, var = at.operands
+        if i == 0:
+            factor = scale / emit1(Sqrt(), var + self.epsilon)
+            return ct * reshape(factor, (x.shape[1], *[1] * (x.rank - 2)))
+        if i == 2:
+            return emit1(ReduceSum((0, *range(2, x.rank)), keepdims=False), ct)
+        raise NoLocalRule("its statistics vary between sample and reference")
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        return tuple(self.adjoint(cts[0], at, i) for i in wrt)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        stats = (randn(3), randn(3, seed=1), randn(3, seed=2), np.abs(randn(3, seed=3)) + 0.5)
+        yield Sample(cls(1e-5), (randn(2, 3, 4, 4), *stats), (0,), (0, None, None, None, None))
+        yield Sample(cls(1e-3), (randn(2, 3), *stats), (0, 2))
+
+

@@ -1,0 +1,113 @@
+"""Max-pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from irshap.dims import Dim, product
+from irshap.ops.arithmetic import Abs, Less, maximum, where
+from irshap.ops.base import Axes, MixesBatch, Op, Point, Precision, Sample, emit1, randn, require, tensors
+from irshap.ops.index import ScatterAdd
+from irshap.ops.program import constant
+from irshap.ops.shape import reshape
+from irshap.ops.window import padded, window_count, windows
+from irshap.types import Array, DType, TensorType, Type
+
+__all__ = ["MaxPool", "max_shares"]
+
+
+def max_shares(ct: Any, y: Any, y0: Any) -> tuple[Any, Any]:
+    """What the sample's and the reference's argmax of each window receive (rules.md section 3).
+
+    With M = max(y, y0): c+ = ct (M - y0), c- = ct (y - M); they sum to ct (y - y0).
+    """
+    top = maximum(y, y0)
+    return ct * (top - y0), ct * (y - top)
+
+
+def share_over_difference(share: Any, delta: Any) -> Any:
+    """share / delta, and 0 where the elements are the same in both worlds."""
+    same_element = emit1(Less(), emit1(Abs(), delta), constant(1e-7, delta.dtype))
+    return where(same_element, 0.0, share / where(same_element, 1.0, delta))
+
+
+@dataclass(frozen=True)
+class MaxPool(Op):
+    """The largest element of each window, and its index in the window's plane (the spatial axes, flattened).
+
+    Padding never wins.  Of equal elements the first one does.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    dilations: tuple[int, ...]
+    ceil: bool = False
+    mnemonic = "max_pool"
+    precision = Precision.HALF
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        (x,) = tensors(types)
+        spatial = x.rank - 2
+        given = {len(self.kernel), len(self.strides), len(self.pads), len(self.dilations)}
+        require(spatial >= 1 and given == {spatial}, f"{x} doesn't fit the attributes")
+        geometry = zip(x.dims[2:], self.kernel, self.strides, self.pads, self.dilations, strict=True)
+        y = x.with_shape((*x.dims[:2], *(window_count(*g, ceil=self.ceil) for g in geometry)))
+        return (y, y.with_dtype(DType.I64))
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        (x,) = arrays
+        low = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+        spatial = x.ndim - 2
+        ends = [(p[0], p[1] + (s if self.ceil else 0)) for p, s in zip(self.pads, self.strides, strict=True)]
+        plane = np.arange(int(np.prod(x.shape[2:]))).reshape(1, 1, *x.shape[2:])
+        (result, _) = self.infer(TensorType(DType.of(x), x.shape))
+        take = (slice(None), slice(None), *(slice(int(d)) for d in result.dims[2:]))  # type: ignore[union-attr]
+        view = windows(padded(x, ends, low), self.kernel, self.strides, self.dilations)[take]
+        where_from = windows(padded(plane, ends, -1), self.kernel, self.strides, self.dilations)[take]
+        flat = view.reshape(*view.shape[: 2 + spatial], -1)
+        best = np.expand_dims(flat.argmax(-1), -1)
+        source = np.broadcast_to(where_from.reshape(*where_from.shape[: 2 + spatial], -1), flat.shape)
+        y, index = np.take_along_axis(flat, best, -1)[..., 0], np.take_along_axis(source, best, -1)[..., 0]
+        return (y, index.astype(np.int64))
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return product(results[0].dims) * product(self.kernel)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        if axes[0] is not None and axes[0] > 1:
+            raise MixesBatch("pools over the batch")
+        return (axes[0], axes[0])
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return False
+
+    def _scatter(self, share: Any, index: Any, like: Any) -> Any:
+        n, c, *plane = like.shape
+        flat = (n, c, product(share.shape[2:]))
+        summed = emit1(ScatterAdd(2, product(plane)), reshape(share, flat), reshape(index, flat))
+        return reshape(summed, like.shape)
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        return (self._scatter(cts[0], at.results[1], at.operands[0]),)
+
+    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        x, x0 = at.operands[0], at0.operands[0]
+        gain, loss = max_shares(cts[0], at.results[0], at0.results[0])
+        # overlapping windows accumulate: overwriting is why other tools' attributions don't sum
+        share = self._scatter(gain, at.results[1], x) + self._scatter(loss, at0.results[1], x)
+        return (share_over_difference(share, x - x0),)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)), (randn(2, 3, 4, 6),), (0,), (0,))
+        yield Sample(cls((3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)), (randn(2, 2, 7, 6),), (0,), (0,))
+        yield Sample(cls((3, 2), (2, 3), ((1, 0), (0, 1)), (1, 2), True), (randn(2, 2, 8, 9),), (0,), (0,))
+        yield Sample(cls((3,), (1,), ((1, 1),), (2,)), (randn(2, 2, 9),), (0,), (0,))
+        yield Sample(cls((2, 2, 2), (2, 1, 2), ((0, 0),) * 3, (1, 1, 1)), (randn(1, 2, 4, 3, 4),), (0,))

@@ -1,0 +1,304 @@
+"""Ops that make up a program rather than compute: inputs, constants, held values, pullbacks, opaque nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from irshap.dims import Dim, N, Shape, symbols_of
+from irshap.errors import IRError
+from irshap.ops.base import Axes, MixesBatch, NoLocalRule, Op, Point, Precision, Sample, emit1, require
+from irshap.ops.families import NonDifferentiable
+from irshap.types import Array, DType, Tensor, TensorType, Type
+
+__all__ = ["Constant", "Dims", "Full", "Hold", "Input", "Opaque", "Pullback", "constant"]
+
+NOTHING_VARIES = "it has no operand that varies"
+
+
+def constant(array: Any, dtype: DType | None = None) -> Any:
+    """Emits a constant tensor."""
+    value = np.asarray(array, dtype=None if dtype is None else dtype.numpy)
+    return emit1(Constant(Tensor(value)))
+
+
+def batch_from_shape(shape: Shape) -> int | None:
+    """The axis of a shape made from nothing that holds the batch: the one whose dimension has N in it."""
+    axes = [i for i, d in enumerate(shape) if N in symbols_of([d])]
+    if len(axes) > 1:
+        raise MixesBatch(f"the shape {shape} has the number of samples on several axes")
+    return axes[0] if axes else None
+
+
+@dataclass(frozen=True)
+class Input(NonDifferentiable):
+    """An input of the program.
+
+    `kind`: "model" (the model's own), "references" (the reference set of the input `of`), "weights" (one
+    for each reference) or "target" (the class to explain).
+    """
+
+    name: str
+    kind: str = "model"
+    of: str | None = None
+    mnemonic = "input"
+    precision = Precision.DATA
+    is_input = True
+    types_given = True
+    reason = NOTHING_VARIES
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        raise IRError("an input's type is given")
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        raise IRError(f"no value was given for input {self.name!r}")
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 0
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        return (batch_from_shape(results[0].shape or ()),) if isinstance(results[0], TensorType) else (None,)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return ()
+
+
+@dataclass(frozen=True)
+class Constant(NonDifferentiable):
+    """A tensor known at compile time."""
+
+    value: Tensor
+    mnemonic = "constant"
+    precision = Precision.DATA
+    reason = NOTHING_VARIES
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        return (self.value.type,)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        return (self.value.array,)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 0
+
+    def nbytes(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 0
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        return (None,)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        for array in (np.float32([[1.5, -np.inf]]), np.int64(7), np.array([True, False]), np.zeros((0, 3))):
+            yield Sample(cls(Tensor(array)), ())
+
+
+@dataclass(frozen=True)
+class Dims(NonDifferentiable):
+    """A vector (or, with `scalar`, a single number) of dimensions, as int64: shape arithmetic, already done."""
+
+    values: Shape
+    scalar: bool = False
+    mnemonic = "dims"
+    precision = Precision.DATA
+    reason = NOTHING_VARIES
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        return (TensorType(DType.I64, () if self.scalar else (len(self.values),)),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        return (np.array(self.values[0] if self.scalar else self.values, dtype=np.int64),)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 0
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        return (None,)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls((2, 3)), ())
+        yield Sample(cls((5,), scalar=True), ())
+
+
+@dataclass(frozen=True)
+class Full(NonDifferentiable):
+    """A tensor of one repeated value."""
+
+    value: float
+    dtype: DType
+    shape: Shape
+    mnemonic = "full"
+    precision = Precision.DATA
+    reason = NOTHING_VARIES
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        return (TensorType(self.dtype, self.shape),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        return (np.full([int(d) for d in self.shape], self.value, dtype=self.dtype.numpy),)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 0
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        return (batch_from_shape(self.shape),)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(0.5, DType.F32, (2, 3)), ())
+        yield Sample(cls(3.0, DType.I64, ()), ())
+
+
+@dataclass(frozen=True)
+class Hold(Op):
+    """The sample's value in both worlds: y = x, but no difference between sample and reference passes.
+
+    Explained classes and inputs given as context are held.
+    """
+
+    mnemonic = "hold"
+    precision = Precision.DATA
+    stops_change = True
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        require(len(types) == 1, "takes one operand")
+        return types
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        return arrays
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 0
+
+    def nbytes(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 0
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        return tuple(axes)
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return True
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        raise NoLocalRule("a held value is constant by definition")
+
+    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        raise NoLocalRule("a held value is constant by definition")
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(), (np.float32([[1.0, 2.0]]),), batch=(0,))
+
+
+@dataclass(frozen=True)
+class Pullback(Op):
+    """The transposed local linear map of `of`, not yet decided (an attribution method rewrites it).
+
+    Operands: a cotangent for each float result of `of`, then its operands, then its results.
+    Results: the cotangents of the operands listed in `wrt`.
+    """
+
+    of: Op
+    wrt: tuple[int, ...]
+    cotangents: int
+    inputs: int
+    mnemonic = "pullback"
+    precision = Precision.FULL
+
+    def parts(self, values: Sequence[Any]) -> tuple[Sequence[Any], Point]:
+        """Splits this node's operands into cotangents and the point."""
+        cts, rest = values[: self.cotangents], values[self.cotangents :]
+        return cts, Point(tuple(rest[: self.inputs]), tuple(rest[self.inputs :]))
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        require(len(types) >= self.cotangents + self.inputs, "operands are missing")
+        return tuple(types[self.cotangents + i] for i in self.wrt)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        raise IRError("a pullback has no value before a method has decided it", where=self.of.mnemonic)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        raise IRError("a pullback has no cost before a method has decided it", where=self.of.mnemonic)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        return tuple(axes[self.cotangents + i] for i in self.wrt)
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return varying <= set(range(self.cotangents))
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        raise NoLocalRule("second derivatives are not supported")
+
+    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        raise NoLocalRule("second derivatives are not supported")
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return ()
+
+
+@dataclass(frozen=True)
+class Opaque(NonDifferentiable):
+    """An ONNX node that irshap doesn't model: it lifts, runs and lowers untouched.
+
+    `proto` is the serialized NodeProto; `present` tells which of its inputs exist; the operands after
+    those are values that its subgraphs capture, under the names `captures`.
+    """
+
+    kind: str
+    domain: str
+    opset: int
+    proto: bytes
+    present: tuple[bool, ...]
+    outputs: tuple[bool, ...]
+    captures: tuple[str, ...] = ()
+    why: str = "irshap has no rule for this op"
+    mnemonic = "opaque"
+    precision = Precision.FULL
+    types_given = True
+    reason = "irshap has no rule for this op"
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        raise IRError("an opaque node's types are given")
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        from irshap.lowering.opaque import run_opaque
+
+        return run_opaque(self, arrays)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        raise IRError(f"irshap doesn't model {self.kind}: its cost is unknown")
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        if any(a is not None for a in axes):
+            raise MixesBatch(f"irshap doesn't model {self.kind}: its rows may depend on each other")
+        return (None,) * len(results)
+
+    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        raise NoLocalRule(f"{self.kind}: {self.why}")
+
+    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        raise NoLocalRule(f"{self.kind}: {self.why}")
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return ()

@@ -1,0 +1,357 @@
+"""Ops that move elements: linear, the same under every rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from irshap.dims import Dim, Shape, as_dim, divide, product, same, same_shape
+from irshap.ops.base import Axes, MixesBatch, Point, Precision, Sample, emit, emit1, randn, require, tensors
+from irshap.ops.families import Linear, broadcast, unbroadcast
+from irshap.ops.program import Full, batch_from_shape
+from irshap.types import Array, TensorType, Type
+
+__all__ = ["Concat", "Expand", "Pad", "Reshape", "Slice", "Split", "Transpose", "concat", "reshape", "split"]
+__all__ += ["transpose", "zeros_like"]
+
+
+def reshape(x: Any, shape: Sequence[Dim]) -> Any:
+    """Emits a reshape, or nothing when the shape is already right."""
+    return x if same_shape(x.shape, tuple(shape)) else emit1(Reshape(tuple(shape)), x)
+
+
+def transpose(x: Any, perm: Sequence[int]) -> Any:
+    """Emits a transpose, or nothing for the identity."""
+    return x if list(perm) == list(range(len(perm))) else emit1(Transpose(tuple(perm)), x)
+
+
+def concat(values: Sequence[Any], axis: int) -> Any:
+    """Emits a concatenation, or nothing for a single value."""
+    return values[0] if len(values) == 1 else emit1(Concat(axis), *values)
+
+
+def split(x: Any, axis: int, sizes: Sequence[Dim]) -> tuple[Any, ...]:
+    """Emits a split."""
+    return emit(Split(axis, tuple(sizes)), x)
+
+
+def zeros_like(x: Any) -> Any:
+    """Emits zeros of the type of `x`."""
+    return emit1(Full(0.0, x.dtype, x.shape))
+
+
+class _Move(Linear, family=True):
+    """Rearranges elements without arithmetic."""
+
+    precision: ClassVar[Precision] = Precision.DATA
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 0
+
+
+@dataclass(frozen=True)
+class Reshape(_Move):
+    """The same elements, in row-major order, under another shape."""
+
+    shape: Shape
+    mnemonic = "reshape"
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        (x,) = tensors(types)
+        require(same(x.size, product(self.shape)), lambda: f"{x.size} elements don't fit into {self.shape}")
+        return (x.with_shape(self.shape),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        return (arrays[0].reshape([int(d) for d in self.shape]),)
+
+    def nbytes(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 0
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        axis = axes[0]
+        if axis is None:
+            return (None,)
+        # rows stay together when as many elements stand before the batch axis as did before, and the new
+        # dimension there still counts whole samples
+        dims, samples = operands[0].dims, batch_size(operands[0].dims[axis])
+        for new in range(len(self.shape)):
+            if same(product(self.shape[:new]), product(dims[:axis])) and divide(self.shape[new], samples) is not None:
+                return (new,)
+        raise MixesBatch(f"reshape {dims} -> {self.shape} tears the batch on axis {axis} apart")
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        return reshape(ct, at.operands[0].shape)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls((2, 12)), (randn(2, 3, 4),), (0,))
+        yield Sample(cls((4, 6)), (randn(2, 3, 4),), (0,))
+        yield Sample(cls((1, 1)), (randn(),), (0,))
+
+
+def batch_size(dim: Dim) -> Dim:
+    """The part of a dimension that counts samples: its symbolic factor."""
+    return dim if isinstance(dim, int) else as_dim(dim.as_coeff_Mul()[1])
+
+
+@dataclass(frozen=True)
+class Transpose(_Move):
+    """Axis i of the result is axis perm[i] of the operand."""
+
+    perm: tuple[int, ...]
+    mnemonic = "transpose"
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        (x,) = tensors(types)
+        require(sorted(self.perm) == list(range(x.rank)), f"{self.perm} permutes no {x.rank} axes")
+        return (x.with_shape(tuple(x.dims[p] for p in self.perm)),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        return (np.ascontiguousarray(arrays[0].transpose(self.perm)),)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        return (None if axes[0] is None else self.perm.index(axes[0]),)
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        return transpose(ct, [self.perm.index(a) for a in range(len(self.perm))])
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls((1, 2, 0)), (randn(2, 3, 4),), (0,), (0,))
+        yield Sample(cls((1, 0)), (randn(2, 3),), (0,), (1,))
+
+
+@dataclass(frozen=True)
+class Concat(_Move):
+    """Operands one after the other along `axis`."""
+
+    axis: int
+    mnemonic = "concat"
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        operands = tensors(types)
+        require(bool(operands), "needs an operand")
+        first = operands[0]
+        require(0 <= self.axis < first.rank, f"axis {self.axis} is not one of {first.rank}")
+        total: Dim = 0
+        for t in operands:
+            others = zip(t.dims, first.dims, strict=False)
+            fits = t.rank == first.rank and all(
+                same(a, b) for axis, (a, b) in enumerate(others) if axis != self.axis
+            )
+            require(fits and t.dtype is first.dtype, f"{t} doesn't line up with {first}")
+            total = total + t.dims[self.axis]
+        return (first.with_shape((*first.dims[: self.axis], total, *first.dims[self.axis + 1 :])),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        return (np.concatenate(arrays, axis=self.axis),)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        found = set(axes)
+        if len(found) > 1:
+            raise MixesBatch("joins operands whose batch is on different axes, or that have none")
+        if self.axis in found:
+            raise MixesBatch("joins along the batch")
+        return (axes[0],)
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        return split(ct, self.axis, [v.shape[self.axis] for v in at.operands])[i]
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(1), (randn(2, 3), randn(2, 1), randn(2, 4)), (0, 1, 2), (0, 0, 0))
+        yield Sample(cls(0), (randn(2, 3), randn(1, 3)), (0, 1))
+
+
+@dataclass(frozen=True)
+class Split(_Move):
+    """Consecutive parts along `axis`."""
+
+    axis: int
+    sizes: Shape
+    mnemonic = "split"
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        (x,) = tensors(types)
+        total: Dim = 0
+        for size in self.sizes:
+            total = total + size
+        require(0 <= self.axis < x.rank and same(total, x.dims[self.axis]), f"{self.sizes} don't add up to {x}")
+        return tuple(x.with_shape((*x.dims[: self.axis], s, *x.dims[self.axis + 1 :])) for s in self.sizes)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        cuts = np.cumsum([int(s) for s in self.sizes])[:-1]
+        return tuple(np.split(arrays[0], cuts, axis=self.axis))
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        if axes[0] == self.axis:
+            raise MixesBatch("splits the batch")
+        return (axes[0],) * len(self.sizes)
+
+    def adjoints(self, cts: Sequence[Any], at: Point, i: int) -> Any:
+        return concat(cts, self.axis)
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        return self.adjoints([ct], at, i)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(1, (2, 1, 3)), (randn(2, 6),), (0,), (0,))
+        yield Sample(cls(0, (2, 2)), (randn(4, 3),), (0,))
+
+
+@dataclass(frozen=True)
+class Expand(_Move):
+    """numpy's broadcast of the operand against `shape`."""
+
+    shape: Shape
+    mnemonic = "expand"
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        (x,) = tensors(types)
+        return (x.with_shape(broadcast([x.dims, self.shape])),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        shape = np.broadcast_shapes(arrays[0].shape, tuple(int(d) for d in self.shape))
+        return (np.ascontiguousarray(np.broadcast_to(arrays[0], shape)),)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        made = batch_from_shape(results[0].dims)
+        moved = None if axes[0] is None else axes[0] + results[0].rank - operands[0].rank
+        if made is not None and moved is not None and made != moved:
+            raise MixesBatch("repeats the whole batch")
+        return (made if moved is None else moved,)
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        return unbroadcast(ct, at.operands[0].shape)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls((2, 3, 4)), (randn(3, 1),), (0,))
+        yield Sample(cls((1, 4)), (randn(2, 1),), (0,), (0,))
+
+
+@dataclass(frozen=True)
+class Slice(_Move):
+    """start, start + step, ... before stop, on each axis of `axes`.
+
+    Starts and stops are normalized: within the dimension, -1 as a stop of a negative step meaning "through 0".
+    """
+
+    axes: tuple[int, ...]
+    starts: Shape
+    stops: Shape
+    steps: tuple[int, ...]
+    mnemonic = "slice"
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        (x,) = tensors(types)
+        dims = list(x.dims)
+        for axis, start, stop, step in zip(self.axes, self.starts, self.stops, self.steps, strict=True):
+            require(0 <= axis < x.rank and step != 0, f"axis {axis} or step {step} is wrong for {x}")
+            span = as_dim((stop - start) if step > 0 else (start - stop))
+            if isinstance(span, int):
+                dims[axis] = max(0, -(-span // abs(step)))
+            else:
+                require(abs(step) == 1, "a symbolic range needs step 1")
+                dims[axis] = span
+        return (x.with_shape(tuple(dims)),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        cut: list[slice] = [slice(None)] * arrays[0].ndim
+        for axis, start, stop, step in zip(self.axes, self.starts, self.stops, self.steps, strict=True):
+            cut[axis] = slice(int(start), None if step < 0 and stop == -1 else int(stop), step)
+        return (np.ascontiguousarray(arrays[0][tuple(cut)]),)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        if axes[0] in self.axes and not same(operands[0].dims[axes[0]], results[0].dims[axes[0]]):
+            raise MixesBatch("takes a part of the batch")
+        if axes[0] in self.axes and self.steps[self.axes.index(axes[0])] < 0:
+            raise MixesBatch("reverses the batch")
+        return (axes[0],)
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        from irshap.ops.rows import Dilate
+
+        shape = at.operands[0].shape
+        before, after, total = [0] * len(shape), [0] * len(shape), list(ct.shape)
+        pads_before: list[Dim] = list(before)
+        pads_after: list[Dim] = list(after)
+        for axis, start, step in zip(self.axes, self.starts, self.steps, strict=True):
+            if step < 0:
+                ct = flip(ct, axis)
+                start, step = as_dim(start + (ct.shape[axis] - 1) * step), -step
+            if step > 1:
+                ct = emit1(Dilate(axis, step), ct)
+            total[axis] = ct.shape[axis]
+            pads_before[axis] = start
+            pads_after[axis] = as_dim(shape[axis] - start - total[axis])
+        if all(same(p, 0) for p in (*pads_before, *pads_after)):
+            return ct
+        return emit1(Pad(tuple(pads_before), tuple(pads_after), 0.0), ct)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls((1,), (1,), (4,), (1,)), (randn(2, 5),), (0,), (0,))
+        yield Sample(cls((1, 2), (0, 1), (5, 6), (2, 3)), (randn(2, 5, 7),), (0,), (0,))
+        yield Sample(cls((1,), (4,), (-1,), (-1,)), (randn(2, 5),), (0,), (0,))
+        yield Sample(cls((1,), (5,), (0,), (-2,)), (randn(2, 7),), (0,), (0,))
+        yield Sample(cls((1,), (3,), (3,), (1,)), (randn(2, 5),))
+
+
+def flip(x: Any, axis: int) -> Any:
+    """Reverses an axis."""
+    return emit1(Slice((axis,), (as_dim(x.shape[axis] - 1),), (-1,), (-1,)), x)
+
+
+@dataclass(frozen=True)
+class Pad(_Move):
+    """`value` put before and after each axis; negative counts cut."""
+
+    before: Shape
+    after: Shape
+    value: float
+    mnemonic = "pad"
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        (x,) = tensors(types)
+        require(len(self.before) == len(self.after) == x.rank, "needs a count for each axis")
+        return (x.with_shape(tuple(b + d + a for b, d, a in zip(self.before, x.dims, self.after, strict=True))),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        counts = [(int(b), int(a)) for b, a in zip(self.before, self.after, strict=True)]
+        padded = np.pad(arrays[0], [(max(b, 0), max(a, 0)) for b, a in counts], constant_values=self.value)
+        cut = tuple(slice(max(-b, 0), n - max(-a, 0)) for (b, a), n in zip(counts, padded.shape, strict=True))
+        return (np.ascontiguousarray(padded[cut]),)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        if axes[0] is not None and not (same(self.before[axes[0]], 0) and same(self.after[axes[0]], 0)):
+            raise MixesBatch("pads the batch")
+        return (axes[0],)
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        return emit1(Pad(tuple(as_dim(-b) for b in self.before), tuple(as_dim(-a) for a in self.after), 0.0), ct)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls((0, 1), (0, 2), 0.0), (randn(2, 3),), (0,), (0,))
+        yield Sample(cls((0, -1, 2), (0, 2, -1), 1.5), (randn(2, 3, 4),), (0,), (0,))
+
+

@@ -1,0 +1,53 @@
+"""The reverse walk shared by autodiff and by composite ops: cotangents flow from results to operands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from irshap.graph import Node, Value
+
+__all__ = ["reverse", "varying_values"]
+
+Local = Callable[[Node, Sequence[Value], Sequence[int]], Sequence[Value]]
+"""(node, cotangents of its float results, operands wanted) -> their cotangents."""
+
+
+def varying_values(nodes: Iterable[Node], sources: Iterable[Value]) -> set[Value]:
+    """The float values that depend on `sources`, through ops that let changes through."""
+    varying = set(sources)
+    for node in nodes:
+        if not node.op.stops_change and any(v in varying for v in node.operands):
+            varying.update(v for v in node.results if is_float(v))
+    return varying
+
+
+def is_float(value: Value) -> bool:
+    """Whether `value` can carry a cotangent."""
+    dtype = getattr(value.type, "dtype", None)
+    return dtype is not None and dtype.is_float
+
+
+def reverse(
+    nodes: Sequence[Node],
+    varying: set[Value],
+    seeds: Mapping[Value, Value],
+    local: Local,
+) -> dict[Value, Value]:
+    """Walks `nodes` backward and returns the cotangent of every varying value that has one.
+
+    Emits into the current builder; several uses of one value add up (the chain rule over all paths).
+    """
+    from irshap.ops.shape import zeros_like
+
+    cotangent: dict[Value, Value] = dict(seeds)
+    for node in reversed(nodes):
+        if not any(v in cotangent for v in node.results):
+            continue
+        wrt = [i for i, v in enumerate(node.operands) if v in varying]
+        if not wrt or node.op.stops_change:
+            continue
+        cts = [cotangent[v] if v in cotangent else zeros_like(v) for v in node.results if is_float(v)]
+        for i, ct in zip(wrt, local(node, cts, wrt), strict=True):
+            operand = node.operands[i]
+            cotangent[operand] = cotangent[operand] + ct if operand in cotangent else ct
+    return cotangent
