@@ -33,7 +33,8 @@ class Context:
     Attributes:
         references: for each attributed input, its reference set [R, ...].
         weights: one weight for each reference [R], summing to 1; None means equal weights.
-        source: the ONNX model that is compiled (for folding with its runtime, and for messages).
+        source: the ONNX model that is compiled (for its opset, and for messages).
+        metadata: key-value pairs for the lowered model.
         statistics: counts that the running pass reports; the manager reads and clears them.
         progress: called with (done, total, what) by steps that can take over a second.
     """
@@ -41,6 +42,7 @@ class Context:
     references: Mapping[str, Array] = field(default_factory=dict)
     weights: Array | None = None
     source: Any = None
+    metadata: dict[str, str] = field(default_factory=dict)
     statistics: Counter[str] = field(default_factory=Counter)
     progress: Callable[[int, int, str], None] | None = None
 

@@ -1,0 +1,249 @@
+"""Collects the nodes and initializers of the ONNX graph that is being lowered to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import onnx
+import sympy
+from onnx import helper, numpy_helper
+
+from irshap.dims import Dim, as_dim, same
+from irshap.errors import UserError
+from irshap.graph import Node, Value
+from irshap.ops.base import Op
+from irshap.types import Array, DType, Tensor, TensorType
+
+__all__ = ["EXPORTERS", "Emitter", "Export", "Exporter", "exporter", "onnx_dtype", "onnx_type"]
+
+FLOOR = 13
+"""The lowest opset that irshap writes: from here on axes of Squeeze, Unsqueeze and ReduceSum are inputs."""
+
+
+class Export:
+    """One IR node on its way out: what an exporter looks at and calls."""
+
+    def __init__(
+        self, emitter: Emitter, node: Node, inputs: list[str], outputs: list[str], used: Set[Value]
+    ) -> None:
+        self.emitter, self.node, self.inputs, self.outputs = emitter, node, inputs, outputs
+        self._used = used
+
+    def used(self, i: int) -> bool:
+        """Whether anything reads the i-th result."""
+        return self.node.results[i] in self._used
+
+    @property
+    def opset(self) -> int:
+        """The opset that is written."""
+        return self.emitter.opset
+
+    def operand(self, i: int = 0) -> Value:
+        """The i-th operand."""
+        return self.node.operands[i]
+
+    def add(self, kind: str, inputs: Sequence[str], *, into: Sequence[str] | None = None, **attributes: Any) -> str:
+        """Adds an ONNX node; without `into` its one result gets a fresh name.  Returns the first result."""
+        names = [self.emitter.fresh(self.outputs[0])] if into is None else list(into)
+        self.emitter.add(kind, inputs, names, self.node.origin, attributes)
+        return names[0]
+
+    def result(self, kind: str, inputs: Sequence[str], **attributes: Any) -> None:
+        """Adds the ONNX node that gives this IR node's results."""
+        self.add(kind, inputs, into=self.outputs, **attributes)
+
+    def constant(self, array: Any, dtype: Any = None) -> str:
+        """The name of an initializer."""
+        return self.emitter.constant(np.asarray(array, dtype=dtype))
+
+    def ints(self, values: Sequence[int]) -> str:
+        """The name of an int64 vector initializer."""
+        return self.constant(np.array(values, dtype=np.int64))
+
+    def shape(self, dims: Sequence[Dim], *, infer: bool = False) -> str:
+        """The name of an int64 vector with these dimensions; with `infer` a lone unknown one may be -1."""
+        return self.emitter.shape(dims, infer=infer)
+
+
+Exporter: TypeAlias = Callable[[Export, Any], None]
+
+EXPORTERS: dict[type[Op], tuple[int, Exporter]] = {}
+"""For each op class, the lowest opset its exporter needs and the exporter."""
+
+_F = TypeVar("_F", bound=Exporter)
+
+
+def exporter(*classes: type[Op], opset: int = FLOOR) -> Callable[[_F], _F]:
+    """Registers how ops of these classes are written in ONNX."""
+
+    def register(function: _F) -> _F:
+        for cls in classes:
+            if cls in EXPORTERS:
+                raise TypeError(f"{cls.__name__} has two exporters")
+            EXPORTERS[cls] = (opset, function)
+        return function
+
+    return register
+
+
+class Emitter:
+    """Names, nodes and initializers, each initializer once."""
+
+    def __init__(self, opset: int, reserved: Sequence[str]) -> None:
+        self.opset = opset
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[Tensor, tuple[str, Array]] = {}
+        self._taken = set(reserved)
+        self._node_names: set[str] = set()
+        self._sources: dict[sympy.Expr, tuple[str, int]] = {}
+        self._dims: dict[Dim, str] = {}
+        self._shapes: dict[tuple[Dim, ...], str] = {}
+
+    def fresh(self, hint: str) -> str:
+        """A tensor name that nobody has, like `hint`."""
+        name, number = hint, 0
+        while name in self._taken:
+            number += 1
+            name = f"{hint}_{number}"
+        self._taken.add(name)
+        return name
+
+    def add(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        origin: Sequence[str] = (),
+        attributes: dict[str, Any] | None = None,
+        domain: str = "",
+    ) -> None:
+        """Adds a node; attributes that are None are left out."""
+        given = {k: v for k, v in (attributes or {}).items() if v is not None}
+        hint = origin[0] if origin else outputs[0]
+        name, number = hint, 0
+        while name in self._node_names:
+            number += 1
+            name = f"{hint}_{number}"
+        self._node_names.add(name)
+        self.nodes.append(helper.make_node(kind, list(inputs), list(outputs), name, domain=domain, **given))
+
+    def constant(self, array: Array, hint: str | None = None) -> str:
+        """The name of an initializer with these values."""
+        key = Tensor.wrap(array)
+        if key not in self.initializers:
+            self.initializers[key] = (self.fresh(hint or f"constant_{len(self.initializers)}"), array)
+        return self.initializers[key][0]
+
+    def know(self, name: str, type: object) -> None:
+        """Notes that the tensor `name` exists from here on: its dimensions bind symbols."""
+        if isinstance(type, TensorType) and type.shape is not None:
+            for axis, dim in enumerate(type.shape):
+                if isinstance(dim, sympy.Expr) and dim.is_Symbol:
+                    self._sources.setdefault(dim, (name, axis))
+
+    def shape(self, dims: Sequence[Dim], *, infer: bool = False) -> str:
+        """The name of an int64 vector holding `dims`, computed at run time where they are symbolic."""
+        dims = tuple(dims)
+        unknown = [i for i, d in enumerate(dims) if not isinstance(d, int)]
+        if infer and len(unknown) == 1 and not any(same(d, 0) for d in dims):
+            dims = tuple(-1 if i in unknown else d for i, d in enumerate(dims))
+            unknown = []
+        if not unknown:
+            return self.constant(np.array(dims, dtype=np.int64))
+        if dims not in self._shapes:
+            parts: list[str] = []
+            static: list[int] = []
+            for dim in dims:
+                if isinstance(dim, int):
+                    static.append(dim)
+                    continue
+                if static:
+                    parts.append(self.constant(np.array(static, dtype=np.int64)))
+                    static = []
+                parts.append(self.dim(dim))
+            if static:
+                parts.append(self.constant(np.array(static, dtype=np.int64)))
+            self._shapes[dims] = parts[0] if len(parts) == 1 else self._computed("Concat", parts, axis=0)
+        return self._shapes[dims]
+
+    def dim(self, dim: Dim) -> str:
+        """The name of an int64 vector of one element with this dimension's value."""
+        if isinstance(dim, int):
+            return self.constant(np.array([dim], dtype=np.int64))
+        if dim not in self._dims:
+            self._dims[dim] = self._dim(dim)
+        return self._dims[dim]
+
+    def _dim(self, dim: sympy.Expr) -> str:
+        if dim.is_Symbol:
+            if dim not in self._sources:
+                raise UserError(f"nothing tells the value of dimension {dim} at run time")
+            name, axis = self._sources[dim]
+            if self.opset >= 15:
+                return self._computed("Shape", [name], start=axis, end=axis + 1)
+            whole = self._computed("Shape", [name])
+            return self._computed("Gather", [whole, self.constant(np.array([axis], dtype=np.int64))], axis=0)
+        arguments = dim.args
+        if dim.func in (sympy.Add, sympy.Mul):
+            kind = "Add" if dim.func is sympy.Add else "Mul"
+            quotient = dim.func is sympy.Mul and not all(a.is_integer for a in arguments)
+            if not quotient:
+                total = self.dim(as_dim(arguments[0]))
+                for argument in arguments[1:]:
+                    total = self._computed(kind, [total, self.dim(as_dim(argument))])
+                return total
+        if dim.func is sympy.floor:
+            numerator, denominator = sympy.together(arguments[0]).as_numer_denom()
+            return self._computed("Div", [self.dim(as_dim(numerator)), self.dim(as_dim(denominator))])
+        if dim.func is sympy.ceiling:
+            numerator, denominator = sympy.together(arguments[0]).as_numer_denom()
+            return self.dim(as_dim(sympy.floor((numerator + denominator - 1) / denominator)))
+        if dim.func is sympy.Pow and arguments[1].is_Integer and arguments[1] > 0:
+            total = self.dim(as_dim(arguments[0]))
+            for _ in range(int(arguments[1]) - 1):
+                total = self._computed("Mul", [total, self.dim(as_dim(arguments[0]))])
+            return total
+        if dim.func in (sympy.Max, sympy.Min):
+            return self._computed("Max" if dim.func is sympy.Max else "Min", [self.dim(as_dim(a)) for a in arguments])
+        if dim.func is sympy.Mod:
+            return self._computed("Mod", [self.dim(as_dim(a)) for a in arguments])
+        numerator, denominator = sympy.together(dim).as_numer_denom()
+        if denominator == 1:
+            raise UserError(f"can't compute the dimension {dim} at run time")
+        return self._computed("Div", [self.dim(as_dim(numerator)), self.dim(as_dim(denominator))])
+
+    def _computed(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
+        name = self.fresh(f"shape_{kind.lower()}")
+        self.add(kind, inputs, [name], (), attributes)
+        return name
+
+    def protos(self) -> list[onnx.TensorProto]:
+        """The initializers, in order of first use."""
+        return [tensor_proto(array, name) for name, array in self.initializers.values()]
+
+
+def onnx_dtype(dtype: DType) -> int:
+    """The TensorProto.DataType of an element type."""
+    if dtype is DType.STR:
+        return onnx.TensorProto.STRING
+    return helper.np_dtype_to_tensor_dtype(dtype.numpy)
+
+
+def onnx_type(type: object) -> onnx.TypeProto:
+    """An IR type as ONNX writes it; symbolic dimensions by their text."""
+    if isinstance(type, TensorType):
+        shape = None if type.shape is None else [d if isinstance(d, int) else str(d) for d in type.shape]
+        return helper.make_tensor_type_proto(onnx_dtype(type.dtype), shape)
+    proto = onnx.TypeProto()
+    proto.ParseFromString(type.serialized)  # type: ignore[attr-defined]
+    return proto
+
+
+def tensor_proto(array: Array, name: str) -> onnx.TensorProto:
+    """An initializer."""
+    if array.dtype == object:
+        flat = [v if isinstance(v, bytes) else str(v).encode() for v in array.ravel()]
+        return helper.make_tensor(name, onnx.TensorProto.STRING, array.shape, flat)
+    return numpy_helper.from_array(array, name)

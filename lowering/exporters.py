@@ -1,0 +1,225 @@
+"""How IR ops are written in ONNX (opset 13 and later): program, arithmetic, shapes, reductions."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from irshap.dims import Dim, same
+from irshap.lowering.emitter import Export, exporter, onnx_dtype
+from irshap.ops import arithmetic, cast, elementwise, index, linear, program, reduce, rows, shape
+from irshap.types import TensorType
+
+__all__: list[str] = []
+
+_INT64_MAX = np.iinfo(np.int64).max
+
+_PLAIN = {
+    arithmetic.Abs: "Abs",
+    arithmetic.Add: "Add",
+    arithmetic.Div: "Div",
+    arithmetic.Equal: "Equal",
+    arithmetic.Greater: "Greater",
+    arithmetic.Less: "Less",
+    arithmetic.Max: "Max",
+    arithmetic.Min: "Min",
+    arithmetic.Mul: "Mul",
+    arithmetic.Neg: "Neg",
+    arithmetic.Sub: "Sub",
+    arithmetic.Where: "Where",
+    elementwise.Exp: "Exp",
+    elementwise.Log: "Log",
+    elementwise.Relu: "Relu",
+    elementwise.Sigmoid: "Sigmoid",
+    elementwise.Softplus: "Softplus",
+    elementwise.Sqrt: "Sqrt",
+    elementwise.Tanh: "Tanh",
+    linear.MatMul: "MatMul",
+    program.Hold: "Identity",
+}
+"""Ops that ONNX has under another name, with the same operands and no attributes."""
+
+
+@exporter(*_PLAIN)
+def _plain(e: Export, op: object) -> None:
+    e.result(_PLAIN[type(op)], e.inputs)  # type: ignore[index]
+
+
+@exporter(elementwise.Elu)
+def _elu(e: Export, op: elementwise.Elu) -> None:
+    e.result("Elu", e.inputs, alpha=op.alpha)
+
+
+@exporter(program.Dims)
+def _dims(e: Export, op: program.Dims) -> None:
+    vector = e.shape(op.values)
+    e.result("Squeeze" if op.scalar else "Identity", [vector])
+
+
+@exporter(program.Full)
+def _full(e: Export, op: program.Full) -> None:
+    value = onnx.numpy_helper.from_array(np.array([op.value], dtype=op.dtype.numpy))
+    e.result("ConstantOfShape", [e.shape(op.shape)], value=value)
+
+
+@exporter(cast.Cast)
+def _cast(e: Export, op: cast.Cast) -> None:
+    e.result("Cast", e.inputs, to=onnx_dtype(op.to))
+
+
+@exporter(shape.Reshape)
+def _reshape(e: Export, op: shape.Reshape) -> None:
+    e.result("Reshape", [e.inputs[0], e.shape(op.shape, infer=True)], allowzero=_zero(op.shape, e))
+
+
+def _zero(dims: tuple[Dim, ...], e: Export) -> int | None:
+    """Reshape's 0 means "copy" unless allowzero is set, which needs opset 14."""
+    return 1 if e.opset >= 14 and any(same(d, 0) for d in dims) else None
+
+
+@exporter(shape.Transpose)
+def _transpose(e: Export, op: shape.Transpose) -> None:
+    e.result("Transpose", e.inputs, perm=op.perm)
+
+
+@exporter(shape.Concat)
+def _concat(e: Export, op: shape.Concat) -> None:
+    e.result("Concat", e.inputs, axis=op.axis)
+
+
+@exporter(shape.Split)
+def _split(e: Export, op: shape.Split) -> None:
+    e.result("Split", [e.inputs[0], e.shape(op.sizes)], axis=op.axis)
+
+
+@exporter(shape.Expand)
+def _expand(e: Export, op: shape.Expand) -> None:
+    operand = (1,) * (len(op.shape) - e.operand().rank) + e.operand().shape
+    # a dimension that the operand has already may be 1 here, which spares computing it at run time
+    target = [1 if same(d, mine) else d for d, mine in zip(op.shape[-len(operand) :], operand, strict=False)]
+    lead = list(op.shape[: len(op.shape) - len(target)])
+    e.result("Expand", [e.inputs[0], e.shape([*lead, *target])])
+
+
+@exporter(shape.Slice)
+def _slice(e: Export, op: shape.Slice) -> None:
+    dims = e.operand().shape
+    stops = []
+    for axis, stop, step in zip(op.axes, op.stops, op.steps, strict=True):
+        if step > 0:
+            stops.append(_INT64_MAX if same(stop, dims[axis]) else stop)
+        else:
+            stops.append(-_INT64_MAX if same(stop, -1) else stop)
+    # a negative step that starts at the last element may say so without knowing the size
+    starts = [
+        -1 if step < 0 and same(start, dims[axis] - 1) else start
+        for axis, start, step in zip(op.axes, op.starts, op.steps, strict=True)
+    ]
+    e.result("Slice", [e.inputs[0], e.shape(starts), e.shape(stops), e.ints(op.axes), e.ints(op.steps)])
+
+
+@exporter(shape.Pad)
+def _pad(e: Export, op: shape.Pad) -> None:
+    value = e.constant(op.value, e.operand().dtype.numpy)
+    e.result("Pad", [e.inputs[0], e.shape((*op.before, *op.after)), value])
+
+
+@exporter(rows.RepeatRows)
+def _repeat_rows(e: Export, op: rows.RepeatRows) -> None:
+    dims = e.operand().shape
+    apart = e.add("Unsqueeze", [e.inputs[0], e.ints([op.axis + 1])])
+    times = [1] * (len(dims) + 1)
+    copies = e.add("Expand", [apart, e.shape([*times[: op.axis + 1], op.times, *times[op.axis + 2 :]])])
+    e.result("Reshape", [copies, _merged(e, op.axis)])
+
+
+@exporter(rows.TileRows)
+def _tile_rows(e: Export, op: rows.TileRows) -> None:
+    dims = e.operand().shape
+    apart = e.add("Unsqueeze", [e.inputs[0], e.ints([op.axis])])
+    times = [1] * (len(dims) + 1)
+    copies = e.add("Expand", [apart, e.shape([*times[: op.axis], op.times, *times[op.axis + 1 :]])])
+    e.result("Reshape", [copies, _merged(e, op.axis)])
+
+
+def _merged(e: Export, axis: int) -> str:
+    """The shape of the result, written so that nothing has to be computed where only rows are unknown."""
+    result = e.node.results[0].shape
+    others = [d for i, d in enumerate(result) if i != axis]
+    if all(isinstance(d, int) and d > 0 for d in others):
+        return e.shape([-1 if i == axis else d for i, d in enumerate(result)])
+    return e.shape(result)
+
+
+@exporter(rows.Dilate)
+def _dilate(e: Export, op: rows.Dilate) -> None:
+    # [.., n, ..] -> [.., n, 1, ..] -> zeros behind each -> [.., n step, ..] -> cut the last step - 1
+    rank = e.operand().rank
+    dims = list(e.operand().shape)
+    apart = e.add("Unsqueeze", [e.inputs[0], e.ints([op.axis + 1])])
+    counts = [0] * (2 * (rank + 1))
+    counts[rank + 1 + op.axis + 1] = op.step - 1
+    spaced = e.add("Pad", [apart, e.ints(counts)])
+    merged = [*dims[: op.axis], dims[op.axis] * op.step, *dims[op.axis + 1 :]]
+    flat = e.add("Reshape", [spaced, e.shape(merged, infer=True)])
+    stop = e.ints([-(op.step - 1)]) if op.step > 1 else e.ints([_INT64_MAX])
+    e.result("Slice", [flat, e.ints([0]), stop, e.ints([op.axis])])
+
+
+@exporter(reduce.ReduceSum)
+def _reduce_sum(e: Export, op: reduce.ReduceSum) -> None:
+    _reduction(e, op, "ReduceSum", axes_input_since=13)
+
+
+@exporter(reduce.ReduceMean)
+def _reduce_mean(e: Export, op: reduce.ReduceMean) -> None:
+    operand = e.operand()
+    if op.keepdims and operand.rank >= 3 and op.axes == tuple(range(2, operand.rank)):
+        e.result("GlobalAveragePool", e.inputs)
+    else:
+        _reduction(e, op, "ReduceMean", axes_input_since=18)
+
+
+def _reduction(e: Export, op: reduce.Reduction, kind: str, axes_input_since: int) -> None:
+    if not op.axes:
+        e.result("Identity", e.inputs)
+    elif e.opset >= axes_input_since:
+        e.result(kind, [e.inputs[0], e.ints(op.axes)], keepdims=int(op.keepdims))
+    else:
+        e.result(kind, e.inputs, axes=op.axes, keepdims=int(op.keepdims))
+
+
+@exporter(index.ArgMax)
+def _argmax(e: Export, op: index.ArgMax) -> None:
+    e.result("ArgMax", e.inputs, axis=op.axes[0], keepdims=int(op.keepdims))
+
+
+@exporter(index.TopKIndices)
+def _top_k_indices(e: Export, op: index.TopKIndices) -> None:
+    values = e.emitter.fresh(e.outputs[0] + "_values")
+    e.add("TopK", [e.inputs[0], e.ints([op.k])], into=[values, e.outputs[0]], axis=op.axis)
+
+
+@exporter(index.GatherElements)
+def _gather_elements(e: Export, op: index.GatherElements) -> None:
+    e.result("GatherElements", e.inputs, axis=op.axis)
+
+
+@exporter(index.ScatterAdd, opset=16)
+def _scatter_add(e: Export, op: index.ScatterAdd) -> None:
+    result = e.node.results[0]
+    assert isinstance(result.type, TensorType)
+    zero = onnx.numpy_helper.from_array(np.zeros(1, result.dtype.numpy))
+    zeros = e.add("ConstantOfShape", [e.shape(result.shape)], value=zero)
+    e.result("ScatterElements", [zeros, e.inputs[1], e.inputs[0]], axis=op.axis, reduction="add")
+
+
+@exporter(linear.Gemm)
+def _gemm(e: Export, op: linear.Gemm) -> None:
+    flags = {"transA": int(op.trans_a), "transB": int(op.trans_b)}
+    e.result("Gemm", e.inputs, alpha=op.alpha, beta=op.beta, **flags)
+
+
+@exporter(linear.BatchNorm)
+def _batch_norm(e: Export, op: linear.BatchNorm) -> None:
+    e.result("BatchNormalization", e.inputs, epsilon=op.epsilon)

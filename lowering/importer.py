@@ -1,0 +1,130 @@
+"""What an importer sees of an ONNX node, and the registry of importers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from irshap.builder import Builder
+from irshap.dims import Dim
+from irshap.graph import Value
+from irshap.ops.base import Op
+from irshap.ops.program import Constant, Dims
+from irshap.types import Array
+
+__all__ = ["IMPORTERS", "Import", "Importer", "Unmodeled", "importer", "known"]
+
+KNOWN_LIMIT = 1024
+"""Integer tensors up to this size are evaluated while lifting."""
+
+
+class Unmodeled(Exception):
+    """Why a node can't be lifted to an op with rules; it becomes an opaque node that remembers this."""
+
+
+def known(value: Value) -> Array | None:
+    """The elements of a value that lifting knows, as an object array of ints and dimensions."""
+    op = value.node.op
+    if isinstance(op, Dims):
+        return np.array(op.values[0] if op.scalar else op.values, dtype=object).reshape(() if op.scalar else -1)
+    if isinstance(op, Constant) and op.value.array.dtype.kind in "iub" and op.value.array.size <= KNOWN_LIMIT:
+        return op.value.array.astype(object)
+    return None
+
+
+class Import:
+    """One ONNX node on its way in."""
+
+    def __init__(
+        self, proto: NodeProto, inputs: Sequence[Value | None], opset: int, builder: Builder, rebatched: bool
+    ) -> None:
+        self.proto, self.opset, self.builder, self.rebatched = proto, opset, builder, rebatched
+        self.inputs = list(inputs)
+        self.attributes: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """An attribute's value, strings decoded."""
+        value = self.attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def has(self, i: int) -> bool:
+        """Whether the optional input i is given."""
+        return i < len(self.inputs) and self.inputs[i] is not None
+
+    def tensor(self, i: int = 0) -> Value:
+        """Input i, which must be a tensor of known rank."""
+        value = self.inputs[i] if i < len(self.inputs) else None
+        if value is None:
+            raise Unmodeled(f"its input {i} is missing")
+        if getattr(value.type, "shape", None) is None:
+            raise Unmodeled(f"the rank of its input {i} is unknown")
+        return value
+
+    def given(self) -> list[Value]:
+        """All inputs that are given."""
+        return [self.tensor(i) for i in range(len(self.inputs)) if self.has(i)]
+
+    def dims(self, i: int) -> list[Dim]:
+        """Input i as a list of dimensions: a constant, or shape arithmetic that lifting has done."""
+        elements = known(self.tensor(i))
+        if elements is None:
+            raise Unmodeled(f"its input {i} is only known at run time")
+        return list(elements.ravel())
+
+    def ints(self, i: int) -> list[int]:
+        """Input i as plain integers."""
+        found = self.dims(i)
+        if not all(isinstance(d, (int, np.integer)) for d in found):
+            raise Unmodeled(f"its input {i} depends on run-time dimensions")
+        return [int(d) for d in found if isinstance(d, (int, np.integer))]
+
+    def static(self, i: int) -> Array:
+        """Input i as a constant array."""
+        op = self.tensor(i).node.op
+        if not isinstance(op, Constant):
+            raise Unmodeled(f"its input {i} is not a constant")
+        return op.value.array
+
+    def scalar(self, i: int, default: float) -> float:
+        """Optional input i as a number."""
+        return float(self.static(i).reshape(())) if self.has(i) else default
+
+    def axis(self, value: int, rank: int | None = None) -> int:
+        """A possibly negative axis, counted from the front."""
+        rank = self.tensor(0).rank if rank is None else rank
+        if not -rank <= value < max(rank, 1):
+            raise Unmodeled(f"axis {value} is not one of {rank}")
+        return value % rank if rank else 0
+
+    def emit(self, op: Op, *operands: Value) -> tuple[Value, ...]:
+        """Emits an IR op."""
+        return self.builder.emit(op, *operands)
+
+    def one(self, op: Op, *operands: Value) -> Value:
+        """Emits an IR op with one result."""
+        (result,) = self.builder.emit(op, *operands)
+        return result
+
+
+Importer: TypeAlias = Callable[[Import], "Value | Sequence[Value]"]
+
+IMPORTERS: dict[str, Importer] = {}
+"""For each ONNX op of the default domain, how it is lifted (of any opset from 7 on)."""
+
+_F = TypeVar("_F", bound=Importer)
+
+
+def importer(*kinds: str) -> Callable[[_F], _F]:
+    """Registers how ONNX ops of these kinds are lifted."""
+
+    def register(function: _F) -> _F:
+        for kind in kinds:
+            if kind in IMPORTERS:
+                raise TypeError(f"{kind} has two importers")
+            IMPORTERS[kind] = function
+        return function
+
+    return register

@@ -1,0 +1,148 @@
+"""How ONNX arithmetic, activations and reductions are lifted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+
+from irshap.graph import Value
+from irshap.lowering.importer import Import, Unmodeled, importer
+from irshap.ops import arithmetic, cast, elementwise, index, program, reduce
+from irshap.ops.base import Op
+from irshap.types import DType, Tensor
+
+__all__: list[str] = []
+
+_PLAIN: dict[str, Callable[[], Op]] = {
+    "Abs": arithmetic.Abs,
+    "Add": arithmetic.Add,
+    "Div": arithmetic.Div,
+    "Equal": arithmetic.Equal,
+    "Exp": elementwise.Exp,
+    "Greater": arithmetic.Greater,
+    "Less": arithmetic.Less,
+    "Log": elementwise.Log,
+    "Mul": arithmetic.Mul,
+    "Neg": arithmetic.Neg,
+    "Relu": elementwise.Relu,
+    "Sigmoid": elementwise.Sigmoid,
+    "Softplus": elementwise.Softplus,
+    "Sqrt": elementwise.Sqrt,
+    "Sub": arithmetic.Sub,
+    "Tanh": elementwise.Tanh,
+    "Where": arithmetic.Where,
+}
+
+
+@importer(*_PLAIN)
+def _plain(n: Import) -> Value:
+    return n.one(_PLAIN[n.proto.op_type](), *(n.tensor(i) for i in range(len(n.inputs))))
+
+
+@importer("Max", "Min", "Sum")
+def _folded(n: Import) -> Value:
+    """Several operands, two at a time from the left: the order that rules of two operands depend on."""
+    op: Op = {"Max": arithmetic.Max, "Min": arithmetic.Min, "Sum": arithmetic.Add}[n.proto.op_type]()
+    first, *rest = n.given()
+    for value in rest:
+        first = n.one(op, first, value)
+    return first
+
+
+@importer("Elu")
+def _elu(n: Import) -> Value:
+    return n.one(elementwise.Elu(n.attribute("alpha", 1.0)), n.tensor())
+
+
+@importer("Identity")
+def _identity(n: Import) -> Value:
+    value = n.inputs[0]
+    if value is None:
+        raise Unmodeled("its input is missing")
+    return value
+
+
+@importer("Dropout")
+def _dropout(n: Import) -> Sequence[Value]:
+    """The identity at inference; in training mode it draws random numbers."""
+    if n.has(2) and bool(n.static(2)):
+        raise Unmodeled("it is in training mode")
+    x = n.tensor()
+    if len([name for name in n.proto.output if name]) == 1:
+        return (x,)
+    kept = program.Full(1.0, DType.BOOL if n.opset >= 10 else x.dtype, x.shape)
+    return (x, n.one(kept))
+
+
+@importer("Cast")
+def _cast(n: Import) -> Value:
+    to = n.attribute("to", 0)
+    if to == onnx.TensorProto.STRING:
+        raise Unmodeled("it casts to strings")
+    dtype = DType.of(np.empty(0, onnx.helper.tensor_dtype_to_np_dtype(to)))
+    x = n.tensor()
+    plain = (*_CAST_FREELY,)
+    if x.dtype not in plain or dtype not in plain:
+        raise Unmodeled(f"a cast from {x.dtype.value} to {dtype.value} has rounding modes of its own")
+    return cast.cast(x, dtype)  # type: ignore[no-any-return]
+
+
+_CAST_FREELY = [DType.F16, DType.F32, DType.F64, DType.BOOL, DType.I8, DType.I16, DType.I32, DType.I64]
+_CAST_FREELY += [DType.U8, DType.U16, DType.U32, DType.U64, DType.BF16]
+
+
+@importer("Constant")
+def _constant(n: Import) -> Value:
+    for name, value in n.attributes.items():
+        if name == "value":
+            array = onnx.numpy_helper.to_array(value)
+            return n.one(program.Constant(Tensor(array)))
+        if name in ("value_float", "value_floats"):
+            return n.one(program.Constant(Tensor(np.asarray(value, np.float32))))
+        if name in ("value_int", "value_ints"):
+            return n.one(program.Constant(Tensor(np.asarray(value, np.int64))))
+    raise Unmodeled("a constant of this kind")
+
+
+def reduced_axes(n: Import, since: int) -> tuple[tuple[int, ...], bool] | None:
+    """Axes and keepdims of a reduction, given as an attribute before opset `since`; None when nothing is reduced."""
+    x = n.tensor()
+    given = n.ints(1) if n.opset >= since and n.has(1) else n.attribute("axes", None)
+    if not given:
+        if n.attribute("noop_with_empty_axes", 0):
+            return None
+        given = range(x.rank)
+    return tuple(sorted({n.axis(a) for a in given})), bool(n.attribute("keepdims", 1))
+
+
+@importer("ReduceSum", "ReduceMean")
+def _reduce(n: Import) -> Value:
+    kind, since = {"ReduceSum": (reduce.ReduceSum, 13), "ReduceMean": (reduce.ReduceMean, 18)}[n.proto.op_type]
+    found = reduced_axes(n, since)
+    if found is None:
+        return n.tensor()
+    axes, keepdims = found
+    return n.one(kind(axes, keepdims), n.tensor())
+
+
+@importer("ArgMax")
+def _argmax(n: Import) -> Value:
+    if n.attribute("select_last_index", 0):
+        raise Unmodeled("it selects the last of equal elements")
+    axis = n.axis(n.attribute("axis", 0))
+    return n.one(index.ArgMax((axis,), bool(n.attribute("keepdims", 1))), n.tensor())
+
+
+@importer("GatherElements")
+def _gather_elements(n: Import) -> Value:
+    x, axis = n.tensor(0), n.axis(n.attribute("axis", 0))
+    size = x.shape[axis]
+    where = n.static(1) if n.tensor(1).node.op.__class__ is program.Constant else None
+    if where is None or not isinstance(size, int):
+        raise Unmodeled("its indices are only known at run time")
+    if where.shape != tuple(d if a == axis else where.shape[a] for a, d in enumerate(where.shape)):
+        raise Unmodeled("its indices have another shape than its data")
+    positive = np.where(where < 0, where + size, where).astype(np.int64)
+    return n.one(index.GatherElements(axis), x, program.constant(positive))

@@ -1,0 +1,94 @@
+"""How ONNX matrix products, convolutions, pooling and batch normalization are lifted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from irshap.dims import Dim, ceil_div
+from irshap.graph import Value
+from irshap.lowering.importer import Import, Unmodeled, importer
+from irshap.ops import conv, linear, pool, reduce
+from irshap.ops.shape import reshape
+
+__all__: list[str] = []
+
+
+@importer("MatMul")
+def _matmul(n: Import) -> Value:
+    a, b = n.tensor(0), n.tensor(1)
+    if a.rank == 0 or b.rank == 0:
+        raise Unmodeled("an operand is a scalar")
+    left = reshape(a, (1, *a.shape)) if a.rank == 1 else a
+    right = reshape(b, (*b.shape, 1)) if b.rank == 1 else b
+    y = n.one(linear.MatMul(), left, right)
+    dims = list(y.shape)
+    if b.rank == 1:
+        dims.pop(-1)
+    if a.rank == 1:
+        dims.pop(-1 if b.rank == 1 else -2)
+    return reshape(y, dims)  # type: ignore[no-any-return]
+
+
+@importer("Gemm")
+def _gemm(n: Import) -> Value:
+    flags = bool(n.attribute("transA", 0)), bool(n.attribute("transB", 0))
+    op = linear.Gemm(n.attribute("alpha", 1.0), n.attribute("beta", 1.0), *flags)
+    return n.one(op, *n.given())
+
+
+@importer("BatchNormalization")
+def _batch_norm(n: Import) -> Sequence[Value]:
+    if n.attribute("training_mode", 0) or len([o for o in n.proto.output if o]) > 1:
+        raise Unmodeled("it is in training mode")
+    if not n.attribute("spatial", 1):
+        raise Unmodeled("it normalizes each element apart (spatial=0)")
+    return (n.one(linear.BatchNorm(n.attribute("epsilon", 1e-5)), *(n.tensor(i) for i in range(5))),)
+
+
+def window(n: Import, kernel: Sequence[Dim]) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], tuple[int, ...]]:
+    """Strides, pads and dilations of a sliding window, with auto_pad worked out."""
+    x = n.tensor()
+    spatial = x.rank - 2
+    if len(kernel) != spatial or spatial < 1:
+        raise Unmodeled(f"a window of {len(kernel)} axes over {x.tensor}")
+    strides = tuple(n.attribute("strides", [1] * spatial))
+    dilations = tuple(n.attribute("dilations", [1] * spatial))
+    mode = n.attribute("auto_pad", "NOTSET")
+    if mode in ("NOTSET", ""):
+        flat = n.attribute("pads", [0] * 2 * spatial)
+        return strides, tuple(zip(flat[:spatial], flat[spatial:], strict=True)), dilations
+    if mode == "VALID":
+        return strides, ((0, 0),) * spatial, dilations
+    pads = []
+    for size, k, stride, dilation in zip(x.shape[2:], kernel, strides, dilations, strict=True):
+        reach = dilation * (int(k) - 1) + 1
+        if stride == 1:
+            total: Dim = reach - 1
+        elif isinstance(size, int):
+            total = max(0, (int(ceil_div(size, stride)) - 1) * stride + reach - size)
+        else:
+            raise Unmodeled(f"auto_pad={mode} on an axis whose size is only known at run time")
+        small = int(total) // 2
+        pads.append((small, int(total) - small) if mode == "SAME_UPPER" else (int(total) - small, small))
+    return strides, tuple(pads), dilations
+
+
+@importer("Conv")
+def _conv(n: Import) -> Value:
+    op = conv.Conv(*window(n, n.tensor(1).shape[2:]), n.attribute("group", 1))
+    return n.one(op, *n.given())
+
+
+@importer("MaxPool")
+def _max_pool(n: Import) -> Sequence[Value]:
+    if len([o for o in n.proto.output if o]) > 1:
+        raise Unmodeled("its indices are used")
+    kernel = tuple(n.attributes["kernel_shape"])
+    op = pool.MaxPool(kernel, *window(n, kernel), bool(n.attribute("ceil_mode", 0)))
+    return n.emit(op, n.tensor())
+
+
+@importer("GlobalAveragePool")
+def _global_average_pool(n: Import) -> Value:
+    x = n.tensor()
+    return n.one(reduce.ReduceMean(tuple(range(2, x.rank)), keepdims=True), x)

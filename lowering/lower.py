@@ -1,0 +1,139 @@
+"""Graph -> ModelProto."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+from onnx import helper
+
+from irshap.errors import UserError, near
+from irshap.graph import Graph, Node, Output, Role, Value
+from irshap.lowering import exporters, exporters_window
+from irshap.lowering.emitter import EXPORTERS, FLOOR, Emitter, Export, onnx_type
+from irshap.lowering.opaque import emit_opaque
+from irshap.ops.program import Constant, Input, Opaque
+from irshap.pass_base import Context, Pass, Semantics
+
+__all__ = ["Lower", "lower"]
+
+_ = (exporters, exporters_window)  # importing them registers the exporters
+
+_PUBLISHED = (Role.MODEL, Role.ATTRIBUTION, Role.BASE, Role.TARGET_INDEX, Role.COMPLETENESS)
+"""Outputs of the lowered file, in this order; the rest are intermediate facts of the pipeline."""
+
+
+@dataclass(frozen=True)
+class Lower(Pass):
+    """Writes the graph as an ONNX model: standard ops only, the lowest opset that serves, the same bytes each time.
+
+    `opset`: the lowest one wanted; 0 for no wish.  It is never below the source model's.
+    """
+
+    opset: int = 0
+    name = "lower"
+    semantics = Semantics.PRESERVES
+    gives = "model"
+
+    def run(self, ir: Graph, context: Context) -> onnx.ModelProto:
+        wanted = max(self.opset, _source_opset(context.source))
+        return lower(ir, opset=wanted, metadata=context.metadata)
+
+
+def _source_opset(source: object) -> int:
+    if not isinstance(source, onnx.ModelProto):
+        return 0
+    return max((o.version for o in source.opset_import if o.domain in ("", "ai.onnx")), default=0)
+
+
+def lower(graph: Graph, *, opset: int = 0, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
+    """Lowers a graph to ONNX.
+
+    Args:
+        opset: the lowest acceptable opset; raised where the graph's ops need more.
+        metadata: key-value pairs for the model's metadata.
+
+    Raises:
+        UserError: an op or output has no form in ONNX at this opset.
+    """
+    outputs = [o for role in _PUBLISHED for o in graph.outputs if o.role is role]
+    needed = _needed(graph, outputs)
+    opset = max([opset, FLOOR, *map(_lowest_opset, needed)])
+    names = [o.name for o in outputs]
+    reserved = [*(str(v.name) for v in graph.inputs), *names]
+    if len(set(reserved)) < len(reserved):
+        twice = next(n for n in reserved if reserved.count(n) > 1)
+        raise UserError(f"two inputs or outputs are called {twice!r}", mend="Rename the model's tensor")
+    emitter = Emitter(opset, reserved)
+    where: dict[Value, str] = {}
+    for value in graph.inputs:
+        where[value] = str(value.name)
+        emitter.know(str(value.name), value.type)
+    final = {o.value: o.name for o in reversed(outputs) if not isinstance(o.value.node.op, Input | Constant)}
+    used = {v for n in needed for v in n.operands} | {o.value for o in outputs}
+    for node in needed:
+        _emit(node, emitter, where, final, used)
+    for output in outputs:
+        if where[output.value] != output.name:
+            emitter.add("Identity", [where[output.value]], [output.name])
+    return _model(graph, outputs, emitter, metadata or {})
+
+
+def _lowest_opset(node: Node) -> int:
+    if isinstance(node.op, Opaque):
+        return node.op.opset if not node.op.domain else 0
+    return EXPORTERS[type(node.op)][0] if type(node.op) in EXPORTERS else 0
+
+
+def _needed(graph: Graph, outputs: list[Output]) -> list[Node]:
+    """The nodes that the outputs depend on, in order."""
+    wanted = {o.value.node for o in outputs}
+    result = []
+    for node in reversed(graph.nodes):
+        if node in wanted:
+            wanted.update(v.node for v in node.operands)
+            result.append(node)
+    return result[::-1]
+
+
+def _emit(
+    node: Node, emitter: Emitter, where: dict[Value, str], final: Mapping[Value, str], used: set[Value]
+) -> None:
+    if isinstance(node.op, Constant):
+        where[node.results[0]] = emitter.constant(node.op.value.array, node.results[0].name)
+        return
+    stem = node.origin[0] if node.origin else node.op.mnemonic
+    results = []
+    for value in node.results:
+        name = final.get(value) or emitter.fresh(value.name or (f"{stem}_{value.index}" if value.index else stem))
+        where[value] = name
+        results.append(name)
+    inputs = [where[v] for v in node.operands]
+    if isinstance(node.op, Opaque):
+        emit_opaque(emitter, node, inputs, results)
+    elif type(node.op) in EXPORTERS:
+        export = Export(emitter, node, inputs, results, used)
+        EXPORTERS[type(node.op)][1](export, node.op)
+    else:
+        hint = near(node.op.mnemonic, [c.mnemonic for c in EXPORTERS])
+        raise UserError(f"{node.op.mnemonic} has no form in ONNX; {hint}", where=node.label)
+    for value, name in zip(node.results, results, strict=True):
+        emitter.know(name, value.type)
+
+
+def _model(graph: Graph, outputs: list[Output], emitter: Emitter, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    proto = helper.make_graph(
+        emitter.nodes,
+        graph.name,
+        [helper.make_value_info(str(v.name), onnx_type(v.type)) for v in graph.inputs],
+        [helper.make_value_info(o.name, onnx_type(o.value.type)) for o in outputs],
+        emitter.protos(),
+    )
+    domains = {n.op.domain: n.op.opset for n in graph.nodes if isinstance(n.op, Opaque) and n.op.domain}
+    imports = [helper.make_opsetid("", emitter.opset), *(helper.make_opsetid(*d) for d in sorted(domains.items()))]
+    model = helper.make_model(proto, opset_imports=imports, producer_name="irshap")
+    model.ir_version = max(8, helper.find_min_ir_version_for(imports, ignore_unknown=True))
+    for key in sorted(metadata):
+        model.metadata_props.add(key=key, value=metadata[key])
+    return model
