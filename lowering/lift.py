@@ -16,7 +16,7 @@ from irshap.builder import Builder
 from irshap.dims import Dim, N, Shape, as_dim, symbol
 from irshap.errors import IRError, ModelError
 from irshap.graph import Graph, Output, Value
-from irshap.lowering import importers, importers_nn, importers_shape
+from irshap.lowering import importers
 from irshap.lowering.importer import IMPORTERS, KNOWN_LIMIT, Import, Unmodeled, known
 from irshap.lowering.load import infer_shapes, inline_functions, load_model
 from irshap.lowering.opaque import captured_names
@@ -27,7 +27,7 @@ from irshap.types import DType, ForeignType, Tensor, TensorType, Type
 
 __all__ = ["Lift", "lift"]
 
-_ = (importers, importers_nn, importers_shape)  # importing them registers the importers
+_ = importers  # importing them registers the importers
 
 _MODELED_INTEGERS = (DType.I64, DType.I32, DType.BOOL)
 

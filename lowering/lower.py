@@ -10,7 +10,7 @@ from onnx import helper
 
 from irshap.errors import UserError, near
 from irshap.graph import Graph, Node, Output, Role, Value
-from irshap.lowering import exporters, exporters_window
+from irshap.lowering import exporters
 from irshap.lowering.emitter import EXPORTERS, FLOOR, Emitter, Export, onnx_type
 from irshap.lowering.opaque import emit_opaque
 from irshap.ops.program import Constant, Input, Opaque
@@ -18,7 +18,7 @@ from irshap.pass_base import Context, Pass, Semantics
 
 __all__ = ["Lower", "lower"]
 
-_ = (exporters, exporters_window)  # importing them registers the exporters
+_ = exporters  # importing them registers the exporters
 
 _PUBLISHED = (Role.MODEL, Role.ATTRIBUTION, Role.BASE, Role.TARGET_INDEX, Role.COMPLETENESS)
 """Outputs of the lowered file, in this order; the rest are intermediate facts of the pipeline."""

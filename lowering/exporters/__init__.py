@@ -1,0 +1,5 @@
+"""How IR ops become ONNX nodes, a file for each family.  Importing this package registers all exporters."""
+
+from irshap.lowering.exporters import basic, window
+
+__all__ = ["basic", "window"]
