@@ -43,6 +43,7 @@ def read_external_data(model: onnx.ModelProto, folder: Path | None, where: str) 
             # onnx opens the file without following links, which closes the gap between check and use.
             load_external_data_for_tensor(tensor, os.fspath(folder))
             tensor.ClearField("data_location")
+            del tensor.external_data[:]
         except (OSError, ValueError, RuntimeError, MemoryError, checker.ValidationError) as error:
             raise ModelError(f"external data can't be read: {first_line(error)}", where=place) from error
 
