@@ -1,0 +1,17 @@
+"""Pipelines with a name: `@naive` in a pipeline's text stands for the text here."""
+
+from __future__ import annotations
+
+__all__ = ["METHODS", "PIPELINES"]
+
+PIPELINES: dict[str, str] = {
+    # What SHAP computes, pass by pass: every sample tiled and joined with every reference, and nothing
+    # optimized.  It stays as it is, as the oracle of every optimized pipeline.
+    "naive": "lift,canonicalize,target,autodiff,deeplift,bind-references,dce,lower",
+    # The optimized pipeline; until the optimizing passes exist, the naive one.
+    "default": "@naive",
+    "gradient": "lift,canonicalize,target,autodiff,gradient,dce,lower",
+}
+
+METHODS: dict[str, str] = {"deeplift": "@default", "gradient": "@gradient"}
+"""The pipeline of each method."""
