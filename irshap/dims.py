@@ -124,6 +124,9 @@ _FUNCTIONS = {
     "Mod": sympy.Mod,
 }
 _EXPRESSION_LIMIT = 1000
+_TERM_LIMIT = 1000
+_DEGREE_LIMIT = 1000
+_NOT_FINITE = (sympy.zoo, sympy.oo, -sympy.oo, sympy.nan)
 
 
 def parse_dim(text: str) -> Dim:
@@ -134,14 +137,46 @@ def parse_dim(text: str) -> Dim:
     """
     if re.fullmatch(r"-?\d{1,18}", text):
         return int(text)
-    if re.fullmatch(r"[A-Za-z_]\w*", text):
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
         return symbol(text)
     try:
         if len(text) > _EXPRESSION_LIMIT:
             raise ValueError(f"longer than {_EXPRESSION_LIMIT} characters")
-        return as_dim(_interpret(ast.parse(text.strip(), mode="eval").body))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if not text.isascii():
+            # Python's parser takes several letters for one: a name could silently become another's
+            raise ValueError("names have ASCII letters, digits and underscores")
+        tree = ast.parse(text.strip(), mode="eval").body
+        _size(tree)
+        dim = as_dim(_interpret(tree))
+        if not isinstance(dim, int) and (dim.is_number or dim.has(*_NOT_FINITE)):
+            raise ValueError("it is no integer")
+        return dim
+    except (ArithmeticError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
         raise ParseError(f"{text[:80]!r} is no dimension: {error}") from None
+
+
+def _size(tree: ast.AST) -> tuple[int, int]:
+    """Bounds of the number of terms, and of the degree or bits of one, once products are multiplied out.
+
+    Checked before sympy sees the expression: a few characters such as ((a + b)**8)**8 can be large.
+    """
+    parts = [_size(child) for child in ast.iter_child_nodes(tree)]
+    terms = max((t for t, _ in parts), default=1)
+    degree = max((d for _, d in parts), default=1)
+    match tree:
+        case ast.Constant(value=int(value)):
+            degree = value.bit_length()
+        case ast.BinOp(op=ast.Pow(), right=ast.Constant(value=int(power))) if 0 < power <= 8:
+            terms, degree = parts[0][0] ** power, parts[0][1] * power
+        case ast.BinOp(op=ast.Mult() | ast.Div()):
+            terms, degree = parts[0][0] * parts[-1][0], parts[0][1] + parts[-1][1]
+        case ast.BinOp():
+            terms, degree = parts[0][0] + parts[-1][0], degree + 1
+        case ast.Call():
+            terms = 1
+    if terms > _TERM_LIMIT or degree > _DEGREE_LIMIT:
+        raise ValueError("it is too large")
+    return terms, degree
 
 
 def _interpret(tree: ast.expr) -> sympy.Expr:
