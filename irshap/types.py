@@ -11,9 +11,9 @@ import ml_dtypes
 import numpy as np
 import sympy
 
-from irshap.dims import Dim, Shape, as_dim, dim_text, equal, product, substitute
+from irshap.dims import Dim, Shape, as_dim, dim_text, equal, product, same_shape, substitute
 
-__all__ = ["Array", "DType", "ForeignType", "Tensor", "TensorType", "Type"]
+__all__ = ["Array", "DType", "ForeignType", "Tensor", "TensorType", "Type", "same_type"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -184,6 +184,15 @@ class ForeignType:
 
 
 Type: TypeAlias = TensorType | ForeignType
+
+
+def same_type(a: Type, b: Type) -> bool:
+    """Whether two types are certainly equal."""
+    if not isinstance(a, TensorType) or not isinstance(b, TensorType):
+        return a == b
+    if a.shape is None or b.shape is None:
+        return a == b
+    return a.dtype is b.dtype and same_shape(a.shape, b.shape)
 
 
 class Tensor:
