@@ -37,6 +37,11 @@ class Builder:
         self._origin: tuple[str, ...] = ()
         self._tokens: list[tuple[Token[Builder], tuple[str, ...]]] = []
 
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """What was emitted so far, in order."""
+        return tuple(self._nodes)
+
     def __enter__(self) -> Builder:
         self._tokens.append((_CURRENT.set(self), self._origin))
         return self

@@ -118,9 +118,14 @@ class Node:
 
 
 class Role(Enum):
-    """What an output of a graph is for."""
+    """What an output of a graph is for.
+
+    `source`, `target` and `adjoint` are facts between passes: the tensors that are attributed, one row for
+    each explained (sample, class) pair; the explained number of each row; its derivative by each source.
+    """
 
     MODEL = "model"
+    SOURCE = "source"
     TARGET = "target"
     TARGET_INDEX = "target_index"
     ADJOINT = "adjoint"

@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from irshap.graph import Node, Value
+from irshap.types import TensorType
 
-__all__ = ["reverse", "varying_values"]
+__all__ = ["Local", "is_float", "reverse", "varying_values"]
 
-Local = Callable[[Node, Sequence[Value], Sequence[int]], Sequence[Value]]
-"""(node, cotangents of its float results, operands wanted) -> their cotangents."""
+Local = Callable[[Node, Sequence[Value], Sequence[int], frozenset[int]], Sequence[Value]]
+"""(node, cotangents of its float results, operands wanted, operands that vary) -> cotangents of those wanted."""
 
 
 def varying_values(nodes: Iterable[Node], sources: Iterable[Value]) -> set[Value]:
-    """The float values that depend on `sources`, through ops that let changes through."""
+    """The values of any type that depend on `sources`, through ops that let changes through."""
     varying = set(sources)
     for node in nodes:
         if not node.op.stops_change and any(v in varying for v in node.operands):
-            varying.update(v for v in node.results if is_float(v))
+            varying.update(node.results)
     return varying
 
 
 def is_float(value: Value) -> bool:
     """Whether `value` can carry a cotangent."""
-    dtype = getattr(value.type, "dtype", None)
-    return dtype is not None and dtype.is_float
+    return isinstance(value.type, TensorType) and value.type.dtype.is_float
 
 
 def reverse(
@@ -41,13 +41,14 @@ def reverse(
 
     cotangent: dict[Value, Value] = dict(seeds)
     for node in reversed(nodes):
-        if not any(v in cotangent for v in node.results):
+        if node.op.stops_change or not any(v in cotangent for v in node.results):
             continue
-        wrt = [i for i, v in enumerate(node.operands) if v in varying]
-        if not wrt or node.op.stops_change:
+        changing = frozenset(i for i, v in enumerate(node.operands) if v in varying)
+        wrt = [i for i in sorted(changing) if is_float(node.operands[i])]
+        if not wrt:
             continue
         cts = [cotangent[v] if v in cotangent else zeros_like(v) for v in node.results if is_float(v)]
-        for i, ct in zip(wrt, local(node, cts, wrt), strict=True):
+        for i, ct in zip(wrt, local(node, cts, wrt, changing), strict=True):
             operand = node.operands[i]
             cotangent[operand] = cotangent[operand] + ct if operand in cotangent else ct
     return cotangent

@@ -199,11 +199,13 @@ class Composite(Op, family=True):
         for world in worlds:
             maps.append(current().graft(region, dict(zip(formals, world.operands, strict=True))))
 
-        def local(node: Any, node_cts: Sequence[Any], node_wrt: Sequence[int]) -> Sequence[Any]:
+        def local(
+            node: Any, node_cts: Sequence[Any], node_wrt: Sequence[int], changing: frozenset[int]
+        ) -> Sequence[Any]:
             points = [
                 Point(tuple(m[v] for v in node.operands), tuple(m[v] for v in node.results)) for m in maps
             ]
-            if node.op.linear_in(frozenset(node_wrt)):
+            if node.op.linear_in(changing):
                 return [node.op.adjoints(node_cts, points[0], i) for i in node_wrt]
             rule = node.op.derivative if len(points) == 1 else node.op.secant
             return rule(node_cts, *points, node_wrt)  # type: ignore[no-any-return]

@@ -1,0 +1,94 @@
+"""autodiff: the reverse pass, with every nonlinear op's part left open as a pullback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from irshap.builder import Builder
+from irshap.errors import NotDifferentiable
+from irshap.graph import Graph, Node, Output, Role, Value
+from irshap.ops.base import NoLocalRule, Point, emit1
+from irshap.ops.families import NonDifferentiable
+from irshap.ops.program import Full, Pullback
+from irshap.ops.shape import zeros_like
+from irshap.pass_base import Context, Pass, Semantics, graph_property
+from irshap.reverse import reverse, varying_values
+
+__all__ = ["Autodiff", "refuse"]
+
+
+@graph_property("adjoint")
+def _has_adjoints(graph: Graph) -> str | None:
+    sources, adjoints = graph.outputs_of(Role.SOURCE), graph.outputs_of(Role.ADJOINT)
+    return None if len(sources) == len(adjoints) > 0 else "not every source has an adjoint"
+
+
+@graph_property("decided")
+def _no_pullbacks(graph: Graph) -> str | None:
+    left = [n.label for n in graph.nodes if isinstance(n.op, Pullback)]
+    return f"pullbacks are left: {left[0]}" if left else None
+
+
+def refuse(node: Node, reason: object) -> NotDifferentiable:
+    """The error for a node without a local linear map."""
+    return NotDifferentiable(
+        f"the path from the attributed input to the target crosses an op without a rule: {reason}",
+        where=node.label,
+        mend="Attribute a tensor behind it (wrt), or explain another output",
+    )
+
+
+@dataclass(frozen=True)
+class Autodiff(Pass):
+    """Appends the adjoint of each source: d target / d source, through the reverse of every op on the way.
+
+    A linear op contributes its adjoint.  Every other op contributes one `pullback`, which an attribution
+    method decides: its derivative, or its secant between the sample and a reference.
+    """
+
+    name = "autodiff"
+    semantics = Semantics.EXTENDS
+    requires = frozenset({"target"})
+    ensures = frozenset({"adjoint"})
+
+    def run(self, ir: Graph, context: Context) -> Graph:
+        with Builder() as b:
+            mapping = b.graft(ir)
+            target = mapping[ir.output(Role.TARGET).value]
+            sources = [mapping[o.value] for o in ir.outputs_of(Role.SOURCE)]
+            nodes = b.nodes
+            seed = emit1(Full(1.0, target.dtype, target.shape))
+            local = _Local(b)
+            found = reverse(nodes, varying_values(nodes, sources), {target: seed}, local)
+            outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
+            for output, source in zip(ir.outputs_of(Role.SOURCE), sources, strict=True):
+                adjoint = found[source] if source in found else zeros_like(source)
+                outputs.append(Output(f"{output.of}_adjoint", adjoint, Role.ADJOINT, output.of))
+            context.count("pullbacks", local.pullbacks)
+            return b.build(ir.name, outputs, ir.properties, like=ir)
+
+
+class _Local:
+    """The local reverse of one node: an adjoint, or a pullback."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder, self.pullbacks = builder, 0
+
+    def __call__(
+        self, node: Node, cts: Sequence[Value], wrt: Sequence[int], changing: frozenset[int]
+    ) -> Sequence[Value]:
+        with self.builder.at(node.origin):
+            if isinstance(node.op, NonDifferentiable):
+                raise refuse(node, getattr(node.op, "why", node.op.reason))
+            if node.op.linear_in(changing):
+                at = Point(node.operands, node.results)
+                try:
+                    return [node.op.adjoints(cts, at, i) for i in wrt]
+                except NoLocalRule as error:
+                    raise refuse(node, error) from None
+            self.pullbacks += 1
+            op = Pullback(node.op, tuple(wrt), len(cts), len(node.operands))
+            return self.builder.emit(op, *cts, *node.operands, *node.results)
+
+

@@ -1,0 +1,189 @@
+"""target: what is explained, and with respect to what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from irshap.builder import Builder
+from irshap.dims import N, as_dim, product, symbols_of
+from irshap.errors import TargetError, near
+from irshap.graph import Graph, Output, Role, Value
+from irshap.ops.base import emit1
+from irshap.ops.index import ArgMax, GatherElements, TopKIndices
+from irshap.ops.program import Full, Hold, Input
+from irshap.ops.rows import RepeatRows
+from irshap.ops.shape import Slice, reshape
+from irshap.pass_base import Context, Pass, Semantics, graph_property
+from irshap.reverse import is_float
+from irshap.types import DType, TensorType
+
+__all__ = ["Target"]
+
+
+@graph_property("target")
+def _has_target(graph: Graph) -> str | None:
+    if not graph.outputs_of(Role.TARGET) or not graph.outputs_of(Role.SOURCE):
+        return "it has no target or no source"
+    return None
+
+
+@dataclass(frozen=True)
+class Target(Pass):
+    """Appends the explained number of each sample, and names the tensors that it is attributed to.
+
+    `target`: "argmax" (the class that the model predicts), a class index, "top-K", "all", or "input" (the
+    lowered model gets an int64 input `target` [N]).  With K classes at once every sample is repeated K
+    times, so that all later passes see one class for each row.
+    `output`: the explained output, default the model's first float output; `wrt`: the tensor attributed,
+    default every float input; `context`: inputs that are not attributed (comma-separated).
+    """
+
+    target: str = "argmax"
+    output: str = ""
+    wrt: str = ""
+    context: str = ""
+    name = "target"
+    semantics = Semantics.EXTENDS
+    ensures = frozenset({"target"})
+
+    def run(self, ir: Graph, context: Context) -> Graph:
+        explained = self._explained(ir)
+        _check_batch(ir, explained)
+        with Builder() as b:
+            mapping = b.graft(ir)
+            y = _flat(mapping[explained.value])
+            index, classes = self._index(b, y)
+            if classes is None:
+                rows, forward = y, mapping
+            else:
+                forward = _repeated(b, ir, explained.value, classes)
+                rows = _flat(forward[explained.value])
+            target = self._pick(rows, index)
+            outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
+            outputs += [Output(str(s.name), forward[s], Role.SOURCE, str(s.name)) for s in self._sources(ir, explained)]
+            outputs.append(Output("target_value", target, Role.TARGET))
+            outputs.append(Output("target_index", index, Role.TARGET_INDEX))
+            return b.build(ir.name, outputs, ir.properties, like=ir)
+
+    def _explained(self, graph: Graph) -> Output:
+        candidates = {o.name: o for o in graph.outputs_of(Role.MODEL) if is_float(o.value)}
+        if self.output and self.output not in candidates:
+            raise TargetError(f"the model has no float output {self.output!r}", mend=near(self.output, candidates))
+        if not candidates:
+            raise TargetError("the model has no float output to explain")
+        return candidates[self.output] if self.output else next(iter(candidates.values()))
+
+    def _sources(self, graph: Graph, explained: Output) -> list[Value]:
+        above = _ancestors(explained.value)
+        held = {n.strip() for n in self.context.split(",") if n.strip()}
+        inputs = [v for v in graph.inputs if isinstance(v.node.op, Input) and v.node.op.kind == "model"]
+        for name in held - {v.name for v in inputs}:
+            raise TargetError(f"the model has no input {name!r}", mend=near(name, [str(v.name) for v in inputs]))
+        if self.wrt:
+            named = [v for v in graph.values() if v.name == self.wrt]
+            if not named:
+                raise TargetError(
+                    f"the model has no tensor {self.wrt!r}",
+                    mend=near(self.wrt, [v.name for v in graph.values() if v.name and is_float(v)]),
+                )
+            if not is_float(named[-1]):
+                raise TargetError(f"tensor {self.wrt!r} is no float tensor")
+            if named[-1] not in above:
+                raise TargetError(f"output {explained.name!r} doesn't depend on tensor {self.wrt!r}")
+            return [named[-1]]
+        sources = [v for v in inputs if is_float(v) and v in above and v.name not in held]
+        if not sources:
+            listed = ", ".join(f"{v.name}: {v.type}" for v in inputs) or "it has none"
+            raise TargetError(
+                f"output {explained.name!r} depends on no float input that could be attributed ({listed})",
+                mend="Name an interior float tensor with wrt",
+            )
+        return sources
+
+    def _index(self, b: Builder, y: Value) -> tuple[Value, int | None]:
+        """The explained classes, [N] or [N, K], and K when there are several for each sample."""
+        rows, classes = y.shape
+        if self.target == "argmax":
+            return emit1(Hold(), reshape(emit1(ArgMax((1,), keepdims=False), y), (rows,))), None
+        if self.target == "input":
+            kind = TensorType(DType.I64, (N,))
+            return b.emit(Input("target", "target"), types=(kind,), names=("target",))[0], None
+        if self.target == "all":
+            if not isinstance(classes, int):
+                raise TargetError(f"target=all needs a fixed number of classes, not {classes}")
+            from irshap.ops.program import constant
+            from irshap.ops.shape import Expand
+
+            every = constant([list(range(classes))], DType.I64)
+            return emit1(Expand((rows, classes)), every), classes
+        if self.target.startswith("top-") and self.target[4:].isdecimal():
+            k = int(self.target[4:])
+            if k < 1 or (isinstance(classes, int) and k > classes):
+                raise TargetError(f"target {self.target!r}: the output has {classes} classes")
+            return emit1(Hold(), emit1(TopKIndices(1, k), y)), k
+        if self.target.lstrip("-").isdecimal():
+            index = int(self.target)
+            if isinstance(classes, int):
+                if not -classes <= index < classes:
+                    raise TargetError(f"target {index}: the output has {classes} classes", mend=f"Use 0 to {classes - 1}")
+                index %= classes
+            return emit1(Full(float(index), DType.I64, (rows,))), None
+        kinds = ["argmax", "all", "input", "top-5"]
+        raise TargetError(
+            f"unknown target {self.target!r}", mend=f"Use a class index, argmax, top-K, all or input; {near(self.target, kinds)}"
+        )
+
+    def _pick(self, rows: Value, index: Value) -> Value:
+        """The explained class of each row."""
+        count = rows.shape[0]
+        op = index.node.op
+        if isinstance(op, Full):
+            at = int(op.value)
+            return reshape(emit1(Slice((1,), (at,), (at + 1,), (1,)), rows), (count,))  # type: ignore[no-any-return]
+        return reshape(emit1(GatherElements(1), rows, reshape(index, (count, 1))), (count,))  # type: ignore[no-any-return]
+
+
+def _flat(y: Value) -> Value:
+    """The output as [N, classes]."""
+    count = product(y.shape[1:])
+    return reshape(y, (y.shape[0], count))  # type: ignore[no-any-return]
+
+
+def _check_batch(graph: Graph, explained: Output) -> None:
+    shape = getattr(explained.value.type, "shape", None)
+    if shape is None:
+        raise TargetError(f"the rank of output {explained.name!r} is unknown")
+    if not shape or shape[0] != N:
+        what = f"output {explained.name!r} is {explained.value.type}: its first axis doesn't count samples"
+        raise TargetError(what, mend="Export the model with a dynamic batch axis, or with a batch of 1")
+    rest = symbols_of(shape[1:])
+    if rest:
+        raise TargetError(
+            f"output {explained.name!r} is {explained.value.type}: the number of classes is only known at run time"
+        )
+
+
+def _repeated(b: Builder, graph: Graph, until: Value, classes: int) -> dict[Value, Value]:
+    """The forward part up to `until` once more, with each sample repeated for each of its classes."""
+    needed = _ancestors(until)
+    forward: dict[Value, Value] = {}
+    binding = {N: as_dim(N * classes)}
+    for value in graph.inputs:
+        original = b.copy(value.node, {})[0]
+        batched = isinstance(value.type, TensorType) and value.type.shape and N in symbols_of(value.type.dims[:1])
+        forward[value] = emit1(RepeatRows(0, classes), original) if batched else original
+    for node in graph.nodes:
+        if any(v in needed for v in node.results):
+            forward.update(zip(node.results, b.copy(node, forward, binding), strict=True))
+    return forward
+
+
+def _ancestors(value: Value) -> set[Value]:
+    found: set[Value] = set()
+    stack: list[Any] = [value]
+    while stack:
+        for v in (node := stack.pop().node).results:
+            found.add(v)
+        stack.extend(v for v in node.operands if v not in found)
+    return found
