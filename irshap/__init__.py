@@ -1,5 +1,50 @@
-"""irshap compiles an ONNX model into one ONNX file that also returns its attributions."""
+"""irshap compiles an ONNX model into one ONNX file that also returns its attributions.
+
+    compiled = irshap.compile("model.onnx", references)   # references: an array [R, ...]
+    compiled.save("explained.onnx")                       # runs on any ONNX runtime
+    explanation = irshap.Explainer("explained.onnx")(x)   # .values, .base_values, ...
+
+Method: DeepLIFT (Shrikumar, Greenside, Kundaje 2017), averaged over references as in DeepSHAP (Lundberg, Lee
+2017), compiled into the model as in ONNXExplainer (Zhao et al. 2023).
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from irshap import errors
+
+if TYPE_CHECKING:
+    from irshap.api import CompiledModel, compile
+    from irshap.explainer import Explainer, Explanation
+    from irshap.lowering.lift import lift
+    from irshap.lowering.lower import lower
+    from irshap.pass_manager import PassManager
+
 __version__ = "0.1.0"
+
+__all__ = ["CompiledModel", "Explainer", "Explanation", "PassManager", "__version__", "compile", "errors"]
+__all__ += ["lift", "lower"]
+
+_HOMES = {
+    "CompiledModel": "irshap.api",
+    "Explainer": "irshap.explainer",
+    "Explanation": "irshap.explainer",
+    "PassManager": "irshap.pass_manager",
+    "compile": "irshap.api",
+    "lift": "irshap.lowering.lift",
+    "lower": "irshap.lowering.lower",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used: `irshap --help` and `import irshap` stay quick.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'irshap' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

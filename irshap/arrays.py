@@ -6,19 +6,21 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from irshap.errors import UserError, near
-from irshap.types import Array, DType
+
+if TYPE_CHECKING:  # the explainer uses this module and should not wait for sympy
+    from irshap.types import Array
 
 __all__ = ["Arrays", "Source", "as_arrays", "conform", "unknown_names"]
 
 Source: TypeAlias = Any
 """An array(-like), a mapping from names to arrays, or the path of a .npy or .npz file."""
 
-Arrays: TypeAlias = dict[str, Array]
+Arrays: TypeAlias = "dict[str, Array]"
 
 
 def as_arrays(source: Source, names: Sequence[str], error: type[UserError], what: str) -> Arrays:
@@ -146,10 +148,7 @@ def _as_dtype(array: Array, dtype: np.dtype[Any], error: type[UserError], where:
 
 
 def _is_float(dtype: np.dtype[Any]) -> bool:
-    try:
-        return DType.of(np.empty(0, dtype)).is_float
-    except KeyError:  # a dtype such as a record, a date or a long double
-        return dtype.kind == "f"
+    return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
 def unknown_names(given: Mapping[str, Any], known: Sequence[str], error: type[UserError], what: str) -> None:

@@ -1,0 +1,325 @@
+"""The compiler as a function: a model and references in, a compiled model out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from irshap import __version__
+from irshap.errors import PipelineError, near
+from irshap.graph import Graph, Role
+from irshap.ops.program import Input
+from irshap.pass_base import Context, Pass
+from irshap.pass_manager import PassManager, Report, Verify
+from irshap.pipeline_text import format_pipeline, parse_pipeline
+from irshap.pipelines import METHODS
+from irshap.references import check_references, check_weights
+from irshap.types import Array, TensorType
+
+if TYPE_CHECKING:
+    import onnx
+
+    from irshap.explainer import Explainer
+
+__all__ = ["CompiledModel", "Progress", "compile", "pipeline_text"]
+
+
+class Progress(Protocol):
+    """Is told how far a compilation is."""
+
+    def starts(self, index: int, total: int, name: str) -> None:
+        """The pass `name`, the `index`-th (from 0) of `total`, starts."""
+
+    def step(self, done: int, total: int, what: str) -> None:
+        """The running pass has done so much of its work."""
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledModel:
+    """An explained model.
+
+    Attributes:
+        model: the ONNX model (`onnx.ModelProto`).  It has the source model's inputs and outputs, then for
+            each attributed tensor `x` the output `x_attributions` (shape of x; with K classes at once
+            [N, K, ...]), `base_values` (the target's mean over the references; [N] or [N, K]; in the unit of
+            the explained output, as are the attributions), `target_index` (int64 [N] or [N, K]), and on
+            request `completeness_error`.
+        graph: the last form of the program in irshap's IR.
+        report: what each pass did.
+        pipeline: the canonical text of the passes that made it.
+    """
+
+    model: onnx.ModelProto
+    graph: Graph
+    report: Report
+    pipeline: str
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the model to `path`: all of it or nothing, the same bytes for the same compilation.
+
+        Weights go to `<path>.data` when the model exceeds what one ONNX file can hold (2 GiB).
+
+        Raises:
+            UserError: the folder doesn't exist or can't be written, or the disk is full.
+        """
+        from irshap.lowering.save import save_model
+
+        save_model(self.model, path)
+
+    def explainer(self, providers: Sequence[Any] | None = None) -> Explainer:
+        """An `Explainer` of this model."""
+        from irshap.explainer import Explainer
+
+        return Explainer(self, providers)
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(o.name for o in self.model.graph.output)
+        return f"CompiledModel({self.pipeline!r}, outputs: {outputs})"
+
+
+def compile(
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+    references: Any = None,
+    *,
+    target: str | int = "argmax",
+    method: str = "deeplift",
+    rule: str = "rescale",
+    passes: str | None = None,
+    wrt: str | None = None,
+    output: str | None = None,
+    context_inputs: Collection[str] = (),
+    weights: Any = None,
+    emit: str | Collection[str] = (),
+    verify: Verify = "none",
+    print_after: Collection[str] | Literal["all"] = (),
+    time_passes: bool = False,
+    progress: Progress | None = None,
+) -> CompiledModel:
+    """Compiles an ONNX model into one that also returns its attributions.
+
+    Args:
+        model: a path, the bytes of a model, or an `onnx.ModelProto`; float16, float32 or float64.
+        references: the samples that each sample is compared with: an array [R, ...] whose other axes are
+            those of the input, or for several inputs a mapping from their names to arrays of the same R.  Or
+            the path of a .npy or .npz file.  Floats of another width are converted; integers, NaN and
+            infinity are refused.  Not for method="gradient".
+        target: what is explained for each sample: "argmax" (the class that the model predicts), a class index
+            (negative: from the end), "top-5" or any other number of classes, "all", or "input": the compiled
+            model gets an int64 input `target` [N].
+        method: "deeplift" (DeepLIFT, Shrikumar et al. 2017; averaged over references it estimates Shapley
+            values: DeepSHAP, Lundberg and Lee 2017; the compiled form follows ONNXExplainer, Zhao et al.
+            2023), or "gradient", the derivative of the target.
+        rule: how "deeplift" shares a difference at an op that isn't linear: "rescale".
+        passes: the text of a pipeline (see irshap.pipeline_text) instead of the method's own.  The other
+            arguments fill in options that it leaves at their defaults; one that contradicts it is refused.
+        wrt: the tensor to attribute to: an input or an interior tensor; None: every float input.
+        output: the name of the explained output; None: the first float output.  One with several axes after
+            the batch is read as flattened.
+        context_inputs: inputs that are not attributed: the references' rows see the sample's values there.
+        weights: a weight for each reference [R], not negative; scaled to sum to 1.  None: equal weights.
+        emit: further outputs: "completeness_error" is f(x) - base - sum of attributions, for each sample.
+        verify: what is checked after each pass: "none", "types" or "numeric" (see PassManager).
+        print_after: names of passes after which the IR is printed to standard error, or "all".
+        time_passes: whether a table of the passes' times is printed to standard error.
+        progress: is told how far it is.
+
+    Raises:
+        ModelError: the model can't be read, or not compiled.
+        ReferencesError: references or weights that don't fit the model.
+        TargetError: no such class, output or tensor.
+        NotDifferentiable: the target depends on the attributed tensor through an op without a local rule.
+        PipelineError: `passes` doesn't parse, doesn't fit together, or contradicts another argument.
+        PassError: a pass failed, which is a fault of irshap; it says how to report it.
+    """
+    text = pipeline_text(
+        passes=passes,
+        method=method,
+        rule=rule,
+        target=target,
+        wrt=wrt,
+        output=output,
+        context_inputs=context_inputs,
+        weighted=weights is not None,
+        emit=emit,
+    )
+    manager = PassManager.from_text(text, verify=verify, print_after=print_after, time_passes=time_passes)
+    first, last = manager.passes[0], manager.passes[-1]
+    if (first.takes, last.gives) != ("model", "model"):
+        raise PipelineError(
+            "compiling starts and ends with a model", where="pipeline", mend="begin with lift, end with lower"
+        )
+    context = Context(metadata={"irshap.version": __version__})
+    if progress is not None:
+        context.progress = progress.step
+    binder = _Binder(references, weights, context, manager.passes)
+    graphs: list[Graph] = []
+
+    def before(index: int, instance: Pass) -> None:
+        if progress is not None:
+            progress.starts(index, len(manager.passes), instance.name)
+
+    def after(index: int, instance: Pass, ir: Any) -> None:
+        if isinstance(ir, Graph):
+            graphs[:] = [ir]
+            binder.look(instance, ir)
+
+    compiled = manager.run(model, context, before=before, after=after)
+    return CompiledModel(compiled, graphs[-1], manager.report, manager.text)
+
+
+_PLACES: dict[str, tuple[str, str]] = {
+    "target": ("target", "target"),
+    "output": ("target", "output"),
+    "wrt": ("target", "wrt"),
+    "context_inputs": ("target", "context"),
+    "rule": ("deeplift", "rule"),
+    "weights": ("deeplift", "weights"),
+    "emit": ("deeplift", "emit"),
+}
+"""Which option of which pass an argument of `compile` sets."""
+
+
+def pipeline_text(
+    *,
+    passes: str | None = None,
+    method: str = "deeplift",
+    rule: str = "rescale",
+    target: str | int = "argmax",
+    wrt: str | None = None,
+    output: str | None = None,
+    context_inputs: Collection[str] = (),
+    weighted: bool = False,
+    emit: str | Collection[str] = (),
+) -> str:
+    """The canonical text of the pipeline that these arguments of `compile` describe.
+
+    Raises:
+        PipelineError: an unknown method, or an argument that contradicts `passes`.
+    """
+    if method not in METHODS:
+        raise PipelineError(f"no method is called {method!r}", mend=near(method, METHODS))
+    pipeline = parse_pipeline(METHODS[method] if passes is None else passes)
+    if passes is not None and method != "deeplift" and method not in {p.name for p in pipeline}:
+        raise PipelineError(
+            f"method {method!r} contradicts the given passes", mend="leave one of the two out"
+        )
+    wanted = {
+        "target": str(target),
+        "output": output or "",
+        "wrt": wrt or "",
+        "context_inputs": _joined(context_inputs),
+        "rule": rule,
+        "weights": weighted,
+        "emit": _joined(emit),
+    }
+    for argument, value in wanted.items():
+        pipeline = _with_option(pipeline, argument, value)
+    return format_pipeline(pipeline)
+
+
+def _joined(names: str | Collection[str]) -> str:
+    return names if isinstance(names, str) else ",".join(names)
+
+
+def _with_option(pipeline: Sequence[Pass], argument: str, value: Any) -> tuple[Pass, ...]:
+    name, option = _PLACES[argument]
+    found = [p for p in pipeline if p.name == name]
+    if not found:
+        # Arguments at their defaults ask for nothing, so they need no pass that could do it.
+        if value in ("", False, "argmax", "rescale"):
+            return tuple(pipeline)
+        raise PipelineError(
+            f"{argument} needs the pass {name}, which the pipeline doesn't have", where="pipeline"
+        )
+    result = []
+    for instance in pipeline:
+        if instance.name == name:
+            default = next(f.default for f in fields(instance) if f.name == option)
+            given = getattr(instance, option)
+            if value not in (default, given) and given != default:
+                what = f"{argument}={value!r} contradicts {option}={given!r} of pass {name}"
+                raise PipelineError(what, where="pipeline", mend="leave one of the two out")
+            instance = replace(instance, **{option: value}) if given == default else instance
+        result.append(instance)
+    return tuple(result)
+
+
+class _Binder:
+    """Checks references and weights as soon as the pipeline knows what is attributed, and hands them on."""
+
+    def __init__(self, references: Any, weights: Any, context: Context, passes: Sequence[Pass]) -> None:
+        self.references, self.weights, self.context = references, weights, context
+        self.bound = any(p.name == "bind-references" for p in passes)
+        for what, value in (("references", references), ("weights", weights)):
+            if value is not None and not self.bound:
+                raise PipelineError(
+                    f"{what} are given, but the pipeline has no pass bind-references that would use them",
+                    where="pipeline",
+                    mend="leave them out",
+                )
+        self.done = False
+
+    def look(self, instance: Pass, graph: Graph) -> None:
+        metadata = self.context.metadata
+        if self.context.source is not None and "irshap.model_sha256" not in metadata:
+            metadata["irshap.model_sha256"] = _model_digest(self.context.source)
+        if instance.name == "target":
+            explained = getattr(instance, "output", "") or _first_float_output(graph)
+            metadata["irshap.explained_output"] = explained
+        if self.bound and not self.done and graph.outputs_of(Role.SOURCE):
+            self.done = True
+            inputs = _upstream(graph)
+            arrays = check_references(self.references, inputs, list(inputs))
+            count = next((len(array) for array in arrays.values()), 0)
+            self.context.references = arrays
+            self.context.weights = check_weights(self.weights, count)
+            metadata["irshap.references"] = str(count)
+            metadata["irshap.references_sha256"] = _digest(arrays, self.context.weights)
+
+
+def _first_float_output(graph: Graph) -> str:
+    outputs = graph.outputs_of(Role.MODEL)
+    return next(
+        (o.name for o in outputs if isinstance(o.value.type, TensorType) and o.value.dtype.is_float), ""
+    )
+
+
+def _upstream(graph: Graph) -> dict[str, TensorType]:
+    """The model's inputs that the attributed tensors depend on: those that need references."""
+    stack = [o.value for o in graph.outputs_of(Role.SOURCE)]
+    seen = set(stack)
+    while stack:
+        for value in stack.pop().node.operands:
+            if value not in seen:
+                seen.add(value)
+                stack.append(value)
+    return {
+        v.node.op.name: v.tensor
+        for v in graph.inputs
+        if v in seen and isinstance(v.node.op, Input) and v.node.op.kind == "model"
+    }
+
+
+def _model_digest(model: onnx.ModelProto) -> str:
+    from irshap.lowering.protos import is_outlined, outline
+
+    # In parts, because one message ends at 2 GiB.
+    digest = sha256(outline(model).SerializeToString(deterministic=True))
+    for tensor in model.graph.initializer:
+        if is_outlined(tensor):
+            digest.update(tensor.raw_data)
+    return digest.hexdigest()
+
+
+def _digest(arrays: Mapping[str, Array], weights: Array | None) -> str:
+    digest = sha256()
+    named = dict(sorted(arrays.items())) | ({} if weights is None else {"": weights})
+    for name, array in named.items():
+        digest.update(f"{name}\0{array.dtype}{list(array.shape)}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
