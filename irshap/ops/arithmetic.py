@@ -22,7 +22,7 @@ from irshap.ops.program import constant
 from irshap.types import Array, DType, TensorType, Type
 
 __all__ = ["Abs", "Add", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Neg", "Sub", "Where"]
-__all__ += ["apply", "guarded_quotient", "maximum", "minimum", "where"]
+__all__ += ["apply", "guarded_quotient", "maximum", "minimum", "quotient_or_zero", "where"]
 
 
 def apply(name: str, *operands: Any) -> Any:
@@ -58,6 +58,12 @@ def guarded_quotient(dy: Any, dx: Any, otherwise: Any) -> Any:
     threshold = float(np.finfo(dx.dtype.numpy).eps) ** (1 / 3)
     tiny = emit1(Less(), emit1(Abs(), dx), constant(threshold, dx.dtype))
     return where(tiny, otherwise, dy / where(tiny, 1.0, dx))
+
+
+def quotient_or_zero(share: Any, delta: Any) -> Any:
+    """share / delta for |share| <= |delta| up to a factor, and 0 where delta is 0."""
+    nothing = emit1(Less(), emit1(Abs(), delta), constant(np.finfo(delta.dtype.numpy).tiny, delta.dtype))
+    return where(nothing, 0.0, share / where(nothing, 1.0, delta))
 
 
 def _pairs(cls: Any, *, varying: tuple[int, ...] = (0, 1), shift: float = 0.0) -> Iterable[Sample]:
@@ -283,7 +289,8 @@ class _Extremum(ZippedElementwise, family=True):
     """max or min of two operands.
 
     Between two worlds by the two-player Shapley form (rules.md section 4):
-    m_a = (f(a,b) - f(a0,b) + f(a,b0) - f(a0,b0)) / (2 Da), and 0 where |Da| is tiny.
+    m_a = (f(a,b) - f(a0,b) + f(a,b0) - f(a0,b0)) / (2 Da), and 0 where Da is.  Each difference is one of two
+    operands with at most |Da|, so that nothing cancels and a small Da needs no threshold.
     """
 
     cost = 1
@@ -307,8 +314,7 @@ class _Extremum(ZippedElementwise, family=True):
         result = []
         for i in wrt:
             delta = at.operands[i] - at0.operands[i]
-            tiny = emit1(Less(), emit1(Abs(), delta), constant(1e-7, delta.dtype))
-            share = where(tiny, 0.0, gains[i] * 0.5 / where(tiny, 1.0, delta))
+            share = quotient_or_zero(gains[i] * 0.5, delta)
             result.append(unbroadcast(cts[0] * share, at.operands[i].shape))
         return tuple(result)
 

@@ -66,8 +66,8 @@ class Sample:
     """One case of the contract test: an instance with operand arrays.
 
     `varying` are the operands that the local map is checked in (none: forward only).  `batch` tells the
-    axis of each operand that is made symbolic; None means that the sample has no batch.  `reference`
-    replaces the varying operands' random second world.
+    axis of each operand that is made symbolic; None means that the sample has no batch.  The second world
+    has the same elements in another order, so that it stays in the op's domain.
     """
 
     op: Op

@@ -184,7 +184,7 @@ class Elu(Elementwise):
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         yield from unary_samples(cls)
-        yield Sample(cls(0.7), (randn(2, 7),), (0,), (0,))
+        yield Sample(cls(0.75), (randn(2, 7),), (0,), (0,))
 
 
 @dataclass(frozen=True)

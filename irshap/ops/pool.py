@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from irshap.dims import Dim, product
-from irshap.ops.arithmetic import Abs, Less, maximum, where
+from irshap.ops.arithmetic import maximum, quotient_or_zero
 from irshap.ops.base import Axes, MixesBatch, Op, Point, Precision, Sample, emit1, randn, require, tensors
 from irshap.ops.index import ScatterAdd
-from irshap.ops.program import constant
 from irshap.ops.shape import reshape
 from irshap.ops.window import padded, window_count, windows
 from irshap.types import Array, DType, TensorType, Type
@@ -27,12 +26,6 @@ def max_shares(ct: Any, y: Any, y0: Any) -> tuple[Any, Any]:
     """
     top = maximum(y, y0)
     return ct * (top - y0), ct * (y - top)
-
-
-def share_over_difference(share: Any, delta: Any) -> Any:
-    """share / delta, and 0 where the elements are the same in both worlds."""
-    same_element = emit1(Less(), emit1(Abs(), delta), constant(1e-7, delta.dtype))
-    return where(same_element, 0.0, share / where(same_element, 1.0, delta))
 
 
 @dataclass(frozen=True)
@@ -102,7 +95,8 @@ class MaxPool(Op):
         gain, loss = max_shares(cts[0], at.results[0], at0.results[0])
         # overlapping windows accumulate: overwriting is why other tools' attributions don't sum
         share = self._scatter(gain, at.results[1], x) + self._scatter(loss, at0.results[1], x)
-        return (share_over_difference(share, x - x0),)
+        # an element's shares are at most its difference each: 0 only where that is 0 (rules.md: below 1e-7)
+        return (quotient_or_zero(share, x - x0),)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from irshap.dims import Dim, Shape, as_dim, divide, product, same, same_shape
+from irshap.dims import Dim, N, Shape, as_dim, divide, product, same, same_shape
 from irshap.ops.base import Axes, MixesBatch, Point, Precision, Sample, emit, emit1, randn, require, tensors
 from irshap.ops.families import Linear, broadcast, unbroadcast
 from irshap.ops.program import Full, batch_from_shape
@@ -90,6 +90,8 @@ class Reshape(_Move):
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls((2, 12)), (randn(2, 3, 4),), (0,))
+        yield Sample(cls((N, 12)), (randn(2, 3, 4),), (0,), (0,))
+        yield Sample(cls((3 * N, 4)), (randn(2, 3, 4),), (0,), (0,))
         yield Sample(cls((4, 6)), (randn(2, 3, 4),), (0,))
         yield Sample(cls((1, 1)), (randn(),), (0,))
 
@@ -241,7 +243,7 @@ class Expand(_Move):
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls((2, 3, 4)), (randn(3, 1),), (0,))
-        yield Sample(cls((1, 4)), (randn(2, 1),), (0,), (0,))
+        yield Sample(cls((N, 4)), (randn(2, 1),), (0,), (0,))
 
 
 @dataclass(frozen=True)

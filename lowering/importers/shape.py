@@ -10,6 +10,7 @@ from irshap.dims import Dim, N, as_dim, divide, product, same, symbols_of
 from irshap.graph import Value
 from irshap.lowering.importer import Import, Unmodeled, importer, known
 from irshap.ops import program, shape
+from irshap.ops.families import broadcast
 from irshap.types import DType, Tensor
 
 __all__: list[str] = []
@@ -169,7 +170,7 @@ def _split(n: Import) -> Sequence[Value]:
 @importer("Expand")
 def _expand(n: Import) -> Value:
     x = n.tensor()
-    return n.one(shape.Expand(tuple(map(as_dim, n.dims(1)))), x)
+    return n.one(shape.Expand(broadcast([x.shape, tuple(map(as_dim, n.dims(1)))])), x)
 
 
 @importer("Slice")

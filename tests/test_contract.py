@@ -1,0 +1,517 @@
+"""Every op of the registry against its contract, on the samples that it gives itself.
+
+A sample has operands, the operands in which its local linear map exists (`varying`) and, where it has rows,
+the batch axis of each operand.  Nothing is skipped in silence: what an op can't do stands in a table here,
+with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from irshap.builder import Builder
+from irshap.dims import Dim, N, same_shape, substitute
+from irshap.graph import Graph, Node, Output, Value
+from irshap.lowering import lift, lower
+from irshap.lowering.emitter import EXPORTERS
+from irshap.ops import OPS
+from irshap.ops.base import MixesBatch, NoLocalRule, Point, Sample
+from irshap.ops.program import Constant, Input
+from irshap.text import parse_graph, print_graph
+from irshap.types import Array, DType, Tensor, TensorType
+
+NO_SAMPLES = {
+    "input": "its value is given from outside",
+    "opaque": "only lifting makes one; tested with the light models",
+    "pullback": "a method replaces it before anything runs",
+}
+NOT_EXPORTED = {
+    "constant": "becomes an initializer",
+    "input": "becomes an input",
+    "opaque": "carries its own node",
+    "pullback": "a method replaces it before lowering",
+}
+LIFTS_AS_OTHERS = {
+    "constant": "an initializer's value, already compared",
+    "dilate": "internal: the adjoint of a strided slice, lifts as its parts",
+    "dims": "shape arithmetic that lifting evaluates",
+    "full": "a small one lifts as a constant",
+    "hold": "an identity for the runtime, and only for it",
+    "repeat_rows": "internal: pairs samples with references, lifts as its parts",
+    "scatter_add": "internal: the adjoint of a gather, lifts as its parts",
+    "tile_rows": "internal: pairs samples with references, lifts as its parts",
+    "top_k_indices": "internal: the target's classes",
+}
+RULES_DIFFER_AT_REST = {
+    "max": "elements that are the same in both worlds get nothing (rules.md section 4)",
+    "max_pool": "elements that are the same in both worlds get nothing (rules.md section 3)",
+    "min": "elements that are the same in both worlds get nothing (rules.md section 4)",
+}
+"""Ops whose secant doesn't tend to the derivative where the two worlds meet."""
+SINGLE_ONLY = {
+    "conv": "ONNX Runtime has no double ConvTranspose, and onnx's reference none with groups",
+    "conv_transpose": "ONNX Runtime has no double ConvTranspose, and onnx's reference none with groups",
+}
+"""Ops whose float64 form may run nowhere; the float32 form always does."""
+LIFTED_RESULTS = {"max_pool": 1}
+"""How many results lift again, where ONNX has no more."""
+PENDING = {
+    "conv_transpose": "no importer yet",
+    "gather_elements-0": "its importer takes constant indices only",
+    "max_pool-2": "onnx infers one window more with ceil_mode before opset 22 than anyone computes",
+}
+"""Known faults, by mnemonic or case: to be mended, not to stay."""
+
+
+@pytest.fixture(autouse=True)
+def _pending(request: pytest.FixtureRequest) -> None:
+    """Lets known faults fail."""
+    for name, reason in PENDING.items():
+        if any(part == name or part.startswith(name + "-") for part in _ids(request.node.name)):
+            request.node.add_marker(pytest.mark.xfail(reason=reason, strict=False))
+
+
+def _ids(name: str) -> list[str]:
+    inside = name.partition("[")[2].removesuffix("]")
+    return [inside, inside[4:] if inside[:4] in ("f32-", "f64-") else inside]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A sample, with its operands' types once with the number of samples N and once without."""
+
+    sample: Sample
+    rows: int
+    types: tuple[TensorType, ...]
+
+    @property
+    def binding(self) -> dict[Any, Dim]:
+        return {N: self.rows}
+
+    @property
+    def op(self) -> Any:
+        return self.sample.op
+
+    def with_arrays(self, arrays: Sequence[Array]) -> Case:
+        """This case in another precision."""
+        types = (t.with_dtype(DType.of(a)) for t, a in zip(self.types, arrays, strict=True))
+        return Case(self.sample, self.rows, tuple(types))
+
+    def results(self, arrays: Sequence[Array], rows: int | None = None) -> tuple[Array, ...]:
+        op = self.op.substitute({N: self.rows if rows is None else rows})
+        return tuple(op.evaluate(*arrays))
+
+    def build(self, extra: Callable[[Builder, tuple[Value, ...]], Mapping[str, Value]]) -> Graph:
+        """A graph with the operands as inputs and the outputs that `extra` emits."""
+        with Builder() as builder:
+            operands = tuple(given(builder, f"x{i}", t) for i, t in enumerate(self.types))
+            outputs = extra(builder, operands)
+            return builder.build("case", [Output(k, v) for k, v in outputs.items()])
+
+
+def given(builder: Builder, name: str, type: TensorType) -> Value:
+    return builder.emit(Input(name), types=(type,), names=(name,))[0]
+
+
+def concrete(array: Array) -> TensorType:
+    return TensorType(DType.of(array), array.shape)
+
+
+def case_of(sample: Sample) -> Case:
+    axes = sample.batch or (None,) * len(sample.operands)
+    counts = [a.shape[axis] for a, axis in zip(sample.operands, axes, strict=True) if axis is not None]
+    rows = min(counts, default=2)
+    types = []
+    for array, axis in zip(sample.operands, axes, strict=True):
+        dims: list[Dim] = list(array.shape)
+        if axis is not None:
+            dims[axis] = N * (array.shape[axis] // rows)
+        types.append(concrete(array).with_shape(tuple(dims)))
+    return Case(sample, rows, tuple(types))
+
+
+def collected() -> Iterator[Any]:
+    for mnemonic, cls in sorted(OPS.items()):
+        for i, sample in enumerate(cls.samples()):
+            yield pytest.param(case_of(sample), id=f"{mnemonic}-{i}")
+
+
+every_case = pytest.mark.parametrize("case", list(collected()))
+DIFFERENTIABLE = [p for p in collected() if any(a.dtype.kind == "f" for a in p.values[0].sample.operands)]
+every_map = pytest.mark.parametrize("case", DIFFERENTIABLE)
+
+
+def run(graph: Graph, feeds: Mapping[str, Array], binding: Mapping[Any, Dim]) -> dict[str, Array]:
+    """The outputs in numpy; on the way, each value has the type that was inferred for it."""
+    values = {v: feeds[str(v.name)] for v in graph.inputs}
+    with np.errstate(all="ignore"):
+        for node in graph.nodes:
+            found = node.op.substitute(binding).evaluate(*(values[v] for v in node.operands))
+            for value, array in zip(node.results, found, strict=True):
+                assert concrete(array) == value.type.substitute(binding), f"{node.op}: inferred {value.type}"
+                values[value] = array
+    return {o.name: values[o.value] for o in graph.outputs}
+
+
+def feeds_of(**groups: Sequence[Array]) -> dict[str, Array]:
+    return {f"{prefix}{i}": a for prefix, arrays in groups.items() for i, a in enumerate(arrays)}
+
+
+def in_precision(case: Case, precision: str) -> tuple[Case, tuple[Array, ...]]:
+    """The case and its operands, in float32 if asked."""
+    arrays = case.sample.operands
+    if precision == "f32":
+        arrays = tuple(a.astype(np.float32) if a.dtype == np.float64 else a for a in arrays)
+    return case.with_arrays(arrays), arrays
+
+
+# ---- the op itself ---------------------------------------------------------------------------------------
+
+
+def test_every_op_has_samples_and_an_exporter() -> None:
+    assert {m for m, c in OPS.items() if not list(c.samples())} == set(NO_SAMPLES)
+    assert {m for m, c in OPS.items() if c not in EXPORTERS} == set(NOT_EXPORTED)
+
+
+@every_case
+def test_types(case: Case) -> None:
+    """Inferred types are those of the results, also with N rows; nor do costs depend on when N is known."""
+    arrays = case.sample.operands
+    results = case.results(arrays)
+    symbolic = case.op.infer(*case.types)
+    op = case.op.substitute(case.binding)
+    operands, plain = [concrete(a) for a in arrays], [concrete(a) for a in results]
+    assert list(op.infer(*operands)) == plain
+    assert [t.substitute(case.binding) for t in symbolic] == plain
+    for count in ("flops", "nbytes"):
+        total = getattr(op, count)(operands, plain)
+        assert isinstance(total, int) and total >= 0
+        assert substitute(getattr(case.op, count)(case.types, symbolic), case.binding) == total
+
+
+def _picked(array: Array, axis: int | None, order: Sequence[int], rows: int) -> Array:
+    """Rows of a batch axis in another order; a sample may be a block of several."""
+    if axis is None:
+        return array
+    block = array.shape[axis] // rows
+    index = [r * block + i for r in order for i in range(block)]
+    return np.take(array, index, axis)
+
+
+@every_case
+def test_rows(case: Case) -> None:
+    """Result rows follow operand rows: picking some before or after gives the same."""
+    sample = case.sample
+    arrays, results = sample.operands, case.results(sample.operands)
+    if sample.batch is not None:
+        symbolic = case.op.infer(*case.types)
+        axes = case.op.batch_axes(sample.batch, case.types, symbolic)
+        order = [*reversed(range(case.rows)), 0]
+        picked = [_picked(a, i, order, case.rows) for a, i in zip(arrays, sample.batch, strict=True)]
+        expected = [_picked(a, i, order, case.rows) for a, i in zip(results, axes, strict=True)]
+        for a, b in zip(case.results(picked, len(order)), expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+    # whatever else an op claims to keep apart
+    op = case.op.substitute(case.binding)
+    types, kinds = [concrete(a) for a in arrays], [concrete(a) for a in results]
+    for i, array in enumerate(arrays):
+        for axis in range(array.ndim):
+            where = [axis if j == i else None for j in range(len(arrays))]
+            try:
+                axes = op.batch_axes(where, types, kinds)
+            except MixesBatch:
+                continue
+            count = array.shape[axis]
+            order = [*reversed(range(count))]
+            moved = op.evaluate(*(_picked(a, w, order, count) for a, w in zip(arrays, where, strict=True)))
+            for a, b, to in zip(moved, results, axes, strict=True):
+                np.testing.assert_allclose(a, _picked(b, to, order, count), rtol=1e-12, atol=1e-12)
+
+
+def session_outputs(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array] | None:
+    """What ONNX Runtime gives, or None where it has no kernel."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented:
+        return None
+    return list(session.run(None, {v.name: feeds[v.name] for v in model.graph.input}))
+
+
+def reference_outputs(model: onnx.ModelProto, feeds: Mapping[str, Array], name: str) -> list[Array] | None:
+    """What onnx's own implementation gives, or None where it is known to fail."""
+    try:
+        return list(ReferenceEvaluator(model).run(None, dict(feeds)))
+    except (RuntimeError, ValueError):
+        if name not in SINGLE_ONLY:
+            raise
+        return None
+
+
+def check_in_onnx(graph: Graph, feeds: Mapping[str, Array], expected: Mapping[str, Array], name: str) -> None:
+    """The lowered graph is valid, and runs with the same results."""
+    model = lower(graph)
+    onnx.checker.check_model(model, full_check=True)
+    found = session_outputs(model, feeds)
+    if found is None:
+        kinds = [n.op_type for n in model.graph.node]
+        assert any(a.dtype == np.float64 for a in feeds.values()), f"ONNX Runtime has no kernel for {kinds}"
+        found = reference_outputs(model, feeds, name)
+    if found is None:
+        return
+    for (output, a), b in zip(expected.items(), found, strict=True):
+        assert concrete(a) == concrete(np.asarray(b)), output
+        loose = 2e-4 if a.dtype == np.float32 else 1e-9
+        if a.dtype.kind != "f":
+            np.testing.assert_array_equal(a, b, output)
+            continue
+        scale = float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
+        np.testing.assert_allclose(b, a, rtol=loose, atol=loose * scale, err_msg=output)
+
+
+def op_graph(case: Case, results: int | None = None) -> Graph:
+    """The op alone, with its integer operands after the first as constants, as lifting needs some of them."""
+    axes = case.sample.batch or (None,) * len(case.types)
+
+    def body(builder: Builder, operands: tuple[Value, ...]) -> dict[str, Value]:
+        values = [
+            builder.emit(Constant(Tensor(a)))[0] if i and a.dtype.kind == "i" and axes[i] is None else v
+            for i, (v, a) in enumerate(zip(operands, case.sample.operands, strict=True))
+        ]
+        return {f"y{i}": v for i, v in enumerate(builder.emit(case.op, *values)[:results])}
+
+    return case.build(body)
+
+
+@every_case
+@pytest.mark.parametrize("precision", ["f64", "f32"])
+def test_in_onnx(case: Case, precision: str) -> None:
+    """The op evaluates as ONNX Runtime does, its lowered form lifts again, and its text parses again."""
+    case, arrays = in_precision(case, precision)
+    graph = op_graph(case)
+    expected = {f"y{i}": a for i, a in enumerate(case.results(arrays))}
+    check_in_onnx(graph, feeds_of(x=arrays), expected, case.op.mnemonic)
+    assert_same_graph(parse_graph(print_graph(graph)), graph)
+    if case.op.mnemonic not in LIFTS_AS_OTHERS:
+        graph = op_graph(case, LIFTED_RESULTS.get(case.op.mnemonic))
+        assert_same_graph(lift(lower(graph), batch="keep"), graph)
+
+
+def assert_same_graph(a: Graph, b: Graph) -> None:
+    """The same ops between the same inputs, constants and outputs."""
+
+    def key(value: Value) -> Any:
+        node: Node = value.node
+        return (node.op, value.index, value.type, *map(key, node.operands))
+
+    assert [v.name for v in a.inputs] == [v.name for v in b.inputs]
+    assert [(o.name, key(o.value)) for o in a.outputs] == [(o.name, key(o.value)) for o in b.outputs]
+
+
+# ---- its local linear map --------------------------------------------------------------------------------
+
+
+def choices(case: Case) -> list[tuple[int, ...]]:
+    """Operands that vary together: each alone, all, and all that the sample promises a rule for."""
+    floats = tuple(i for i, a in enumerate(case.sample.operands) if a.dtype.kind == "f")
+    listed = [*((i,) for i in floats), case.sample.varying, floats]
+    return list(dict.fromkeys(c for c in listed if c))
+
+
+every_choice = pytest.mark.parametrize(
+    ("i", "wrt"),
+    [
+        pytest.param(i, wrt, id=f"{p.id}-wrt{''.join(map(str, wrt))}")
+        for i, p in enumerate(DIFFERENTIABLE)
+        for wrt in choices(p.values[0])
+    ],
+)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Graphs of the derivative and the secant over x (operands), r (those of the other world) and ct."""
+
+    derivative: Graph
+    secant: Graph
+
+
+@cache
+def maps(i: int, wrt: tuple[int, ...], precision: str) -> Maps | None:
+    """The local maps of the i-th differentiable case; None where the op refuses."""
+    case, _ = in_precision(DIFFERENTIABLE[i].values[0], precision)
+    try:
+        return Maps(_map(case, wrt, worlds=1), _map(case, wrt, worlds=2))
+    except NoLocalRule as refusal:
+        assert str(refusal)
+        assert not set(wrt) <= set(case.sample.varying), f"refuses {wrt}: {refusal}"
+        return None
+
+
+def _map(case: Case, wrt: tuple[int, ...], *, worlds: int) -> Graph:
+    op: Any = case.op
+
+    def body(builder: Builder, operands: tuple[Value, ...]) -> dict[str, Value]:
+        points = []
+        for world in range(worlds):
+            values = list(operands)
+            for k in wrt if world else ():
+                values[k] = given(builder, f"r{k}", case.types[k])
+            points.append(Point(tuple(values), builder.emit(op, *values)))
+        floats = [y.tensor for y in points[0].results if y.dtype.is_float]
+        cts = [given(builder, f"ct{k}", t) for k, t in enumerate(floats)]
+        if op.linear_in(frozenset(wrt)):
+            found = [op.adjoints(cts, points[0], k) for k in wrt]
+        else:
+            found = list((op.derivative if worlds == 1 else op.secant)(cts, *points, wrt))
+        for k, g in zip(wrt, found, strict=True):
+            assert g.dtype is case.types[k].dtype and same_shape(g.shape, case.types[k].dims), g
+        return {f"m{k}": g for k, g in zip(wrt, found, strict=True)}
+
+    return case.build(body)
+
+
+def floats_of(results: Sequence[Array]) -> list[Array]:
+    return [y for y in results if y.dtype.kind == "f"]
+
+
+def cotangents(case: Case, arrays: Sequence[Array]) -> list[Array]:
+    rng = np.random.default_rng(7)
+    return [rng.standard_normal(y.shape).astype(y.dtype) for y in floats_of(case.results(arrays))]
+
+
+def dot(a: Sequence[Array], b: Sequence[Array]) -> tuple[float, float]:
+    """The inner product, and the sum of its terms' magnitudes."""
+    terms = [(u.astype(np.float64) * v.astype(np.float64)).ravel() for u, v in zip(a, b, strict=True)]
+    flat = np.concatenate(terms) if terms else np.zeros(0)
+    return float(flat.sum()), float(np.abs(flat).sum())
+
+
+@every_choice
+def test_derivative(i: int, wrt: tuple[int, ...]) -> None:
+    """<u, (f(x + h v) - f(x - h v)) / 2h> == <J'u, v> in float64: the tangent and its transpose in one."""
+    case = DIFFERENTIABLE[i].values[0]
+    arrays = case.sample.operands
+    found = maps(i, wrt, "f64")
+    if found is None or any(arrays[k].dtype != np.float64 for k in wrt):
+        return
+    rng = np.random.default_rng(3)
+    h = 1e-6
+    direction = {k: rng.standard_normal(arrays[k].shape) for k in wrt}
+    ends = []
+    for sign in (h, -h):
+        moved = [a + sign * direction[k] if k in direction else a for k, a in enumerate(arrays)]
+        ends.append(floats_of(case.results(moved)))
+    cts = cotangents(case, arrays)
+    expected, scale = dot(cts, [(a.astype(np.float64) - b) / (2 * h) for a, b in zip(*ends, strict=True)])
+    pulled = run(found.derivative, feeds_of(x=arrays, ct=cts), case.binding)
+    got, size = dot([pulled[f"m{k}"] for k in wrt], [direction[k] for k in wrt])
+    noise = dot([np.abs(u) for u in cts], [np.abs(y) for y in ends[0]])[0] * 1e-9
+    assert abs(expected - got) <= 1e-6 * (scale + size) + noise
+
+
+def references(case: Case, wrt: tuple[int, ...]) -> Iterator[tuple[str, dict[int, Array]]]:
+    """Second worlds: the operand's elements in another order (still in the domain), the same, nearby."""
+    rng = np.random.default_rng(5)
+    arrays = case.sample.operands
+    shuffled = {k: rng.permutation(arrays[k].ravel()).reshape(arrays[k].shape) for k in wrt}
+    other = {k: a if a.size > 1 else a * 0.9 for k, a in shuffled.items()}
+    yield "other", other
+    yield "same", {k: arrays[k] for k in wrt}
+    yield "half", {k: np.where(rng.random(a.shape) < 0.5, arrays[k], a) for k, a in other.items()}
+    for distance in (1e-9, 1e-5, 1e-3):
+        steps = {k: distance * rng.choice([-1.0, 1.0], arrays[k].shape) for k in wrt}
+        yield f"near {distance}", {k: arrays[k] + step for k, step in steps.items()}
+
+
+def check_complete(
+    case: Case, found: Maps, arrays: Sequence[Array], other: Mapping[int, Array], exact: float
+) -> dict[str, Array] | None:
+    """sum m (x - x0) == sum ct (y - y0), and nothing infinite; None where the op itself overflows."""
+    world0 = [other.get(k, a) for k, a in enumerate(arrays)]
+    y, y0 = floats_of(case.results(arrays)), floats_of(case.results(world0))
+    if not all(np.isfinite(v).all() for v in (*y, *y0)):
+        return None
+    cts = cotangents(case, arrays)
+    feeds = feeds_of(x=arrays, ct=cts) | {f"r{k}": a for k, a in other.items()}
+    m = run(found.secant, feeds, case.binding)
+    assert all(np.isfinite(v).all() for v in m.values()), "not finite"
+    wide = [[a.astype(np.float64) for a in side] for side in (y, y0)]
+    expected, scale = dot(cts, [a - b for a, b in zip(*wide, strict=True)])
+    delta = [arrays[k].astype(np.float64) - a for k, a in other.items()]
+    got, size = dot([m[f"m{k}"] for k in other], delta)
+    eps = max(float(np.finfo(arrays[k].dtype).eps) for k in other)
+    noise = 64 * eps * sum(dot([np.abs(u) for u in cts], [np.abs(v) for v in side])[0] for side in wide)
+    assert abs(expected - got) <= exact * (scale + size) + noise, f"gives {got}, should be {expected}"
+    return m
+
+
+def assert_near(found: Mapping[str, Array], expected: Mapping[str, Array], tolerance: float) -> None:
+    """Equal up to this part of the largest element."""
+    for name, a in expected.items():
+        bound = tolerance * np.abs(a).max(initial=0.0)
+        np.testing.assert_allclose(found[name], a, rtol=tolerance, atol=bound, err_msg=name)
+
+
+@every_choice
+def test_secant_is_complete(i: int, wrt: tuple[int, ...]) -> None:
+    """In float64 to 1e-10, wherever the reference lies; near the sample it is the derivative."""
+    case = DIFFERENTIABLE[i].values[0]
+    arrays = case.sample.operands
+    found = maps(i, wrt, "f64")
+    if found is None or any(arrays[k].dtype != np.float64 for k in wrt):
+        return
+    slope = run(found.derivative, feeds_of(x=arrays, ct=cotangents(case, arrays)), case.binding)
+    for kind, other in references(case, wrt):
+        m = check_complete(case, found, arrays, other, 1e-10)
+        assert m is not None, "the sample leaves the op's domain"
+        if kind == "near 1e-09" or (kind == "same" and case.op.mnemonic not in RULES_DIFFER_AT_REST):
+            assert_near(m, slope, 2e-5)
+
+
+@every_choice
+def test_secant_in_float32(i: int, wrt: tuple[int, ...]) -> None:
+    """Finite and complete, also for differences of hundreds; near the sample no digits are lost."""
+    case, arrays = in_precision(DIFFERENTIABLE[i].values[0], "f32")
+    found = maps(i, wrt, "f32")
+    if found is None:
+        return
+    slope = run(found.derivative, feeds_of(x=arrays, ct=cotangents(case, arrays)), case.binding)
+    for kind, other in references(case, wrt):
+        rounded = {k: a.astype(np.float32) for k, a in other.items()}
+        m = check_complete(case, found, arrays, rounded, 1e-5)
+        if kind == "near 1e-05" and m is not None:
+            assert_near(m, slope, 2e-3)
+    for stretch in (200.0, -200.0):
+        far = list(arrays)
+        for k in wrt:
+            far[k] = arrays[k] * np.float32(stretch / np.abs(arrays[k]).max(initial=1.0))
+        for other in ({k: arrays[k] for k in wrt}, {k: -far[k] for k in wrt}, {k: far[k] for k in wrt}):
+            check_complete(case, found, far, other, 1e-4)
+
+
+@every_choice
+@pytest.mark.parametrize("precision", ["f64", "f32"])
+def test_maps_in_onnx(i: int, wrt: tuple[int, ...], precision: str) -> None:
+    """What a derivative or secant emits has an exporter, kernels in ONNX Runtime, and a text that parses."""
+    found = maps(i, wrt, precision)
+    if found is None:
+        return
+    case, arrays = in_precision(DIFFERENTIABLE[i].values[0], precision)
+    other = next(o for kind, o in references(case, wrt) if kind == "half")
+    feeds = feeds_of(x=arrays, ct=cotangents(case, arrays))
+    feeds |= {f"r{k}": a.astype(arrays[k].dtype) for k, a in other.items()}
+    for graph in (found.derivative, found.secant):
+        mine = {str(v.name): feeds[str(v.name)] for v in graph.inputs}
+        check_in_onnx(graph, mine, run(graph, mine, case.binding), case.op.mnemonic)
+        assert_same_graph(parse_graph(print_graph(graph)), graph)
