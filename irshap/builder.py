@@ -10,7 +10,7 @@ import sympy
 
 from irshap.dims import Dim
 from irshap.errors import IRError
-from irshap.graph import Graph, Node, Output, Value
+from irshap.graph import Graph, Node, Output, Source, Value
 from irshap.ops.base import Op, TypeMismatch
 from irshap.types import Type
 
@@ -117,12 +117,12 @@ class Builder:
     def build(
         self, name: str, outputs: Sequence[Output], properties: Iterable[str] = (), *, like: Graph | None = None
     ) -> Graph:
-        """The finished graph.  `like` gives the order of inputs that it shares with an older graph."""
-        inputs = self._inputs
+        """The finished graph.  `like` gives its source, and the order of inputs that it shares with an older graph."""
+        inputs, source = self._inputs, Source()
         if like is not None:
-            order = {v.name: i for i, v in enumerate(like.inputs)}
+            order, source = {v.name: i for i, v in enumerate(like.inputs)}, like.source
             inputs = sorted(inputs, key=lambda v: order.get(v.name, len(order)))
-        return Graph(name, tuple(inputs), tuple(self._nodes), tuple(outputs), frozenset(properties))
+        return Graph(name, tuple(inputs), tuple(self._nodes), tuple(outputs), frozenset(properties), source)
 
     def rebuild(self, graph: Graph, mapping: Mapping[Value, Value]) -> Graph:
         """`graph` after a rewrite: same name, outputs mapped, same properties."""

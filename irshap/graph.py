@@ -17,7 +17,7 @@ from irshap.types import DType, TensorType, Type
 if TYPE_CHECKING:
     from irshap.ops.base import Op
 
-__all__ = ["Graph", "Node", "Output", "Role", "Value"]
+__all__ = ["Graph", "Node", "Output", "Role", "Source", "Value"]
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -144,6 +144,21 @@ class Output:
     of: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the ONNX model says of itself beyond its graph: passes hand it on, `lower` writes it back.
+
+    `opset` is the model's (0: made without one), `producer` and `doc` are texts of its own, `metadata` its
+    key-value pairs.  `batch` tells why lifting left the model's batch as it was, "" where it is symbolic.
+    """
+
+    opset: int = 0
+    producer: str = ""
+    doc: str = ""
+    batch: str = ""
+    metadata: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Graph:
     """A whole program.
@@ -157,6 +172,7 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: tuple[Output, ...]
     properties: frozenset[str] = frozenset()
+    source: Source = Source()
 
     def output(self, role: Role) -> Output:
         """The only output with this role."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from irshap.dims import Dim, parse_dim
 from irshap.errors import ParseError, near
-from irshap.graph import Graph, Node, Output, Role, Value
+from irshap.graph import Graph, Node, Output, Role, Source, Value
 from irshap.ops import OPS
 from irshap.ops.base import Op, TypeMismatch
 from irshap.text.dense import array_from_base64, array_from_list, bytes_from_base64, static_shape
@@ -65,6 +65,9 @@ class _Parser:
         properties: list[str] = []
         if scan.next_is("{"):
             properties = [scan.name("a property") for _ in scan.separated("{", "}")]
+        source = Source()
+        if scan.take("source"):
+            source = Source(**self.attributes(Source, "the source"))
         inputs: list[Value] = []
         nodes: list[Node] = []
         outputs: list[Output] = []
@@ -79,7 +82,7 @@ class _Parser:
                 outputs.append(self.output())
             else:
                 raise scan.expected("a statement (%name = ...) or an output")
-        return Graph(name, tuple(inputs), tuple(nodes), tuple(outputs), frozenset(properties))
+        return Graph(name, tuple(inputs), tuple(nodes), tuple(outputs), frozenset(properties), source)
 
     def statement(self) -> Node:
         scan = self.scan
@@ -184,31 +187,38 @@ class _Parser:
         start = scan.skip()
         mnemonic = scan.word("an op")
         cls = _known(scan, "op", OPS, mnemonic, start)
+        given = self.attributes(cls, mnemonic)
+        try:
+            return cast(Op, cls(**given))
+        except (TypeError, ValueError) as error:
+            raise scan.fail(f"{mnemonic}: {error}", at=start) from None
+
+    def attributes(self, cls: type[Any], of: str) -> dict[str, Any]:
+        """`{name=value, ...}`, or nothing: the fields of a dataclass that don't have their default."""
+        scan = self.scan
+        start = scan.skip()
         known = {f.name: f for f in fields(cls)}
         hints = _hints(cls)
-        given: dict[str, object] = {}
+        given: dict[str, Any] = {}
         if scan.next_is("{"):
             for at in scan.separated("{", "}"):
                 key = scan.word("the name of an attribute")
-                field = _known(scan, f"attribute of {mnemonic}", known, key, at)
+                field = _known(scan, f"attribute of {of}", known, key, at)
                 if key in given:
                     raise scan.fail(f"attribute {key} is given twice", at=at)
                 scan.expect("=")
                 at = scan.skip()
                 given[key] = self.attribute()
                 if not _fits(given[key], hints[key]):
-                    raise scan.fail(f"attribute {key} of {mnemonic} is no {field.type}", at=at)
+                    raise scan.fail(f"attribute {key} of {of} is no {field.type}", at=at)
         missing = [
             f.name
             for f in known.values()
             if f.name not in given and f.default is f.default_factory is MISSING
         ]
         if missing:
-            raise scan.fail(f"{mnemonic} needs {', '.join(missing)}", at=start)
-        try:
-            return cast(Op, cls(**given))
-        except (TypeError, ValueError) as error:
-            raise scan.fail(f"{mnemonic}: {error}", at=start) from None
+            raise scan.fail(f"{of} needs {', '.join(missing)}", at=start)
+        return given
 
     def attribute(self) -> object:
         scan = self.scan
@@ -337,7 +347,7 @@ def _known(scan: Scanner, what: str, table: dict[str, Any], name: str, at: int) 
 
 
 @cache
-def _hints(cls: type[Op]) -> dict[str, Any]:
+def _hints(cls: type[Any]) -> dict[str, Any]:
     return get_type_hints(cls)
 
 

@@ -39,10 +39,10 @@ def print_op(op: Op, *, elide: bool = False) -> str:
     return f"{op.mnemonic}{{{listed}}}" if listed else op.mnemonic
 
 
-def _attributes(op: Op, elide: bool) -> list[str]:
+def _attributes(record: Any, elide: bool) -> list[str]:
     result = []
-    for f in fields(op):  # type: ignore[arg-type]
-        text = _attribute(getattr(op, f.name), elide)
+    for f in fields(record):
+        text = _attribute(getattr(record, f.name), elide)
         # texts are compared, because 0.0 == -0.0 and True == 1
         if text != _default(f):
             result.append(f"{f.name}={text}")
@@ -143,6 +143,8 @@ class Printer:
         name = graph.name if _IDENTIFIER.fullmatch(graph.name) else json.dumps(graph.name)
         properties = f" {{{', '.join(sorted(graph.properties))}}}" if graph.properties else ""
         lines = [f"graph @{name}{properties}"]
+        if source := _attributes(graph.source, self._elide):
+            lines.append(f"source {{{', '.join(source)}}}")
         lines += [self.statement(v.node) for v in graph.inputs]
         lines += [self.statement(node) for node in graph.nodes]
         lines += [self.output(o) for o in graph.outputs]
