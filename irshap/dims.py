@@ -40,7 +40,7 @@ def as_dim(value: object) -> Dim:
     if isinstance(value, sympy.Expr):
         expanded = value if value.is_Symbol else sympy.expand(value)
         return int(expanded) if expanded.is_Integer else expanded
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return int(value)  # type: ignore[call-overload]
 
 
 def equal(a: Dim, b: Dim) -> bool | None:
