@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from pkgutil import iter_modules
 
 from irshap.errors import PipelineError, near
 from irshap.pass_base import PASSES, Pass
@@ -42,10 +41,9 @@ def known_passes() -> Mapping[str, type[Pass]]:
 
 @cache
 def _import_passes() -> None:
-    # A pass registers itself when its class is made, and each stands in a file of its own.
-    for package in map(import_module, ("irshap.passes", "irshap.lowering")):
-        for module in iter_modules(package.__path__):
-            import_module(f"{package.__name__}.{module.name}")
+    # A pass registers itself when its class is made.
+    for module in ("irshap.passes", "irshap.lowering.lift", "irshap.lowering.lower"):
+        import_module(module)
 
 
 def pass_text(instance: Pass) -> str:

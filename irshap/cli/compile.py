@@ -1,0 +1,152 @@
+"""`irshap compile`: a model and references in, one explained model out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from irshap.cli.output import PassProgress, echo_json, require_folder, size_text
+from irshap.errors import UserError
+from irshap.pipelines import METHODS
+
+if TYPE_CHECKING:
+    from irshap.api import CompiledModel
+
+__all__ = ["compile_command"]
+
+VERIFY = click.Choice(["none", "types", "numeric"])
+
+
+@click.command("compile")
+@click.argument("model")
+@click.option(
+    "--references", "-r", metavar="REFS", help="Samples to compare with: .npy [R, ...], or .npz by input."
+)
+@click.option("--output", "-o", required=True, metavar="OUT.onnx", help="The explained model to write.")
+@click.option(
+    "--target",
+    default="argmax",
+    show_default=True,
+    metavar="argmax|INDEX|top-K|all|input",
+    help="The class to explain; with input, the explained model takes it at run time.",
+)
+@click.option("--method", type=click.Choice(list(METHODS)), default="deeplift", show_default=True)
+@click.option(
+    "--rule", default="rescale", show_default=True, help="How deeplift treats ops that aren't linear."
+)
+@click.option(
+    "--passes", metavar="PIPELINE", help="Passes to run instead of the method's own, such as @naive."
+)
+@click.option(
+    "--wrt", metavar="TENSOR", help="Attribute to this input or interior tensor.  [default: float inputs]"
+)
+@click.option("--explain", metavar="NAME", help="The output to explain.  [default: the first float output]")
+@click.option(
+    "--context", multiple=True, metavar="INPUT", help="An input that is not attributed; repeatable."
+)
+@click.option("--weights", metavar="W.npy", help="A weight for each reference.  [default: equal]")
+@click.option("--emit", multiple=True, metavar="NAME", help="A further output: completeness_error.")
+@click.option(
+    "--verify", type=VERIFY, default="none", show_default=True, help="What is checked after each pass."
+)
+@click.option("--print-after", multiple=True, metavar="PASS", help="Print the IR after this pass, or all.")
+@click.option("--time-passes", is_flag=True, help="Print the time that each pass took.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def compile_command(model: str, output: str, as_json: bool, **options: Any) -> None:
+    """Compile MODEL into one ONNX file with its prediction and its attributions.
+
+    The file runs on any ONNX runtime, and has the outputs of MODEL, then INPUT_attributions for each
+    attributed input, base_values and target_index.
+    """
+    start = time.perf_counter()
+    require_folder(output)
+    if Path(output).exists() and Path(model).exists() and Path(output).samefile(model):
+        raise UserError("is the model itself", where=output, mend="give another name for the explained model")
+    compiled = _compile(model, **options)
+    compiled.save(output)
+    seconds = time.perf_counter() - start
+    report = _report(compiled, output, seconds)
+    if as_json:
+        echo_json(report)
+    else:
+        _print(report, compiled)
+
+
+def _compile(
+    model: str,
+    references: str | None,
+    target: str,
+    method: str,
+    rule: str,
+    passes: str | None,
+    wrt: str | None,
+    explain: str | None,
+    context: tuple[str, ...],
+    weights: str | None,
+    emit: tuple[str, ...],
+    verify: Any,
+    print_after: tuple[str, ...],
+    time_passes: bool,
+) -> CompiledModel:
+    from irshap.api import compile as compile_model
+
+    with PassProgress() as progress:
+        return compile_model(
+            model,
+            references,
+            target=target,
+            method=method,
+            rule=rule,
+            passes=passes,
+            wrt=wrt,
+            output=explain,
+            context_inputs=context,
+            weights=weights,
+            emit=emit,
+            verify=verify,
+            print_after="all" if "all" in print_after else print_after,
+            time_passes=time_passes,
+            progress=progress,
+        )
+
+
+def _report(compiled: CompiledModel, output: str, seconds: float) -> dict[str, Any]:
+    from irshap.graph import Role
+
+    # The lowered model leaves out the outputs that were only of use between passes.
+    published = {o.name for o in compiled.model.graph.output}
+    values = {o.name: str(o.value.type) for o in compiled.graph.outputs if o.name in published}
+    attributed = {o.of: o.name for o in compiled.graph.outputs_of(Role.ATTRIBUTION)}
+    folder = Path(output).parent
+    files = [f for f in (Path(output), folder / f"{Path(output).name}.data") if f.exists()]
+    return {
+        "output": output,
+        "bytes": sum(f.stat().st_size for f in files),
+        "nodes": len(compiled.model.graph.node),
+        "opset": max((o.version for o in compiled.model.opset_import if not o.domain), default=None),
+        "inputs": {str(v.name): str(v.type) for v in compiled.graph.inputs},
+        "outputs": {o.name: values.get(o.name, "") for o in compiled.model.graph.output},
+        "attributions": attributed,
+        "metadata": {p.key: p.value for p in compiled.model.metadata_props},
+        **compiled.report.to_dict(),
+        "seconds": seconds,
+    }
+
+
+def _print(report: dict[str, Any], compiled: CompiledModel) -> None:
+    click.echo(
+        f"{report['output']}: {size_text(report['bytes'])}, {report['nodes']} nodes, opset {report['opset']}"
+    )
+    for kind in ("inputs", "outputs"):
+        for name, type in report[kind].items():
+            click.echo(f"  {kind[:-1]:<8} {name} : {type}")
+    if "irshap.references" in report["metadata"]:
+        click.echo(f"  against  {report['metadata']['irshap.references']} references")
+    skipped = [r.verified for r in compiled.report.passes if "skipped" in r.verified]
+    for why in dict.fromkeys(skipped):
+        click.echo(f"  verified {why} ({skipped.count(why)} of {len(compiled.report.passes)} passes)")
+    click.echo(f"  passes   {compiled.pipeline}")
+    click.echo(f"  time     {report['seconds']:.2f} s")

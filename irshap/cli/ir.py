@@ -1,0 +1,134 @@
+"""`irshap print` and `irshap opt`: the IR as text, out of a model and through passes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from irshap.cli.compile import VERIFY
+from irshap.cli.output import PassProgress, atomic, require_folder
+from irshap.errors import ParseError, PipelineError
+
+__all__ = ["opt_command", "print_command"]
+
+
+@click.command("print")
+@click.argument("model")
+@click.option("--passes", default="lift", show_default=True, metavar="PIPELINE", help="Passes to run before.")
+@click.option(
+    "--full", is_flag=True, help="Print large constants too; without it the text can't be read back."
+)
+@click.option("--output", "-o", metavar="FILE.ir", help="Write to this file.")
+def print_command(model: str, passes: str, full: bool, output: str | None) -> None:
+    """Print MODEL in irshap's IR."""
+    from irshap.graph import Graph
+    from irshap.pass_manager import PassManager
+    from irshap.text import print_graph
+
+    require_folder(output)
+    manager = PassManager.from_text(passes)
+    if manager.passes[-1].gives != "graph":
+        what = f"pass {manager.passes[-1].name} gives a model, which has no text"
+        raise PipelineError(what, mend="leave it out, or use irshap compile")
+    with PassProgress() as progress:
+        graph = manager.run(model, before=_starts(progress, len(manager.passes)))
+    assert isinstance(graph, Graph)
+    _emit(print_graph(graph, elide=not full), output)
+
+
+@click.command("opt")
+@click.argument("file", metavar="FILE.ir")
+@click.option("--passes", required=True, metavar="PIPELINE", help="The passes to run.")
+@click.option(
+    "--references", "-r", metavar="REFS", help="References for bind-references: .npy, or .npz by input."
+)
+@click.option("--weights", metavar="W.npy", help="A weight for each reference.")
+@click.option(
+    "--verify", type=VERIFY, default="types", show_default=True, help="What is checked after each pass."
+)
+@click.option("--print-after", multiple=True, metavar="PASS", help="Print the IR after this pass, or all.")
+@click.option("--time-passes", is_flag=True, help="Print the time that each pass took.")
+@click.option("--elide", is_flag=True, help="Show large constants by their type alone.")
+@click.option("--output", "-o", metavar="FILE", help="Write to this file; needed for a model.")
+def opt_command(
+    file: str,
+    passes: str,
+    references: str | None,
+    weights: str | None,
+    verify: Any,
+    print_after: tuple[str, ...],
+    time_passes: bool,
+    elide: bool,
+    output: str | None,
+) -> None:
+    """Run passes on IR text (- for standard input) and print the result."""
+    from irshap.graph import Graph
+    from irshap.pass_base import Context
+    from irshap.pass_manager import PassManager
+    from irshap.references import check_weights
+    from irshap.text import parse_graph, print_graph
+    from irshap.verifier import verify as verify_graph
+
+    require_folder(output)
+    after: Any = "all" if "all" in print_after else print_after
+    manager = PassManager.from_text(passes, verify=verify, print_after=after, time_passes=time_passes)
+    if manager.passes[-1].gives != "graph" and output is None:
+        raise PipelineError(f"pass {manager.passes[-1].name} gives a model", mend="give --output for it")
+    graph = parse_graph(_read(file))
+    # The text comes from outside: passes may trust a graph only once it is checked.
+    verify_graph(graph)
+    context = Context(references=_references(references, graph))
+    count = next((len(array) for array in context.references.values()), 0)
+    context.weights = check_weights(weights, count)
+    with PassProgress() as progress:
+        result = manager.run(graph, context, before=_starts(progress, len(manager.passes)))
+    if isinstance(result, Graph):
+        _emit(print_graph(result, elide=elide), output)
+    elif output is not None:
+        from irshap.lowering.save import save_model
+
+        save_model(result, output)
+
+
+def _references(source: str | None, graph: Any) -> dict[str, Any]:
+    if source is None:
+        return {}
+    from irshap.ops.program import Input
+    from irshap.references import check_references
+
+    inputs = {}
+    for value in graph.inputs:
+        op = value.node.op
+        if isinstance(op, Input) and op.kind in ("model", "references"):
+            inputs[op.of or op.name] = value.tensor
+    wanted = {
+        v.node.op.of for v in graph.inputs if isinstance(v.node.op, Input) and v.node.op.kind == "references"
+    }
+    return check_references(source, inputs, {w for w in wanted if w})
+
+
+def _starts(progress: PassProgress, total: int) -> Any:
+    return lambda index, instance: progress.starts(index, total, instance.name)
+
+
+def _read(file: str) -> str:
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ParseError(
+            "is no text", where=file, mend="IR text comes from irshap print MODEL --full"
+        ) from None
+    except OSError as error:
+        raise ParseError(f"can't be read: {error.strerror}", where=file) from None
+
+
+def _emit(text: str, output: str | None) -> None:
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    with atomic(output) as file:
+        file.write(text.encode())

@@ -1,0 +1,150 @@
+"""What commands print, show and write: tables, JSON, progress, files that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Timer
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from irshap.errors import UserError
+
+if TYPE_CHECKING:
+    from irshap.types import Array
+
+__all__ = ["PassProgress", "atomic", "echo_json", "require_folder", "size_text", "table", "write_npz"]
+
+_PIPED_WIDTH = 200
+
+
+def echo_json(data: Any) -> None:
+    """Prints a report as JSON."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -> None:
+    """Prints a table; wide when piped, so that nothing is cut off."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    # The cells hold names from models, so nothing in them is markup.
+    width = None if sys.stdout.isatty() else _PIPED_WIDTH
+    console = Console(width=width, markup=False, highlight=False, emoji=False)
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        grid.add_column(column, justify="right" if i in numeric else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
+    console.print(grid)
+
+
+def size_text(count: int) -> str:
+    """`212.3 KiB`."""
+    size, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB"):
+        if size < 1024:
+            break
+        size, unit = size / 1024, larger
+    return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+class PassProgress:
+    """Shows the running pass on standard error, once a second has gone by, and only on a terminal."""
+
+    DELAY = 1.0
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._timer: Timer | None = None
+        self._state = (0, 1, "starting")
+
+    def __enter__(self) -> PassProgress:
+        if sys.stderr.isatty():
+            self._timer = Timer(self.DELAY, self._show)
+            self._timer.daemon = True
+            self._timer.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+        if self._bar is not None:
+            self._bar.stop()
+
+    def starts(self, index: int, total: int, name: str) -> None:
+        """A pass starts."""
+        self._state = (index, total, name)
+        self._update()
+
+    def step(self, done: int, total: int, what: str) -> None:
+        """The running pass has done some of its work."""
+        index, passes, name = self._state
+        share = done / total if total else 0.0
+        if self._bar is not None:
+            text = f"{name}: {what}"
+            self._bar.update(self._task, completed=index + share, total=passes, description=text)
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+        bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._task = bar.add_task("")
+        bar.start()
+        self._bar = bar
+        self._update()
+
+    def _update(self) -> None:
+        index, total, name = self._state
+        if self._bar is not None:
+            self._bar.update(self._task, completed=index, total=total, description=name)
+
+
+def require_folder(path: str | None) -> None:
+    """Refuses an output whose folder isn't there, before any work is done for it."""
+    if path is not None and not Path(path).parent.is_dir():
+        raise UserError("its folder doesn't exist", where=path, mend="create it first")
+    if path is not None and Path(path).is_dir():
+        raise UserError("is a folder", where=path, mend="give a file name in it")
+
+
+@contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file to write that takes its place at `path` when all is written, and else leaves nothing."""
+    target = Path(path)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        # mkstemp makes private files; the output gets the rights of any new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # noqa: PTH101
+        os.replace(name, target)  # noqa: PTH105
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)  # noqa: PTH108
+        raise
+
+
+def write_npz(path: str, arrays: Mapping[str, Array]) -> None:
+    """Writes arrays as an .npz file, under any names (`numpy.savez` keeps some), without pickles."""
+    import numpy as np
+
+    with atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            plain = array.astype(str) if array.dtype.kind == "O" else array
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(plain), allow_pickle=False)

@@ -1,0 +1,135 @@
+"""`irshap run`: explains samples with a compiled model."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from irshap.cli.output import echo_json, require_folder, table, write_npz
+from irshap.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from irshap.explainer import Explanation
+
+__all__ = ["explanation_rows", "run_command"]
+
+
+@click.command("run")
+@click.argument("explained")
+@click.argument("samples", metavar="INPUT")
+@click.option("--target", type=int, help="The class to explain, for a model compiled with --target input.")
+@click.option("--output", "-o", metavar="FILE.npz", help="Save everything that the model returns.")
+@click.option(
+    "--provider", multiple=True, metavar="NAME", help="ONNX Runtime provider, by preference.  [default: CPU]"
+)
+@click.option(
+    "--rows", type=click.IntRange(min=0), default=20, show_default=True, help="Rows of the table to print."
+)
+@click.option(
+    "--max-error",
+    type=click.FloatRange(min=0),
+    help="Exit with 1 if a completeness error exceeds this times max(1, |f(x) - base|).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all rows as JSON.")
+def run_command(
+    explained: str,
+    samples: str,
+    target: int | None,
+    output: str | None,
+    provider: tuple[str, ...],
+    rows: int,
+    max_error: float | None,
+    as_json: bool,
+) -> None:
+    """Explain the samples in INPUT (.npy [N, ...], or .npz by input) with the compiled model EXPLAINED."""
+    from irshap.explainer import Explainer
+
+    require_folder(output)
+    explainer = Explainer(explained, list(provider) or None)
+    given, named = _inputs(samples, target)
+    start = time.perf_counter()
+    explanation = explainer(given, **named)
+    seconds = time.perf_counter() - start
+    if output is not None:
+        write_npz(output, explanation.raw)
+    records = explanation_rows(explanation)
+    if as_json:
+        echo_json({"samples": len(explanation), "seconds": seconds, "rows": records, "output": output})
+    else:
+        _print(records[:rows], len(records))
+        click.echo(
+            f"{len(explanation)} samples in {seconds * 1e3:.1f} ms"
+            + (f", saved in {output}" if output else "")
+        )
+    if max_error is not None:
+        _check(records, max_error)
+
+
+def _inputs(samples: str, target: int | None) -> tuple[Any, dict[str, Any]]:
+    if target is None:
+        return samples, {}
+    import numpy as np
+
+    from irshap.arrays import as_arrays
+    from irshap.errors import UserError
+
+    # One class for all samples: as many as the input has rows.
+    arrays = as_arrays(samples, ["input"], UserError, "input")
+    count = next((len(a) for a in arrays.values() if a.ndim), 0)
+    given = arrays["input"] if set(arrays) == {"input"} else arrays
+    return given, {"target": np.full(count, target, dtype=np.int64)}
+
+
+def explanation_rows(explanation: Explanation) -> list[dict[str, Any]]:
+    """One record for each sample, or for each sample and class when several are explained."""
+    import numpy as np
+
+    total = explanation.total()
+    columns = {
+        "target": explanation.target_index,
+        "prediction": explanation.target_values,
+        "base_value": explanation.base_values,
+        "sum_of_attributions": total,
+        "completeness_error": explanation.completeness_error,
+    }
+    records = []
+    for position in np.ndindex(total.shape):
+        values = {name: None if a is None else a[position].item() for name, a in columns.items()}
+        records.append({"sample": position[0], **values})
+    return records
+
+
+def _print(records: list[dict[str, Any]], count: int) -> None:
+    heads = ["sample", "target", "prediction", "base value", "sum of attributions", "completeness error"]
+    table(heads, [[_cell(k, v) for k, v in r.items()] for r in records], numeric=range(len(heads)))
+    if count > len(records):
+        click.echo(f"... {count - len(records)} more rows (--rows {count}, or --json)")
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.1e}" if name == "completeness_error" else f"{value:.6g}"
+
+
+def _check(records: list[dict[str, Any]], limit: float) -> None:
+    errors = [r for r in records if r["completeness_error"] is not None]
+    if not errors:
+        raise CheckFailed("no completeness error can be derived from this model's outputs")
+
+    def relative(record: dict[str, Any]) -> float:
+        size = abs(record["prediction"] - record["base_value"]) if record["prediction"] is not None else 1.0
+        return float(abs(record["completeness_error"]) / max(1.0, size))
+
+    # `not <=`, so that NaN fails.
+    bad = [r for r in errors if not relative(r) <= limit]
+    if bad:
+        what = f"{len(bad)} of {len(errors)} completeness errors exceed {limit:g}"
+        worst = max(bad, key=lambda r: abs(r["completeness_error"]))
+        raise CheckFailed(
+            f"{what}, the largest is {worst['completeness_error']:.3g} in sample {worst['sample']}"
+        )
