@@ -12,9 +12,9 @@ from irshap.errors import ReferencesError
 from irshap.graph import Graph, Value
 from irshap.ops.program import Constant, Input
 from irshap.pass_base import Context, Pass, Semantics
-from irshap.types import Tensor
+from irshap.types import Array, Tensor
 
-__all__ = ["BindReferences"]
+__all__ = ["BindReferences", "reference_count", "reference_values"]
 
 
 @dataclass(frozen=True)
@@ -28,29 +28,44 @@ class BindReferences(Pass):
     semantics = Semantics.PRESERVES
 
     def run(self, ir: Graph, context: Context) -> Graph:
-        counts = {len(a) for a in context.references.values()}
-        if len(counts) > 1:
-            raise ReferencesError(f"the reference sets have different sizes: {sorted(counts)}")
+        given = reference_values(ir, context)
+        binding: dict[sympy.Expr, Dim] = {R: n for n in reference_count(context)}
         with Builder() as b:
             mapping: dict[Value, Value] = {}
-            binding: dict[sympy.Expr, Dim] = {R: n for n in counts}
             for value in ir.inputs:
-                mapping[value] = self._bound(b, value, context)
+                if value in given:
+                    mapping[value] = b.emit(Constant(Tensor(given[value])), names=(value.name,))[0]
+                else:
+                    mapping[value] = b.copy(value.node, {})[0]
             for node in ir.nodes:
                 mapping.update(zip(node.results, b.copy(node, mapping, binding), strict=True))
             return b.rebuild(ir, mapping)
 
-    def _bound(self, b: Builder, value: Value, context: Context) -> Value:
+
+def reference_count(context: Context) -> set[int]:
+    """The number of references, if any are given."""
+    counts = {len(a) for a in context.references.values()}
+    if len(counts) > 1:
+        raise ReferencesError(f"the reference sets have different sizes: {sorted(counts)}")
+    return counts
+
+
+def reference_values(graph: Graph, context: Context) -> dict[Value, Array]:
+    """What the graph's inputs for references and weights are bound to.
+
+    Raises:
+        ReferencesError: one of them isn't given.
+    """
+    given: dict[Value, Array] = {}
+    for value in graph.inputs:
         op = value.node.op
         assert isinstance(op, Input)
         if op.kind == "references":
             if op.of not in context.references:
                 raise ReferencesError(f"no references were given for input {op.of!r}")
-            array = context.references[op.of].astype(value.dtype.numpy, copy=False)
+            given[value] = context.references[op.of].astype(value.dtype.numpy, copy=False)
         elif op.kind == "weights":
             if context.weights is None:
                 raise ReferencesError("no weights of the references were given")
-            array = context.weights.astype(value.dtype.numpy, copy=False)
-        else:
-            return b.copy(value.node, {})[0]
-        return b.emit(Constant(Tensor(array)), names=(value.name,))[0]
+            given[value] = context.weights.astype(value.dtype.numpy, copy=False)
+    return given

@@ -1,0 +1,123 @@
+"""broadcast-target: samples and references meet by broadcasting instead of as copies.
+
+Where an elementwise op mixes rows that depend on the sample alone ([N, ...], repeated for each reference) with rows
+that depend on the reference alone ([R, ...], tiled for each sample), [N, 1, ...] op [1, R, ...] gives the same
+N R rows as [N, R, ...], and no copy is made of either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from irshap.builder import Builder
+from irshap.dims import Dim, same
+from irshap.graph import Graph, Node, Value
+from irshap.ops.families import Elementwise, ZippedElementwise
+from irshap.ops.rows import RepeatRows, TileRows
+from irshap.ops.shape import reshape
+from irshap.pass_base import Context, Pass, Semantics
+
+__all__ = ["BroadcastTarget"]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Rows of (sample, reference) pairs with the two axes apart: [..., n, r, ...], n on `axis`.
+
+    A size of 1 on either axis stands for equal rows along it.
+    """
+
+    value: Value
+    axis: int
+    n: Dim
+    r: Dim
+
+
+@dataclass(frozen=True)
+class BroadcastTarget(Pass):
+    """Lets elementwise ops broadcast over pairs of samples and references; equal row by row."""
+
+    name = "broadcast-target"
+    semantics = Semantics.PRESERVES
+    requires = frozenset({"decided"})
+
+    def run(self, ir: Graph, context: Context) -> Graph:
+        with Builder() as b:
+            rewriter = _Rewriter(b)
+            for value in ir.inputs:
+                rewriter.values[value] = b.copy(value.node, {})[0]
+            for node in ir.nodes:
+                with b.at(node.origin):
+                    rewriter.node(node)
+            for output in ir.outputs:
+                rewriter.rows(output.value)
+            context.count("broadcast", rewriter.count)
+            return b.rebuild(ir, rewriter.values)
+
+
+class _Rewriter:
+    """Old values as ordinary rows, as grids, or both once somebody needs the rows."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+        self.values: dict[Value, Value] = {}
+        self.grids: dict[Value, Grid] = {}
+        self.copies: dict[Value, Node] = {}
+        self.count = 0
+
+    def node(self, node: Node) -> None:
+        """Rewrites one node; copies of rows wait until somebody needs them."""
+        if isinstance(node.op, RepeatRows | TileRows):
+            self.grids[node.results[0]] = self._apart(node, node.op)
+            self.copies[node.results[0]] = node
+        elif isinstance(node.op, Elementwise | ZippedElementwise) and self._grid(node):
+            self.count += 1
+        else:
+            for value in node.operands:
+                self.rows(value)
+            self.values.update(zip(node.results, self.builder.copy(node, self.values), strict=True))
+
+    def rows(self, value: Value) -> Value:
+        """The value with one row for each pair."""
+        if value not in self.values:
+            if value in self.copies:
+                self.rows(self.copies[value].operands[0])
+                self.values[value] = self.builder.copy(self.copies[value], self.values)[0]
+            else:
+                self.values[value] = reshape(self.grids[value].value, value.shape)
+        return self.values[value]
+
+    def _apart(self, node: Node, op: RepeatRows | TileRows) -> Grid:
+        base = self.rows(node.operands[0])
+        before, count, after = base.shape[: op.axis], base.shape[op.axis], base.shape[op.axis + 1 :]
+        if isinstance(op, RepeatRows):
+            return Grid(reshape(base, (*before, count, 1, *after)), op.axis, count, op.times)
+        return Grid(reshape(base, (*before, 1, count, *after)), op.axis, op.times, count)
+
+    def _grid(self, node: Node) -> bool:
+        """Emits an elementwise node over a grid, if its operands agree on one."""
+        grids = [self.grids[v] for v in node.operands if v in self.grids]
+        if not grids or not all(isinstance(v.type.shape, tuple) for v in node.operands):  # type: ignore[union-attr]
+            return False
+        result = node.results[0]
+        n, r = grids[0].n, grids[0].r
+        (axis, *others) = {v.rank - self.grids[v].axis for v in node.operands if v in self.grids}
+        if others or not all(same(g.n, n) and same(g.r, r) for g in grids):
+            return False
+        operands = [self._aligned(v, axis, n, r) for v in node.operands]
+        value = self.builder.emit(node.op, *operands, origin=node.origin)[0]
+        self.grids[result] = Grid(value, result.rank - axis, n, r)
+        return True
+
+    def _aligned(self, value: Value, from_right: int, n: Dim, r: Dim) -> Value:
+        """An operand whose axes line up with the grid, the pair's two axes counted from the right."""
+        if value in self.grids:
+            return self.grids[value].value
+        plain = self.rows(value)
+        axis = plain.rank - from_right
+        if axis < 0:
+            return plain
+        before, count, after = plain.shape[:axis], plain.shape[axis], plain.shape[axis + 1 :]
+        pair: Sequence[Dim] = (1, 1) if same(count, 1) else (n, r)
+        return reshape(plain, (*before, *pair, *after))  # type: ignore[no-any-return]
