@@ -1,5 +1,27 @@
 """The passes, one a file.  Importing this package registers all of them."""
 
-from irshap.passes import autodiff, bind_references, dce, deeplift, gradient, target
+from irshap.passes import (
+    autodiff,
+    bind_references,
+    broadcast_target,
+    conv_adjoint,
+    dce,
+    deeplift,
+    eliminate_split_tile,
+    fold_references,
+    gradient,
+    target,
+)
 
-__all__ = ["autodiff", "bind_references", "dce", "deeplift", "gradient", "target"]
+__all__ = [
+    "autodiff",
+    "bind_references",
+    "broadcast_target",
+    "conv_adjoint",
+    "dce",
+    "deeplift",
+    "eliminate_split_tile",
+    "fold_references",
+    "gradient",
+    "target",
+]
