@@ -29,7 +29,9 @@ def known(value: Value) -> Array | None:
     """The elements of a value that lifting knows, as an object array of ints and dimensions."""
     op = value.node.op
     if isinstance(op, Dims):
-        return np.array(op.values[0] if op.scalar else op.values, dtype=object).reshape(() if op.scalar else -1)
+        return np.array(op.values[0] if op.scalar else op.values, dtype=object).reshape(
+            () if op.scalar else -1
+        )
     if isinstance(op, Constant) and op.value.array.dtype.kind in "iub" and op.value.array.size <= KNOWN_LIMIT:
         return op.value.array.astype(object)
     return None
@@ -46,8 +48,10 @@ class Import:
         self.attributes: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
 
     def attribute(self, name: str, default: Any) -> Any:
-        """An attribute's value, strings decoded."""
-        value = self.attributes.get(name, default)
+        """An attribute's value, strings decoded; a default is a float32 number as attributes are."""
+        value = self.attributes.get(
+            name, float(np.float32(default)) if isinstance(default, float) else default
+        )
         return value.decode() if isinstance(value, bytes) else value
 
     def has(self, i: int) -> bool:

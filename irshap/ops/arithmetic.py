@@ -49,21 +49,20 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     return emit1(Where(), condition, a, b)
 
 
-def guarded_quotient(dy: Any, dx: Any, otherwise: Any) -> Any:
-    """dy / dx where |dx| is large enough for the difference dy to carry digits, `otherwise` elsewhere.
+def guarded_quotient(dy: Any, dx: Any, otherwise: Any, smallest: float | None = None) -> Any:
+    """dy / dx where |dx| is at least `smallest`, and `otherwise` elsewhere.
 
-    The threshold eps^(1/3) balances the quotient's rounding, eps / |dx|, against the midpoint slope's
-    truncation, dx^2 / 24 f'''.
+    Without `smallest` only a dx of 0 (or below the normal numbers) is guarded: right where dy is exact, as the
+    difference of two copies of operands.
     """
-    threshold = float(np.finfo(dx.dtype.numpy).eps) ** (1 / 3)
-    tiny = emit1(Less(), emit1(Abs(), dx), constant(threshold, dx.dtype))
+    smallest = float(np.finfo(dx.dtype.numpy).tiny) if smallest is None else smallest
+    tiny = emit1(Less(), emit1(Abs(), dx), constant(smallest, dx.dtype))
     return where(tiny, otherwise, dy / where(tiny, 1.0, dx))
 
 
-def quotient_or_zero(share: Any, delta: Any) -> Any:
-    """share / delta for |share| <= |delta| up to a factor, and 0 where delta is 0."""
-    nothing = emit1(Less(), emit1(Abs(), delta), constant(np.finfo(delta.dtype.numpy).tiny, delta.dtype))
-    return where(nothing, 0.0, share / where(nothing, 1.0, delta))
+def quotient_or_zero(dy: Any, dx: Any) -> Any:
+    """dy / dx, and 0 where dx is 0: what doesn't change gets nothing."""
+    return guarded_quotient(dy, dx, constant(0.0, dx.dtype))
 
 
 def _pairs(cls: Any, *, varying: tuple[int, ...] = (0, 1), shift: float = 0.0) -> Iterable[Sample]:
@@ -204,6 +203,7 @@ class _Comparison(NonDifferentiable, ZippedElementwise, family=True):
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         operands = tensors(types)
+        require(len(operands) == 2, "takes two operands")
         require(len({t.dtype for t in operands}) == 1, "operands have different element types")
         return (TensorType(DType.BOOL, broadcast([t.dims for t in operands])),)
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from irshap.ops.arithmetic import Abs, Greater, Less, maximum, minimum, where
+from irshap.ops.arithmetic import Abs, Equal, Greater, Less, guarded_quotient, maximum, minimum, where
 from irshap.ops.base import Precision, Sample, emit1, randn
 from irshap.ops.families import Elementwise
 from irshap.ops.program import constant
 from irshap.types import Array
 
-__all__ = ["Elu", "Exp", "Log", "Relu", "Sigmoid", "Softplus", "Sqrt", "Tanh", "phi"]
+__all__ = ["Elu", "Exp", "Log", "Relu", "Sigmoid", "Softplus", "Sqrt", "Tanh"]
+__all__ += ["inverse_or_zero", "logc", "phi", "tanhc", "unary_samples"]
 
 
 def unary_samples(cls: Any, *shifts: float) -> Iterable[Sample]:
@@ -38,6 +39,22 @@ def phi(d: Any) -> Any:
     """(1 - e^-d)/d for d >= 0 = tanhc(d/2) / (1 + tanh(d/2)), and 1 at 0."""
     half = d * 0.5
     return tanhc(half) / (1.0 + emit1(Tanh(), half))
+
+
+def logc(v: Any) -> Any:
+    """ln(v)/(v - 1) for v > 0, and 1 at 1.
+
+    v - 1 is exact near 1, and the quotient barely depends on v there, so that v's own rounding does no harm
+    (Kahan's way to compute ln(1 + u)).
+    """
+    one = emit1(Equal(), v, constant(1.0, v.dtype))
+    return where(one, 1.0, emit1(Log(), v) / where(one, 1.0, v - 1.0))
+
+
+def inverse_or_zero(u: Any) -> Any:
+    """1/u for u >= 0, and 0 at 0."""
+    nothing = emit1(Less(), u, constant(_tiny(u), u.dtype))
+    return where(nothing, 0.0, 1.0 / where(nothing, 1.0, u))
 
 
 def _root(u: Any) -> float:
@@ -66,7 +83,8 @@ class Relu(Elementwise):
     def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
         # U/(U+V), the positive and the negative reach of the pair: no branch and no 0/0
         up = maximum(y, y0)
-        down = maximum(maximum(-x, -x0), _tiny(x))
+        # the guard joins the smaller tensor: with one sample against R references x is R times smaller
+        down = maximum(maximum(-x, _tiny(x)), -x0)
         return up / (up + down)
 
     @classmethod
@@ -143,7 +161,11 @@ class Tanh(Elementwise):
 
 @dataclass(frozen=True)
 class Softplus(Elementwise):
-    """y = ln(1 + e^x), slope sigmoid(x)."""
+    """y = ln(1 + e^x), slope sigmoid(x).
+
+    With v = e^(y0 - y) = sig(-hi) + sig(hi) e^-d in worlds ordered by x: chord sig(hi) phi(d) ln(v)/(v - 1).
+    Where d is large v may underflow, and the quotient loses nothing.
+    """
 
     mnemonic = "softplus"
     precision = Precision.FULL
@@ -154,6 +176,12 @@ class Softplus(Elementwise):
 
     def slope(self, x: Any, y: Any) -> Any:
         return emit1(Sigmoid(), x)
+
+    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+        d, hi = emit1(Abs(), x - x0), maximum(x, x0)
+        up, down = emit1(Sigmoid(), hi), emit1(Sigmoid(), -hi)
+        v = maximum(down + up * emit1(Exp(), -d), 0.25)
+        return guarded_quotient(y - y0, x - x0, up * phi(d) * logc(v), 1.0)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -178,8 +206,9 @@ class Elu(Elementwise):
     def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
         # the linear part has relu's chord, the exponential part that of exp on min(x, 0)
         low, low0 = minimum(x, 0.0), minimum(x0, 0.0)
-        relu = Relu().chord(x, x0, maximum(x, 0.0), maximum(x0, 0.0))
-        return relu + (1.0 - relu) * self.alpha * Exp().chord(low, low0, emit1(Exp(), low), emit1(Exp(), low0))
+        relu = Relu().chord(x, x0, emit1(Relu(), x), emit1(Relu(), x0))
+        below = Exp().chord(low, low0, emit1(Exp(), low), emit1(Exp(), low0))
+        return relu + (1.0 - relu) * self.alpha * below
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -189,7 +218,7 @@ class Elu(Elementwise):
 
 @dataclass(frozen=True)
 class Sqrt(Elementwise):
-    """y = sqrt x; chord 1/(sqrt x + sqrt r)."""
+    """y = sqrt x; chord 1/(sqrt x + sqrt r), and 0 where both are 0."""
 
     mnemonic = "sqrt"
     precision = Precision.FULL
@@ -202,7 +231,7 @@ class Sqrt(Elementwise):
         return 0.5 / y
 
     def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
-        return 1.0 / (y + y0)
+        return inverse_or_zero(y + y0)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -211,7 +240,7 @@ class Sqrt(Elementwise):
 
 @dataclass(frozen=True)
 class Log(Elementwise):
-    """y = ln x, slope 1/x."""
+    """y = ln x, slope 1/x; with v = lo/hi chord (1/hi) ln(v)/(v - 1)."""
 
     mnemonic = "log"
     precision = Precision.FULL
@@ -222,6 +251,10 @@ class Log(Elementwise):
 
     def slope(self, x: Any, y: Any) -> Any:
         return 1.0 / x
+
+    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+        hi = maximum(x, x0)
+        return logc(maximum(minimum(x, x0) / hi, _tiny(x))) / hi
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
