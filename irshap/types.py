@@ -230,8 +230,10 @@ class Tensor:
             if self.array.dtype == object:
                 content: object = tuple(map(str, self.array.ravel()))
             else:
-                content = blake2b(self.array.data if self.array.size else b"", digest_size=16).digest() \
-                    if self.array.dtype.kind in "biufc" else blake2b(self.array.tobytes()).digest()
+                # element types that numpy doesn't have built in give no buffer
+                plain = self.array.dtype.isbuiltin == 1 and self.array.size > 0
+                data = self.array.data if plain else self.array.tobytes()
+                content = blake2b(data, digest_size=16).digest()
             self._key = (DType.of(self.array), self.array.shape, content)
         return self._key
 
