@@ -73,12 +73,16 @@ def bind_symbols(graph: Graph, inputs: Mapping[str, Array]) -> Binding:
         expected = substitute(dim, binding)
         if isinstance(expected, int) and expected == size:
             continue
+        if not isinstance(expected, int):
+            raise UserError(
+                f"can't tell the symbols of axis {axis} ({dim_text(dim)}) from its {size} elements",
+                where=f"input {name!r}",
+                mend="each symbol needs an input that has it alone on an axis",
+            )
         source = "" if isinstance(dim, int) else f" = {dim_text(dim)}"
         if not isinstance(dim, int) and dim in bound_by:
             source += f", as input {bound_by[dim]!r} has it"
-        raise UserError(
-            f"axis {axis} has {size} elements, not {dim_text(expected)}{source}", where=f"input {name!r}"
-        )
+        raise UserError(f"axis {axis} has {size} elements, not {expected}{source}", where=f"input {name!r}")
     return binding
 
 

@@ -33,6 +33,7 @@ _NUMBER = re.compile(r"(-?[\d.]+(?:[eE][+-]?\d+)?)\s*(?=[,\]}])")
 _OP = re.compile(r"([A-Za-z_]\w*)\s*\{")
 _TENSOR_TYPE = re.compile(r"([a-z]\w*)\[([^\[\]\n]*)\]")
 _FOREIGN_TYPE = re.compile(r"([a-z]\w*)<((?:[0-9a-f]{2})*)>")
+_LISTED = re.compile(r"[^\[\]{}<>\"%]*")
 _WORDS: dict[str, object] = {"true": True, "false": False, "none": None}
 _DTYPES = {d.value: d for d in DType}
 _ROLES = {r.value: r for r in Role}
@@ -174,7 +175,8 @@ class _Parser:
                 key = scan.word("role or of")
                 scan.expect("=")
                 if key == "role":
-                    role = _known(scan, "role", _ROLES, scan.word("a role"), start)
+                    at = scan.skip()
+                    role = _known(scan, "role", _ROLES, scan.word("a role"), at)
                 elif key == "of":
                     of = scan.string("the name of an input as a string")
                 else:
@@ -198,7 +200,7 @@ class _Parser:
         scan = self.scan
         start = scan.skip()
         known = {f.name: f for f in fields(cls)}
-        hints = _hints(cls)
+        hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
         given: dict[str, Any] = {}
         if scan.next_is("{"):
             for at in scan.separated("{", "}"):
@@ -305,8 +307,8 @@ class _Parser:
             elif kind.dtype is DType.STR and scan.next_is("["):
                 array = self.strings(kind)
             elif scan.take("["):
-                listed = scan.until("]").split(",")
-                elements = [e.strip() for e in listed] if len(listed) > 1 or listed[0].strip() else []
+                listed = scan.until("]", _LISTED)
+                elements = [e.strip() for e in listed.split(",")] if listed.strip() else []
                 array = array_from_list(elements, kind)
             elif scan.take("elided"):
                 raise ValueError("these elements were elided when the text was printed: print it in full")

@@ -118,13 +118,12 @@ class Scanner:
             raise self.expected(what)
         return found[1]
 
-    def until(self, mark: str) -> str:
-        """Everything up to `mark`, which is taken too."""
-        end = self.text.find(mark, self.position)
-        if end < 0:
-            raise self.fail(f"'{mark}' is missing")
-        start, self.position = self.position, end + len(mark)
-        return self.text[start:end]
+    def until(self, mark: str, allowed: re.Pattern[str]) -> str:
+        """What `allowed` matches, up to `mark`, which is taken too."""
+        found = allowed.match(self.text, self.position)
+        self.position = found.end() if found else self.position
+        self.expect(mark)
+        return found[0] if found else ""
 
     def expression(self) -> str:
         """Number or dimension: up to a comma or a bracket that belongs to what stands around it."""
