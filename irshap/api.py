@@ -254,11 +254,11 @@ class _Binder:
 
     def __init__(self, references: Any, weights: Any, context: Context, passes: Sequence[Pass]) -> None:
         self.references, self.weights, self.context = references, weights, context
-        self.bound = any(p.name == "bind-references" for p in passes)
+        self.bound = any(p.binds_references for p in passes)
         for what, value in (("references", references), ("weights", weights)):
             if value is not None and not self.bound:
                 raise PipelineError(
-                    f"{what} are given, but the pipeline has no pass bind-references that would use them",
+                    f"{what} are given, but the pipeline has no pass that would bind them",
                     where="pipeline",
                     mend="leave them out",
                 )

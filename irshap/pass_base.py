@@ -85,6 +85,8 @@ class Pass:
     removes: ClassVar[frozenset[str]] = frozenset()
     semantics: ClassVar[Semantics]
     tolerance: ClassVar[float] = 0.0
+    binds_references: ClassVar[bool] = False
+    """Whether it puts the context's references into the program."""
     takes: ClassVar[str] = "graph"
     gives: ClassVar[str] = "graph"
 

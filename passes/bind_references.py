@@ -26,6 +26,7 @@ class BindReferences(Pass):
 
     name = "bind-references"
     semantics = Semantics.PRESERVES
+    binds_references = True
 
     def run(self, ir: Graph, context: Context) -> Graph:
         given = reference_values(ir, context)

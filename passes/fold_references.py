@@ -32,6 +32,7 @@ class FoldReferences(Pass):
     limit: int = 16 * 2**30
     name = "fold-references"
     semantics = Semantics.PRESERVES
+    binds_references = True
     requires = frozenset({"decided"})
 
     def run(self, ir: Graph, context: Context) -> Graph:

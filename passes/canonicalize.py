@@ -1,0 +1,150 @@
+"""canonicalize: one form for each meaning, so that later passes need to know few."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from irshap.dims import Dim, same, same_shape
+from irshap.errors import IRError
+from irshap.graph import Graph, Node, Value
+from irshap.ops.arithmetic import Add, Div, Mul, Neg, Sub
+from irshap.ops.base import Op, emit1
+from irshap.ops.program import Constant, Input, Opaque
+from irshap.ops.shape import Concat, Expand, Pad, Reshape, Slice, Split, Transpose, reshape, transpose
+from irshap.pass_base import Context, Pass, Semantics
+from irshap.rewrite import NoMatch, Replacement, apply, rewrite
+from irshap.types import Tensor, TensorType
+
+__all__ = ["Canonicalize"]
+
+SMALL = 64 * 2**10
+"""Constants of up to this many bytes are folded even where the result is larger than its operands."""
+
+
+@rewrite(Reshape)
+def reshape_of_reshape(node: Node, x: Value) -> Replacement:
+    """reshape(reshape(x)) = reshape(x), and x where it has the shape already."""
+    source = x.node.operands[0] if isinstance(x.node.op, Reshape) else x
+    if source is x and not same_shape(x.shape, node.results[0].shape):
+        return NoMatch("the operand is no reshape, and the shape changes")
+    return reshape(source, node.results[0].shape)  # type: ignore[no-any-return]
+
+
+@rewrite(Transpose)
+def transpose_of_transpose(node: Node, x: Value) -> Replacement:
+    """transpose(transpose(x, p), q) = transpose(x, p[q]), and x for the identity."""
+    perm = node.op.perm  # type: ignore[attr-defined]
+    if isinstance(x.node.op, Transpose):
+        return transpose(x.node.operands[0], [x.node.op.perm[p] for p in perm])  # type: ignore[no-any-return]
+    return x if list(perm) == sorted(perm) else NoMatch("the operand is no transpose")
+
+
+@rewrite(Expand, Pad, Slice)
+def no_change_of_shape(node: Node, x: Value) -> Replacement:
+    """expand, pad or slice to the operand's own shape = x."""
+    if not same_shape(x.shape, node.results[0].shape):
+        return NoMatch("the shape changes")
+    op = node.op
+    if isinstance(op, Slice) and any(step < 0 for step in op.steps):
+        return NoMatch("it reverses an axis")
+    if isinstance(op, Pad) and not all(same(p, 0) for p in (*op.before, *op.after)):
+        return NoMatch("it shifts the elements")
+    return x
+
+
+@rewrite(Split)
+def split_of_concat(node: Node, x: Value) -> Replacement:
+    """split(concat(a, b)) = a, b, when the cuts are the seams."""
+    op = node.op
+    assert isinstance(op, Split)
+    if len(op.sizes) == 1:
+        return x
+    if not isinstance(x.node.op, Concat) or x.node.op.axis != op.axis:
+        return NoMatch("the operand is no concat along this axis")
+    parts = x.node.operands
+    sizes: list[Dim] = [v.shape[op.axis] for v in parts]
+    return parts if same_shape(tuple(sizes), op.sizes) else NoMatch("the cuts are not the seams")
+
+
+@rewrite(Concat)
+def concat_of_split(node: Node, *parts: Value) -> Replacement:
+    """concat(split(x)) = x, when all parts are joined in order."""
+    source = parts[0].node
+    if not isinstance(source.op, Split) or source.op.axis != node.op.axis:  # type: ignore[attr-defined]
+        return NoMatch("the operands are no parts of one split")
+    if len(parts) != len(source.results) or any(a is not b for a, b in zip(parts, source.results, strict=True)):
+        return NoMatch("not all parts are joined in order")
+    return source.operands[0]
+
+
+@rewrite(Neg)
+def neg_of_neg(node: Node, x: Value) -> Replacement:
+    """-(-x) = x."""
+    return x.node.operands[0] if isinstance(x.node.op, Neg) else NoMatch("the operand is no neg")
+
+
+@rewrite(Add, Sub, Mul, Div)
+def neutral_element(node: Node, a: Value, b: Value) -> Replacement:
+    """x + 0 = x - 0 = x * 1 = x / 1 = x."""
+    neutral = 0.0 if isinstance(node.op, Add | Sub) else 1.0
+    for x, other in ((a, b), (b, a)) if isinstance(node.op, Add | Mul) else ((a, b),):
+        if _is_all(other, neutral) and node.results[0].type == x.type:
+            return x
+    return NoMatch("no operand is neutral")
+
+
+@rewrite(Op)
+def constant_operands(node: Node, *operands: Value) -> Replacement:
+    """f(constants) = constant, where that takes no more room than the operands, or little."""
+    if not operands or isinstance(node.op, Opaque | Input | Constant):
+        return NoMatch("it has no operands, or is opaque")
+    constants = [v.node.op for v in operands]
+    if not all(isinstance(op, Constant) for op in constants):
+        return NoMatch("an operand is no constant")
+    room = max(SMALL, sum(op.value.array.nbytes for op in constants if isinstance(op, Constant)))
+    total = 0
+    for result in node.results:
+        size = result.tensor.nbytes if isinstance(result.type, TensorType) and result.type.shape else SMALL + 1
+        if not isinstance(size, int):
+            return NoMatch("its size is only known at run time")
+        total += size
+    if total > room:
+        return NoMatch("the result takes more room than the operands")
+    try:
+        arrays = node.op.evaluate(*(op.value.array for op in constants if isinstance(op, Constant)))
+    except (IRError, TypeError):
+        return NoMatch("it can't be evaluated here")
+    values = tuple(emit1(Constant(Tensor(np.asarray(a)))) for a in arrays)
+    return values[0] if len(values) == 1 else values
+
+
+RULES = [
+    reshape_of_reshape,
+    transpose_of_transpose,
+    no_change_of_shape,
+    split_of_concat,
+    concat_of_split,
+    neg_of_neg,
+    neutral_element,
+    constant_operands,
+]
+
+
+@dataclass(frozen=True)
+class Canonicalize(Pass):
+    """Folds constants, merges chains of reshapes and transposes, and removes ops that change nothing."""
+
+    name = "canonicalize"
+    semantics = Semantics.PRESERVES
+
+    def run(self, ir: Graph, context: Context) -> Graph:
+        graph, fired = apply(ir, RULES)
+        context.statistics.update(fired)
+        return graph
+
+
+def _is_all(value: Value, number: float) -> bool:
+    op = value.node.op
+    return isinstance(op, Constant) and op.value.array.dtype.kind in "fiu" and bool((op.value.array == number).all())
