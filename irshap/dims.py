@@ -17,7 +17,7 @@ import sympy
 from irshap.errors import ParseError
 
 __all__ = ["Dim", "N", "R", "Shape", "as_dim", "ceil_div", "dim_text", "divide", "equal", "floor_div"]
-__all__ += ["maximum", "parse_dim", "product", "same", "same_shape", "substitute", "symbol", "symbols_of"]
+__all__ += ["maximum", "minimum", "parse_dim", "product", "same", "same_shape", "substitute", "symbol", "symbols_of"]
 
 Dim: TypeAlias = int | sympy.Expr
 Shape: TypeAlias = tuple[Dim, ...]
@@ -97,6 +97,11 @@ def ceil_div(a: Dim, b: int) -> Dim:
 def maximum(a: Dim, b: Dim) -> Dim:
     """max(a, b)."""
     return max(a, b) if isinstance(a, int) and isinstance(b, int) else as_dim(sympy.Max(a, b))
+
+
+def minimum(a: Dim, b: Dim) -> Dim:
+    """min(a, b)."""
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else as_dim(sympy.Min(a, b))
 
 
 def substitute(dim: Dim, binding: Mapping[sympy.Expr, Dim]) -> Dim:

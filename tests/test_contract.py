@@ -55,6 +55,8 @@ RULES_DIFFER_AT_REST = {
     "max": "elements that are the same in both worlds get nothing (rules.md section 4)",
     "max_pool": "elements that are the same in both worlds get nothing (rules.md section 3)",
     "min": "elements that are the same in both worlds get nothing (rules.md section 4)",
+    "reduce_max": "elements that are the same in both worlds get nothing (rules.md section 3)",
+    "reduce_min": "elements that are the same in both worlds get nothing (rules.md section 3)",
 }
 """Ops whose secant doesn't tend to the derivative where the two worlds meet."""
 SINGLE_ONLY = {
@@ -65,8 +67,6 @@ SINGLE_ONLY = {
 LIFTED_RESULTS = {"max_pool": 1}
 """How many results lift again, where ONNX has no more."""
 PENDING = {
-    "conv_transpose": "no importer yet",
-    "gather_elements-0": "its importer takes constant indices only",
     "max_pool-2": "onnx infers one window more with ceil_mode before opset 22 than anyone computes",
 }
 """Known faults, by mnemonic or case: to be mended, not to stay."""

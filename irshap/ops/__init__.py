@@ -2,18 +2,22 @@
 
 from irshap.ops import (
     arithmetic,
+    average_pool,
     cast,
     conv,
     elementwise,
+    extremum,
     index,
     linear,
+    lp,
     pool,
     program,
     reduce,
+    reduce_log,
     rows,
     shape,
 )
 from irshap.ops.base import OPS, Op
 
-__all__ = ["OPS", "Op", "arithmetic", "cast", "conv", "elementwise", "index", "linear", "pool", "program"]
-__all__ += ["reduce", "rows", "shape"]
+__all__ = ["OPS", "Op", "arithmetic", "average_pool", "cast", "conv", "elementwise", "extremum", "index"]
+__all__ += ["linear", "lp", "pool", "program", "reduce", "reduce_log", "rows", "shape"]

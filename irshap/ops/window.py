@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from irshap.dims import Dim, as_dim, floor_div
+from irshap.dims import Dim, as_dim, floor_div, minimum
 from irshap.types import Array
 
 __all__ = ["padded", "window_count", "windows"]
@@ -19,9 +19,7 @@ def window_count(size: Dim, kernel: int, stride: int, pads: tuple[int, int], dil
         return as_dim(floor_div(span, stride) + 1)
     count = as_dim(floor_div(as_dim(span + stride - 1), stride) + 1)
     # a window that would start in the padding after the end is dropped (as ONNX and torch do)
-    if isinstance(count, int) and isinstance(size, int) and (count - 1) * stride >= size + pads[0]:
-        count -= 1
-    return count
+    return minimum(count, as_dim(floor_div(as_dim(size + pads[0] - 1), stride) + 1))
 
 
 def padded(x: Array, pads: Sequence[tuple[int, int]], value: float) -> Array:

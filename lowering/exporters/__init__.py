@@ -1,5 +1,5 @@
 """How IR ops become ONNX nodes, a file for each family.  Importing this package registers all exporters."""
 
-from irshap.lowering.exporters import basic, window
+from irshap.lowering.exporters import basic, reduction, window
 
-__all__ = ["basic", "window"]
+__all__ = ["basic", "reduction", "window"]

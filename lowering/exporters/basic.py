@@ -1,4 +1,4 @@
-"""How IR ops are written in ONNX (opset 13 and later): program, arithmetic, shapes, reductions."""
+"""How IR ops are written in ONNX (opset 13 and later): program, arithmetic, shapes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx
 
 from irshap.dims import Dim, same
 from irshap.lowering.emitter import Export, exporter, onnx_dtype
-from irshap.ops import arithmetic, cast, elementwise, index, linear, program, reduce, rows, shape
+from irshap.ops import arithmetic, cast, elementwise, index, linear, program, rows, shape
 from irshap.types import TensorType
 
 __all__: list[str] = []
@@ -164,29 +164,6 @@ def _dilate(e: Export, op: rows.Dilate) -> None:
     flat = e.add("Reshape", [spaced, e.shape(merged, infer=True)])
     stop = e.ints([-(op.step - 1)]) if op.step > 1 else e.ints([_INT64_MAX])
     e.result("Slice", [flat, e.ints([0]), stop, e.ints([op.axis])])
-
-
-@exporter(reduce.ReduceSum)
-def _reduce_sum(e: Export, op: reduce.ReduceSum) -> None:
-    _reduction(e, op, "ReduceSum", axes_input_since=13)
-
-
-@exporter(reduce.ReduceMean)
-def _reduce_mean(e: Export, op: reduce.ReduceMean) -> None:
-    operand = e.operand()
-    if op.keepdims and operand.rank >= 3 and op.axes == tuple(range(2, operand.rank)):
-        e.result("GlobalAveragePool", e.inputs)
-    else:
-        _reduction(e, op, "ReduceMean", axes_input_since=18)
-
-
-def _reduction(e: Export, op: reduce.Reduction, kind: str, axes_input_since: int) -> None:
-    if not op.axes:
-        e.result("Identity", e.inputs)
-    elif e.opset >= axes_input_since:
-        e.result(kind, [e.inputs[0], e.ints(op.axes)], keepdims=int(op.keepdims))
-    else:
-        e.result(kind, e.inputs, axes=op.axes, keepdims=int(op.keepdims))
 
 
 @exporter(index.ArgMax)

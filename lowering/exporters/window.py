@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from irshap.dims import product
-from irshap.lowering.emitter import Export, exporter
-from irshap.ops import conv, pool
+from irshap.lowering.emitter import FLOOR, Export, exporter
+from irshap.ops import average_pool, conv, lp, pool
 
 __all__: list[str] = []
 
@@ -27,14 +27,22 @@ def _conv(e: Export, op: conv.Conv) -> None:
 @exporter(conv.ConvTranspose)
 def _conv_transpose(e: Export, op: conv.ConvTranspose) -> None:
     rest = op.output_padding(e.operand(0).tensor, e.operand(1).tensor)
-    e.result(
+    # a size known only at run time gets all that can be left over, and is cut to measure
+    most = [max(s, d) - 1 for s, d in zip(op.strides, op.dilations, strict=True)]
+    padding = [r if isinstance(r, int) else m for r, m in zip(rest, most, strict=True)]
+    unknown = [2 + i for i, r in enumerate(rest) if not isinstance(r, int)]
+    result = e.add(
         "ConvTranspose",
         e.inputs,
+        into=None if unknown else e.outputs,
         group=op.group,
         kernel_shape=e.operand(1).shape[2:],
-        output_padding=rest if any(rest) else None,
+        output_padding=padding if any(padding) else None,
         **_window(op),
     )
+    if unknown:
+        stops = e.shape([op.out[axis - 2] for axis in unknown])
+        e.result("Slice", [result, e.ints([0] * len(unknown)), stops, e.ints(unknown)])
 
 
 @exporter(pool.MaxPool)
@@ -48,3 +56,27 @@ def _max_pool(e: Export, op: pool.MaxPool) -> None:
     e.add("MaxPool", e.inputs, into=[e.outputs[0], whole], **attributes)
     plane = e.emitter.dim(product(e.operand().shape[2:]))
     e.add("Mod", [whole, plane], into=[e.outputs[1]])
+
+
+_DILATED_SINCE = {average_pool.AveragePool: 19, lp.LpPool: 18}
+
+
+def _lowest(op: average_pool.Windowed) -> int:
+    return _DILATED_SINCE[type(op)] if any(d > 1 for d in op.dilations) else FLOOR
+
+
+def _pooling(op: average_pool.Windowed) -> dict[str, Any]:
+    attributes = _window(op)
+    if not any(d > 1 for d in op.dilations):
+        del attributes["dilations"]
+    return {"kernel_shape": op.kernel, **attributes}
+
+
+@exporter(average_pool.AveragePool, opset=_lowest)
+def _average_pool(e: Export, op: average_pool.AveragePool) -> None:
+    e.result("AveragePool", e.inputs, count_include_pad=int(op.include_pad), **_pooling(op))
+
+
+@exporter(lp.LpPool, opset=_lowest)
+def _lp_pool(e: Export, op: lp.LpPool) -> None:
+    e.result("LpPool", e.inputs, p=op.p, **_pooling(op))

@@ -1,4 +1,4 @@
-"""How ONNX arithmetic, activations and reductions are lifted."""
+"""How ONNX arithmetic and activations are lifted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import onnx
 
 from irshap.graph import Value
 from irshap.lowering.importer import Import, Unmodeled, importer
-from irshap.ops import arithmetic, cast, elementwise, index, program, reduce
+from irshap.ops import arithmetic, cast, elementwise, index, program
 from irshap.ops.base import Op
 from irshap.types import DType, Tensor
 
@@ -106,43 +106,9 @@ def _constant(n: Import) -> Value:
     raise Unmodeled("a constant of this kind")
 
 
-def reduced_axes(n: Import, since: int) -> tuple[tuple[int, ...], bool] | None:
-    """Axes and keepdims of a reduction, given as an attribute before opset `since`; None when nothing is reduced."""
-    x = n.tensor()
-    given = n.ints(1) if n.opset >= since and n.has(1) else n.attribute("axes", None)
-    if not given:
-        if n.attribute("noop_with_empty_axes", 0):
-            return None
-        given = range(x.rank)
-    return tuple(sorted({n.axis(a) for a in given})), bool(n.attribute("keepdims", 1))
-
-
-@importer("ReduceSum", "ReduceMean")
-def _reduce(n: Import) -> Value:
-    kind, since = {"ReduceSum": (reduce.ReduceSum, 13), "ReduceMean": (reduce.ReduceMean, 18)}[n.proto.op_type]
-    found = reduced_axes(n, since)
-    if found is None:
-        return n.tensor()
-    axes, keepdims = found
-    return n.one(kind(axes, keepdims), n.tensor())
-
-
 @importer("ArgMax")
 def _argmax(n: Import) -> Value:
     if n.attribute("select_last_index", 0):
         raise Unmodeled("it selects the last of equal elements")
     axis = n.axis(n.attribute("axis", 0))
     return n.one(index.ArgMax((axis,), bool(n.attribute("keepdims", 1))), n.tensor())
-
-
-@importer("GatherElements")
-def _gather_elements(n: Import) -> Value:
-    x, axis = n.tensor(0), n.axis(n.attribute("axis", 0))
-    size = x.shape[axis]
-    where = n.static(1) if n.tensor(1).node.op.__class__ is program.Constant else None
-    if where is None or not isinstance(size, int):
-        raise Unmodeled("its indices are only known at run time")
-    if where.shape != tuple(d if a == axis else where.shape[a] for a, d in enumerate(where.shape)):
-        raise Unmodeled("its indices have another shape than its data")
-    positive = np.where(where < 0, where + size, where).astype(np.int64)
-    return n.one(index.GatherElements(axis), x, program.constant(positive))

@@ -1,13 +1,13 @@
-"""How ONNX matrix products, convolutions, pooling and batch normalization are lifted."""
+"""How ONNX matrix products, convolutions and batch normalization are lifted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from irshap.dims import Dim, ceil_div
+from irshap.dims import Dim, as_dim, ceil_div
 from irshap.graph import Value
 from irshap.lowering.importer import Import, Unmodeled, importer
-from irshap.ops import conv, linear, pool, reduce
+from irshap.ops import conv, linear
 from irshap.ops.shape import reshape
 
 __all__: list[str] = []
@@ -45,7 +45,11 @@ def _batch_norm(n: Import) -> Sequence[Value]:
     return (n.one(linear.BatchNorm(n.attribute("epsilon", 1e-5)), *(n.tensor(i) for i in range(5))),)
 
 
-def window(n: Import, kernel: Sequence[Dim]) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...], tuple[int, ...]]:
+Geometry = tuple[tuple[int, ...], tuple[tuple[int, int], ...], tuple[int, ...]]
+"""Strides, pads and dilations."""
+
+
+def window(n: Import, kernel: Sequence[Dim]) -> Geometry:
     """Strides, pads and dilations of a sliding window, with auto_pad worked out."""
     x = n.tensor()
     spatial = x.rank - 2
@@ -79,16 +83,37 @@ def _conv(n: Import) -> Value:
     return n.one(op, *n.given())
 
 
-@importer("MaxPool")
-def _max_pool(n: Import) -> Sequence[Value]:
-    if len([o for o in n.proto.output if o]) > 1:
-        raise Unmodeled("its indices are used")
-    kernel = tuple(n.attributes["kernel_shape"])
-    op = pool.MaxPool(kernel, *window(n, kernel), bool(n.attribute("ceil_mode", 0)))
-    return n.emit(op, n.tensor())
+@importer("ConvTranspose")
+def _conv_transpose(n: Import) -> Value:
+    x, w = n.tensor(0), n.tensor(1)
+    spatial = x.rank - 2
+    strides = tuple(n.attribute("strides", [1] * spatial))
+    dilations = tuple(n.attribute("dilations", [1] * spatial))
+    extra = n.attribute("output_padding", [0] * spatial)
+    mode = n.attribute("auto_pad", "NOTSET")
+    smallest = [
+        as_dim((size - 1) * s + d * (k - 1) + 1 + more)
+        for size, s, d, k, more in zip(x.shape[2:], strides, dilations, w.shape[2:], extra, strict=True)
+    ]
+    wanted = n.attribute("output_shape", None)
+    if wanted is None and mode in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = [as_dim(size * s) for size, s in zip(x.shape[2:], strides, strict=True)]
+    if wanted is None:
+        flat = [0] * 2 * spatial if mode == "VALID" else n.attribute("pads", [0] * 2 * spatial)
+        pads = tuple(zip(flat[:spatial], flat[spatial:], strict=True))
+        wanted = [as_dim(size - sum(p)) for size, p in zip(smallest, pads, strict=True)]
+    else:
+        pads = tuple(
+            _cut(as_dim(size - out), upper=mode == "SAME_UPPER")
+            for size, out in zip(smallest, wanted[-spatial:], strict=True)
+        )
+    op = conv.ConvTranspose(strides, pads, dilations, n.attribute("group", 1), tuple(wanted[-spatial:]))
+    return n.one(op, *n.given())
 
 
-@importer("GlobalAveragePool")
-def _global_average_pool(n: Import) -> Value:
-    x = n.tensor()
-    return n.one(reduce.ReduceMean(tuple(range(2, x.rank)), keepdims=True), x)
+def _cut(total: Dim, *, upper: bool) -> tuple[int, int]:
+    """How much to cut at both ends for a wanted size; nothing where the result is padded instead."""
+    if not isinstance(total, int):
+        raise Unmodeled("its padding depends on a size that is only known at run time")
+    small, large = max(total, 0) // 2, max(total, 0) - max(total, 0) // 2
+    return (small, large) if upper else (large, small)

@@ -1,0 +1,80 @@
+"""How ONNX pooling over sliding windows is lifted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from irshap.graph import Value
+from irshap.lowering.importer import Import, Unmodeled, importer
+from irshap.lowering.importers.network import Geometry, window
+from irshap.ops import average_pool, lp, pool
+from irshap.ops.program import constant
+from irshap.ops.window import window_count
+
+__all__: list[str] = []
+
+
+def _kernel(n: Import) -> tuple[int, ...]:
+    return tuple(n.attributes["kernel_shape"])
+
+
+def reaching(n: Import, kernel: Sequence[int], geometry: Geometry) -> Geometry:
+    """`geometry` with ceil_mode's last window given as padding at the end, which then counts windows alike.
+
+    Raises:
+        Unmodeled: it depends on a size that is only known at run time, or pads more than runtimes take.
+    """
+    strides, pads, dilations = geometry
+    if not n.attribute("ceil_mode", 0):
+        return geometry
+    ends = []
+    for size, k, s, (before, after), d in zip(
+        n.tensor().shape[2:], kernel, strides, pads, dilations, strict=True
+    ):
+        if s == 1:
+            ends.append((before, after))
+            continue
+        if not isinstance(size, int):
+            raise Unmodeled("ceil_mode on an axis whose size is only known at run time")
+        count = window_count(size, k, s, (before, after), d, ceil=True)
+        reach = (int(count) - 1) * s + d * (k - 1) + 1 - before - size
+        if reach >= k:
+            raise Unmodeled("ceil_mode reaches further than padding may")
+        # a shorter reach leaves the number of windows as it is
+        ends.append(
+            (before, max(reach, after) if count != window_count(size, k, s, (before, after), d) else after)
+        )
+    return strides, tuple(ends), dilations
+
+
+@importer("MaxPool")
+def _max_pool(n: Import) -> Sequence[Value]:
+    if len([o for o in n.proto.output if o]) > 1:
+        raise Unmodeled("its indices are used")
+    op = pool.MaxPool(_kernel(n), *window(n, _kernel(n)), bool(n.attribute("ceil_mode", 0)))
+    return n.emit(op, n.tensor())
+
+
+@importer("AveragePool")
+def _average_pool(n: Import) -> Value:
+    x, kernel = n.tensor(), _kernel(n)
+    given = window(n, kernel)
+    reached = reaching(n, kernel, given)
+    include = bool(n.attribute("count_include_pad", 0)) and any(map(any, given[1]))
+    if not include or reached == given:
+        return n.one(average_pool.AveragePool(kernel, *reached, include), x)
+    # what ceil_mode adds beyond the padding is not counted: the sum over all, divided by what is
+    whole = average_pool.AveragePool(kernel, *reached, include_pad=True)
+    padded = tuple(size + sum(p) for size, p in zip(x.shape[2:], given[1], strict=True))
+    beyond = tuple((0, r[1] - p[1]) for r, p in zip(reached[1], given[1], strict=True))
+    counts = average_pool.AveragePool(kernel, reached[0], beyond, reached[2]).counts(padded)
+    factor = np.prod(kernel) / np.asarray(counts)
+    return n.one(whole, x) * constant(factor, x.dtype)  # type: ignore[no-any-return]
+
+
+@importer("LpPool")
+def _lp_pool(n: Import) -> Value:
+    kernel = _kernel(n)
+    return n.one(lp.LpPool(n.attribute("p", 2), kernel, *reaching(n, kernel, window(n, kernel))), n.tensor())
