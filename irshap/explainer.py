@@ -137,8 +137,8 @@ class Explainer:
         names = list(self._inputs)
         given: Arrays = {}
         if len(arrays) == 1:
-            # Run-time inputs may come by name beside the only array.
-            free = [n for n in names if n not in named]
+            # A plain array is the model's own input; run-time inputs come by name beside it.
+            free = [n for n in self._own_inputs() if n not in named] or names
             given = as_arrays(arrays[0], free, UserError, "input")
         elif len(arrays) > len(names):
             raise UserError(

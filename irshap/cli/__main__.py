@@ -1,0 +1,7 @@
+"""`python -m irshap.cli`."""
+
+import sys
+
+from irshap.cli import main
+
+sys.exit(main())
