@@ -1,12 +1,14 @@
 """The ops of the IR, a file for each family.  Importing this package registers all of them."""
 
 from irshap.ops import (
+    activations,
     arithmetic,
     average_pool,
     cast,
     conv,
     elementwise,
     extremum,
+    gated,
     index,
     linear,
     lp,
@@ -19,5 +21,6 @@ from irshap.ops import (
 )
 from irshap.ops.base import OPS, Op
 
-__all__ = ["OPS", "Op", "arithmetic", "average_pool", "cast", "conv", "elementwise", "extremum", "index"]
-__all__ += ["linear", "lp", "pool", "program", "reduce", "reduce_log", "rows", "shape"]
+__all__ = ["OPS", "Op", "activations", "arithmetic", "average_pool", "cast", "conv", "elementwise"]
+__all__ += ["extremum", "gated", "index", "linear", "lp", "pool", "program", "reduce", "reduce_log", "rows"]
+__all__ += ["shape"]

@@ -52,8 +52,8 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 def guarded_quotient(dy: Any, dx: Any, otherwise: Any, smallest: float | None = None) -> Any:
     """dy / dx where |dx| is at least `smallest`, and `otherwise` elsewhere.
 
-    Without `smallest` only a dx of 0 (or below the normal numbers) is guarded: right where dy is exact, as the
-    difference of two copies of operands.
+    Without `smallest` only a dx of 0 (or below the normal numbers) is guarded: right where dy is exact, as
+    the difference of two copies of operands.
     """
     smallest = float(np.finfo(dx.dtype.numpy).tiny) if smallest is None else smallest
     tiny = emit1(Less(), emit1(Abs(), dx), constant(smallest, dx.dtype))
@@ -249,7 +249,7 @@ class Equal(_Comparison):
 
 @dataclass(frozen=True)
 class Where(ZippedElementwise):
-    """z = a where the condition holds, else b: linear in a and b while the condition is the same in both worlds."""
+    """z = a where the condition holds, else b: linear in a and b while both worlds have the same condition."""
 
     mnemonic = "where"
     precision = Precision.DATA

@@ -68,7 +68,7 @@ class Bilinear(Op, family=True):
 
 
 class Elementwise(Op, family=True):
-    """y_i = f(x_i).  The leaf gives f in numpy and its slope; `chord` where a secant without cancellation exists."""
+    """y_i = f(x_i).  The leaf gives f in numpy and its slope; `chord` where one without cancellation exists."""
 
     REQUIRED: ClassVar[dict[str, str]] = {
         "numpy": "def numpy(self, x) -> f(x)",
@@ -264,7 +264,7 @@ def unbroadcast(ct: Any, shape: Shape) -> Any:
 
 
 def zip_axes(axes: Axes, operands: Sequence[TensorType], result: TensorType) -> int | None:
-    """The batch axis of a broadcast result: operands that have the batch must agree, counted from the right."""
+    """The batch axis of a broadcast result: operands that have it must agree, counted from the right."""
     found = {a - t.rank for a, t in zip(axes, operands, strict=True) if a is not None}
     if not found:
         return None

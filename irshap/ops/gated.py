@@ -1,0 +1,238 @@
+"""Activation functions y = x g(x) with a smooth or piecewise linear gate g, and Erf and Softsign.
+
+A product of two has the exact chord mean(g) + mean(x) chord(g).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import erf, pi
+from typing import Any, ClassVar
+
+import numpy as np
+
+from irshap.ops.activations import Clip
+from irshap.ops.arithmetic import Abs, maximum
+from irshap.ops.base import Precision, Sample, emit1, randn
+from irshap.ops.elementwise import Exp, Relu, Sigmoid, Softplus, Tanh, unary_samples
+from irshap.ops.families import Elementwise
+from irshap.types import Array
+
+__all__ = ["Erf", "Gelu", "HardSwish", "Mish", "Softsign", "Swish"]
+
+
+@dataclass(frozen=True)
+class Erf(Elementwise):
+    """y = 2/sqrt(pi) times the integral of e^(-t^2) from 0 to x; no closed chord is known."""
+
+    mnemonic = "erf"
+    precision = Precision.FULL
+    cost = 1
+
+    def numpy(self, x: Array) -> Array:
+        return np.asarray(np.vectorize(erf, otypes=[np.float64])(x))
+
+    def slope(self, x: Any, y: Any) -> Any:
+        return emit1(Exp(), -x * x) * (2 / pi**0.5)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return unary_samples(cls)
+
+
+@dataclass(frozen=True)
+class Softsign(Elementwise):
+    """y = x/(1 + |x|); chord (1 + 2 max(-x r, 0)/(|x| + |r|)) / ((1 + |x|)(1 + |r|))."""
+
+    mnemonic = "softsign"
+    precision = Precision.HALF
+    cost = 3
+
+    def numpy(self, x: Array) -> Array:
+        return np.asarray(x / (1 + np.abs(x)))
+
+    def slope(self, x: Any, y: Any) -> Any:
+        shrunk = 1.0 / (emit1(Abs(), x) + 1.0)
+        return shrunk * shrunk
+
+    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+        a, a0 = emit1(Abs(), x), emit1(Abs(), x0)
+        tiny = float(np.finfo(x.dtype.numpy).tiny)
+        across = emit1(Relu(), -x * x0) * 2.0 / maximum(a + a0, tiny)
+        return (across + 1.0) / ((a + 1.0) * (a0 + 1.0))
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return unary_samples(cls)
+
+
+class _Gated(Elementwise, family=True):
+    """y = x g(x)."""
+
+    REQUIRED: ClassVar[dict[str, str]] = {
+        "gate": "def gate(self, x) -> g(x)",
+        "gate_numpy": "def gate_numpy(self, x) -> g(x) in numpy",
+        "gate_slope": "def gate_slope(self, x, g) -> g'(x)",
+        "gate_chord": "def gate_chord(self, x, x0, g, g0) -> the chord of g",
+        "cost": "flops for each element",
+    }
+
+    @abstractmethod
+    def gate(self, x: Any) -> Any:
+        """g(x)."""
+
+    @abstractmethod
+    def gate_numpy(self, x: Array) -> Array:
+        """g(x) in numpy."""
+
+    @abstractmethod
+    def gate_slope(self, x: Any, g: Any) -> Any:
+        """g'(x)."""
+
+    @abstractmethod
+    def gate_chord(self, x: Any, x0: Any, g: Any, g0: Any) -> Any:
+        """(g - g0) / (x - x0)."""
+
+    def numpy(self, x: Array) -> Array:
+        return x * self.gate_numpy(x)
+
+    def slope(self, x: Any, y: Any) -> Any:
+        g = self.gate(x)
+        return g + x * self.gate_slope(x, g)
+
+    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+        g, g0 = self.gate(x), self.gate(x0)
+        return (g + g0) * 0.5 + (x + x0) * 0.5 * self.gate_chord(x, x0, g, g0)
+
+
+_SIXTH = float(np.float32(1 / 6))
+
+
+@dataclass(frozen=True)
+class HardSwish(_Gated):
+    """y = x clip(x/6 + 1/2, 0, 1), the 1/6 being a float32 number as ONNX has it."""
+
+    mnemonic = "hard_swish"
+    precision = Precision.HALF
+    cost = 5
+
+    def gate(self, x: Any) -> Any:
+        return emit1(Clip(0.0, 1.0), self._line(x))
+
+    def gate_numpy(self, x: Array) -> Array:
+        return np.asarray(np.clip(self._line(x), 0, 1))
+
+    def _line(self, x: Any) -> Any:
+        return x * _SIXTH + 0.5
+
+    def gate_slope(self, x: Any, g: Any) -> Any:
+        return Clip(0.0, 1.0).slope(g, g) * _SIXTH
+
+    def gate_chord(self, x: Any, x0: Any, g: Any, g0: Any) -> Any:
+        return Clip(0.0, 1.0).chord(self._line(x), self._line(x0), g, g0) * _SIXTH
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return unary_samples(cls, 0.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Swish(_Gated):
+    """y = x sigmoid(alpha x)."""
+
+    alpha: float
+    mnemonic = "swish"
+    precision = Precision.FULL
+    cost = 3
+
+    def gate(self, x: Any) -> Any:
+        return emit1(Sigmoid(), x * self.alpha)
+
+    def gate_numpy(self, x: Array) -> Array:
+        return Sigmoid().numpy(x * x.dtype.type(self.alpha))
+
+    def gate_slope(self, x: Any, g: Any) -> Any:
+        return g * (1.0 - g) * self.alpha
+
+    def gate_chord(self, x: Any, x0: Any, g: Any, g0: Any) -> Any:
+        return Sigmoid().chord(x * self.alpha, x0 * self.alpha, g, g0) * self.alpha
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(1.0), (randn(2, 7) * 2,), (0,), (0,))
+        yield Sample(cls(-1.5), (randn(2, 7) * 2,), (0,), (0,))
+
+
+@dataclass(frozen=True)
+class Mish(_Gated):
+    """y = x tanh(softplus(x))."""
+
+    mnemonic = "mish"
+    precision = Precision.FULL
+    cost = 4
+
+    def gate(self, x: Any) -> Any:
+        return emit1(Tanh(), emit1(Softplus(), x))
+
+    def gate_numpy(self, x: Array) -> Array:
+        return np.tanh(Softplus().numpy(x))
+
+    def gate_slope(self, x: Any, g: Any) -> Any:
+        return (1.0 - g * g) * emit1(Sigmoid(), x)
+
+    def gate_chord(self, x: Any, x0: Any, g: Any, g0: Any) -> Any:
+        u, u0 = emit1(Softplus(), x), emit1(Softplus(), x0)
+        return Tanh().chord(u, u0, g, g0) * Softplus().chord(x, x0, u, u0)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return unary_samples(cls)
+
+
+_ROOT_HALF = 0.5**0.5
+_TANH_SCALE = (2 / pi) ** 0.5
+_CUBIC = 0.044715
+
+
+@dataclass(frozen=True)
+class Gelu(_Gated):
+    """y = x P(Z < x) for a normal Z: x (1 + erf(x/sqrt 2))/2.
+
+    With `tanh` its usual approximation x (1 + tanh u)/2, u = sqrt(2/pi) (x + 0.044715 x^3).
+    """
+
+    tanh: bool
+    mnemonic = "gelu"
+    precision = Precision.FULL
+    cost = 5
+
+    def gate(self, x: Any) -> Any:
+        inner = emit1(Tanh(), self._cubic(x)) if self.tanh else emit1(Erf(), x * _ROOT_HALF)
+        return (inner + 1.0) * 0.5
+
+    def _cubic(self, x: Any) -> Any:
+        return x * (x * x * _CUBIC + 1.0) * _TANH_SCALE
+
+    def gate_numpy(self, x: Array) -> Array:
+        inner = np.tanh(self._cubic(x)) if self.tanh else Erf().numpy(x * _ROOT_HALF)
+        return (inner + 1) * 0.5
+
+    def gate_slope(self, x: Any, g: Any) -> Any:
+        if self.tanh:
+            return g * (1.0 - g) * (x * x * (3 * _CUBIC) + 1.0) * (2 * _TANH_SCALE)
+        return emit1(Exp(), x * x * -0.5) * (0.5 * _TANH_SCALE)
+
+    def gate_chord(self, x: Any, x0: Any, g: Any, g0: Any) -> Any:
+        if not self.tanh:
+            u, u0 = x * _ROOT_HALF, x0 * _ROOT_HALF
+            return Erf().chord(u, u0, emit1(Erf(), u), emit1(Erf(), u0)) * (0.5 * _ROOT_HALF)
+        u, u0 = self._cubic(x), self._cubic(x0)
+        outer = Tanh().chord(u, u0, emit1(Tanh(), u), emit1(Tanh(), u0))
+        return outer * ((x * x + x * x0 + x0 * x0) * _CUBIC + 1.0) * (0.5 * _TANH_SCALE)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        for tanh in (False, True):
+            yield Sample(cls(tanh), (randn(2, 7) * 2,), (0,), (0,))
