@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import irshap
 from irshap import demo
 from irshap.cli import main
+from irshap.cli.output import PassProgress
 from irshap.pass_base import PASSES
 from irshap.pipeline_text import pass_text
 from irshap.pipelines import PIPELINES
@@ -169,6 +171,7 @@ def test_max_error(shell: Shell) -> None:
     shell("run", "out.onnx", "nan.npy", "--max-error", "1")
     assert shell.code == 1
     assert "error: 2 of 2 completeness errors exceed 1" in shell.err
+    assert shell.json("run", "out.onnx", "nan.npy")["rows"][0]["completeness_error"] is None
 
 
 def test_print_and_opt_round_trip(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,6 +390,29 @@ def test_names_from_a_model_cannot_steer_the_terminal(shell: Shell) -> None:
     shell("compile", "evil.onnx", "-o", "out.onnx")
     assert shell.code == 2
     assert "\x1b" not in shell.err
+
+
+def test_progress_shows_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def shown(stream: io.StringIO) -> str:
+        monkeypatch.setattr("sys.stderr", stream)
+        with PassProgress() as progress:
+            progress.starts(0, 2, "first")
+            time.sleep(0.2)
+            progress.step(1, 2, "[red]half[/red]")
+            progress.starts(1, 2, "second")
+            time.sleep(0.2)
+        return stream.getvalue()
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(PassProgress, "DELAY", 0.01)
+    assert "second" in shown(Terminal())
+    assert shown(io.StringIO()) == ""
+    monkeypatch.setattr(PassProgress, "DELAY", 10.0)
+    assert shown(Terminal()) == ""
 
 
 def test_a_closed_pipe_is_no_error(shell: Shell) -> None:

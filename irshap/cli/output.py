@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -26,8 +27,16 @@ _PIPED_WIDTH = 200
 
 
 def echo_json(data: Any) -> None:
-    """Prints a report as JSON."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+    """Prints a report as JSON, which has no NaN and no infinity: those become null."""
+    click.echo(json.dumps(_finite(data), indent=2, ensure_ascii=False, default=str))
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Sequence[int] = ()) -> None:
@@ -41,7 +50,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Seq
     console = Console(width=width, markup=False, highlight=False, emoji=False)
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        grid.add_column(column, justify="right" if i in numeric else "left", overflow="fold")
+        justify: Any = "right" if i in numeric else "left"
+        grid.add_column(column, justify=justify, overflow="fold", no_wrap=i == 0)
     for row in rows:
         grid.add_row(*row)
     console.print(grid)
