@@ -19,7 +19,7 @@ from irshap.ops.program import Constant
 from irshap.reverse import is_float, varying_values
 from irshap.types import TensorType
 
-__all__ = ["BatchAxes", "Liveness", "active", "batch_axes", "critical_path", "dependent", "digraph", "jumps"]
+__all__ = ["BatchAxes", "Liveness", "active", "batch_axes", "critical_path", "digraph", "jumps"]
 __all__ += ["live_bytes", "peak"]
 
 
@@ -36,24 +36,12 @@ def digraph(graph: Graph) -> nx.MultiDiGraph:
 
 def active(graph: Graph, sources: Iterable[Value], sinks: Iterable[Value]) -> set[Value]:
     """The float values that depend on a source and that a sink depends on: those that get a cotangent."""
-    varying = varying_values(graph.nodes, sources)
+    varying = {v for v in varying_values(graph.nodes, sources) if is_float(v)}
     reaching = {v for v in sinks if v in varying}
     for node in reversed(graph.nodes):
         if not node.op.stops_change and any(v in reaching for v in node.results):
             reaching.update(v for v in node.operands if v in varying)
-    return {v for v in reaching if is_float(v)}
-
-
-def dependent(graph: Graph, sources: Iterable[Value]) -> set[Value]:
-    """The values of any type that depend on a source, through ops that let changes through.
-
-    More than `varying_values`: positions, truth values and integers made from a source are in it.
-    """
-    found = set(sources)
-    for node in graph.nodes:
-        if not node.op.stops_change and any(v in found for v in node.operands):
-            found.update(node.results)
-    return found
+    return reaching
 
 
 def jumps(graph: Graph, sources: Iterable[Value], sinks: Iterable[Value]) -> list[tuple[Node, int]]:
@@ -63,8 +51,7 @@ def jumps(graph: Graph, sources: Iterable[Value], sinks: Iterable[Value]) -> lis
     indices of a gather, an integer cast back to float).  A derivative ignores these paths rightly, but a
     secant that ignores them doesn't sum to the difference.
     """
-    sources = set(sources)
-    changing = dependent(graph, sources)
+    changing = varying_values(graph.nodes, sources)
     reaching = set(sinks)
     found: list[tuple[Node, int]] = []
     for node in reversed(graph.nodes):

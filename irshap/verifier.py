@@ -111,13 +111,10 @@ class _Verifier:
 
     def outputs(self) -> None:
         names: set[str] = set()
-        inputs = {v.name for v in self.graph.inputs}
         for output in self.graph.outputs:
             where = f"output {output.name!r}"
             if output.value not in self.defined:
                 raise IRError("its value is not defined in the graph", where=where)
             if not output.name or output.name in names:
                 raise IRError("outputs need names, each another", where=where)
-            if output.of is not None and output.of not in inputs:
-                raise IRError(f"belongs to {output.of!r}, which is no input", where=where)
             names.add(output.name)

@@ -13,10 +13,10 @@ from irshap.builder import Builder, current
 from irshap.dims import Dim, N, R, as_dim, product, same, substitute
 from irshap.graph import Graph, Output, Role, Source, Value
 from irshap.ops import OPS
-from irshap.ops.arithmetic import Less, Where
+from irshap.ops.arithmetic import Add, Div, Equal, Greater, Less, Max, Min, Mul, Sub, Where
 from irshap.ops.base import Op, emit, emit1
 from irshap.ops.cast import Cast
-from irshap.ops.families import Elementwise, ZippedElementwise
+from irshap.ops.families import Elementwise
 from irshap.ops.index import ArgMax
 from irshap.ops.program import Constant, Dims, Full, Hold, Input, Pullback
 from irshap.ops.reduce import ReduceMean, ReduceSum
@@ -30,19 +30,18 @@ BINDING: dict[Any, Dim] = {N: 2, R: 3}
 """What `input_arrays` gives for the dimension symbols."""
 
 
-def _plain(family: type[Op], *, operands: int) -> list[type[Op]]:
-    """The ops of a family that can be made without attributes and take `operands` tensors of one dtype."""
-    chosen: list[type[Op]] = []
-    for cls in OPS.values():
-        required = [f for f in fields(cls) if f.default is MISSING]  # type: ignore[arg-type]
-        samples = list(cls.samples()) if issubclass(cls, family) and not required else []
-        if samples and all(len(s.operands) == operands for s in samples) and cls is not Where:
-            chosen.append(cls)
-    return chosen
+def _plain(family: type[Op]) -> list[type[Op]]:
+    """The ops of a family that can be made without attributes."""
+    return [
+        cls
+        for cls in OPS.values()
+        if issubclass(cls, family) and all(f.default is not MISSING for f in fields(cls))  # type: ignore[arg-type]
+    ]
 
 
-UNARY = _plain(Elementwise, operands=1)
-BINARY = _plain(ZippedElementwise, operands=2)
+UNARY = _plain(Elementwise)
+BINARY = (Add, Sub, Mul, Div, Max, Min, Less, Greater, Equal)
+"""Ops that broadcast either operand."""
 SAMPLES = [sample for cls in OPS.values() for sample in cls.samples()]
 
 

@@ -105,7 +105,6 @@ def test_inputs() -> None:
         ((Output("z", replace(Z)),), "output 'z': its value is not defined in the graph"),
         ((Output("z", Z), Output("z", Y)), "output 'z': outputs need names"),
         ((Output("", Z),), "output '': outputs need names"),
-        ((Output("z", Z, of="w"),), "output 'z': belongs to 'w', which is no input"),
     ],
 )
 def test_outputs(outputs: tuple[Output, ...], message: str) -> None:
