@@ -8,7 +8,8 @@ import numpy as np
 
 from irshap.graph import Value
 from irshap.lowering.importer import Import, Unmodeled, importer
-from irshap.lowering.importers.network import Geometry, window
+from irshap.lowering.importers import network
+from irshap.lowering.importers.network import Geometry
 from irshap.ops import average_pool, lp, pool
 from irshap.ops.program import constant
 from irshap.ops.window import window_count
@@ -18,6 +19,14 @@ __all__: list[str] = []
 
 def _kernel(n: Import) -> tuple[int, ...]:
     return tuple(n.attributes["kernel_shape"])
+
+
+def window(n: Import, kernel: Sequence[int]) -> Geometry:
+    """Strides, pads and dilations."""
+    geometry = network.window(n, kernel)
+    if n.attribute("auto_pad", "NOTSET").startswith("SAME") and any(d > 1 for d in geometry[2]):
+        raise Unmodeled("auto_pad with dilations: runtimes disagree on the padding")
+    return geometry
 
 
 def reaching(n: Import, kernel: Sequence[int], geometry: Geometry) -> Geometry:
@@ -77,4 +86,7 @@ def _average_pool(n: Import) -> Value:
 @importer("LpPool")
 def _lp_pool(n: Import) -> Value:
     kernel = _kernel(n)
+    same_size = n.attribute("auto_pad", "NOTSET").startswith("SAME")
+    if same_size and any(k < s for k, s in zip(kernel, window(n, kernel)[0], strict=True)):
+        raise Unmodeled("auto_pad with strides beyond the kernel: runtimes disagree on the padding")
     return n.one(lp.LpPool(n.attribute("p", 2), kernel, *reaching(n, kernel, window(n, kernel))), n.tensor())
