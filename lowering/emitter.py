@@ -44,7 +44,9 @@ class Export:
         """The i-th operand."""
         return self.node.operands[i]
 
-    def add(self, kind: str, inputs: Sequence[str], *, into: Sequence[str] | None = None, **attributes: Any) -> str:
+    def add(
+        self, kind: str, inputs: Sequence[str], *, into: Sequence[str] | None = None, **attributes: Any
+    ) -> str:
         """Adds an ONNX node; without `into` its one result gets a fresh name.  Returns the first result."""
         names = [self.emitter.fresh(self.outputs[0])] if into is None else list(into)
         self.emitter.add(kind, inputs, names, self.node.origin, attributes)
@@ -69,13 +71,15 @@ class Export:
 
 Exporter: TypeAlias = Callable[[Export, Any], None]
 
-EXPORTERS: dict[type[Op], tuple[int, Exporter]] = {}
-"""For each op class, the lowest opset its exporter needs and the exporter."""
+Lowest: TypeAlias = int | Callable[[Any], int]
+
+EXPORTERS: dict[type[Op], tuple[Lowest, Exporter]] = {}
+"""For each op class, the lowest opset its exporter needs (or how the op tells it) and the exporter."""
 
 _F = TypeVar("_F", bound=Exporter)
 
 
-def exporter(*classes: type[Op], opset: int = FLOOR) -> Callable[[_F], _F]:
+def exporter(*classes: type[Op], opset: Lowest = FLOOR) -> Callable[[_F], _F]:
     """Registers how ops of these classes are written in ONNX."""
 
     def register(function: _F) -> _F:
@@ -88,6 +92,23 @@ def exporter(*classes: type[Op], opset: int = FLOOR) -> Callable[[_F], _F]:
     return register
 
 
+class _Names:
+    """Names, each given once."""
+
+    def __init__(self, taken: Sequence[str] = ()) -> None:
+        self._taken = set(taken)
+        self._tried: dict[str, int] = {}
+
+    def fresh(self, hint: str) -> str:
+        """`hint`, with a number behind it when it is taken."""
+        name = hint
+        while name in self._taken:
+            self._tried[hint] = self._tried.get(hint, 0) + 1
+            name = f"{hint}_{self._tried[hint]}"
+        self._taken.add(name)
+        return name
+
+
 class Emitter:
     """Names, nodes and initializers, each initializer once."""
 
@@ -95,20 +116,14 @@ class Emitter:
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[Tensor, tuple[str, Array]] = {}
-        self._taken = set(reserved)
-        self._node_names: set[str] = set()
+        self._tensor_names, self._node_names = _Names(reserved), _Names()
         self._sources: dict[sympy.Expr, tuple[str, int]] = {}
         self._dims: dict[Dim, str] = {}
         self._shapes: dict[tuple[Dim, ...], str] = {}
 
     def fresh(self, hint: str) -> str:
         """A tensor name that nobody has, like `hint`."""
-        name, number = hint, 0
-        while name in self._taken:
-            number += 1
-            name = f"{hint}_{number}"
-        self._taken.add(name)
-        return name
+        return self._tensor_names.fresh(hint)
 
     def add(
         self,
@@ -121,13 +136,14 @@ class Emitter:
     ) -> None:
         """Adds a node; attributes that are None are left out."""
         given = {k: v for k, v in (attributes or {}).items() if v is not None}
-        hint = origin[0] if origin else outputs[0]
-        name, number = hint, 0
-        while name in self._node_names:
-            number += 1
-            name = f"{hint}_{number}"
-        self._node_names.add(name)
-        self.nodes.append(helper.make_node(kind, list(inputs), list(outputs), name, domain=domain, **given))
+        self.append(helper.make_node(kind, list(inputs), list(outputs), domain=domain, **given), origin)
+
+    def append(self, node: onnx.NodeProto, origin: Sequence[str] = ()) -> None:
+        """Adds a node whose tensors have their final names."""
+        node.name = self._node_names.fresh(
+            origin[0] if origin else next(filter(None, node.output), node.op_type)
+        )
+        self.nodes.append(node)
 
     def constant(self, array: Array, hint: str | None = None) -> str:
         """The name of an initializer with these values."""
@@ -206,7 +222,9 @@ class Emitter:
                 total = self._computed("Mul", [total, self.dim(as_dim(arguments[0]))])
             return total
         if dim.func in (sympy.Max, sympy.Min):
-            return self._computed("Max" if dim.func is sympy.Max else "Min", [self.dim(as_dim(a)) for a in arguments])
+            return self._computed(
+                "Max" if dim.func is sympy.Max else "Min", [self.dim(as_dim(a)) for a in arguments]
+            )
         if dim.func is sympy.Mod:
             return self._computed("Mod", [self.dim(as_dim(a)) for a in arguments])
         numerator, denominator = sympy.together(dim).as_numer_denom()

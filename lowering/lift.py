@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,23 +13,23 @@ import sympy
 from onnx import helper, numpy_helper
 
 from irshap.builder import Builder
-from irshap.dims import Dim, N, Shape, as_dim, symbol
+from irshap.dims import Dim, N, Shape, symbol
 from irshap.errors import IRError, ModelError
-from irshap.graph import Graph, Output, Value
+from irshap.graph import Graph, Output, Source, Value
 from irshap.lowering import importers
-from irshap.lowering.importer import IMPORTERS, KNOWN_LIMIT, Import, Unmodeled, known
-from irshap.lowering.load import infer_shapes, inline_functions, load_model
-from irshap.lowering.opaque import captured_names
+from irshap.lowering.importer import IMPORTERS, Import, Unmodeled
+from irshap.lowering.load import OLDEST_OPSET, infer_shapes, inline_functions, load_model
+from irshap.lowering.opaque import used_domains
+from irshap.lowering.scopes import captured_names
+from irshap.lowering.shape_arithmetic import worked_out
 from irshap.ops.base import TypeMismatch
-from irshap.ops.program import Constant, Dims, Input, Opaque
+from irshap.ops.program import Constant, Input, Opaque
 from irshap.pass_base import Context, Pass, Semantics
 from irshap.types import DType, ForeignType, Tensor, TensorType, Type
 
 __all__ = ["Lift", "lift"]
 
 _ = importers  # importing them registers the importers
-
-_MODELED_INTEGERS = (DType.I64, DType.I32, DType.BOOL)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,9 @@ def _name_batch(model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
     constants = {t.name for t in model.graph.initializer}
     inputs = [v for v in model.graph.input if v.name not in constants and v.type.HasField("tensor_type")]
     batched = [v.type.tensor_type.shape.dim for v in inputs if len(v.type.tensor_type.shape.dim) >= 1]
-    leading = {(d[0].dim_param or None, d[0].dim_value if d[0].HasField("dim_value") else None) for d in batched}
+    leading = {
+        (d[0].dim_param or None, d[0].dim_value if d[0].HasField("dim_value") else None) for d in batched
+    }
     if len(leading) != 1:
         return model, False
     ((old, size),) = leading
@@ -119,8 +121,8 @@ class _Lifter:
         self.values: dict[str, Value] = {}
         self.symbols: dict[str, sympy.Expr] = {}
         graph = model.graph
-        self.opsets = {o.domain or "": o.version for o in model.opset_import}
-        self.opset = self.opsets.get("", self.opsets.get("ai.onnx", 1))
+        self.opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
+        self.opset = self.opsets.get("", OLDEST_OPSET)
         self.declared = {v.name: v.type for v in (*graph.value_info, *graph.output, *graph.input)}
         self.unknown = 0
 
@@ -131,7 +133,9 @@ class _Lifter:
             for value in graph.input:
                 if value.name not in constants:
                     type = self._type(value.type)
-                    self.values[value.name] = self.builder.emit(Input(value.name), types=(type,), names=(value.name,))[0]
+                    self.values[value.name] = self.builder.emit(
+                        Input(value.name), types=(type,), names=(value.name,)
+                    )[0]
             for tensor in graph.initializer:
                 self.values[tensor.name] = self._constant(numpy_helper.to_array(tensor), tensor.name)
             for sparse in graph.sparse_initializer:
@@ -139,7 +143,15 @@ class _Lifter:
             for node in graph.node:
                 self._node(node)
             outputs = [Output(v.name, self.values[v.name]) for v in graph.output]
-            return self.builder.build(graph.name or "model", outputs)
+            built = self.builder.build(graph.name or "model", outputs)
+        return replace(built, source=self._source())
+
+    def _source(self) -> Source:
+        model = self.model
+        producer = f"{model.producer_name} {model.producer_version}".strip()
+        # a key may stand there twice; the last one counts, as in ONNX Runtime
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        return Source(self.opset, producer, model.doc_string, "", tuple(sorted(metadata.items())))
 
     def _constant(self, array: np.ndarray[Any, Any], name: str) -> Value:
         value = Tensor.wrap(array.astype(object) if array.dtype.kind in "US" else array)
@@ -156,7 +168,7 @@ class _Lifter:
                     view = Import(proto, inputs, self.opset, self.builder, self.rebatched)
                     found = IMPORTERS[proto.op_type](view)
                     results = [found] if isinstance(found, Value) else list(found)
-                    results = [self._evaluated(v) for v in results]
+                    results = [worked_out(v, self.builder) for v in results]
                 except (Unmodeled, TypeMismatch, IRError) as error:
                     why = str(error)
             if results is None:
@@ -171,30 +183,6 @@ class _Lifter:
             object.__setattr__(value, "name", name)
         return value
 
-    def _evaluated(self, value: Value) -> Value:
-        """Shape arithmetic, done at once: a small integer result of known operands becomes a constant."""
-        node = value.node
-        type = value.type
-        if not isinstance(type, TensorType) or type.dtype not in _MODELED_INTEGERS or type.shape is None:
-            return value
-        size = type.size
-        if isinstance(node.op, Constant | Dims | Opaque | Input) or not isinstance(size, int) or size > KNOWN_LIMIT:
-            return value
-        operands = [o for o in map(known, node.operands) if o is not None]
-        if len(operands) < len(node.operands):
-            return value
-        try:
-            results = node.op.evaluate(*operands)
-        except (TypeError, ValueError, AttributeError):
-            return value  # a comparison of dimensions is undecided, or an attribute is symbolic
-        elements = [_plain(e) for e in np.asarray(results[value.index], dtype=object).ravel()]
-        if all(isinstance(e, (int, bool)) for e in elements):
-            array = np.array(elements, dtype=type.dtype.numpy).reshape([int(d) for d in type.shape])
-            return self.builder.emit(Constant(Tensor.wrap(array)))[0]
-        if type.dtype is DType.I64 and type.rank <= 1:
-            return self.builder.emit(Dims(tuple(elements), scalar=type.rank == 0))[0]
-        return value
-
     def _opaque(
         self, proto: onnx.NodeProto, inputs: list[Value | None], origin: tuple[str, ...], why: str
     ) -> list[Value]:
@@ -202,11 +190,10 @@ class _Lifter:
         stripped = onnx.NodeProto()
         stripped.CopyFrom(proto)
         stripped.name = ""
-        domain = "" if proto.domain == "ai.onnx" else proto.domain
         op = Opaque(
             proto.op_type,
-            domain,
-            self.opsets.get(proto.domain, self.opset),
+            "" if proto.domain == "ai.onnx" else proto.domain,
+            tuple((domain, self.opsets.get(domain, 1)) for domain in used_domains(proto)),
             stripped.SerializeToString(deterministic=True),
             tuple(v is not None for v in inputs),
             tuple(bool(name) for name in proto.output),
@@ -223,7 +210,9 @@ class _Lifter:
             # not inferred: a foreign type that lowers without a declaration
             return ForeignType("unknown", b"")
         if not proto.HasField("tensor_type"):
-            return ForeignType(str(proto.WhichOneof("value")).removesuffix("_type"), proto.SerializeToString())
+            return ForeignType(
+                str(proto.WhichOneof("value")).removesuffix("_type"), proto.SerializeToString()
+            )
         tensor = proto.tensor_type
         dtype = DType.STR if tensor.elem_type == onnx.TensorProto.STRING else _dtype(tensor.elem_type)
         if not tensor.HasField("shape"):
@@ -251,14 +240,6 @@ class _Lifter:
                 clean += "_"
             self.symbols[name] = symbol(clean)
         return self.symbols[name]
-
-
-def _plain(element: object) -> object:
-    if isinstance(element, (bool, np.bool_)):
-        return bool(element)
-    if isinstance(element, (int, np.integer)):
-        return int(element)
-    return as_dim(element) if isinstance(element, sympy.Expr) else bool(element)
 
 
 def _dtype(code: int) -> DType:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
+from irshap import __version__
 from irshap.errors import UserError, near
 from irshap.graph import Graph, Node, Output, Role, Value
 from irshap.lowering import exporters
+from irshap.lowering.convert import default_opset, ir_version_for
 from irshap.lowering.emitter import EXPORTERS, FLOOR, Emitter, Export, onnx_type
-from irshap.lowering.opaque import emit_opaque
+from irshap.lowering.opaque import emit_opaque, used_domains
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pass_base import Context, Pass, Semantics
 
@@ -37,14 +39,7 @@ class Lower(Pass):
     gives = "model"
 
     def run(self, ir: Graph, context: Context) -> onnx.ModelProto:
-        wanted = max(self.opset, _source_opset(context.source))
-        return lower(ir, opset=wanted, metadata=context.metadata)
-
-
-def _source_opset(source: object) -> int:
-    if not isinstance(source, onnx.ModelProto):
-        return 0
-    return max((o.version for o in source.opset_import if o.domain in ("", "ai.onnx")), default=0)
+        return lower(ir, opset=self.opset, metadata=context.metadata)
 
 
 def lower(graph: Graph, *, opset: int = 0, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
@@ -59,13 +54,9 @@ def lower(graph: Graph, *, opset: int = 0, metadata: Mapping[str, str] | None = 
     """
     outputs = [o for role in _PUBLISHED for o in graph.outputs if o.role is role]
     needed = _needed(graph, outputs)
-    opset = max([opset, FLOOR, *map(_lowest_opset, needed)])
-    names = [o.name for o in outputs]
-    reserved = [*(str(v.name) for v in graph.inputs), *names]
-    if len(set(reserved)) < len(reserved):
-        twice = next(n for n in reserved if reserved.count(n) > 1)
-        raise UserError(f"two inputs or outputs are called {twice!r}", mend="Rename the model's tensor")
-    emitter = Emitter(opset, reserved)
+    emitter = Emitter(
+        max([opset, graph.source.opset or FLOOR, *map(_lowest_opset, needed)]), _reserved(graph, outputs)
+    )
     where: dict[Value, str] = {}
     for value in graph.inputs:
         where[value] = str(value.name)
@@ -77,13 +68,27 @@ def lower(graph: Graph, *, opset: int = 0, metadata: Mapping[str, str] | None = 
     for output in outputs:
         if where[output.value] != output.name:
             emitter.add("Identity", [where[output.value]], [output.name])
-    return _model(graph, outputs, emitter, metadata or {})
+    return _model(graph, outputs, emitter, {**dict(graph.source.metadata), **(metadata or {})})
+
+
+def _reserved(graph: Graph, outputs: list[Output]) -> list[str]:
+    """The names of inputs and outputs, which nothing else may have."""
+    names = [str(v.name) for v in graph.inputs]
+    # a model may return an input as it is, under its own name
+    names += [o.name for o in outputs if not (isinstance(o.value.node.op, Input) and o.value.name == o.name)]
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise UserError(f"two inputs or outputs are called {twice!r}", mend="Rename the model's tensor")
+    return names
 
 
 def _lowest_opset(node: Node) -> int:
     if isinstance(node.op, Opaque):
-        return node.op.opset if not node.op.domain else 0
-    return EXPORTERS[type(node.op)][0] if type(node.op) in EXPORTERS else 0
+        return default_opset(node.op.opsets)
+    if isinstance(node.op, Constant):
+        return 0
+    lowest = EXPORTERS[type(node.op)][0] if type(node.op) in EXPORTERS else FLOOR
+    return lowest(node.op) if callable(lowest) else lowest
 
 
 def _needed(graph: Graph, outputs: list[Output]) -> list[Node]:
@@ -106,7 +111,9 @@ def _emit(
     stem = node.origin[0] if node.origin else node.op.mnemonic
     results = []
     for value in node.results:
-        name = final.get(value) or emitter.fresh(value.name or (f"{stem}_{value.index}" if value.index else stem))
+        name = final.get(value) or emitter.fresh(
+            value.name or (f"{stem}_{value.index}" if value.index else stem)
+        )
         where[value] = name
         results.append(name)
     inputs = [where[v] for v in node.operands]
@@ -122,7 +129,9 @@ def _emit(
         emitter.know(name, value.type)
 
 
-def _model(graph: Graph, outputs: list[Output], emitter: Emitter, metadata: Mapping[str, str]) -> onnx.ModelProto:
+def _model(
+    graph: Graph, outputs: list[Output], emitter: Emitter, metadata: Mapping[str, str]
+) -> onnx.ModelProto:
     proto = helper.make_graph(
         emitter.nodes,
         graph.name,
@@ -130,10 +139,12 @@ def _model(graph: Graph, outputs: list[Output], emitter: Emitter, metadata: Mapp
         [helper.make_value_info(o.name, onnx_type(o.value.type)) for o in outputs],
         emitter.protos(),
     )
-    domains = {n.op.domain: n.op.opset for n in graph.nodes if isinstance(n.op, Opaque) and n.op.domain}
-    imports = [helper.make_opsetid("", emitter.opset), *(helper.make_opsetid(*d) for d in sorted(domains.items()))]
-    model = helper.make_model(proto, opset_imports=imports, producer_name="irshap")
-    model.ir_version = max(8, helper.find_min_ir_version_for(imports, ignore_unknown=True))
+    versions = {d: v for n in graph.nodes if isinstance(n.op, Opaque) for d, v in n.op.opsets if d}
+    used = sorted({d for node in emitter.nodes for d in used_domains(node) if d in versions})
+    imports = [helper.make_opsetid("", emitter.opset), *(helper.make_opsetid(d, versions[d]) for d in used)]
+    model = helper.make_model(proto, opset_imports=imports, ir_version=ir_version_for(imports))
+    model.producer_name, model.producer_version = "irshap", __version__
+    model.doc_string = graph.source.doc
     for key in sorted(metadata):
         model.metadata_props.add(key=key, value=metadata[key])
     return model

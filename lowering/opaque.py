@@ -1,143 +1,124 @@
-"""ONNX nodes that irshap doesn't model: carried through as they are."""
+"""ONNX nodes that irshap doesn't model: carried through as they are, or in the form of the opset written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
-from irshap.errors import ModelError
+from irshap.errors import IRError, ModelError
 from irshap.graph import Node
-from irshap.lowering.emitter import Emitter, onnx_type
-from irshap.types import Array, DType, TensorType
+from irshap.lowering.convert import Unconvertible, changed_kind, convert_node, default_opset, ir_version_for
+from irshap.lowering.emitter import Emitter, onnx_type, tensor_proto
+from irshap.lowering.protos import nodes
+from irshap.lowering.scopes import rename_nodes
+from irshap.lowering.session import RuntimeRefusal, Session
+from irshap.types import Array, DType, ForeignType, TensorType
 
 if TYPE_CHECKING:
     from irshap.ops.program import Opaque
 
-__all__ = ["captured_names", "emit_opaque", "run_opaque"]
+__all__ = ["emit_opaque", "run_opaque", "used_domains"]
+
+_SMALL = 4096
+"""Constants up to this size are shown to the version converter, which makes attributes of some."""
 
 
-def captured_names(node: onnx.NodeProto) -> list[str]:
-    """The outer tensors that a node's subgraphs read, in order of first use."""
-    found: dict[str, None] = {}
-    for attribute in node.attribute:
-        for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-            for name in _free_names(graph):
-                found.setdefault(name)
-    return list(found)
-
-
-def _free_names(graph: onnx.GraphProto) -> list[str]:
-    bound = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-    free: dict[str, None] = {}
-    for node in graph.node:
-        for name in [*node.input, *captured_names(node)]:
-            if name and name not in bound:
-                free.setdefault(name)
-        bound.update(node.output)
-    for output in graph.output:
-        if output.name not in bound:
-            free.setdefault(output.name)
-    return list(free)
-
-
-def _rename_captures(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Gives captured tensors their names in the lowered graph; names that the subgraph binds itself hide them."""
-    bound = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-    visible = {k: v for k, v in names.items() if k not in bound}
-    for node in graph.node:
-        for i, name in enumerate(node.input):
-            node.input[i] = visible.get(name, name)
-        for attribute in node.attribute:
-            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                _rename_captures(inner, visible)
-        visible = {k: v for k, v in visible.items() if k not in node.output}
-
-
-def _local_names(graph: onnx.GraphProto, taken: set[str]) -> None:
-    """Collects the names that a subgraph defines, which no outer tensor may be given."""
-    taken.update(t.name for t in graph.initializer)
-    taken.update(v.name for v in graph.input)
-    for node in graph.node:
-        taken.update(node.output)
-        for attribute in node.attribute:
-            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
-                _local_names(inner, taken)
+def used_domains(node: onnx.NodeProto) -> list[str]:
+    """The operator sets that a node and its subgraphs use."""
+    found = (inner.domain for inner in nodes(onnx.GraphProto(node=[node])))
+    return sorted({"" if domain == "ai.onnx" else domain for domain in found})
 
 
 def emit_opaque(emitter: Emitter, node: Node, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     """Writes an opaque node back with its tensors' new names.
 
     Raises:
-        ModelError: the op's definition changed between the source's opset and the one written.
+        ModelError: the op's definition changed between the source's opset and the one written, and onnx
+            can't convert it.
     """
-    op: Opaque = node.op  # type: ignore[assignment]
+    op = cast("Opaque", node.op)
+    proto, names = _placed(op, inputs)
+    results = dict(zip((n for n in proto.output if n), outputs, strict=True))
+    parts, initializers = [proto], list[onnx.TensorProto]()
+    opset = default_opset(op.opsets)
+    kind = changed_kind(proto, opset, emitter.opset) if opset else None
+    if kind is not None:
+        values = (*node.operands, *node.results)
+        known = dict(zip((*_operand_names(op, proto), *results), values, strict=True))
+        types = {n: onnx_type(v.type) for n, v in known.items() if not _is_unknown(v.type)}
+        constants = [
+            tensor_proto(array, n)
+            for n, v in known.items()
+            if (array := _constant(v.node)) is not None and array.size <= _SMALL
+        ]
+        try:
+            parts, initializers = convert_node(proto, op.opsets, emitter.opset, types, constants)
+        except Unconvertible as error:
+            raise ModelError(
+                f"{kind} changed between opset {opset} and {emitter.opset}, which the model is written at, "
+                f"and can't be converted: {error}",
+                where=node.label,
+                mend=f"Export the model at opset {emitter.opset}",
+            ) from error
+    for tensor in initializers:
+        if tensor.name not in names:
+            names[tensor.name] = emitter.constant(numpy_helper.to_array(tensor), tensor.name)
+    rename_nodes(parts, names, results, emitter.fresh)
+    for part in parts:
+        emitter.append(part, node.origin)
+
+
+def _placed(op: Opaque, inputs: Sequence[str]) -> tuple[onnx.NodeProto, dict[str, str]]:
+    """The node with a name of its own for each operand, and those names' meaning in the lowered model.
+
+    A tensor that the source's node reads twice may have become two different ones.
+    """
     proto = onnx.NodeProto()
     proto.ParseFromString(op.proto)
-    if op.domain == "" and _since(op.kind, op.opset) != _since(op.kind, emitter.opset):
-        raise ModelError(
-            f"{op.kind} changed between opset {op.opset} and {emitter.opset}, which the other nodes need",
-            where=node.label,
-            mend=f"Export the model at opset {emitter.opset}, or convert it with onnx.version_converter",
-        )
-    given, captured = list(inputs[: sum(op.present)]), inputs[sum(op.present) :]
-    names = iter(given)
-    results = iter(outputs)
-    del proto.input[:], proto.output[:]
-    proto.input.extend(next(names) if present else "" for present in op.present)
-    proto.output.extend(next(results) if present else "" for present in op.outputs)
-    _bind_captures(emitter, proto, dict(zip(op.captures, captured, strict=True)))
-    proto.name = node.origin[0] if node.origin else outputs[0]
-    emitter.nodes.append(proto)
+    given = iter(inputs)
+    names: dict[str, str] = {}
+    for i, present in enumerate(op.present):
+        if present:
+            proto.input[i] = f"{proto.input[i]}/operand{i}"
+            names[proto.input[i]] = next(given)
+    names.update(zip(op.captures, given, strict=True))
+    return proto, names
 
 
-def _bind_captures(emitter: Emitter, proto: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    graphs = [g for a in proto.attribute for g in ([a.g] if a.HasField("g") else []) + list(a.graphs)]
-    taken: set[str] = set()
-    for graph in graphs:
-        _local_names(graph, taken)
-    safe = {}
-    for old, new in names.items():
-        if new in taken:
-            alias = emitter.fresh(new + "_outer")
-            while alias in taken:
-                alias = emitter.fresh(new + "_outer")
-            emitter.add("Identity", [new], [alias])
-            new = alias
-        safe[old] = new
-    for graph in graphs:
-        _rename_captures(graph, safe)
-        for output in graph.output:
-            # a subgraph that returns an outer tensor as it is needs a name of its own for it
-            if output.name in safe and not any(output.name in n.output for n in graph.node):
-                renamed = output.name + "_returned"
-                graph.node.append(helper.make_node("Identity", [safe[output.name]], [renamed]))
-                output.name = renamed
+def _operand_names(op: Opaque, proto: onnx.NodeProto) -> list[str]:
+    return [*(n for n in proto.input if n), *op.captures]
 
 
-def _since(kind: str, opset: int) -> int:
-    return onnx.defs.get_schema(kind, opset, "").since_version if onnx.defs.has(kind, "") else 0
+def _is_unknown(type: object) -> bool:
+    return isinstance(type, ForeignType) and not type.serialized
+
+
+def _constant(node: Node) -> Array | None:
+    from irshap.ops.program import Constant
+
+    return node.op.value.array if isinstance(node.op, Constant) else None
 
 
 def run_opaque(op: Opaque, arrays: Sequence[Array]) -> tuple[Array, ...]:
-    """Runs one opaque node on arrays, with ONNX Runtime."""
-    import onnxruntime
+    """Runs one opaque node on arrays, with ONNX Runtime.
 
-    proto = onnx.NodeProto()
-    proto.ParseFromString(op.proto)
-    names = iter([f"operand_{i}" for i in range(sum(op.present))])
-    del proto.input[:]
-    proto.input.extend(next(names) if present else "" for present in op.present)
-    feeds = [*(n for n in proto.input if n), *op.captures]
-    types = [onnx_type(TensorType(DType.of(a), a.shape)) for a in arrays]
+    Raises:
+        IRError: ONNX Runtime has no kernel for it.
+    """
+    proto, _ = _placed(op, [""] * len(arrays))
+    feeds = dict(zip(_operand_names(op, proto), arrays, strict=True))
     graph = helper.make_graph(
         [proto],
         "opaque",
-        [helper.make_value_info(n, t) for n, t in zip(feeds, types, strict=True)],
+        [helper.make_value_info(n, onnx_type(TensorType(DType.of(a), a.shape))) for n, a in feeds.items()],
         [onnx.ValueInfoProto(name=n) for n in proto.output if n],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(op.domain, op.opset)])
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return tuple(session.run(None, dict(zip(feeds, arrays, strict=True))))
+    imports = [helper.make_opsetid(*pair) for pair in op.opsets]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=ir_version_for(imports))
+    try:
+        return tuple(Session(model).run(feeds))
+    except RuntimeRefusal as error:
+        raise IRError(f"ONNX Runtime can't run {op.kind}: {error}", where="opaque node") from error

@@ -258,13 +258,14 @@ class Pullback(Op):
 class Opaque(NonDifferentiable):
     """An ONNX node that irshap doesn't model: it lifts, runs and lowers untouched.
 
-    `proto` is the serialized NodeProto; `present` tells which of its inputs exist; the operands after
-    those are values that its subgraphs capture, under the names `captures`.
+    `proto` is the serialized NodeProto; `opsets` are the operator sets that it and its subgraphs use, with
+    their versions; `present` tells which of its inputs exist; the operands after those are values that its
+    subgraphs capture, under the names `captures`.
     """
 
     kind: str
     domain: str
-    opset: int
+    opsets: tuple[tuple[str, int], ...]
     proto: bytes
     present: tuple[bool, ...]
     outputs: tuple[bool, ...]
@@ -274,6 +275,10 @@ class Opaque(NonDifferentiable):
     precision = Precision.FULL
     types_given = True
     reason = "irshap has no rule for this op"
+
+    @property
+    def title(self) -> str:
+        return self.kind
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         raise IRError("an opaque node's types are given")

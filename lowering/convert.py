@@ -1,0 +1,83 @@
+"""Single ONNX nodes from one opset to a later one, by onnx's own version converter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import TensorProto, checker, helper, version_converter
+
+from irshap.lowering.protos import first_line, nodes
+from irshap.lowering.scopes import captured_names
+
+__all__ = ["Unconvertible", "changed_kind", "convert_node", "default_opset", "ir_version_for"]
+
+_DEFAULT_DOMAIN = ("", "ai.onnx")
+_OLDEST_IR = 4  # from here on an initializer need not be an input, too
+
+
+class Unconvertible(Exception):
+    """Why a node has no form at the wanted opset."""
+
+
+def default_opset(opsets: Sequence[tuple[str, int]]) -> int:
+    """The version of the standard operator set, 0 if none is used."""
+    return max((version for domain, version in opsets if domain in _DEFAULT_DOMAIN), default=0)
+
+
+def ir_version_for(imports: Sequence[onnx.OperatorSetIdProto]) -> int:
+    """The lowest IR version that goes with these operator sets."""
+    return max(_OLDEST_IR, helper.find_min_ir_version_for(list(imports), ignore_unknown=True))
+
+
+def changed_kind(node: onnx.NodeProto, opset: int, target: int) -> str | None:
+    """The op of `node`, or of its subgraphs, whose definition at `target` isn't that at `opset`."""
+    for inner in nodes(onnx.GraphProto(node=[node])):
+        if inner.domain in _DEFAULT_DOMAIN and _since(inner.op_type, opset) != _since(inner.op_type, target):
+            return inner.op_type
+    return None
+
+
+def _since(kind: str, opset: int) -> tuple[int, bool]:
+    try:
+        schema = onnx.defs.get_schema(kind, opset, "")
+    except onnx.defs.SchemaError:
+        return 0, False
+    return schema.since_version, schema.deprecated
+
+
+def convert_node(
+    node: onnx.NodeProto,
+    opsets: Sequence[tuple[str, int]],
+    target: int,
+    types: Mapping[str, onnx.TypeProto],
+    constants: Sequence[TensorProto] = (),
+) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
+    """The nodes and initializers that compute at opset `target` what `node` computes at its own opset.
+
+    Args:
+        opsets: the operator sets that the node and its subgraphs use.
+        types: of the node's inputs, captured tensors and outputs, as far as they are known.
+        constants: those of its inputs that are known: attributes may be made of them.
+
+    Raises:
+        Unconvertible: the converter doesn't know how, or what it gives isn't valid.
+    """
+    fixed = {t.name for t in constants}
+    inputs = [n for n in dict.fromkeys([*node.input, *captured_names(node)]) if n]
+    graph = helper.make_graph(
+        [node],
+        "node",
+        [onnx.ValueInfoProto(name=n, type=types.get(n)) for n in inputs if n not in fixed],
+        [onnx.ValueInfoProto(name=n, type=types.get(n)) for n in node.output if n],
+        list(constants),
+    )
+    imports = [helper.make_opsetid(*pair) for pair in opsets]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=ir_version_for(imports))
+    try:
+        converted = version_converter.convert_version(model, target)
+        checker.check_model(converted, full_check=True)
+    except (RuntimeError, ValueError, checker.ValidationError, EncodeError, DecodeError) as error:
+        raise Unconvertible(first_line(error)) from error
+    return list(converted.graph.node), list(converted.graph.initializer)
