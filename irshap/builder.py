@@ -66,20 +66,21 @@ class Builder:
         """Emits `op(operands)` and returns its results.
 
         Args:
-            types: result types known from elsewhere; needed where the op can't infer them (opaque nodes),
-                otherwise checked against the inferred ones.
+            types: the result types of an op that can't infer them (inputs, opaque nodes); ignored otherwise.
 
         Raises:
             IRError: the operands don't fit the op.
         """
-        key = (op, *map(id, operands))
+        key = (op, types if op.types_given else None, *map(id, operands))
         if (node := self._known.get(key)) is not None:
             return node.results
         try:
             inferred = op.infer(*(v.type for v in operands)) if not op.types_given else types
         except TypeMismatch as error:
             listed = ", ".join(str(v.type) for v in operands)
-            raise IRError(f"{op.mnemonic}({listed}): {error}", where=", ".join(origin or self._origin)) from None
+            raise IRError(
+                f"{op.mnemonic}({listed}): {error}", where=", ".join(origin or self._origin)
+            ) from None
         if inferred is None:
             raise IRError(f"{op.mnemonic} needs its result types")
         node = Node(op, operands, inferred, self._origin if origin is None else origin, names)
@@ -115,9 +116,14 @@ class Builder:
         return mapping
 
     def build(
-        self, name: str, outputs: Sequence[Output], properties: Iterable[str] = (), *, like: Graph | None = None
+        self,
+        name: str,
+        outputs: Sequence[Output],
+        properties: Iterable[str] = (),
+        *,
+        like: Graph | None = None,
     ) -> Graph:
-        """The finished graph.  `like` gives its source, and the order of inputs that it shares with an older graph."""
+        """The finished graph.  `like` gives its source, and the order of inputs shared with an older graph."""
         inputs, source = self._inputs, Source()
         if like is not None:
             order, source = {v.name: i for i, v in enumerate(like.inputs)}, like.source

@@ -116,15 +116,21 @@ class Op:
         super().__init_subclass__(**kwargs)
         if family:
             return
-        missing = [f for f in cls.FACETS if _is_missing(getattr(cls, f, None))]
-        missing += [f for f in getattr(cls, "REQUIRED", {}) if _is_missing(getattr(cls, f, None))]
+        wanted = dict(cls.FACETS)
+        for base in reversed(cls.__mro__):
+            wanted.update(vars(base).get("REQUIRED", {}))
+        missing = [f for f in wanted if _is_missing(cls, f)]
         if missing:
-            wanted = {**cls.FACETS, **getattr(cls, "REQUIRED", {})}
             listed = "; ".join(f"{facet}: {wanted[facet]}" for facet in missing)
             raise TypeError(f"op {cls.__name__} lacks {len(missing)} facet(s): {listed}")
         if cls.mnemonic in OPS:
             raise TypeError(f"two ops are called {cls.mnemonic!r}: {OPS[cls.mnemonic].__module__} has it already")
         OPS[cls.mnemonic] = cls
+
+    @property
+    def title(self) -> str:
+        """How errors and reports call this op."""
+        return self.mnemonic
 
     @abstractmethod
     def infer(self, *types: Type) -> tuple[Type, ...]:
@@ -190,8 +196,10 @@ class Op:
         return replace(self, **changes) if changes else self  # type: ignore[type-var]
 
 
-def _is_missing(facet: object) -> bool:
-    return facet is None or getattr(facet, "__isabstractmethod__", False)
+def _is_missing(cls: type[Op], facet: str) -> bool:
+    found = getattr(cls, facet, None)
+    # what `Op` itself has only says that there is none
+    return found is None or getattr(found, "__isabstractmethod__", False) or found is vars(Op).get(facet)
 
 
 def _substitute(value: object, binding: Mapping[sympy.Expr, Dim]) -> object:
