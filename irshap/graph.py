@@ -110,7 +110,7 @@ class Node:
     @property
     def label(self) -> str:
         """How an error or a cost row calls this node."""
-        kind = self.op.mnemonic
+        kind = self.op.title
         return f"{', '.join(self.origin)} ({kind})" if self.origin else kind
 
     def __repr__(self) -> str:
@@ -201,5 +201,3 @@ class Graph:
     def with_outputs(self, *outputs: Output) -> Graph:
         """This graph with other outputs."""
         return replace(self, outputs=outputs)
-
-

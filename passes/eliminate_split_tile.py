@@ -132,7 +132,9 @@ class _Rewriter:
             return self._plain(node, operands, binding)
         rowed = [f for f in operands if f.axis is not None]
         if all(isinstance(f, Uniform) for f in rowed):
-            if any(a is not None for a in axes):
+            # merged with another axis, the rows are no longer equal
+            equal = not rowed or not self._merges_rows(node, operands, axes)
+            if equal and any(a is not None for a in axes):
                 return self._uniform(node, operands, axes, binding)
             return self._plain(node, operands, binding)
         shaped = [f for f in rowed if not isinstance(f, Uniform)]
@@ -247,8 +249,6 @@ class _Rewriter:
 def scaled(binding: dict[sympy.Expr, Dim], times: Dim) -> dict[sympy.Expr, Dim]:
     """The binding under which a shape counts `times` fewer rows."""
     return {N: as_dim(sympy.sympify(binding.get(N, N)) / times)}
-
-
 
 
 def _half(form: Form, which: int, binding: dict[sympy.Expr, Dim]) -> Form:

@@ -61,7 +61,10 @@ class Target(Pass):
                 rows = _flat(forward[explained.value])
             target = self._pick(rows, index)
             outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
-            outputs += [Output(str(s.name), forward[s], Role.SOURCE, str(s.name)) for s in self._sources(ir, explained)]
+            outputs += [
+                Output(str(s.name), forward[s], Role.SOURCE, str(s.name))
+                for s in self._sources(ir, explained)
+            ]
             outputs.append(Output("target_value", target, Role.TARGET))
             outputs.append(Output("target_index", index, Role.TARGET_INDEX))
             return b.build(ir.name, outputs, ir.properties, like=ir)
@@ -69,7 +72,9 @@ class Target(Pass):
     def _explained(self, graph: Graph) -> Output:
         candidates = {o.name: o for o in graph.outputs_of(Role.MODEL) if is_float(o.value)}
         if self.output and self.output not in candidates:
-            raise TargetError(f"the model has no float output {self.output!r}", mend=near(self.output, candidates))
+            raise TargetError(
+                f"the model has no float output {self.output!r}", mend=near(self.output, candidates)
+            )
         if not candidates:
             raise TargetError("the model has no float output to explain")
         return candidates[self.output] if self.output else next(iter(candidates.values()))
@@ -79,7 +84,9 @@ class Target(Pass):
         held = {n.strip() for n in self.context.split(",") if n.strip()}
         inputs = [v for v in graph.inputs if isinstance(v.node.op, Input) and v.node.op.kind == "model"]
         for name in held - {v.name for v in inputs}:
-            raise TargetError(f"the model has no input {name!r}", mend=near(name, [str(v.name) for v in inputs]))
+            raise TargetError(
+                f"the model has no input {name!r}", mend=near(name, [str(v.name) for v in inputs])
+            )
         if self.wrt:
             named = [v for v in graph.values() if v.name == self.wrt]
             if not named:
@@ -126,12 +133,15 @@ class Target(Pass):
             index = int(self.target)
             if isinstance(classes, int):
                 if not -classes <= index < classes:
-                    raise TargetError(f"target {index}: the output has {classes} classes", mend=f"Use 0 to {classes - 1}")
+                    raise TargetError(
+                        f"target {index}: the output has {classes} classes", mend=f"Use 0 to {classes - 1}"
+                    )
                 index %= classes
             return emit1(Full(float(index), DType.I64, (rows,))), None
         kinds = ["argmax", "all", "input", "top-5"]
         raise TargetError(
-            f"unknown target {self.target!r}", mend=f"Use a class index, argmax, top-K, all or input; {near(self.target, kinds)}"
+            f"unknown target {self.target!r}",
+            mend=f"Use a class index, argmax, top-K, all or input; {near(self.target, kinds)}",
         )
 
     def _pick(self, rows: Value, index: Value) -> Value:
@@ -141,7 +151,9 @@ class Target(Pass):
         if isinstance(op, Full):
             at = int(op.value)
             return reshape(emit1(Slice((1,), (at,), (at + 1,), (1,)), rows), (count,))  # type: ignore[no-any-return]
-        return reshape(emit1(GatherElements(1), rows, reshape(index, (count, 1))), (count,))  # type: ignore[no-any-return]
+        # held: the rows of the joint batch repeat it as they repeat the samples
+        column = emit1(Hold(), reshape(index, (count, 1)))
+        return reshape(emit1(GatherElements(1), rows, column), (count,))  # type: ignore[no-any-return]
 
 
 def _flat(y: Value) -> Value:
@@ -171,7 +183,9 @@ def _repeated(b: Builder, graph: Graph, until: Value, classes: int) -> dict[Valu
     binding = {N: as_dim(N * classes)}
     for value in graph.inputs:
         original = b.copy(value.node, {})[0]
-        batched = isinstance(value.type, TensorType) and value.type.shape and N in symbols_of(value.type.dims[:1])
+        batched = (
+            isinstance(value.type, TensorType) and value.type.shape and N in symbols_of(value.type.dims[:1])
+        )
         forward[value] = emit1(RepeatRows(0, classes), original) if batched else original
     for node in graph.nodes:
         if any(v in needed for v in node.results):
