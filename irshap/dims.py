@@ -17,7 +17,17 @@ import sympy
 from irshap.errors import ParseError
 
 __all__ = ["Dim", "N", "R", "Shape", "as_dim", "ceil_div", "dim_text", "divide", "equal", "floor_div"]
-__all__ += ["maximum", "minimum", "parse_dim", "product", "same", "same_shape", "substitute", "symbol", "symbols_of"]
+__all__ += [
+    "maximum",
+    "minimum",
+    "parse_dim",
+    "product",
+    "same",
+    "same_shape",
+    "substitute",
+    "symbol",
+    "symbols_of",
+]
 
 Dim: TypeAlias = int | sympy.Expr
 Shape: TypeAlias = tuple[Dim, ...]

@@ -34,7 +34,9 @@ def _row_by_row(original: onnx.ModelProto, graph: Graph) -> bool:
     """Whether three rows at once give what the original gives for each of them."""
     from irshap.lowering.lower import lower
 
-    if not all(isinstance(o.value.type, TensorType) and _leads_with_batch(o.value.type) for o in graph.outputs):
+    if not all(
+        isinstance(o.value.type, TensorType) and _leads_with_batch(o.value.type) for o in graph.outputs
+    ):
         return False
     rows = 3
     feeds = {str(v.name): _random(v.tensor, rows, seed) for seed, v in enumerate(graph.inputs)}

@@ -90,5 +90,3 @@ class _Local:
             self.pullbacks += 1
             op = Pullback(node.op, tuple(wrt), len(cts), len(node.operands))
             return self.builder.emit(op, *cts, *node.operands, *node.results)
-
-

@@ -74,7 +74,9 @@ def concat_of_split(node: Node, *parts: Value) -> Replacement:
     source = parts[0].node
     if not isinstance(source.op, Split) or source.op.axis != node.op.axis:  # type: ignore[attr-defined]
         return NoMatch("the operands are no parts of one split")
-    if len(parts) != len(source.results) or any(a is not b for a, b in zip(parts, source.results, strict=True)):
+    if len(parts) != len(source.results) or any(
+        a is not b for a, b in zip(parts, source.results, strict=True)
+    ):
         return NoMatch("not all parts are joined in order")
     return source.operands[0]
 
@@ -106,7 +108,9 @@ def constant_operands(node: Node, *operands: Value) -> Replacement:
     room = max(SMALL, sum(op.value.array.nbytes for op in constants if isinstance(op, Constant)))
     total = 0
     for result in node.results:
-        size = result.tensor.nbytes if isinstance(result.type, TensorType) and result.type.shape else SMALL + 1
+        size = (
+            result.tensor.nbytes if isinstance(result.type, TensorType) and result.type.shape else SMALL + 1
+        )
         if not isinstance(size, int):
             return NoMatch("its size is only known at run time")
         total += size
@@ -147,4 +151,8 @@ class Canonicalize(Pass):
 
 def _is_all(value: Value, number: float) -> bool:
     op = value.node.op
-    return isinstance(op, Constant) and op.value.array.dtype.kind in "fiu" and bool((op.value.array == number).all())
+    return (
+        isinstance(op, Constant)
+        and op.value.array.dtype.kind in "fiu"
+        and bool((op.value.array == number).all())
+    )

@@ -58,7 +58,9 @@ def _as_conv(b: Builder, node: Node, mapping: dict[Value, Value]) -> tuple[Value
         if not isinstance(after, int) or before < 0 or after < 0:
             return None
         pads.append((before, after))
-    flipped = b.emit(Constant(Tensor.wrap(flip_weights(weights.value.array, op.group))), origin=node.origin)[0]
+    flipped = b.emit(Constant(Tensor.wrap(flip_weights(weights.value.array, op.group))), origin=node.origin)[
+        0
+    ]
     rest = [mapping[v] for v in node.operands[2:]]
     conv = Conv(op.strides, tuple(pads), op.dilations, op.group)
     return b.emit(conv, mapping[node.operands[0]], flipped, *rest, origin=node.origin)

@@ -67,14 +67,18 @@ class DeepLift(Pass):
                 attributions.append(mean)
                 shaped = by_class(mean, ir)
                 outputs.append(Output(f"{source.of}_attributions", shaped, Role.ATTRIBUTION, source.of))
-            explained, base = (mean_over_references(v, weights) for v in joint.halves(ir.output(Role.TARGET).value))
+            explained, base = (
+                mean_over_references(v, weights) for v in joint.halves(ir.output(Role.TARGET).value)
+            )
             outputs.append(Output("base_values", by_class(base, ir), Role.BASE))
             index = ir.output(Role.TARGET_INDEX)
             outputs.append(replace(index, value=joint.sample(index.value)))
             if self.emit:
                 error = explained - base
                 for attribution in attributions:
-                    error = error - emit1(ReduceSum(tuple(range(1, attribution.rank)), keepdims=False), attribution)
+                    error = error - emit1(
+                        ReduceSum(tuple(range(1, attribution.rank)), keepdims=False), attribution
+                    )
                 outputs.append(Output("completeness_error", by_class(error, ir), Role.COMPLETENESS))
             return b.build(ir.name, outputs, ir.properties, like=ir)
 
@@ -137,7 +141,9 @@ class _Joint:
     def _boundary(self, value: Value) -> None:
         """A value that enters the joint batch from outside: an input, repeated samples, or a held value."""
         sample = self.samples[value]
-        batched = isinstance(value.type, TensorType) and bool(value.type.shape) and _counts_samples(value.shape[0])
+        batched = (
+            isinstance(value.type, TensorType) and bool(value.type.shape) and _counts_samples(value.shape[0])
+        )
         self.axes[value] = 0 if batched else None
         if not batched:
             self.joint[value] = sample
@@ -212,5 +218,3 @@ def _needed(roots: Sequence[Value], stop: object = None) -> set[Value]:
 
 def _upstream_inputs(values: Sequence[Value]) -> set[Value]:
     return {v for v in _needed(values) if isinstance(v.node.op, Input) and v.node.op.kind == "model"}
-
-

@@ -86,7 +86,9 @@ def _fixed(graph: Graph, given: set[Value], binding: dict[sympy.Expr, Dim]) -> s
 
 def _is_static(type: object) -> bool:
     return (
-        isinstance(type, TensorType) and type.shape is not None and all(isinstance(d, int) for d in type.shape)
+        isinstance(type, TensorType)
+        and type.shape is not None
+        and all(isinstance(d, int) for d in type.shape)
     )
 
 

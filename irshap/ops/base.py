@@ -124,7 +124,9 @@ class Op:
             listed = "; ".join(f"{facet}: {wanted[facet]}" for facet in missing)
             raise TypeError(f"op {cls.__name__} lacks {len(missing)} facet(s): {listed}")
         if cls.mnemonic in OPS:
-            raise TypeError(f"two ops are called {cls.mnemonic!r}: {OPS[cls.mnemonic].__module__} has it already")
+            raise TypeError(
+                f"two ops are called {cls.mnemonic!r}: {OPS[cls.mnemonic].__module__} has it already"
+            )
         OPS[cls.mnemonic] = cls
 
     @property
@@ -168,9 +170,7 @@ class Op:
         """J' ct at one point, for each operand in `wrt`.  `cts` has one cotangent for each float result."""
 
     @abstractmethod
-    def secant(
-        self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]
-    ) -> tuple[Value, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         """m with sum(m * (operand - operand0)) == ct * (result - result0): the complete local map."""
 
     @classmethod

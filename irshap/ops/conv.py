@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 
 from irshap.dims import Dim, Shape, as_dim, product, same
-from irshap.ops.base import Axes, MixesBatch, NoLocalRule, Point, Precision, Sample, emit1, randn, require, tensors
+from irshap.ops.base import (
+    Axes,
+    MixesBatch,
+    NoLocalRule,
+    Point,
+    Precision,
+    Sample,
+    emit1,
+    randn,
+    require,
+    tensors,
+)
 from irshap.ops.families import Bilinear
 from irshap.ops.reduce import ReduceSum
 from irshap.ops.window import padded, window_count, windows
@@ -40,7 +51,9 @@ class _Convolution(Bilinear, family=True):
     def _check(self, x: TensorType, w: TensorType, bias: Sequence[TensorType], channels: Dim) -> int:
         spatial = x.rank - 2
         given = {len(self.strides), len(self.pads), len(self.dilations)}
-        require(spatial >= 1 and w.rank == x.rank and given == {spatial}, f"{x} and {w} don't fit the attributes")
+        require(
+            spatial >= 1 and w.rank == x.rank and given == {spatial}, f"{x} and {w} don't fit the attributes"
+        )
         require(len({t.dtype for t in (x, w, *bias)}) == 1, "operands have different element types")
         require(all(isinstance(d, int) for d in w.dims), "weights need a static shape")
         fits = not bias or (bias[0].rank == 1 and same(bias[0].dims[0], channels))
@@ -97,11 +110,22 @@ class Conv(_Convolution):
     def samples(cls) -> Iterable[Sample]:
         batch = (0, None, None)
         one = ((1,), ((0, 0),), (1,))
-        yield Sample(cls((1, 1), ((1, 1), (1, 1)), (1, 1)), (randn(2, 3, 5, 6), randn(4, 3, 3, 3), randn(4)), (0,), batch)
-        yield Sample(cls((2, 3), ((0, 1), (2, 0)), (2, 1), 2), (randn(2, 4, 8, 9), randn(6, 2, 3, 2)), (0,), batch[:2])
+        yield Sample(
+            cls((1, 1), ((1, 1), (1, 1)), (1, 1)),
+            (randn(2, 3, 5, 6), randn(4, 3, 3, 3), randn(4)),
+            (0,),
+            batch,
+        )
+        yield Sample(
+            cls((2, 3), ((0, 1), (2, 0)), (2, 1), 2), (randn(2, 4, 8, 9), randn(6, 2, 3, 2)), (0,), batch[:2]
+        )
         yield Sample(cls(*one), (randn(2, 3, 7), randn(5, 3, 3), randn(5)), (0, 2))
-        yield Sample(cls((2,) * 3, ((1, 0),) * 3, (1,) * 3), (randn(1, 2, 4, 5, 4), randn(2, 2, 2, 3, 2)), (0,))
-        yield Sample(cls((2, 2), ((1, 1), (1, 1)), (1, 1), 3), (randn(2, 3, 6, 6), randn(3, 1, 3, 3)), (0,), batch[:2])
+        yield Sample(
+            cls((2,) * 3, ((1, 0),) * 3, (1,) * 3), (randn(1, 2, 4, 5, 4), randn(2, 2, 2, 3, 2)), (0,)
+        )
+        yield Sample(
+            cls((2, 2), ((1, 1), (1, 1)), (1, 1), 3), (randn(2, 3, 6, 6), randn(3, 1, 3, 3)), (0,), batch[:2]
+        )
 
 
 @dataclass(frozen=True)
@@ -174,14 +198,20 @@ class ConvTranspose(_Convolution):
     def samples(cls) -> Iterable[Sample]:
         batch = (0, None, None)
         yield Sample(
-            cls((1, 1), ((1, 1), (0, 2)), (1, 1), 1, (4, 5)), (randn(2, 3, 4, 5), randn(3, 4, 3, 3), randn(4)), (0,), batch
+            cls((1, 1), ((1, 1), (0, 2)), (1, 1), 1, (4, 5)),
+            (randn(2, 3, 4, 5), randn(3, 4, 3, 3), randn(4)),
+            (0,),
+            batch,
         )
-        yield Sample(cls((2, 3), ((0, 1), (1, 0)), (1, 1), 2, (8, 10)), (randn(2, 4, 4, 4), randn(4, 3, 3, 2)), (0,), batch[:2])
+        yield Sample(
+            cls((2, 3), ((0, 1), (1, 0)), (1, 1), 2, (8, 10)),
+            (randn(2, 4, 4, 4), randn(4, 3, 3, 2)),
+            (0,),
+            batch[:2],
+        )
         yield Sample(cls((2,), ((1, 1),), (2,), 1, (9,)), (randn(2, 3, 4), randn(3, 2, 3), randn(2)), (0, 2))
 
 
 def _int(dim: Dim) -> int:
     require(isinstance(dim, int), "needs a static kernel")
     return int(dim)
-
-

@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 
 from irshap.dims import Dim, product, same
-from irshap.ops.base import Axes, MixesBatch, NoLocalRule, Point, Precision, Sample, emit1, randn, require, tensors
+from irshap.ops.base import (
+    Axes,
+    MixesBatch,
+    NoLocalRule,
+    Point,
+    Precision,
+    Sample,
+    emit1,
+    randn,
+    require,
+    tensors,
+)
 from irshap.ops.elementwise import Sqrt
 from irshap.ops.families import Bilinear, Linear, broadcast, unbroadcast
 from irshap.ops.reduce import ReduceSum
@@ -128,7 +139,9 @@ class Gemm(Bilinear):
             summand = c[0] + 2 - operands[2].rank
             if axis != summand:
                 raise MixesBatch("its summand has the batch on another axis than the product")
-        elif c and axis is not None and operands[2].rank > 1 - axis and not same(operands[2].dims[axis - 2], 1):
+        elif (
+            c and axis is not None and operands[2].rank > 1 - axis and not same(operands[2].dims[axis - 2], 1)
+        ):
             raise MixesBatch("its summand has no batch where the product has it")
         return (axis,)
 
@@ -204,5 +217,3 @@ class BatchNorm(Linear):
         stats = (randn(3), randn(3, seed=1), randn(3, seed=2), np.abs(randn(3, seed=3)) + 0.5)
         yield Sample(cls(2.0**-17), (randn(2, 3, 4, 4), *stats), (0,), (0, None, None, None, None))
         yield Sample(cls(2.0**-10), (randn(2, 3), *stats), (0, 2))
-
-

@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 
 from irshap.dims import Dim, Shape, product
-from irshap.ops.base import Axes, MixesBatch, Op, Point, Precision, Sample, emit1, numel, randn, require, tensors
+from irshap.ops.base import (
+    Axes,
+    MixesBatch,
+    Op,
+    Point,
+    Precision,
+    Sample,
+    emit1,
+    numel,
+    randn,
+    require,
+    tensors,
+)
 from irshap.ops.families import Linear
 from irshap.ops.program import constant
 from irshap.types import Array, DType, TensorType, Type

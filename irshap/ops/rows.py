@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 
 from irshap.dims import Dim, as_dim
-from irshap.ops.base import Axes, MixesBatch, Point, Precision, Sample, TypeMismatch, emit1, randn, require, tensors
+from irshap.ops.base import (
+    Axes,
+    MixesBatch,
+    Point,
+    Precision,
+    Sample,
+    TypeMismatch,
+    emit1,
+    randn,
+    require,
+    tensors,
+)
 from irshap.ops.families import Linear
 from irshap.ops.reduce import ReduceSum
 from irshap.ops.shape import Slice, reshape
@@ -28,7 +39,9 @@ class _Copies(Linear, family=True):
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)
         require(0 <= self.axis < x.rank, f"axis {self.axis} is not one of {x.rank}")
-        return (x.with_shape((*x.dims[: self.axis], x.dims[self.axis] * self.times, *x.dims[self.axis + 1 :])),)
+        return (
+            x.with_shape((*x.dims[: self.axis], x.dims[self.axis] * self.times, *x.dims[self.axis + 1 :])),
+        )
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
         return 0
@@ -124,5 +137,3 @@ class Dilate(Linear):
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls(1, 3), (randn(2, 4),), (0,), (0,))
         yield Sample(cls(0, 2), (randn(4, 2),), (0,))
-
-

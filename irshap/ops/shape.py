@@ -80,7 +80,10 @@ class Reshape(_Move):
         # dimension there still counts whole samples
         dims, samples = operands[0].dims, batch_size(operands[0].dims[axis])
         for new in range(len(self.shape)):
-            if same(product(self.shape[:new]), product(dims[:axis])) and divide(self.shape[new], samples) is not None:
+            if (
+                same(product(self.shape[:new]), product(dims[:axis]))
+                and divide(self.shape[new], samples) is not None
+            ):
                 return (new,)
         raise MixesBatch(f"reshape {dims} -> {self.shape} tears the batch on axis {axis} apart")
 
@@ -187,7 +190,9 @@ class Split(_Move):
         total: Dim = 0
         for size in self.sizes:
             total = total + size
-        require(0 <= self.axis < x.rank and same(total, x.dims[self.axis]), f"{self.sizes} don't add up to {x}")
+        require(
+            0 <= self.axis < x.rank and same(total, x.dims[self.axis]), f"{self.sizes} don't add up to {x}"
+        )
         return tuple(x.with_shape((*x.dims[: self.axis], s, *x.dims[self.axis + 1 :])) for s in self.sizes)
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
@@ -333,7 +338,9 @@ class Pad(_Move):
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)
         require(len(self.before) == len(self.after) == x.rank, "needs a count for each axis")
-        return (x.with_shape(tuple(b + d + a for b, d, a in zip(self.before, x.dims, self.after, strict=True))),)
+        return (
+            x.with_shape(tuple(b + d + a for b, d, a in zip(self.before, x.dims, self.after, strict=True))),
+        )
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         counts = [(int(b), int(a)) for b, a in zip(self.before, self.after, strict=True)]
@@ -349,11 +356,11 @@ class Pad(_Move):
         return (axes[0],)
 
     def adjoint(self, ct: Any, at: Point, i: int) -> Any:
-        return emit1(Pad(tuple(as_dim(-b) for b in self.before), tuple(as_dim(-a) for a in self.after), 0.0), ct)
+        return emit1(
+            Pad(tuple(as_dim(-b) for b in self.before), tuple(as_dim(-a) for a in self.after), 0.0), ct
+        )
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls((0, 1), (0, 2), 0.0), (randn(2, 3),), (0,), (0,))
         yield Sample(cls((0, -1, 2), (0, 2, -1), 1.5), (randn(2, 3, 4),), (0,), (0,))
-
-

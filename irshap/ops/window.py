@@ -12,7 +12,9 @@ from irshap.types import Array
 __all__ = ["padded", "window_count", "windows"]
 
 
-def window_count(size: Dim, kernel: int, stride: int, pads: tuple[int, int], dilation: int, ceil: bool = False) -> Dim:
+def window_count(
+    size: Dim, kernel: int, stride: int, pads: tuple[int, int], dilation: int, ceil: bool = False
+) -> Dim:
     """How many windows fit: floor (or ceil) of (size + pads - dilation (kernel - 1) - 1) / stride, plus 1."""
     span = as_dim(size + pads[0] + pads[1] - dilation * (kernel - 1) - 1)
     if not ceil:

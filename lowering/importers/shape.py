@@ -140,7 +140,9 @@ def _concat(n: Import) -> Value:
 
 def _same_batch(n: Import, values: list[Value], axis: int) -> list[Value]:
     """Operands with a batch of 1 beside others with N (a class token, say) are repeated for each sample."""
-    lead = {i: v.shape[i] for v in values for i in range(v.rank) if i != axis and N in symbols_of([v.shape[i]])}
+    lead = {
+        i: v.shape[i] for v in values for i in range(v.rank) if i != axis and N in symbols_of([v.shape[i]])
+    }
     result = []
     for value in values:
         target = [lead.get(i, d) if same(d, 1) else d for i, d in enumerate(value.shape)]
@@ -188,7 +190,9 @@ def _slice(n: Import) -> Value:
         _bounds(start, stop, step, x.shape[axis])
         for start, stop, step, axis in zip(starts, stops, steps, axes, strict=True)
     ]
-    return n.one(shape.Slice(tuple(axes), tuple(b[0] for b in bounds), tuple(b[1] for b in bounds), tuple(steps)), x)
+    return n.one(
+        shape.Slice(tuple(axes), tuple(b[0] for b in bounds), tuple(b[1] for b in bounds), tuple(steps)), x
+    )
 
 
 def _bounds(start: Dim, stop: Dim, step: int, size: Dim) -> tuple[Dim, Dim]:
