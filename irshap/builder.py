@@ -123,7 +123,7 @@ class Builder:
         *,
         like: Graph | None = None,
     ) -> Graph:
-        """The finished graph.  `like` gives its source, and the order of inputs shared with an older graph."""
+        """The finished graph.  `like` gives its source and the order of inputs that an older graph had."""
         inputs, source = self._inputs, Source()
         if like is not None:
             order, source = {v.name: i for i, v in enumerate(like.inputs)}, like.source

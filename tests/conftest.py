@@ -1,0 +1,30 @@
+"""What all tests share: the golden files of IR text (see goldens.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from goldens import FOLDER, check_golden
+
+from irshap.pass_base import Context
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--refresh-golden", action="store_true", help="write what passes give now into the golden files"
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """`golden(path, context=None)` checks one file below tests/golden, or refreshes it."""
+
+    def check(path: str | Path, context: Context | None = None) -> None:
+        refresh = request.config.getoption("--refresh-golden")
+        difference = check_golden(FOLDER / path, refresh=refresh, context=context)
+        if difference is not None:
+            pytest.fail(difference, pytrace=False)
+
+    return check
