@@ -50,6 +50,7 @@ LIFTS_AS_OTHERS = {
     "hold": "an identity for the runtime, and only for it",
     "repeat_rows": "internal: pairs samples with references, lifts as its parts",
     "scatter_add": "internal: the adjoint of a gather, lifts as its parts",
+    "scatter_rows": "internal: the adjoint of a gather, lifts as its parts",
     "tile_rows": "internal: pairs samples with references, lifts as its parts",
     "top_k_indices": "internal: the target's classes",
 }
@@ -59,6 +60,7 @@ RULES_DIFFER_AT_REST = {
     "min": "elements that are the same in both worlds get nothing (rules.md section 4)",
     "reduce_max": "elements that are the same in both worlds get nothing (rules.md section 3)",
     "reduce_min": "elements that are the same in both worlds get nothing (rules.md section 3)",
+    "top_k": "elements that are the same in both worlds get nothing (rules.md section 3) for k = 1",
 }
 """Ops whose secant doesn't tend to the derivative where the two worlds meet."""
 SINGLE_ONLY = {
@@ -331,6 +333,11 @@ def choices(case: Case) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(c for c in listed if c))
 
 
+def promised(case: Case, wrt: Sequence[int]) -> bool:
+    """Whether the sample promises a rule for these operands; for others the op may refuse, but not err."""
+    return set(wrt) <= set(case.sample.varying)
+
+
 every_choice = pytest.mark.parametrize(
     ("i", "wrt"),
     [
@@ -357,7 +364,7 @@ def maps(i: int, wrt: tuple[int, ...], precision: str) -> Maps | None:
         return Maps(_map(case, wrt, worlds=1), _map(case, wrt, worlds=2))
     except NoLocalRule as refusal:
         assert str(refusal)
-        assert not set(wrt) <= set(case.sample.varying), f"refuses {wrt}: {refusal}"
+        assert not promised(case, wrt), f"refuses {wrt}: {refusal}"
         return None
 
 
@@ -415,6 +422,8 @@ def test_derivative(i: int, wrt: tuple[int, ...]) -> None:
     for sign in (h, -h):
         moved = [a + sign * direction[k] if k in direction else a for k, a in enumerate(arrays)]
         ends.append(floats_of(case.results(moved)))
+    if not promised(case, wrt) and not all(np.isfinite(y).all() for y in ends[0]):
+        return
     cts = cotangents(case, arrays)
     expected, scale = dot(cts, [(a.astype(np.float64) - b) / (2 * h) for a, b in zip(*ends, strict=True)])
     pulled = run(found.derivative, feeds_of(x=arrays, ct=cts), case.binding)
@@ -477,7 +486,9 @@ def test_secant_is_complete(i: int, wrt: tuple[int, ...]) -> None:
     slope = run(found.derivative, feeds_of(x=arrays, ct=cotangents(case, arrays)), case.binding)
     for kind, other in references(case, wrt):
         m = check_complete(case, found, arrays, other, 1e-10)
-        assert m is not None, "the sample leaves the op's domain"
+        assert m is not None or not promised(case, wrt), "the sample leaves the op's domain"
+        if m is None:
+            continue
         if kind == "near 1e-09" or (kind == "same" and case.op.mnemonic not in RULES_DIFFER_AT_REST):
             assert_near(m, slope, 2e-5)
 

@@ -11,16 +11,19 @@ from irshap.ops import (
     gated,
     index,
     linear,
+    logic,
     lp,
     pool,
+    power,
     program,
     reduce,
     reduce_log,
     rows,
     shape,
+    trigonometry,
 )
 from irshap.ops.base import OPS, Op
 
 __all__ = ["OPS", "Op", "activations", "arithmetic", "average_pool", "cast", "conv", "elementwise"]
-__all__ += ["extremum", "gated", "index", "linear", "lp", "pool", "program", "reduce", "reduce_log", "rows"]
-__all__ += ["shape"]
+__all__ += ["extremum", "gated", "index", "linear", "logic", "lp", "pool", "power", "program", "reduce"]
+__all__ += ["reduce_log", "rows", "shape", "trigonometry"]

@@ -21,8 +21,8 @@ from irshap.ops.families import (
 from irshap.ops.program import constant
 from irshap.types import Array, DType, TensorType, Type
 
-__all__ = ["Abs", "Add", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Neg", "Sub", "Where"]
-__all__ += ["apply", "guarded_quotient", "maximum", "minimum", "quotient_or_zero", "where"]
+__all__ = ["Abs", "Add", "Comparison", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Neg", "Sub"]
+__all__ += ["Where", "apply", "guarded_quotient", "maximum", "minimum", "quotient_or_zero", "where"]
 
 
 def apply(name: str, *operands: Any) -> Any:
@@ -142,9 +142,9 @@ class Div(ZippedElementwise):
     def numpy(self, *arrays: Array) -> Array:
         a, b = arrays
         if a.dtype.kind not in "iu":
-            return a / b
+            return np.asarray(a / b)
         quotient = np.abs(a) // np.maximum(np.abs(b), 1)
-        return (np.sign(a) * np.sign(b) * quotient).astype(a.dtype)
+        return np.asarray(np.sign(a) * np.sign(b) * quotient, a.dtype)
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return varying == {0}
@@ -195,7 +195,7 @@ class Neg(Linear, Elementwise):
         yield Sample(cls(), (randn(2, 3),), (0,), (0,))
 
 
-class _Comparison(NonDifferentiable, ZippedElementwise, family=True):
+class Comparison(NonDifferentiable, ZippedElementwise, family=True):
     """A truth value for each pair: it jumps, so no local rule can be complete."""
 
     reason = "a comparison jumps: no local rule is complete"
@@ -209,13 +209,13 @@ class _Comparison(NonDifferentiable, ZippedElementwise, family=True):
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
-        a = np.float32([[1, 2, 3], [4, 5, 6]])
-        yield Sample(cls(), (a, np.float32([[1, 3, 2]])), batch=(0, None))
-        yield Sample(cls(), (a.astype(np.int64), np.int64([[3], [4]])), batch=(0, 0))
+        a = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+        yield Sample(cls(), (a, np.array([[1, 3, 2]], np.float32)), batch=(0, None))
+        yield Sample(cls(), (a.astype(np.int64), np.array([[3], [4]])), batch=(0, 0))
 
 
 @dataclass(frozen=True)
-class Less(_Comparison):
+class Less(Comparison):
     """a < b."""
 
     mnemonic = "less"
@@ -226,7 +226,7 @@ class Less(_Comparison):
 
 
 @dataclass(frozen=True)
-class Greater(_Comparison):
+class Greater(Comparison):
     """a > b."""
 
     mnemonic = "greater"
@@ -237,7 +237,7 @@ class Greater(_Comparison):
 
 
 @dataclass(frozen=True)
-class Equal(_Comparison):
+class Equal(Comparison):
     """a == b."""
 
     mnemonic = "equal"
@@ -249,7 +249,7 @@ class Equal(_Comparison):
 
 @dataclass(frozen=True)
 class Where(ZippedElementwise):
-    """z = a where the condition holds, else b: linear in a and b while both worlds have the same condition."""
+    """z = a where the condition holds, else b: linear in a and b where the condition doesn't vary."""
 
     mnemonic = "where"
     precision = Precision.DATA

@@ -1,5 +1,14 @@
 """How ONNX nodes become IR ops, a file for each family.  Importing this package registers all importers."""
 
-from irshap.lowering.importers import activations, arithmetic, index, network, pooling, reduction, shape
+from irshap.lowering.importers import (
+    activations,
+    arithmetic,
+    index,
+    network,
+    pooling,
+    reduction,
+    scalar,
+    shape,
+)
 
-__all__ = ["activations", "arithmetic", "index", "network", "pooling", "reduction", "shape"]
+__all__ = ["activations", "arithmetic", "index", "network", "pooling", "reduction", "scalar", "shape"]

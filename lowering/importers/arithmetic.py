@@ -41,14 +41,21 @@ def _plain(n: Import) -> Value:
     return n.one(_PLAIN[n.proto.op_type](), *(n.tensor(i) for i in range(len(n.inputs))))
 
 
-@importer("Max", "Min", "Sum")
+_FOLDED: dict[str, Op] = {
+    "Max": arithmetic.Max(),
+    "Mean": arithmetic.Add(),
+    "Min": arithmetic.Min(),
+    "Sum": arithmetic.Add(),
+}
+
+
+@importer(*_FOLDED)
 def _folded(n: Import) -> Value:
     """Several operands, two at a time from the left: the order that rules of two operands depend on."""
-    op: Op = {"Max": arithmetic.Max, "Min": arithmetic.Min, "Sum": arithmetic.Add}[n.proto.op_type]()
     first, *rest = n.given()
     for value in rest:
-        first = n.one(op, first, value)
-    return first
+        first = n.one(_FOLDED[n.proto.op_type], first, value)
+    return first / float(len(rest) + 1) if n.proto.op_type == "Mean" else first
 
 
 @importer("Elu")
