@@ -9,15 +9,27 @@ from typing import Any
 import numpy as np
 
 from irshap.dims import Dim, Shape, product, same
-from irshap.ops.base import Axes, MixesBatch, NoLocalRule, Op, Point, Precision, Sample, emit1, randn, require, tensors
+from irshap.ops.base import (
+    Axes,
+    MixesBatch,
+    NoLocalRule,
+    Op,
+    Point,
+    Precision,
+    Sample,
+    emit1,
+    randn,
+    require,
+    tensors,
+)
 from irshap.ops.families import NonDifferentiable
 from irshap.ops.reduce import Reduction
 from irshap.types import Array, DType, TensorType, Type
 
-__all__ = ["ArgMax", "GatherElements", "ScatterAdd", "TopKIndices"]
+__all__ = ["ArgMax", "GatherElements", "Indexed", "ScatterAdd", "TopKIndices"]
 
 
-class _Indexed(Op, family=True):
+class Indexed(Op, family=True):
     """Linear in operand 0, moved by the integer operand 1."""
 
     precision = Precision.DATA
@@ -45,8 +57,8 @@ def _elements_axes(axis: int, axes: Axes, operands: Sequence[TensorType]) -> int
 
 
 @dataclass(frozen=True)
-class GatherElements(_Indexed):
-    """y[..., i, ...] = x[..., index[..., i, ...], ...] along `axis`; other axes agree; indices are in range."""
+class GatherElements(Indexed):
+    """y[..., i, ...] = x[..., index[..., i, ...], ...] along `axis`; the other axes agree."""
 
     axis: int
     mnemonic = "gather_elements"
@@ -77,8 +89,8 @@ class GatherElements(_Indexed):
 
 
 @dataclass(frozen=True)
-class ScatterAdd(_Indexed):
-    """y = zeros; y[..., index[..., i, ...], ...] += x[..., i, ...] along `axis`, which gets `size` elements."""
+class ScatterAdd(Indexed):
+    """y = zeros; y[..., index[..., i, ...], ...] += x[..., i, ...] along `axis`, of `size` elements."""
 
     axis: int
     size: Dim
@@ -133,7 +145,7 @@ class ArgMax(NonDifferentiable, Reduction):
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls((1,), True), (randn(2, 5),), batch=(0,))
-        yield Sample(cls((0,), False), (np.float32([[1, 2], [1, 3]]),))
+        yield Sample(cls((0,), False), (np.array([[1, 2], [1, 3]], np.float32),))
 
 
 @dataclass(frozen=True)
@@ -149,7 +161,9 @@ class TopKIndices(NonDifferentiable):
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)
         size = x.dims[self.axis]
-        require(self.k >= 1 and (not isinstance(size, int) or self.k <= size), f"no {self.k} largest of {size}")
+        require(
+            self.k >= 1 and (not isinstance(size, int) or self.k <= size), f"no {self.k} largest of {size}"
+        )
         shape: Shape = (*x.dims[: self.axis], self.k, *x.dims[self.axis + 1 :])
         return (TensorType(DType.I64, shape),)
 

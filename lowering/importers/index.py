@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from irshap.dims import Dim, same
+from irshap.dims import Dim
 from irshap.graph import Value
 from irshap.lowering.importer import Import, Unmodeled, importer
-from irshap.ops import index, program
-from irshap.ops.shape import Slice
+from irshap.ops import gather, index, program, scatter, top_k
+from irshap.types import Array
 
 __all__: list[str] = []
 
@@ -25,13 +27,60 @@ def counted_from_front(n: Import, i: int, size: Dim) -> Value:
     return program.constant(np.where(given < 0, given + size, given))  # type: ignore[no-any-return]
 
 
+@importer("Gather")
+def _gather(n: Import) -> Value:
+    x, axis = n.tensor(0), n.axis(n.attribute("axis", 0))
+    return n.one(gather.Gather(axis), x, counted_from_front(n, 1, x.shape[axis]))
+
+
 @importer("GatherElements")
 def _gather_elements(n: Import) -> Value:
     x, axis = n.tensor(0), n.axis(n.attribute("axis", 0))
     where = counted_from_front(n, 1, x.shape[axis])
-    # indices may have fewer positions on the other axes: the first ones are meant
-    short = [a for a in range(x.rank) if a != axis and not same(x.shape[a], where.shape[a])]
-    if short:
-        stops = tuple(where.shape[a] for a in short)
-        x = n.one(Slice(tuple(short), (0,) * len(short), stops, (1,) * len(short)), x)
-    return n.one(index.GatherElements(axis), x, where)
+    return n.one(index.GatherElements(axis), scatter.leading(x, where, axis), where)
+
+
+@importer("GatherND")
+def _gather_nd(n: Import) -> Value:
+    return n.one(gather.GatherND(n.attribute("batch_dims", 0)), n.tensor(0), n.tensor(1))
+
+
+def _adds(n: Import) -> bool:
+    kind = n.attribute("reduction", "none")
+    if kind not in ("none", "add"):
+        raise Unmodeled(f"reduction={kind!r}")
+    return bool(kind == "add")
+
+
+def _refuse_repeated(positions: Array) -> None:
+    """Positions as rows; which of two updates of one element wins is not defined."""
+    if len(np.unique(positions, axis=0)) < len(positions):
+        raise Unmodeled("its indices name an element twice")
+
+
+@importer("Scatter", "ScatterElements")
+def _scatter_elements(n: Import) -> Value:
+    x, axis, add = n.tensor(0), n.axis(n.attribute("axis", 0)), _adds(n)
+    where = counted_from_front(n, 1, x.shape[axis])
+    if isinstance(where.node.op, program.Constant) and not add:
+        given = where.node.op.value.array
+        positions = np.indices(given.shape)
+        positions[axis] = given
+        _refuse_repeated(positions.reshape(given.ndim, -1).T)
+    return n.one(scatter.ScatterElements(axis, add), x, where, n.tensor(2))
+
+
+@importer("ScatterND")
+def _scatter_nd(n: Import) -> Value:
+    op, where = scatter.ScatterND(_adds(n)), n.tensor(1)
+    if isinstance(where.node.op, program.Constant) and not op.add:
+        given = where.node.op.value.array
+        _refuse_repeated(given.reshape(-1, given.shape[-1]))
+    return n.one(op, n.tensor(0), where, n.tensor(2))
+
+
+@importer("TopK")
+def _top_k(n: Import) -> Sequence[Value]:
+    axis = n.axis(n.attribute("axis", -1))
+    (k,) = n.ints(1) if n.opset >= 10 else [n.attributes["k"]]
+    return n.emit(top_k.TopK(axis, k, bool(n.attribute("largest", 1))), n.tensor())
