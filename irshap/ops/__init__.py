@@ -9,6 +9,7 @@ from irshap.ops import (
     elementwise,
     extremum,
     gated,
+    gather,
     index,
     linear,
     logic,
@@ -19,11 +20,14 @@ from irshap.ops import (
     reduce,
     reduce_log,
     rows,
+    scatter,
     shape,
+    softmax,
+    top_k,
     trigonometry,
 )
 from irshap.ops.base import OPS, Op
 
 __all__ = ["OPS", "Op", "activations", "arithmetic", "average_pool", "cast", "conv", "elementwise"]
-__all__ += ["extremum", "gated", "index", "linear", "logic", "lp", "pool", "power", "program", "reduce"]
-__all__ += ["reduce_log", "rows", "shape", "trigonometry"]
+__all__ += ["extremum", "gated", "gather", "index", "linear", "logic", "lp", "pool", "power", "program"]
+__all__ += ["reduce", "reduce_log", "rows", "scatter", "shape", "softmax", "top_k", "trigonometry"]

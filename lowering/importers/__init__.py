@@ -5,10 +5,12 @@ from irshap.lowering.importers import (
     arithmetic,
     index,
     network,
+    norm,
     pooling,
     reduction,
     scalar,
     shape,
 )
 
-__all__ = ["activations", "arithmetic", "index", "network", "pooling", "reduction", "scalar", "shape"]
+__all__ = ["activations", "arithmetic", "index", "network", "norm", "pooling", "reduction", "scalar"]
+__all__ += ["shape"]
