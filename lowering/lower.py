@@ -18,7 +18,7 @@ from irshap.lowering.opaque import emit_opaque, used_domains
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pass_base import Context, Pass, Semantics
 
-__all__ = ["Lower", "lower"]
+__all__ = ["Emission", "Lower", "emit_nodes", "lower"]
 
 _ = exporters  # importing them registers the exporters
 
@@ -52,6 +52,25 @@ def lower(graph: Graph, *, opset: int = 0, metadata: Mapping[str, str] | None = 
     Raises:
         UserError: an op or output has no form in ONNX at this opset.
     """
+    emission = emit_nodes(graph, opset=opset)
+    return _model(
+        graph, emission.outputs, emission.emitter, {**dict(graph.source.metadata), **(metadata or {})}
+    )
+
+
+@dataclass(frozen=True)
+class Emission:
+    """A graph's ONNX nodes: in `emitter`, its published outputs, the names of values, and for each IR node
+    the position of its first ONNX node."""
+
+    outputs: list[Output]
+    emitter: Emitter
+    names: dict[Value, str]
+    starts: list[tuple[Node, int]]
+
+
+def emit_nodes(graph: Graph, *, opset: int = 0, constants: bool = True) -> Emission:
+    """Emits the nodes that a graph lowers to; without `constants` these only get names, which is fast."""
     outputs = [o for role in _PUBLISHED for o in graph.outputs if o.role is role]
     needed = _needed(graph, outputs)
     emitter = Emitter(
@@ -63,12 +82,17 @@ def lower(graph: Graph, *, opset: int = 0, metadata: Mapping[str, str] | None = 
         emitter.know(str(value.name), value.type)
     final = {o.value: o.name for o in reversed(outputs) if not isinstance(o.value.node.op, Input | Constant)}
     used = {v for n in needed for v in n.operands} | {o.value for o in outputs}
+    starts = []
     for node in needed:
-        _emit(node, emitter, where, final, used)
+        starts.append((node, len(emitter.nodes)))
+        if isinstance(node.op, Constant) and not constants:
+            where[node.results[0]] = emitter.fresh(node.results[0].name or "constant")
+        else:
+            _emit(node, emitter, where, final, used)
     for output in outputs:
         if where[output.value] != output.name:
             emitter.add("Identity", [where[output.value]], [output.name])
-    return _model(graph, outputs, emitter, {**dict(graph.source.metadata), **(metadata or {})})
+    return Emission(outputs, emitter, where, starts)
 
 
 def _reserved(graph: Graph, outputs: list[Output]) -> list[str]:
