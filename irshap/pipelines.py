@@ -10,7 +10,7 @@ PIPELINES: dict[str, str] = {
     "naive": "lift,canonicalize,target,autodiff,deeplift,bind-references,dce,lower",
     # What is fastest in ONNX Runtime on a CPU; equal to naive up to rounding.
     "default": (
-        "lift,canonicalize,target,autodiff,deeplift,eliminate-split-tile,broadcast-target,dce,"
+        "lift,canonicalize,fuse-activations,target,autodiff,deeplift,eliminate-split-tile,broadcast-target,dce,"
         "fold-references,conv-adjoint,canonicalize,dce,lower"
     ),
     "gradient": "lift,canonicalize,target,autodiff,gradient,dce,lower",

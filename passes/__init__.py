@@ -10,6 +10,7 @@ from irshap.passes import (
     deeplift,
     eliminate_split_tile,
     fold_references,
+    fuse_activations,
     gradient,
     target,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "deeplift",
     "eliminate_split_tile",
     "fold_references",
+    "fuse_activations",
     "gradient",
     "target",
 ]

@@ -81,11 +81,9 @@ class Relu(Elementwise):
         return where(emit1(Greater(), x, constant(0.0, x.dtype)), 1.0, constant(0.0, x.dtype))
 
     def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
-        # U/(U+V), the positive and the negative reach of the pair: no branch and no 0/0
-        up = maximum(y, y0)
-        # the guard joins the smaller tensor: with one sample against R references x is R times smaller
-        down = maximum(maximum(-x, _tiny(x)), -x0)
-        return up / (up + down)
+        # (y + y0) / (|x| + |r|): 1, 0, or the positive share of the way; no branch, no cancellation, and the
+        # guard against 0/0 sits on the sample's side, which is R times smaller than the pairs
+        return (y + y0) / (maximum(emit1(Abs(), x), _tiny(x)) + emit1(Abs(), x0))
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

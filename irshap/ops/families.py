@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from irshap.dims import Dim, Shape, same
+from irshap.dims import Dim, Shape, divide, product, same
 from irshap.ops.base import (
     Axes,
     MixesBatch,
@@ -60,11 +60,20 @@ class Bilinear(Op, family=True):
         return tuple(self.adjoints(cts, at, i) for i in wrt)
 
     def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+        return tuple(self._at_midpoint(cts, at, at0, i, wrt) for i in wrt)
+
+    def _at_midpoint(self, cts: Sequence[Any], at: Point, at0: Point, i: int, wrt: Sequence[int]) -> Any:
+        """The adjoint of operand i with the other factor at its midpoint; the half goes to the smaller tensor."""
+        others = [j for j in self.factors if j in wrt and j != i and i in self.factors]
+        if not others:
+            return self.adjoints(cts, at, i)
+        (j,) = others
+        total = at.operands[j] + at0.operands[j]
+        after = smaller(at.operands[i].shape, at.operands[j].shape)
         operands = list(at.operands)
-        for i in self.factors:
-            if i in wrt:
-                operands[i] = (at.operands[i] + at0.operands[i]) * 0.5
-        return self.derivative(cts, Point(tuple(operands), at.results), wrt)
+        operands[j] = total if after else total * 0.5
+        result = self.adjoints(cts, Point(tuple(operands), at.results), i)
+        return result * 0.5 if after else result
 
 
 class Elementwise(Op, family=True):
@@ -248,6 +257,12 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
             dim = other
         result.append(dim)
     return tuple(result)
+
+
+def smaller(a: Shape, b: Shape) -> bool:
+    """Whether a tensor of shape `a` certainly has fewer elements than one of shape `b`."""
+    ratio = divide(product(b), product(a))
+    return isinstance(ratio, int) and ratio > 1
 
 
 def unbroadcast(ct: Any, shape: Shape) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from irshap.ops.activations import Clip
-from irshap.ops.arithmetic import Abs, maximum
+from irshap.ops.arithmetic import Abs, maximum, regularized_quotient
 from irshap.ops.base import Precision, Sample, emit1, randn
 from irshap.ops.elementwise import Exp, Relu, Sigmoid, Softplus, Tanh, unary_samples
 from irshap.ops.families import Elementwise
@@ -146,6 +146,9 @@ class Swish(_Gated):
     mnemonic = "swish"
     precision = Precision.FULL
     cost = 3
+
+    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+        return regularized_quotient(y - y0, x - x0, self.slope(x, y))
 
     def gate(self, x: Any) -> Any:
         return emit1(Sigmoid(), x * self.alpha)
