@@ -14,11 +14,13 @@ from irshap.ops import (
     linear,
     logic,
     lp,
+    norm,
     pool,
     power,
     program,
     reduce,
     reduce_log,
+    response,
     rows,
     scatter,
     shape,
@@ -29,5 +31,6 @@ from irshap.ops import (
 from irshap.ops.base import OPS, Op
 
 __all__ = ["OPS", "Op", "activations", "arithmetic", "average_pool", "cast", "conv", "elementwise"]
-__all__ += ["extremum", "gated", "gather", "index", "linear", "logic", "lp", "pool", "power", "program"]
-__all__ += ["reduce", "reduce_log", "rows", "scatter", "shape", "softmax", "top_k", "trigonometry"]
+__all__ += ["extremum", "gated", "gather", "index", "linear", "logic", "lp", "norm", "pool", "power"]
+__all__ += ["program", "reduce", "reduce_log", "response", "rows", "scatter", "shape", "softmax", "top_k"]
+__all__ += ["trigonometry"]
