@@ -8,8 +8,8 @@ import numpy as np
 
 from irshap.dims import Dim, N, as_dim, divide, product, same, symbols_of
 from irshap.graph import Value
-from irshap.lowering.importer import Import, Unmodeled, importer, known
-from irshap.ops import program, shape
+from irshap.lowering.importer import Import, Unmodeled, importer
+from irshap.ops import gather, program, shape
 from irshap.ops.families import broadcast
 from irshap.types import DType, Tensor
 
@@ -221,8 +221,6 @@ def _bounds(start: Dim, stop: Dim, step: int, size: Dim) -> tuple[Dim, Dim]:
 @importer("Pad")
 def _pad(n: Import) -> Value:
     x = n.tensor()
-    if n.attribute("mode", "constant") != "constant":
-        raise Unmodeled(f"padding with mode {n.attribute('mode', '')!r}")
     if n.opset < 11:
         counts, value = list(n.attributes["pads"]), n.attribute("value", 0.0)
         axes = list(range(x.rank))
@@ -233,7 +231,26 @@ def _pad(n: Import) -> Value:
     after: list[Dim] = [0] * x.rank
     for i, axis in enumerate(axes):
         before[axis], after[axis] = counts[i], counts[i + len(axes)]
+    if n.attribute("mode", "constant") != "constant":
+        return _padded_with_own(n, before, after, n.attribute("mode", "constant"))
     return n.one(shape.Pad(tuple(before), tuple(after), value), x)
+
+
+def _padded_with_own(n: Import, before: Sequence[Dim], after: Sequence[Dim], mode: str) -> Value:
+    """Padding with elements of the operand itself: on each axis they are picked by constant indices."""
+    x = n.tensor()
+    for axis, (start, end) in enumerate(zip(before, after, strict=True)):
+        size = x.shape[axis]
+        if same(start, 0) and same(end, 0):
+            continue
+        if not (isinstance(size, int) and isinstance(start, int) and isinstance(end, int)):
+            raise Unmodeled(f"padding with mode {mode!r} by what is only known at run time")
+        kept = np.arange(size)[max(-start, 0) : size - max(-end, 0)]
+        if mode not in ("edge", "reflect", "wrap") or not kept.size:
+            raise Unmodeled(f"padding with mode {mode!r} of {kept.size} elements")
+        index = np.pad(kept, (max(start, 0), max(end, 0)), mode=mode)  # type: ignore[call-overload]
+        x = n.one(gather.Gather(axis), x, program.constant(index))
+    return x
 
 
 @importer("ConstantOfShape")
@@ -254,14 +271,3 @@ def _array(proto: object) -> np.ndarray:  # type: ignore[type-arg]
     from onnx import numpy_helper
 
     return numpy_helper.to_array(proto).ravel()  # type: ignore[arg-type]
-
-
-@importer("Range")
-def _range(n: Import) -> Value:
-    start, stop, step = (known(n.tensor(i)) for i in range(3))
-    if start is None or stop is None or step is None:
-        raise Unmodeled("its bounds are only known at run time")
-    bounds = [v.item() for v in (start, stop, step)]
-    if not all(isinstance(b, int) for b in bounds):
-        raise Unmodeled("its bounds depend on run-time dimensions")
-    return n.one(program.Constant(Tensor(np.arange(*bounds, dtype=n.tensor(0).dtype.numpy))))
