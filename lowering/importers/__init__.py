@@ -3,14 +3,17 @@
 from irshap.lowering.importers import (
     activations,
     arithmetic,
+    generate,
     index,
     network,
     norm,
     pooling,
     reduction,
+    resize,
     scalar,
     shape,
+    transform,
 )
 
-__all__ = ["activations", "arithmetic", "index", "network", "norm", "pooling", "reduction", "scalar"]
-__all__ += ["shape"]
+__all__ = ["activations", "arithmetic", "generate", "index", "network", "norm", "pooling", "reduction"]
+__all__ += ["resize", "scalar", "shape", "transform"]
