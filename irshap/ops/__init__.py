@@ -6,10 +6,12 @@ from irshap.ops import (
     average_pool,
     cast,
     conv,
+    einsum,
     elementwise,
     extremum,
     gated,
     gather,
+    generate,
     index,
     linear,
     logic,
@@ -20,17 +22,20 @@ from irshap.ops import (
     program,
     reduce,
     reduce_log,
+    resize,
     response,
     rows,
+    scan,
     scatter,
     shape,
     softmax,
+    tile,
     top_k,
     trigonometry,
 )
 from irshap.ops.base import OPS, Op
 
-__all__ = ["OPS", "Op", "activations", "arithmetic", "average_pool", "cast", "conv", "elementwise"]
-__all__ += ["extremum", "gated", "gather", "index", "linear", "logic", "lp", "norm", "pool", "power"]
-__all__ += ["program", "reduce", "reduce_log", "response", "rows", "scatter", "shape", "softmax", "top_k"]
-__all__ += ["trigonometry"]
+__all__ = ["OPS", "Op", "activations", "arithmetic", "average_pool", "cast", "conv", "einsum"]
+__all__ += ["elementwise", "extremum", "gated", "gather", "generate", "index", "linear", "logic", "lp"]
+__all__ += ["norm", "pool", "power", "program", "reduce", "reduce_log", "resize", "response", "rows"]
+__all__ += ["scan", "scatter", "shape", "softmax", "tile", "top_k", "trigonometry"]
