@@ -88,10 +88,17 @@ def _cast(n: Import) -> Value:
     to = n.attribute("to", 0)
     if to == onnx.TensorProto.STRING:
         raise Unmodeled("it casts to strings")
-    dtype = DType.of(np.empty(0, onnx.helper.tensor_dtype_to_np_dtype(to)))
+    return _cast_to(n, DType.of(np.empty(0, onnx.helper.tensor_dtype_to_np_dtype(to))))
+
+
+@importer("CastLike")
+def _cast_like(n: Import) -> Value:
+    return _cast_to(n, n.tensor(1).dtype)
+
+
+def _cast_to(n: Import, dtype: DType) -> Value:
     x = n.tensor()
-    plain = (*_CAST_FREELY,)
-    if x.dtype not in plain or dtype not in plain:
+    if x.dtype not in _CAST_FREELY or dtype not in _CAST_FREELY:
         raise Unmodeled(f"a cast from {x.dtype.value} to {dtype.value} has rounding modes of its own")
     return cast.cast(x, dtype)  # type: ignore[no-any-return]
 
