@@ -38,13 +38,17 @@ def known(value: Value) -> Array | None:
 
 
 class Import:
-    """One ONNX node on its way in."""
+    """One ONNX node on its way in.
+
+    An importer may put others in the place of `inputs`; if it then raises `Unmodeled`, the opaque node has
+    them.
+    """
 
     def __init__(
         self, proto: NodeProto, inputs: Sequence[Value | None], opset: int, builder: Builder, rebatched: bool
     ) -> None:
         self.proto, self.opset, self.builder, self.rebatched = proto, opset, builder, rebatched
-        self.inputs = list(inputs)
+        self.inputs: list[Value | None] = list(inputs)
         self.attributes: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
 
     def attribute(self, name: str, default: Any) -> Any:

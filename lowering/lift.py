@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import keyword
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,23 +15,29 @@ import sympy
 from onnx import helper, numpy_helper
 
 from irshap.builder import Builder
-from irshap.dims import Dim, N, Shape, symbol
+from irshap.dims import Dim, Shape, symbol
 from irshap.errors import IRError, ModelError
-from irshap.graph import Graph, Output, Source, Value
+from irshap.graph import Graph, Node, Output, Source, Value
 from irshap.lowering import importers
-from irshap.lowering.importer import IMPORTERS, Import, Unmodeled
+from irshap.lowering.emitter import onnx_type, tensor_proto
+from irshap.lowering.importer import IMPORTERS, KNOWN_LIMIT, Import, Unmodeled
 from irshap.lowering.load import OLDEST_OPSET, infer_shapes, inline_functions, load_model
 from irshap.lowering.opaque import used_domains
+from irshap.lowering.protos import first_line, outline
+from irshap.lowering.rebatch import named_batch, why_not_row_by_row
 from irshap.lowering.scopes import captured_names
 from irshap.lowering.shape_arithmetic import worked_out
 from irshap.ops.base import TypeMismatch
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pass_base import Context, Pass, Semantics
-from irshap.types import DType, ForeignType, Tensor, TensorType, Type
+from irshap.types import Array, DType, ForeignType, Tensor, TensorType, Type
 
 __all__ = ["Lift", "lift"]
 
 _ = importers  # importing them registers the importers
+
+_DENSE_LIMIT = 2**28
+"""Sparse initializers become dense up to this many elements: a few bytes could ask for any memory."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +55,18 @@ class Lift(Pass):
     takes = "model"
 
     def run(self, ir: Any, context: Context) -> Graph:
-        if self.batch not in ("auto", "keep"):
-            raise ModelError(f"lift knows no batch={self.batch!r}", mend="Use batch=auto or batch=keep")
         model = load_model(ir)
         context.source = model
-        return lift(model, batch=self.batch)
+        return _lifted(model, self.batch)
 
 
 def lift(source: Any, *, batch: str = "auto") -> Graph:
     """Lifts an ONNX model.
+
+    Inputs keep their names, order and types, also where nothing reads them.  An initializer that is listed as
+    an input, too, is the constant that it holds: its default can't be overridden any more.  What no output
+    depends on is left out.  `graph.source` has what the model says of itself, and, where its batch could not
+    be made symbolic, the reason.
 
     Args:
         source: a path, the bytes of a model, or a ModelProto.
@@ -64,87 +75,67 @@ def lift(source: Any, *, batch: str = "auto") -> Graph:
     Raises:
         ModelError: the model can't be read, or isn't valid.
     """
-    model = inline_functions(load_model(source))
+    return _lifted(load_model(source), batch)
+
+
+def _lifted(model: onnx.ModelProto, batch: str) -> Graph:
+    if batch not in ("auto", "keep"):
+        raise ModelError(f"lift knows no batch={batch!r}", mend="Use batch=auto or batch=keep")
+    model = inline_functions(model)
+    # types are all that has to be worked out here, and for that no copy of the weights is needed
+    types = outline(model)
     if batch == "keep":
-        return _Lifter(infer_shapes(model), rebatched=False).run()
-    renamed, fixed = _name_batch(model)
-    if not fixed:
-        return _Lifter(infer_shapes(renamed), rebatched=False).run()
-    from irshap.lowering.rebatch import rebatched_or_kept
-
-    return rebatched_or_kept(model, renamed, lambda m, again: _Lifter(infer_shapes(m), rebatched=again).run())
-
-
-def _name_batch(model: onnx.ModelProto) -> tuple[onnx.ModelProto, bool]:
-    """The model with its inputs' leading axis called N, and whether that axis was fixed at 1 before.
-
-    Only where all float inputs agree on it; initializers listed as inputs don't count.
-    """
-    constants = {t.name for t in model.graph.initializer}
-    inputs = [v for v in model.graph.input if v.name not in constants and v.type.HasField("tensor_type")]
-    batched = [v.type.tensor_type.shape.dim for v in inputs if len(v.type.tensor_type.shape.dim) >= 1]
-    leading = {
-        (d[0].dim_param or None, d[0].dim_value if d[0].HasField("dim_value") else None) for d in batched
-    }
-    if len(leading) != 1:
-        return model, False
-    ((old, size),) = leading
-    if size not in (None, 1):
-        return model, False
-    named = onnx.ModelProto()
-    named.CopyFrom(model)
-    every = [v for v in (*named.graph.input, *named.graph.output, *named.graph.value_info)]
-    for value in every:
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param == str(N) != old:
-                dim.dim_param = f"{N}_"
-            elif old is not None and dim.dim_param == old:
-                dim.dim_param = str(N)
-    for value in named.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if value.name not in constants and dims:
-            dims[0].Clear()
-            dims[0].dim_param = str(N)
-    if size == 1:
-        del named.graph.value_info[:]
-        for value in named.graph.output:
-            value.type.tensor_type.ClearField("shape")
-    return named, size == 1
+        return _Lifter(model, types).run()
+    plan = named_batch(types)
+    if not plan.changes_shapes:
+        graph = _Lifter(model, plan.model).run()
+        return replace(graph, source=replace(graph.source, batch=plan.why))
+    why = ""
+    try:
+        graph = _Lifter(model, plan.model, rebatched=True).run()
+        why = why_not_row_by_row(model, graph, plan.inputs)
+    except (IRError, ModelError) as error:
+        why = str(error)
+    if not why:
+        return graph
+    graph = _Lifter(model, types).run()
+    return replace(graph, source=replace(graph.source, batch=why))
 
 
 class _Lifter:
-    """One model's way in: tensor names to values."""
+    """One model's way in: tensor names to values.
 
-    def __init__(self, model: onnx.ModelProto, *, rebatched: bool) -> None:
+    `types` has the types of inputs; its weights may be missing.
+    """
+
+    def __init__(self, model: onnx.ModelProto, types: onnx.ModelProto, *, rebatched: bool = False) -> None:
         self.model, self.rebatched = model, rebatched
         self.builder = Builder()
         self.values: dict[str, Value] = {}
-        self.symbols: dict[str, sympy.Expr] = {}
-        graph = model.graph
         self.opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
         self.opset = self.opsets.get("", OLDEST_OPSET)
-        self.declared = {v.name: v.type for v in (*graph.value_info, *graph.output, *graph.input)}
-        self.unknown = 0
+        self.inputs = types.graph.input
+        inferred = infer_shapes(types).graph
+        self.declared = {v.name: v.type for v in (*inferred.value_info, *inferred.output)}
+        self.symbols = _Symbols()
 
     def run(self) -> Graph:
         graph = self.model.graph
-        constants = {t.name: t for t in graph.initializer}
+        constants = {t.name for t in graph.initializer}
         with self.builder:
-            for value in graph.input:
+            for value in self.inputs:
                 if value.name not in constants:
-                    type = self._type(value.type)
-                    self.values[value.name] = self.builder.emit(
-                        Input(value.name), types=(type,), names=(value.name,)
-                    )[0]
+                    op, kind = Input(value.name), self._type(value.type)
+                    self.values[value.name] = self.builder.emit(op, types=(kind,), names=(value.name,))[0]
             for tensor in graph.initializer:
-                self.values[tensor.name] = self._constant(numpy_helper.to_array(tensor), tensor.name)
+                self.values[tensor.name] = self._constant(_array(tensor), tensor.name)
             for sparse in graph.sparse_initializer:
                 self.values[sparse.values.name] = self._constant(_dense(sparse), sparse.values.name)
             for node in graph.node:
                 self._node(node)
             outputs = [Output(v.name, self.values[v.name]) for v in graph.output]
             built = self.builder.build(graph.name or "model", outputs)
-        return replace(built, source=self._source())
+        return replace(built, nodes=_needed(built), source=self._source())
 
     def _source(self) -> Source:
         model = self.model
@@ -153,104 +144,204 @@ class _Lifter:
         metadata = {entry.key: entry.value for entry in model.metadata_props}
         return Source(self.opset, producer, model.doc_string, "", tuple(sorted(metadata.items())))
 
-    def _constant(self, array: np.ndarray[Any, Any], name: str) -> Value:
+    def _constant(self, array: Array, name: str) -> Value:
         value = Tensor.wrap(array.astype(object) if array.dtype.kind in "US" else array)
         return self.builder.emit(Constant(value), names=(name,))[0]
 
     def _node(self, proto: onnx.NodeProto) -> None:
         inputs = [self.values[name] if name else None for name in proto.input]
-        origin = (proto.name or proto.output[0],)
-        why = "irshap has no rule for this op"
-        with self.builder.at(origin):
-            results = None
-            if proto.op_type in IMPORTERS and proto.domain in ("", "ai.onnx"):
-                try:
-                    view = Import(proto, inputs, self.opset, self.builder, self.rebatched)
-                    found = IMPORTERS[proto.op_type](view)
-                    results = [found] if isinstance(found, Value) else list(found)
-                    results = [worked_out(v, self.builder) for v in results]
-                except (Unmodeled, TypeMismatch, IRError) as error:
-                    why = str(error)
+        with self.builder.at((proto.name or next(filter(None, proto.output), proto.op_type),)):
+            view = Import(proto, inputs, self.opset, self.builder, self.rebatched)
+            results, why = self._modeled(view)
             if results is None:
-                results = self._opaque(proto, inputs, origin, why)
+                results = self._opaque(proto, view.inputs, why)
         for name, value in zip(proto.output, results, strict=False):
             if name:
-                self.values[name] = self._named(value, name)
+                self.values[name] = _named(value, name)
 
-    def _named(self, value: Value, name: str) -> Value:
-        # the first ONNX name of a value is its name; a constant or an input keeps its own
-        if value.name is None:
-            object.__setattr__(value, "name", name)
-        return value
+    def _modeled(self, view: Import) -> tuple[Sequence[Value] | None, str]:
+        """The results of a node that irshap has ops for, or None and the reason."""
+        proto = view.proto
+        if proto.op_type not in IMPORTERS or proto.domain not in ("", "ai.onnx"):
+            return None, "irshap has no rule for this op"
+        try:
+            found = IMPORTERS[proto.op_type](view)
+            results = [found] if isinstance(found, Value) else list(found)
+            missing = len([n for n in proto.output[len(results) :] if n])
+            if missing:
+                return None, f"its last {missing} outputs have no form in the IR"
+            return [worked_out(v, self.builder) for v in results], ""
+        except (Unmodeled, TypeMismatch, IRError) as error:
+            return None, str(error)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # importers unpack inputs and attributes freely: what they stumble over isn't what they expect
+            return None, f"its inputs and attributes don't fit together: {first_line(error)}"
 
-    def _opaque(
-        self, proto: onnx.NodeProto, inputs: list[Value | None], origin: tuple[str, ...], why: str
-    ) -> list[Value]:
-        captured = [n for n in captured_names(proto) if n in self.values]
+    def _opaque(self, proto: onnx.NodeProto, inputs: list[Value | None], why: str) -> list[Value]:
+        captured = {n: self.values[n] for n in captured_names(proto) if n in self.values}
         stripped = onnx.NodeProto()
         stripped.CopyFrom(proto)
         stripped.name = ""
+        domains = used_domains(proto)
         op = Opaque(
             proto.op_type,
             "" if proto.domain == "ai.onnx" else proto.domain,
-            tuple((domain, self.opsets.get(domain, 1)) for domain in used_domains(proto)),
+            tuple((domain, self.opsets.get(domain, 1)) for domain in domains),
             stripped.SerializeToString(deterministic=True),
             tuple(v is not None for v in inputs),
             tuple(bool(name) for name in proto.output),
             tuple(captured),
             why,
         )
-        operands = [v for v in inputs if v is not None] + [self.values[n] for n in captured]
-        types = tuple(self._type(self.declared.get(n), of=n) for n in proto.output if n)
-        found = iter(self.builder.emit(op, *operands, types=types, origin=origin))
+        operands = [*(v for v in inputs if v is not None), *captured.values()]
+        named = {n: v for n, v in zip(proto.input, inputs, strict=True) if v is not None}
+        types = self._result_types(proto, {**captured, **named})
+        found = iter(self.builder.emit(op, *operands, types=tuple(types)))
+        # a result that isn't wanted has no value; nothing can ask for the one that stands in its place
         return [next(found) if name else operands[0] for name in proto.output]
 
-    def _type(self, proto: onnx.TypeProto | None, of: str = "") -> Type:
+    def _result_types(self, proto: onnx.NodeProto, operands: Mapping[str, Value]) -> list[Type]:
+        """The types of an opaque node's results, from its operands' types and what the model declares.
+
+        In a re-batched model declarations hold for a batch of 1 only.
+        """
+        found = self._inferred(proto, operands)
+        result = []
+        for name in filter(None, proto.output):
+            kind = found.get(name)
+            if not self.rebatched and (kind is None or _is_vague(kind)):
+                declared = self._type(self.declared.get(name))
+                kind = declared if kind is None or _tells_more(declared, kind) else kind
+            result.append(kind or ForeignType("unknown", b""))
+        return result
+
+    def _inferred(self, proto: onnx.NodeProto, operands: Mapping[str, Value]) -> dict[str, Type]:
+        """By onnx's shape inference for this one node, in the IR's own dimensions."""
+        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        dims = {str(d): d for v in operands.values() for d in getattr(v.type, "shape", None) or ()}
+        types = {n: onnx_type(v.type) for n, v in operands.items() if not _is_unknown(v.type)}
+        data = {}
+        for name, value in operands.items():
+            op = value.node.op
+            if isinstance(op, Constant) and op.value.array.size <= KNOWN_LIMIT:
+                data[name] = tensor_proto(op.value.array, name)
+        try:
+            schema = onnx.defs.get_schema(proto.op_type, self.opsets.get(domain, 1), domain)
+            found = onnx.shape_inference.infer_node_outputs(
+                schema, proto, types, data, opset_imports=list(self.model.opset_import)
+            )
+        except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+            return {}
+        return {name: self._type(kind, dims) for name, kind in found.items() if kind.WhichOneof("value")}
+
+    def _type(self, proto: onnx.TypeProto | None, known: Mapping[str, Dim] | None = None) -> Type:
+        """A type; `known` are dimensions that stand in it as texts."""
         if proto is None or not proto.WhichOneof("value"):
             # not inferred: a foreign type that lowers without a declaration
             return ForeignType("unknown", b"")
         if not proto.HasField("tensor_type"):
-            return ForeignType(
-                str(proto.WhichOneof("value")).removesuffix("_type"), proto.SerializeToString()
-            )
+            kind = str(proto.WhichOneof("value")).removesuffix("_type")
+            return ForeignType(kind, proto.SerializeToString(deterministic=True))
         tensor = proto.tensor_type
         dtype = DType.STR if tensor.elem_type == onnx.TensorProto.STRING else _dtype(tensor.elem_type)
         if not tensor.HasField("shape"):
             return TensorType(dtype, None)
-        return TensorType(dtype, self._shape(tensor.shape.dim))
+        return TensorType(dtype, self.symbols.shape(tensor.shape.dim, known or {}))
 
-    def _shape(self, dims: Iterable[Any]) -> Shape:
+
+class _Symbols:
+    """Dimension symbols for the names in a model."""
+
+    def __init__(self) -> None:
+        self._symbols: dict[str, sympy.Expr] = {}
+        self._taken = {"R"}  # the number of references; N is what re-batching names so
+        self._unknown = 0
+
+    def shape(self, dims: Iterable[Any], known: Mapping[str, Dim]) -> Shape:
         result: list[Dim] = []
         for dim in dims:
             if dim.HasField("dim_value"):
                 result.append(int(dim.dim_value))
             elif dim.dim_param:
-                result.append(self._symbol(dim.dim_param))
+                result.append(known[dim.dim_param] if dim.dim_param in known else self[dim.dim_param])
             else:
-                self.unknown += 1
-                result.append(self._symbol(f"unknown_{self.unknown}"))
+                self._unknown += 1
+                result.append(self[f"unknown_{self._unknown}"])
         return tuple(result)
 
-    def _symbol(self, name: str) -> sympy.Expr:
-        if name not in self.symbols:
-            clean = re.sub(r"\W", "_", name)
+    def __getitem__(self, name: str) -> sympy.Expr:
+        if name not in self._symbols:
+            clean = re.sub(r"\W", "_", name, flags=re.ASCII)
             clean = clean if re.match(r"[A-Za-z_]", clean) else f"d{clean}"
-            taken = {str(s) for s in self.symbols.values()} | {"R"}
-            while clean in taken:
+            while clean in self._taken or keyword.iskeyword(clean):
                 clean += "_"
-            self.symbols[name] = symbol(clean)
-        return self.symbols[name]
+            self._taken.add(clean)
+            self._symbols[name] = symbol(clean)
+        return self._symbols[name]
+
+
+def _named(value: Value, name: str) -> Value:
+    # the first ONNX name of a value is its name; a constant or an input keeps its own
+    if value.name is None:
+        object.__setattr__(value, "name", name)
+    return value
+
+
+def _needed(graph: Graph) -> tuple[Node, ...]:
+    """The nodes that outputs depend on: shape arithmetic that is worked out leaves others behind."""
+    wanted = {o.value.node for o in graph.outputs}
+    for node in reversed(graph.nodes):
+        if node in wanted:
+            wanted.update(v.node for v in node.operands)
+    return tuple(node for node in graph.nodes if node in wanted)
+
+
+def _is_unknown(type: Type) -> bool:
+    return isinstance(type, ForeignType) and not type.serialized
+
+
+def _is_vague(type: Type) -> bool:
+    """Whether a declaration may tell more than this type."""
+    return not (
+        isinstance(type, TensorType)
+        and type.shape is not None
+        and all(isinstance(d, int) for d in type.shape)
+    )
+
+
+def _tells_more(declared: Type, inferred: Type) -> bool:
+    if isinstance(declared, ForeignType):
+        # of what is no tensor, inference gives the element types without their shapes
+        return isinstance(inferred, ForeignType) and not _is_unknown(declared)
+    return not _is_vague(declared) or (isinstance(inferred, TensorType) and inferred.shape is None)
 
 
 def _dtype(code: int) -> DType:
     return DType.of(np.empty(0, helper.tensor_dtype_to_np_dtype(code)))
 
 
-def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray[Any, Any]:
-    values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+def _array(tensor: onnx.TensorProto) -> Array:
+    try:
+        return numpy_helper.to_array(tensor)
+    except (TypeError, ValueError) as error:
+        where = f"tensor {first_line(ValueError(tensor.name))!r}"
+        raise ModelError(
+            f"its data doesn't fit its type and dims: {first_line(error)}", where=where
+        ) from error
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> Array:
+    values, indices = _array(sparse.values), _array(sparse.indices)
+    where = f"sparse tensor {first_line(ValueError(sparse.values.name))!r}"
+    size = prod(sparse.dims)
+    if size > _DENSE_LIMIT:
+        raise ModelError(f"has {size} elements; irshap reads up to {_DENSE_LIMIT}", where=where)
     dense = np.zeros(tuple(sparse.dims), values.dtype)
-    if indices.ndim == 1:
-        dense.reshape(-1)[indices] = values
-    else:
-        dense[tuple(indices.T)] = values
+    try:
+        if indices.ndim == 1:
+            dense.reshape(-1)[indices] = values
+        else:
+            dense[tuple(indices.T)] = values
+    except (IndexError, ValueError) as error:
+        raise ModelError(f"its indices don't fit its dims: {first_line(error)}", where=where) from error
     return dense

@@ -1,86 +1,206 @@
-"""Models exported with a batch of 1, for any batch: tried, and kept only when both give the same numbers."""
+"""The batch axis of models: which one it is, and any size for models that were exported with a batch of 1."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import EncodeError
 
+from irshap.analysis import batch_axes
 from irshap.dims import N, symbols_of
 from irshap.errors import IrshapError
-from irshap.graph import Graph
-from irshap.types import Array, TensorType
+from irshap.graph import Graph, Node, Output, Value
+from irshap.lowering.protos import first_line
+from irshap.lowering.session import RuntimeRefusal, Session
+from irshap.types import Array, DType, TensorType
 
-__all__ = ["rebatched_or_kept"]
+__all__ = ["BatchPlan", "named_batch", "why_not_row_by_row"]
+
+# Largest difference between a row alone and in a batch, relative to the output's largest magnitude: other
+# kernels may sum in another order.
+_TOLERANCE = {DType.F64: 1e-10, DType.F32: 1e-4, DType.F16: 2e-2, DType.BF16: 1e-1}
+_ROWS = 3
+_SIZES = (8, 32, 64, 224)
 
 
-def rebatched_or_kept(
-    original: onnx.ModelProto, renamed: onnx.ModelProto, lifted: Callable[[onnx.ModelProto, bool], Graph]
-) -> Graph:
-    """The graph of `renamed`, whose inputs have N rows, if it computes row by row what `original` computes.
+@dataclass(frozen=True)
+class BatchPlan:
+    """How the batch gets its name N.
 
-    Otherwise the graph of `original`, with its batch of 1.
+    Attributes:
+        model: the model with that name in the types of its inputs.
+        changes_shapes: whether the axis had the size 1, so that shapes inside the model change, too.
+        inputs: the inputs with a batch.
+        why: why no axis was named; "" if one was.
     """
-    kept = lifted(original, False)
+
+    model: onnx.ModelProto
+    changes_shapes: bool = False
+    inputs: tuple[str, ...] = ()
+    why: str = ""
+
+
+def named_batch(model: onnx.ModelProto) -> BatchPlan:
+    """Finds the batch: the leading axis of the inputs (initializers listed as inputs don't count).
+
+    A name or an unnamed dimension there, the same for all inputs that don't have a fixed one, is the batch.
+    Where all are fixed, those of size 1 are.
+    """
+    constants = {t.name for t in model.graph.initializer}
+    inputs = [v for v in model.graph.input if v.name not in constants and v.type.HasField("tensor_type")]
+    inputs = [v for v in inputs if v.type.tensor_type.shape.dim]
+    leading = {v.name: v.type.tensor_type.shape.dim[0] for v in inputs}
+    fixed = {name: d.dim_value for name, d in leading.items() if d.HasField("dim_value")}
+    open_names = {d.dim_param for name, d in leading.items() if name not in fixed}
+    if not leading:
+        return BatchPlan(model, why="it has no input with a batch axis")
+    if len(open_names) > 1:
+        listed = " and ".join(sorted(repr(n) if n else "an unnamed one" for n in open_names))
+        return BatchPlan(model, why=f"its inputs have several leading dimensions: {listed}")
+    batched = tuple(n for n in leading if n not in fixed) or tuple(n for n, d in fixed.items() if d == 1)
+    if not batched:
+        sizes = ", ".join(f"{name!r} has {size}" for name, size in fixed.items())
+        return BatchPlan(model, why=f"its leading dimensions are fixed: {sizes}")
+    old = open_names.pop() if open_names else ""
+    changes_shapes = len(fixed) == len(leading)
+    return BatchPlan(_renamed(model, batched, old, changes_shapes), changes_shapes, batched)
+
+
+def _renamed(
+    model: onnx.ModelProto, batched: Sequence[str], old: str, changes_shapes: bool
+) -> onnx.ModelProto:
+    named = onnx.ModelProto()
+    named.CopyFrom(model)
+    for value in (*named.graph.input, *named.graph.output, *named.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == str(N) != old:
+                dim.dim_param = f"{N}_"
+            elif old and dim.dim_param == old:
+                dim.dim_param = str(N)
+    for value in named.graph.input:
+        if value.name in batched:
+            value.type.tensor_type.shape.dim[0].Clear()
+            value.type.tensor_type.shape.dim[0].dim_param = str(N)
+    if changes_shapes:
+        del named.graph.value_info[:]
+        for value in named.graph.output:
+            value.type.tensor_type.ClearField("shape")
+    return named
+
+
+def why_not_row_by_row(original: onnx.ModelProto, graph: Graph, batched: Sequence[str]) -> str:
+    """Why `graph` doesn't compute for each of N rows what `original` computes for one; "" if it does.
+
+    Both are run, on random rows: the original on each alone, the graph on all at once.
+    """
+    for output in graph.outputs:
+        if why := _lost_batch(output):
+            return f"its batch of 1 can't be any other: {why}"
     try:
-        graph = lifted(renamed, True)
-    except IrshapError:
-        return kept
-    return graph if _row_by_row(original, graph) else kept
+        why = _difference(original, graph, batched)
+    except (IrshapError, RuntimeRefusal, EncodeError) as error:
+        return f"its batch of 1 can't be any other: with {_ROWS} rows, {error}"
+    if not why:
+        return ""
+    # the rules of the ops can often tell which of them mixes rows
+    axes = batch_axes(graph)
+    reasons = [reason for o in graph.outputs if (reason := axes.reason(o.value)) is not None]
+    return f"its batch of 1 can't be any other: {reasons[0] if reasons else why}"
 
 
-def _row_by_row(original: onnx.ModelProto, graph: Graph) -> bool:
-    """Whether three rows at once give what the original gives for each of them."""
+def _has_batch(value: Value) -> bool:
+    kind = value.type
+    return isinstance(kind, TensorType) and N in symbols_of(kind.shape or ())
+
+
+def _lost_batch(output: Output) -> str:
+    """Where the batch goes on its way to an output that doesn't have it on its leading axis; "" if it has."""
+    kind = output.value.type
+    if not isinstance(kind, TensorType) or kind.shape is None:
+        return f"the shape of output {output.name!r} is unknown"
+    if kind.shape and N in symbols_of(kind.shape[:1]):
+        return ""
+    if _has_batch(output.value):
+        return f"the leading axis of output {output.name!r}, {kind}, isn't the batch"
+    seen: set[Node] = set()
+    ahead = [output.value.node]
+    while ahead:
+        node = ahead.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        for operand in node.operands:
+            if _has_batch(operand):
+                types = ", ".join(str(v.type) for v in node.results)
+                return f"{node.label} makes {types} of {operand.type}"
+        ahead += [v.node for v in node.operands]
+    return f"output {output.name!r} doesn't depend on it"
+
+
+def _difference(original: onnx.ModelProto, graph: Graph, batched: Sequence[str]) -> str:
     from irshap.lowering.lower import lower
 
-    if not all(
-        isinstance(o.value.type, TensorType) and _leads_with_batch(o.value.type) for o in graph.outputs
-    ):
+    alone = _runner(original)
+    together = _runner(lower(graph))
+    for size in _SIZES:
+        # dimensions other than the batch may be open, too: the first size that the original takes
+        feeds = {str(v.name): _random(v, seed, size) for seed, v in enumerate(graph.inputs)}
+        rows = [{k: a[i : i + 1] if k in batched else a for k, a in feeds.items()} for i in range(_ROWS)]
+        try:
+            expected = [alone(row) for row in rows]
+            break
+        except RuntimeRefusal:
+            if size == _SIZES[-1]:
+                raise
+    found = together(feeds)
+    for k, output in enumerate(graph.outputs):
+        for i, row in enumerate(expected):
+            if not _close(found[k][i : i + 1], row[k]):
+                return f"row {i} of output {output.name!r} isn't what the original gives for it alone"
+    return ""
+
+
+def _close(a: Array, b: Array) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    rows = 3
-    feeds = {str(v.name): _random(v.tensor, rows, seed) for seed, v in enumerate(graph.inputs)}
-    try:
-        together = _run(lower(graph, opset=_opset(original)), feeds)
-        for row in range(rows):
-            alone = _run(original, {k: a[row : row + 1] for k, a in feeds.items()})
-            for name, expected in alone.items():
-                tolerance = 1e-4 * max(1.0, float(np.abs(expected).max(initial=0.0)))
-                if not np.allclose(together[name][row : row + 1], expected, rtol=1e-4, atol=tolerance):
-                    return False
-    except (IrshapError, RuntimeError):
-        return False
-    return True
+    dtype = DType.of(a)
+    if not dtype.is_float:
+        return bool(np.all(a == b))
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    finite = np.isfinite(b)
+    tolerance = _TOLERANCE[dtype] * max(1.0, float(np.abs(b[finite]).max(initial=0.0)))
+    return np.allclose(a, b, rtol=_TOLERANCE[dtype], atol=tolerance, equal_nan=True)
 
 
-def _leads_with_batch(type: TensorType) -> bool:
-    return type.shape is not None and type.rank > 0 and N in symbols_of([type.dims[0]])
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-
-
-def _random(type: TensorType, rows: int, seed: int) -> Array:
-    shape = [d if isinstance(d, int) else rows if i == 0 else 4 for i, d in enumerate(type.dims)]
+def _random(value: Value, seed: int, size: int) -> Array:
+    """Rows for an input: small whole numbers are valid as tokens, flags and counts alike."""
+    kind = value.tensor
+    shape = [d if isinstance(d, int) else _ROWS if N in symbols_of([d]) else size for d in kind.dims]
     generator = np.random.default_rng(seed)
-    if type.dtype.is_float:
-        return generator.standard_normal(shape).astype(type.dtype.numpy)
-    return generator.integers(0, 2, shape).astype(type.dtype.numpy)
+    if kind.dtype.is_float:
+        return generator.standard_normal(shape).astype(kind.dtype.numpy)
+    return generator.integers(0, 2, shape).astype(kind.dtype.numpy)
 
 
-def _run(model: onnx.ModelProto, feeds: dict[str, Array]) -> dict[str, Array]:
-    """Outputs by ONNX Runtime, or by onnx's reference where that has no kernel (float64 convolutions)."""
-    import onnxruntime
+def _runner(model: onnx.ModelProto) -> Callable[[Mapping[str, Array]], list[Any]]:
+    """ONNX Runtime, or onnx's reference where that has no kernel (float64 convolutions)."""
+    try:
+        return Session(model).run
+    except RuntimeRefusal as error:
+        if "NOT_IMPLEMENTED" not in str(error):
+            raise
     from onnx.reference import ReferenceEvaluator
 
-    names = [o.name for o in model.graph.output]
-    try:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        return dict(zip(names, session.run(None, feeds), strict=True))
-    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented:
-        return dict(zip(names, ReferenceEvaluator(model).run(None, feeds), strict=True))
+    evaluator = ReferenceEvaluator(model)
+
+    def run(feeds: Mapping[str, Array]) -> list[Any]:
+        try:
+            return list(evaluator.run(None, dict(feeds)))
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise RuntimeRefusal(first_line(error)) from error
+
+    return run
