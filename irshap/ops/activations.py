@@ -6,7 +6,7 @@ returns copies of its operand or of a bound, the quotient of differences is exac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from irshap.ops.arithmetic import Greater, guarded_quotient, minimum, where
 from irshap.ops.base import Point, Precision, Sample, emit1, randn, require, tensors
 from irshap.ops.elementwise import Elu, Relu
 from irshap.ops.families import Elementwise, ZippedElementwise, unbroadcast
+from irshap.ops.parts import Parts, Sharing, between, curve, only
 from irshap.ops.program import constant
 from irshap.types import Array, TensorType, Type
 
@@ -99,6 +100,10 @@ class PRelu(ZippedElementwise):
             1: lambda: unbroadcast(cts[0] * below, slope.shape),
         }
         return tuple(parts[i]() for i in wrt)
+
+    def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
+        i = only(frozenset(parts), frozenset({0}))
+        return curve(self, between(self, at, i), at, at0, i, parts[i], reveal)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from irshap.ops.base import NoLocalRule, Point, Precision, Sample, emit1, randn, require, tensors
+from irshap.dims import same_shape
+from irshap.ops.base import NoLocalRule, Op, Point, Precision, Sample, emit1, randn, require, tensors
 from irshap.ops.families import (
     Bilinear,
     Elementwise,
@@ -18,12 +19,15 @@ from irshap.ops.families import (
     broadcast,
     unbroadcast,
 )
+from irshap.ops.parts import Parts, Sharing, between, curve, only
 from irshap.ops.program import constant
+from irshap.ops.shape import Reshape
 from irshap.types import Array, DType, TensorType, Type
 
 __all__ = ["Abs", "Add", "Comparison", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Neg", "Sub"]
 __all__ += ["Where", "apply", "guarded_quotient", "maximum", "minimum", "quotient_or_zero"]
-__all__ += ["regularized_quotient", "where"]
+__all__ += ["regularized_quotient"]
+__all__ += ["sized", "where"]
 
 
 def apply(name: str, *operands: Any) -> Any:
@@ -76,6 +80,15 @@ def quotient_or_zero(dy: Any, dx: Any) -> Any:
     return guarded_quotient(dy, dx, constant(0.0, dx.dtype))
 
 
+def sized(weight: Any, absolute: bool) -> Any:
+    """A coefficient, or its absolute value."""
+    return emit1(Abs(), weight) if absolute else weight
+
+
+def _scaled(operands: Sequence[Any], i: int, absolute: bool) -> tuple[Any, ...]:
+    return tuple(v if j == i else sized(v, absolute) for j, v in enumerate(operands))
+
+
 def _pairs(cls: Any, *, varying: tuple[int, ...] = (0, 1), shift: float = 0.0) -> Iterable[Sample]:
     """Operand pairs with each kind of broadcasting."""
     a, b = randn(2, 3, 4), randn(2, 3, 4, seed=1) + shift
@@ -91,6 +104,7 @@ class Add(Linear, ZippedElementwise):
 
     mnemonic = "add"
     precision = Precision.HALF
+    nonnegative = True
     cost = 1
 
     def numpy(self, *arrays: Array) -> Array:
@@ -118,6 +132,12 @@ class Sub(Linear, ZippedElementwise):
     def adjoint(self, ct: Any, at: Point, i: int) -> Any:
         return unbroadcast(ct if i == 0 else -ct, at.operands[i].shape)
 
+    def linear_part(
+        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
+    ) -> tuple[Op, tuple[Any, ...]]:
+        op, given = Add().linear_part(operands, varying, absolute)
+        return (op if absolute else self), given
+
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         return _pairs(cls)
@@ -136,6 +156,11 @@ class Mul(Bilinear, ZippedElementwise):
 
     def adjoint(self, ct: Any, at: Point, i: int) -> Any:
         return unbroadcast(ct * at.operands[1 - i], at.operands[i].shape)
+
+    def linear_part(
+        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
+    ) -> tuple[Op, tuple[Any, ...]]:
+        return self, _scaled(operands, only(varying, frozenset({0, 1})), absolute)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -164,6 +189,14 @@ class Div(ZippedElementwise):
         if i != 0:
             raise NoLocalRule("not linear in the divisor")
         return unbroadcast(ct / at.operands[1], at.operands[0].shape)
+
+    def linear_part(
+        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
+    ) -> tuple[Op, tuple[Any, ...]]:
+        return self, _scaled(operands, only(varying, frozenset({0})), absolute)
+
+    def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
+        raise NoLocalRule("RevealCancel needs the divisor to be the same in both worlds")
 
     def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
         u, v = at.operands
@@ -200,6 +233,11 @@ class Neg(Linear, Elementwise):
 
     def adjoint(self, ct: Any, at: Point, i: int) -> Any:
         return -ct
+
+    def linear_part(
+        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
+    ) -> tuple[Op, tuple[Any, ...]]:
+        return (Reshape(operands[0].shape) if absolute else self), tuple(operands)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -264,6 +302,7 @@ class Where(ZippedElementwise):
 
     mnemonic = "where"
     precision = Precision.DATA
+    nonnegative = True
     cost = 1
 
     def numpy(self, *arrays: Array) -> Array:
@@ -328,6 +367,12 @@ class _Extremum(ZippedElementwise, family=True):
             share = quotient_or_zero(gains[i] * 0.5, delta)
             result.append(unbroadcast(cts[0] * share, at.operands[i].shape))
         return tuple(result)
+
+    def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
+        i = only(frozenset(parts), frozenset({0, 1}))
+        if not same_shape(at.operands[i].shape, at.results[0].shape):
+            raise NoLocalRule("RevealCancel has no rule for an operand that is broadcast here")
+        return curve(self, between(self, at, i), at, at0, i, parts[i], reveal)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

@@ -88,6 +88,7 @@ class AveragePool(Windowed, Linear):
     include_pad: bool = False
     mnemonic = "average_pool"
     precision = Precision.HALF
+    nonnegative = True
 
     def counts(self, plane: Shape) -> Array | int:
         """How many elements each window averages: one number, or one for each window."""

@@ -16,14 +16,14 @@ import numpy as np
 import sympy
 
 from irshap.dims import Dim, product, substitute
-
 from irshap.types import Array, TensorType, Type
 
 if TYPE_CHECKING:
     from irshap.graph import Value
+    from irshap.ops.parts import Parts, Sharing
 
-__all__ = ["OPS", "Axes", "MixesBatch", "NoLocalRule", "Op", "Point", "Precision", "Sample", "TypeMismatch"]
-__all__ += ["emit", "emit1", "require", "tensors"]
+__all__ = ["OPS", "Axes", "Layer", "MixesBatch", "NoLocalRule", "Op", "Point", "Precision", "Sample"]
+__all__ += ["TypeMismatch", "emit", "emit1", "require", "tensors"]
 
 
 class TypeMismatch(Exception):
@@ -47,6 +47,13 @@ class Precision(Enum):
     """Keeps float32: sums many terms, exponentiates, or divides by what may be tiny."""
     DATA = "data"
     """Moves elements without arithmetic: follows its neighbours."""
+
+
+class Layer(Enum):
+    """Kinds of ops that multiply by weights: RevealCancel tells the parts of their operands apart anew."""
+
+    DENSE = "dense"
+    CONVOLUTION = "convolution"
 
 
 Axes = Sequence["int | None"]
@@ -98,6 +105,10 @@ class Op:
     """Whether differences of the operands end here by definition (`hold`)."""
     types_given: ClassVar[bool] = False
     """Whether result types are part of the statement because operands don't determine them."""
+    nonnegative: ClassVar[bool] = False
+    """Whether no coefficient of the op, where it is linear, is negative."""
+    layer: ClassVar[Layer | None] = None
+    """The kind of layer with weights that it is."""
 
     FACETS: ClassVar[dict[str, str]] = {
         "mnemonic": "its name in the text format",
@@ -172,6 +183,29 @@ class Op:
     @abstractmethod
     def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         """m with sum(m * (operand - operand0)) == ct * (result - result0): the complete local map."""
+
+    def linear_part(
+        self, operands: Sequence[Value], varying: frozenset[int], absolute: bool
+    ) -> tuple[Op, tuple[Value, ...]]:
+        """The op without its summands, for one that is linear in `varying`: another op and its operands.
+
+        Operands that vary keep their positions.  With `absolute` every coefficient is replaced by its
+        absolute value, so that the op applied to |x| bounds what it makes of x.
+        """
+        from irshap.ops.shape import zeros_like
+        from irshap.reverse import is_float
+
+        if not self.nonnegative:
+            raise NoLocalRule("RevealCancel has no rule for it")
+        zeroed = (v if i in varying or not is_float(v) else zeros_like(v) for i, v in enumerate(operands))
+        return self, tuple(zeroed)
+
+    def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
+        """How the first result shares the two parts of each operand in `parts`, where the op isn't linear.
+
+        An elementwise op looks at the parts if `reveal` is set, and at the whole difference otherwise.
+        """
+        raise NoLocalRule("RevealCancel has no rule for it")
 
     @classmethod
     @abstractmethod

@@ -27,6 +27,7 @@ class Cast(Op):
     to: DType
     mnemonic = "cast"
     precision = Precision.DATA
+    nonnegative = True
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from irshap.dims import Dim, Shape, as_dim, product, same
+from irshap.ops.arithmetic import sized
 from irshap.ops.base import (
     Axes,
+    Layer,
     MixesBatch,
     NoLocalRule,
+    Op,
     Point,
     Precision,
     Sample,
@@ -22,6 +25,7 @@ from irshap.ops.base import (
     tensors,
 )
 from irshap.ops.families import Bilinear
+from irshap.ops.parts import only
 from irshap.ops.reduce import ReduceSum
 from irshap.ops.window import padded, window_count, windows
 from irshap.types import Array, TensorType, Type
@@ -37,6 +41,7 @@ class _Convolution(Bilinear, family=True):
     dilations: tuple[int, ...]
     group: int
     precision = Precision.HALF
+    layer = Layer.CONVOLUTION
 
     def batch_axes(
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
@@ -47,6 +52,12 @@ class _Convolution(Bilinear, family=True):
 
     def _bias(self, ct: Any) -> Any:
         return emit1(ReduceSum((0, *range(2, ct.rank)), keepdims=False), ct)
+
+    def linear_part(
+        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
+    ) -> tuple[Op, tuple[Any, ...]]:
+        only(varying, frozenset({0}))
+        return self, (operands[0], sized(operands[1], absolute))
 
     def _check(self, x: TensorType, w: TensorType, bias: Sequence[TensorType], channels: Dim) -> int:
         spatial = x.rank - 2

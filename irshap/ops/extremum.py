@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ from irshap.dims import Shape
 from irshap.ops.arithmetic import maximum, minimum, quotient_or_zero
 from irshap.ops.base import Point, Precision, Sample, emit1, randn
 from irshap.ops.index import ArgMax, ScatterAdd
-from irshap.ops.reduce import Reduction, over
+from irshap.ops.parts import Parts, Routed, Sharing
+from irshap.ops.program import constant
+from irshap.ops.reduce import ReduceSum, Reduction, over
 from irshap.ops.shape import reshape, transpose
 from irshap.types import Array
 
@@ -60,6 +62,14 @@ class _Extreme(Reduction, family=True):
         gain = self._placed(cts[0] * (top - y0), x, x.shape)
         loss = self._placed(cts[0] * (y - top), x0, x.shape)
         return (quotient_or_zero(gain + loss, x - x0),)
+
+    def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
+        x = at.operands[0]
+        (rates,) = self.secant([constant(1.0, x.dtype)], at, at0, (0,))
+        total = ReduceSum(self.axes, self.keepdims)
+        return Routed(
+            lambda part: emit1(total, rates * part), lambda m: rates * reshape(m, self.kept(x.shape))
+        )
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

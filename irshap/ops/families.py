@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from irshap.ops.base import (
     tensors,
 )
 from irshap.types import Array, TensorType, Type
+
+if TYPE_CHECKING:
+    from irshap.ops.parts import Parts, Sharing
 
 __all__ = ["Bilinear", "Composite", "Elementwise", "Linear", "NonDifferentiable", "ZippedElementwise"]
 __all__ += ["broadcast", "unbroadcast", "zip_axes"]
@@ -55,6 +58,9 @@ class Bilinear(Op, family=True):
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return not set(self.factors) <= varying
+
+    def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
+        raise NoLocalRule("RevealCancel needs all factors but one to be the same in both worlds")
 
     def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
         return tuple(self.adjoints(cts, at, i) for i in wrt)
@@ -133,6 +139,13 @@ class Elementwise(Op, family=True):
 
     def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
         return (cts[0] * self.chord(at.operands[0], at0.operands[0], at.results[0], at0.results[0]),)
+
+    def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
+        from irshap.ops.parts import curve
+
+        if reveal and not np.isfinite(self.evaluate(np.linspace(-8.0, 8.0, 65))[0]).all():
+            raise NoLocalRule("RevealCancel looks at r + D+ and r + D-, where it may be undefined")
+        return curve(self, self.chord, at, at0, 0, parts[0], reveal)
 
 
 class ZippedElementwise(Op, family=True):

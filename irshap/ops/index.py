@@ -33,6 +33,7 @@ class Indexed(Op, family=True):
     """Linear in operand 0, moved by the integer operand 1."""
 
     precision = Precision.DATA
+    nonnegative = True
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
         return 0

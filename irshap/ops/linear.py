@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from irshap.dims import Dim, product, same
+from irshap.ops.arithmetic import Mul, sized
 from irshap.ops.base import (
     Axes,
+    Layer,
     MixesBatch,
     NoLocalRule,
+    Op,
     Point,
     Precision,
     Sample,
@@ -23,6 +26,7 @@ from irshap.ops.base import (
 )
 from irshap.ops.elementwise import Sqrt
 from irshap.ops.families import Bilinear, Linear, broadcast, unbroadcast
+from irshap.ops.parts import only
 from irshap.ops.reduce import ReduceSum
 from irshap.ops.shape import reshape, transpose
 from irshap.types import Array, TensorType, Type
@@ -46,6 +50,7 @@ class MatMul(Bilinear):
 
     mnemonic = "matmul"
     precision = Precision.HALF
+    layer = Layer.DENSE
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         a, b = tensors(types)
@@ -83,6 +88,12 @@ class MatMul(Bilinear):
         full = matmul(ct, swap_last(b)) if i == 0 else matmul(swap_last(a), ct)
         return unbroadcast(full, at.operands[i].shape)
 
+    def linear_part(
+        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
+    ) -> tuple[Op, tuple[Any, ...]]:
+        i = only(varying, frozenset({0, 1}))
+        return self, tuple(v if j == i else sized(v, absolute) for j, v in enumerate(operands))
+
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls(), (randn(2, 3), randn(3, 4)), (0,), (0, None))
@@ -101,6 +112,7 @@ class Gemm(Bilinear):
     trans_b: bool = False
     mnemonic = "gemm"
     precision = Precision.HALF
+    layer = Layer.DENSE
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         a, b, *c = tensors(types)
@@ -157,6 +169,13 @@ class Gemm(Bilinear):
             return emit1(Gemm(self.alpha, 1.0, not self.trans_a, False), a, ct)
         return emit1(Gemm(self.alpha, 1.0, True, self.trans_a), ct, a)
 
+    def linear_part(
+        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
+    ) -> tuple[Op, tuple[Any, ...]]:
+        i = only(varying, frozenset({0, 1}))
+        factors = tuple(v if j == i else sized(v, absolute) for j, v in enumerate(operands[:2]))
+        return replace(self, alpha=abs(self.alpha) if absolute else self.alpha), factors
+
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         x, w, c = randn(2, 3), randn(3, 4), randn(4)
@@ -201,13 +220,23 @@ class BatchNorm(Linear):
         return varying <= {0, 2}
 
     def adjoint(self, ct: Any, at: Point, i: int) -> Any:
-        x, scale, _, _, var = at.operands
         if i == 0:
-            factor = scale / emit1(Sqrt(), var + self.epsilon)
-            return ct * reshape(factor, (x.shape[1], *[1] * (x.rank - 2)))
+            return ct * self._factor(at.operands, absolute=False)
         if i == 2:
-            return emit1(ReduceSum((0, *range(2, x.rank)), keepdims=False), ct)
+            return emit1(ReduceSum((0, *range(2, ct.rank)), keepdims=False), ct)
         raise NoLocalRule("its statistics vary between sample and reference")
+
+    def _factor(self, operands: Sequence[Any], absolute: bool) -> Any:
+        """What each channel of x is multiplied by."""
+        x, scale, _, _, var = operands
+        factor = sized(scale, absolute) / emit1(Sqrt(), var + self.epsilon)
+        return reshape(factor, (x.shape[1], *[1] * (x.rank - 2)))
+
+    def linear_part(
+        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
+    ) -> tuple[Op, tuple[Any, ...]]:
+        only(varying, frozenset({0}))
+        return Mul(), (operands[0], self._factor(operands, absolute))
 
     def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
         return tuple(self.adjoint(cts[0], at, i) for i in wrt)

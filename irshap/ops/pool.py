@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 from irshap.dims import Dim, product
 from irshap.ops.arithmetic import maximum, quotient_or_zero
 from irshap.ops.base import Axes, MixesBatch, Op, Point, Precision, Sample, emit1, randn, require, tensors
-from irshap.ops.index import ScatterAdd
+from irshap.ops.index import GatherElements, ScatterAdd
+from irshap.ops.parts import Parts, Routed, Sharing
 from irshap.ops.shape import reshape
 from irshap.ops.window import padded, window_count, windows
 from irshap.types import Array, DType, TensorType, Type
@@ -87,6 +88,15 @@ class MaxPool(Op):
         summed = emit1(ScatterAdd(2, product(plane)), reshape(share, flat), reshape(index, flat))
         return reshape(summed, like.shape)
 
+    def _gather(self, x: Any, index: Any) -> Any:
+        n, c, *plane = x.shape
+        picked = emit1(
+            GatherElements(2),
+            reshape(x, (n, c, product(plane))),
+            reshape(index, (n, c, product(index.shape[2:]))),
+        )
+        return reshape(picked, index.shape)
+
     def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
         return (self._scatter(cts[0], at.results[1], at.operands[0]),)
 
@@ -97,6 +107,25 @@ class MaxPool(Op):
         share = self._scatter(gain, at.results[1], x) + self._scatter(loss, at0.results[1], x)
         # an element's shares are at most its difference each: 0 only where that is 0 (rules.md: below 1e-7)
         return (quotient_or_zero(share, x - x0),)
+
+    def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
+        x, x0, y, y0 = at.operands[0], at0.operands[0], at.results[0], at0.results[0]
+        top, ends = maximum(y, y0), (at.results[1], at0.results[1])
+        # of D at the sample's maximum and at the reference's, how much of each the window's Dy consists of
+        rates = [
+            quotient_or_zero(share, self._gather(x, index) - self._gather(x0, index))
+            for share, index in zip((top - y0, y - top), ends, strict=True)
+        ]
+
+        def forward(part: Any) -> Any:
+            first, second = (q * self._gather(part, index) for q, index in zip(rates, ends, strict=True))
+            return first + second
+
+        def backward(m: Any) -> Any:
+            first, second = (self._scatter(q * m, index, x) for q, index in zip(rates, ends, strict=True))
+            return first + second
+
+        return Routed(forward, backward)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

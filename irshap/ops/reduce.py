@@ -85,6 +85,7 @@ class ReduceSum(Linear, Reduction):
     keepdims: bool
     mnemonic = "reduce_sum"
     precision = Precision.FULL
+    nonnegative = True
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         return (np.asarray(arrays[0].sum(axis=self.axes, keepdims=self.keepdims, dtype=arrays[0].dtype)),)
@@ -106,6 +107,7 @@ class ReduceMean(Linear, Reduction):
     keepdims: bool
     mnemonic = "reduce_mean"
     precision = Precision.FULL
+    nonnegative = True
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         return (np.asarray(arrays[0].mean(axis=self.axes, keepdims=self.keepdims, dtype=arrays[0].dtype)),)

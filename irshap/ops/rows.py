@@ -35,6 +35,7 @@ class _Copies(Linear, family=True):
     axis: int
     times: Dim
     precision = Precision.DATA
+    nonnegative = True
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)
@@ -106,6 +107,7 @@ class Dilate(Linear):
     step: int
     mnemonic = "dilate"
     precision = Precision.DATA
+    nonnegative = True
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)

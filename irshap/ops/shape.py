@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from irshap.dims import Dim, N, Shape, as_dim, divide, product, same, same_shape
-from irshap.ops.base import Axes, MixesBatch, Point, Precision, Sample, emit, emit1, randn, require, tensors
+from irshap.ops.base import (
+    Axes,
+    MixesBatch,
+    Op,
+    Point,
+    Precision,
+    Sample,
+    emit,
+    emit1,
+    randn,
+    require,
+    tensors,
+)
 from irshap.ops.families import Linear, broadcast, unbroadcast
 from irshap.ops.program import Full, batch_from_shape
 from irshap.types import Array, TensorType, Type
@@ -47,6 +59,7 @@ class _Move(Linear, family=True):
     """Rearranges elements without arithmetic."""
 
     precision: ClassVar[Precision] = Precision.DATA
+    nonnegative = True
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
         return 0
@@ -359,6 +372,11 @@ class Pad(_Move):
         return emit1(
             Pad(tuple(as_dim(-b) for b in self.before), tuple(as_dim(-a) for a in self.after), 0.0), ct
         )
+
+    def linear_part(
+        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
+    ) -> tuple[Op, tuple[Any, ...]]:
+        return replace(self, value=0.0), tuple(operands)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
