@@ -13,12 +13,13 @@ import numpy as np
 from irshap import __version__
 from irshap.errors import PipelineError, near
 from irshap.graph import Graph, Role
-from irshap.ops.program import Input
+from irshap.incomplete import references_needed
 from irshap.pass_base import Context, Pass
 from irshap.pass_manager import PassManager, Report, Verify
 from irshap.pipeline_text import format_pipeline, parse_pipeline
 from irshap.pipelines import METHODS
 from irshap.references import check_references, check_weights
+from irshap.sources import model_inputs
 from irshap.types import Array, TensorType
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def compile(
     context_inputs: Collection[str] = (),
     weights: Any = None,
     emit: str | Collection[str] = (),
+    on_incomplete: str = "error",
     verify: Verify = "none",
     print_after: Collection[str] | Literal["all"] = (),
     time_passes: bool = False,
@@ -117,12 +119,18 @@ def compile(
         rule: how "deeplift" shares a difference at an op that isn't linear: "rescale".
         passes: the text of a pipeline (see irshap.pipeline_text) instead of the method's own.  The other
             arguments fill in options that it leaves at their defaults; one that contradicts it is refused.
-        wrt: the tensor to attribute to: an input or an interior tensor; None: every float input.
+        wrt: the tensors to attribute to, inputs or interior ones, separated by commas; None: every float
+            input, and every integer input that an embedding lookup reads: one number for each token.
+            Interior tensors must be a cut: together they carry all that the target knows of their inputs.
         output: the name of the explained output; None: the first float output.  One with several axes after
             the batch is read as flattened.
-        context_inputs: inputs that are not attributed: the references' rows see the sample's values there.
+        context_inputs: inputs and interior tensors that keep the sample's value where the sample is compared
+            with a reference, and are not attributed.
         weights: a weight for each reference [R], not negative; scaled to sum to 1.  None: equal weights.
         emit: further outputs: "completeness_error" is f(x) - base - sum of attributions, for each sample.
+        on_incomplete: an op on the way that has no complete local rule is an "error", or "residual": what its
+            derivative doesn't explain is left out, and seen in the output `completeness_error`; the metadata
+            entry `irshap.incomplete` names the ops.
         verify: what is checked after each pass: "none", "types" or "numeric" (see PassManager).
         print_after: names of passes after which the IR is printed to standard error, or "all".
         time_passes: whether a table of the passes' times is printed to standard error.
@@ -146,6 +154,7 @@ def compile(
         context_inputs=context_inputs,
         weighted=weights is not None,
         emit=emit,
+        on_incomplete=on_incomplete,
     )
     manager = PassManager.from_text(text, verify=verify, print_after=print_after, time_passes=time_passes)
     first, last = manager.passes[0], manager.passes[-1]
@@ -180,6 +189,7 @@ _PLACES: dict[str, tuple[str, str]] = {
     "rule": ("deeplift", "rule"),
     "weights": ("deeplift", "weights"),
     "emit": ("deeplift", "emit"),
+    "on_incomplete": ("deeplift", "on_incomplete"),
 }
 """Which option of which pass an argument of `compile` sets."""
 
@@ -195,6 +205,7 @@ def pipeline_text(
     context_inputs: Collection[str] = (),
     weighted: bool = False,
     emit: str | Collection[str] = (),
+    on_incomplete: str = "error",
 ) -> str:
     """The canonical text of the pipeline that these arguments of `compile` describe.
 
@@ -216,6 +227,7 @@ def pipeline_text(
         "rule": rule,
         "weights": weighted,
         "emit": _joined(emit),
+        "on_incomplete": on_incomplete,
     }
     for argument, value in wanted.items():
         pipeline = _with_option(pipeline, argument, value)
@@ -231,7 +243,7 @@ def _with_option(pipeline: Sequence[Pass], argument: str, value: Any) -> tuple[P
     found = [p for p in pipeline if p.name == name]
     if not found:
         # Arguments at their defaults ask for nothing, so they need no pass that could do it.
-        if value in ("", False, "argmax", "rescale"):
+        if value in ("", False, "argmax", "rescale", "error"):
             return tuple(pipeline)
         raise PipelineError(
             f"{argument} needs the pass {name}, which the pipeline doesn't have", where="pipeline"
@@ -273,8 +285,9 @@ class _Binder:
             metadata["irshap.explained_output"] = explained
         if self.bound and not self.done and graph.outputs_of(Role.SOURCE):
             self.done = True
-            inputs = _upstream(graph)
-            arrays = check_references(self.references, inputs, list(inputs))
+            inputs = {str(v.name): v.tensor for v in references_needed(graph)}
+            held = [str(v.name) for v in model_inputs(graph) if v.name not in inputs]
+            arrays = check_references(self.references, inputs, list(inputs), held)
             count = next((len(array) for array in arrays.values()), 0)
             self.context.references = arrays
             self.context.weights = check_weights(self.weights, count)
@@ -287,22 +300,6 @@ def _first_float_output(graph: Graph) -> str:
     return next(
         (o.name for o in outputs if isinstance(o.value.type, TensorType) and o.value.dtype.is_float), ""
     )
-
-
-def _upstream(graph: Graph) -> dict[str, TensorType]:
-    """The model's inputs that the attributed tensors depend on: those that need references."""
-    stack = [o.value for o in graph.outputs_of(Role.SOURCE)]
-    seen = set(stack)
-    while stack:
-        for value in stack.pop().node.operands:
-            if value not in seen:
-                seen.add(value)
-                stack.append(value)
-    return {
-        v.node.op.name: v.tensor
-        for v in graph.inputs
-        if v in seen and isinstance(v.node.op, Input) and v.node.op.kind == "model"
-    }
 
 
 def _model_digest(model: onnx.ModelProto) -> str:

@@ -136,7 +136,11 @@ class Role(Enum):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Output:
-    """A named output; `of` names the input that an adjoint or attribution belongs to."""
+    """A named output.
+
+    `of` names the attributed tensor that a source, adjoint or attribution belongs to.  A source whose name is
+    another stands where the integer input `of` is read in (an embedding lookup); its adjoint has its name.
+    """
 
     name: str
     value: Value

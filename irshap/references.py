@@ -16,7 +16,10 @@ __all__ = ["check_references", "check_weights"]
 
 
 def check_references(
-    source: Source | None, inputs: Mapping[str, TensorType], required: Collection[str]
+    source: Source | None,
+    inputs: Mapping[str, TensorType],
+    required: Collection[str],
+    held: Collection[str] = (),
 ) -> Arrays:
     """The references by input, checked against the model.
 
@@ -28,6 +31,7 @@ def check_references(
             they are mostly pixels that someone forgot to scale.
         inputs: the model's inputs that may have references, with their types; the first axis is the batch.
         required: the names of those that must have them.
+        held: the names of the model's other inputs, which take none.
 
     Returns:
         Arrays of the inputs' dtypes, R rows each.
@@ -39,12 +43,18 @@ def check_references(
         given: Arrays = {}
     else:
         given = as_arrays(source, sorted(required) or sorted(inputs), ReferencesError, "references")
+    for name in held:
+        if name in given:
+            raise ReferencesError(
+                f"input {name!r} takes no references: it is not attributed, so it keeps the sample's value",
+                mend="Leave them out",
+            )
     unknown_names(given, list(inputs), ReferencesError, "references")
     if missing := [name for name in inputs if name in required and name not in given]:
         raise ReferencesError(
             f"no references for input {', '.join(map(repr, missing))}",
-            mend="give an array [R, ...] of typical samples for each; for attributions against zero, "
-            "one row of zeros",
+            mend="give an array [R, ...] of typical samples for each (for attributions against zero, "
+            "one row of zeros), or hold it at the sample's value as a context input",
         )
     checked: Arrays = {}
     symbols: dict[sympy.Expr, tuple[int, str]] = {}

@@ -10,7 +10,7 @@ from irshap.types import TensorType
 __all__ = ["Local", "is_float", "reverse", "upstream", "varying_values"]
 
 Local = Callable[[Node, Sequence[Value], Sequence[int], frozenset[int]], Sequence[Value]]
-"""(node, cotangents of its float results, operands wanted, operands that vary) -> cotangents of those wanted."""
+"""(node, cotangents of its float results, operands wanted, operands that vary) -> cotangents wanted."""
 
 
 def varying_values(nodes: Iterable[Node], sources: Iterable[Value]) -> set[Value]:
@@ -23,7 +23,7 @@ def varying_values(nodes: Iterable[Node], sources: Iterable[Value]) -> set[Value
 
 
 def upstream(values: Iterable[Value]) -> set[Value]:
-    """`values` and what their differences between two worlds can come from: all above, but not held values'."""
+    """`values` and all that their differences between two worlds can come from: not through held ones."""
     found: set[Value] = set()
     stack = list(values)
     while stack:

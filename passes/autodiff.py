@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from irshap.builder import Builder
 from irshap.errors import NotDifferentiable
 from irshap.graph import Graph, Node, Output, Role, Value
 from irshap.ops.base import NoLocalRule, Point, emit1
-from irshap.ops.families import NonDifferentiable
 from irshap.ops.program import Full, Pullback
 from irshap.ops.shape import zeros_like
 from irshap.pass_base import Context, Pass, Semantics, graph_property
@@ -44,7 +44,8 @@ class Autodiff(Pass):
     """Appends the adjoint of each source: d target / d source, through the reverse of every op on the way.
 
     A linear op contributes its adjoint.  Every other op contributes one `pullback`, which an attribution
-    method decides: its derivative, or its secant between the sample and a reference.
+    method decides: its derivative, or its secant between the sample and a reference.  Several sources are one
+    cut: an adjoint doesn't count what goes through a later source.
     """
 
     name = "autodiff"
@@ -60,11 +61,11 @@ class Autodiff(Pass):
             nodes = b.nodes
             seed = emit1(Full(1.0, target.dtype, target.shape))
             local = _Local(b)
-            found = reverse(nodes, varying_values(nodes, sources), {target: seed}, local)
+            found = reverse(nodes, varying_values(nodes, sources), {target: seed}, local, cut=sources)
             outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
             for output, source in zip(ir.outputs_of(Role.SOURCE), sources, strict=True):
                 adjoint = found[source] if source in found else zeros_like(source)
-                outputs.append(Output(f"{output.of}_adjoint", adjoint, Role.ADJOINT, output.of))
+                outputs.append(Output(f"{output.name}_adjoint", adjoint, Role.ADJOINT, output.name))
             context.count("pullbacks", local.pullbacks)
             return b.build(ir.name, outputs, ir.properties, like=ir)
 
@@ -79,14 +80,11 @@ class _Local:
         self, node: Node, cts: Sequence[Value], wrt: Sequence[int], changing: frozenset[int]
     ) -> Sequence[Value]:
         with self.builder.at(node.origin):
-            if isinstance(node.op, NonDifferentiable):
-                raise refuse(node, getattr(node.op, "why", node.op.reason))
             if node.op.linear_in(changing):
                 at = Point(node.operands, node.results)
-                try:
+                # one without an adjoint is left to the method, as every op without a rule
+                with suppress(NoLocalRule):
                     return [node.op.adjoints(cts, at, i) for i in wrt]
-                except NoLocalRule as error:
-                    raise refuse(node, error) from None
             self.pullbacks += 1
             op = Pullback(node.op, tuple(wrt), len(cts), len(node.operands))
             return self.builder.emit(op, *cts, *node.operands, *node.results)

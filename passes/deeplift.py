@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
+from irshap.attribution import attributions, by_class, samples_first
 from irshap.builder import Builder
-from irshap.dims import R, divide
+from irshap.dims import R, as_dim, divide
 from irshap.errors import UserError
 from irshap.graph import Graph, Output, Role, Value
+from irshap.incomplete import METADATA, Gap, gaps, refusal, to_text
 from irshap.ops.base import emit1
 from irshap.ops.program import Input
 from irshap.ops.reduce import ReduceMean, ReduceSum
 from irshap.ops.shape import reshape
 from irshap.pass_base import Context, Pass, Semantics
-from irshap.passes.gradient import by_class
 from irshap.passes.joint_batch import JointBatch
 from irshap.types import TensorType
 
@@ -31,12 +33,15 @@ class DeepLift(Pass):
     `rule`: how nonlinear ops share a difference; "rescale" is Shrikumar et al. 2017 with the exact forms for
     products, pooling and normalizations.  `weights`: references are weighted by an input
     `reference_weights` [R] instead of equally.  `emit`: "completeness_error" adds the output
-    f(x) - base - sum of attributions.
+    f(x) - base - sum of attributions.  `on_incomplete`: an op without a complete rule is an "error", or with
+    "residual" contributes what its derivative explains, or nothing; the rest is in completeness_error, which
+    is then an output, and the model's metadata names the ops.
     """
 
     rule: str = "rescale"
     weights: bool = False
     emit: str = ""
+    on_incomplete: Literal["error", "residual"] = "error"
     name = "deeplift"
     semantics = Semantics.EXTENDS
     requires = frozenset({"adjoint"})
@@ -48,37 +53,48 @@ class DeepLift(Pass):
             raise UserError(f"deeplift knows no rule {self.rule!r}", mend="Use rule=rescale")
         if self.emit not in ("", "completeness_error"):
             raise UserError(f"deeplift emits no {self.emit!r}", mend="Use emit=completeness_error")
+        missing = self._gaps(ir)
         with Builder() as b:
-            joint = JointBatch(b, ir, (Role.SOURCE, Role.TARGET, Role.ADJOINT))
+            joint = JointBatch(b, ir, (Role.SOURCE, Role.TARGET, Role.ADJOINT), missing)
             outputs = [replace(o, value=joint.sample(o.value)) for o in ir.outputs_of(Role.MODEL)]
             weights = None
+            target = ir.output(Role.TARGET).value
             if self.weights:
-                kind = TensorType(ir.output(Role.TARGET).value.dtype, (R,))
                 op = Input("reference_weights", "weights")
+                kind = TensorType(target.dtype, (R,))
                 weights = b.emit(op, types=(kind,), names=("reference_weights",))[0]
-            attributions = []
-            adjoints = {o.of: o.value for o in ir.outputs_of(Role.ADJOINT)}
-            for source in ir.outputs_of(Role.SOURCE):
-                multiplier, _ = joint.halves(adjoints[source.of])
+            rows = as_dim(target.shape[0] * R)
+            means = []
+            for source, adjoint in zip(ir.outputs_of(Role.SOURCE), ir.outputs_of(Role.ADJOINT), strict=True):
+                multiplier, _ = joint.halves(adjoint.value)
                 x, x0 = joint.halves(source.value)
-                mean = mean_over_references(multiplier * (x - x0), weights)
-                attributions.append(mean)
-                shaped = by_class(mean, ir)
-                outputs.append(Output(f"{source.of}_attributions", shaped, Role.ATTRIBUTION, source.of))
-            explained, base = (
-                mean_over_references(v, weights) for v in joint.halves(ir.output(Role.TARGET).value)
-            )
+                axis = joint.axes[source.value]
+                assert axis is not None
+                parts = samples_first(multiplier * (x - x0), axis, rows)
+                means.append(mean_over_references(parts, weights))
+            outputs += attributions(ir, means)
+            explained, base = (mean_over_references(v, weights) for v in joint.halves(target))
             outputs.append(Output("base_values", by_class(base, ir), Role.BASE))
             index = ir.output(Role.TARGET_INDEX)
             outputs.append(replace(index, value=joint.sample(index.value)))
-            if self.emit:
+            if self.emit or missing:
                 error = explained - base
-                for attribution in attributions:
-                    error = error - emit1(
-                        ReduceSum(tuple(range(1, attribution.rank)), keepdims=False), attribution
-                    )
+                for mean in means:
+                    error = error - emit1(ReduceSum(tuple(range(1, mean.rank)), keepdims=False), mean)
                 outputs.append(Output("completeness_error", by_class(error, ir), Role.COMPLETENESS))
+            if missing:
+                context.metadata[METADATA] = to_text(missing)
+                context.count("incomplete", len(missing))
             return b.build(ir.name, outputs, ir.properties, like=ir)
+
+    def _gaps(self, graph: Graph) -> list[Gap] | None:
+        """Where differences get lost before any rule is asked, or None where nothing may be."""
+        found = gaps(graph)
+        if self.on_incomplete == "residual":
+            return found
+        if found:
+            raise refusal(found[0])
+        return None
 
 
 def mean_over_references(rows: Value, weights: Value | None) -> Value:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from irshap.attribution import attributions, is_token, samples_first, source_axes
 from irshap.builder import Builder
-from irshap.graph import Graph, Output, Role, Value
+from irshap.errors import TargetError
+from irshap.graph import Graph, Role
 from irshap.ops.base import NoLocalRule
 from irshap.ops.program import Pullback
-from irshap.ops.shape import reshape
 from irshap.pass_base import Context, Pass, Semantics
 from irshap.passes.autodiff import refuse
 
-__all__ = ["Gradient", "by_class"]
-
-
-def by_class(rows: Value, graph: Graph) -> Value:
-    """Rows of (sample, class) pairs as [N, K, ...], or as they are when each sample has one class."""
-    index = graph.output(Role.TARGET_INDEX).value
-    return rows if index.rank == 1 else reshape(rows, (*index.shape, *rows.shape[1:]))  # type: ignore[no-any-return]
+__all__ = ["Gradient"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +27,7 @@ class Gradient(Pass):
     removes = frozenset({"target", "adjoint"})
 
     def run(self, ir: Graph, context: Context) -> Graph:
+        _refuse_tokens(ir)
         with Builder() as b:
             mapping = {v: b.copy(v.node, {})[0] for v in ir.inputs}
             for node in ir.nodes:
@@ -47,7 +43,19 @@ class Gradient(Pass):
                 mapping.update(zip(node.results, results, strict=True))
             keep = (Role.MODEL, Role.TARGET_INDEX)
             outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs if o.role in keep]
-            for o in ir.outputs_of(Role.ADJOINT):
-                gradient = by_class(mapping[o.value], ir)
-                outputs.append(Output(f"{o.of}_attributions", gradient, Role.ATTRIBUTION, o.of))
+            rows = ir.output(Role.TARGET).value.shape[0]
+            adjoints = [mapping[o.value] for o in ir.outputs_of(Role.ADJOINT)]
+            axes = source_axes(ir)
+            outputs += attributions(
+                ir, [samples_first(v, a, rows) for v, a in zip(adjoints, axes, strict=True)]
+            )
             return b.build(ir.name, outputs, ir.properties, like=ir)
+
+
+def _refuse_tokens(graph: Graph) -> None:
+    for source in graph.outputs_of(Role.SOURCE):
+        if is_token(graph, source):
+            raise TargetError(
+                f"input {source.of!r} is integer: it has no gradient",
+                mend=f"Take the gradient by the tensor that it is read into: wrt={source.name}",
+            )

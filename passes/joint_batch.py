@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from irshap.analysis import BatchAxes
 from irshap.builder import Builder
-from irshap.dims import Dim, N, R, as_dim, divide, symbols_of
+from irshap.dims import N, R, as_dim, divide, same, symbols_of
 from irshap.errors import ModelError
 from irshap.graph import Graph, Node, Role, Value
-from irshap.ops.base import MixesBatch, NoLocalRule, emit1
+from irshap.incomplete import Gap, references_needed, refusal
+from irshap.ops.base import MixesBatch, NoLocalRule, Point, emit1
 from irshap.ops.program import Hold, Input, Pullback
 from irshap.ops.rows import RepeatRows, TileRows
-from irshap.ops.shape import concat, split
-from irshap.passes.autodiff import refuse
+from irshap.ops.shape import concat, reshape, split, zeros_like
 from irshap.types import TensorType
 
 __all__ = ["JointBatch"]
@@ -21,14 +22,21 @@ __all__ = ["JointBatch"]
 class JointBatch:
     """Maps the values of a graph into the joint batch: N becomes 2 N R rows, samples before references."""
 
-    def __init__(self, builder: Builder, graph: Graph, roles: Sequence[Role]) -> None:
-        """Brings what the outputs with these roles need into the joint batch."""
-        self.builder = builder
+    def __init__(
+        self, builder: Builder, graph: Graph, roles: Sequence[Role], gaps: list[Gap] | None = None
+    ) -> None:
+        """Brings what the outputs with these roles need into the joint batch.
+
+        An op without a complete rule is refused, unless there is a list `gaps` to note it in.
+        """
+        self.builder, self.gaps = builder, gaps
+        self.rows = BatchAxes(graph)
+        self.count = graph.output(Role.TARGET).value.shape[0]
         self.binding = {N: as_dim(2 * N * R)}
         self.samples: dict[Value, Value] = {v: builder.copy(v.node, {})[0] for v in graph.inputs}
         self.joint: dict[Value, Value] = {}
         self.axes: dict[Value, int | None] = {}
-        self.varied = _upstream_inputs([o.value for o in graph.outputs_of(Role.SOURCE)])
+        self.varied = set(references_needed(graph))
         self._walk(graph, roles)
 
     def _walk(self, graph: Graph, roles: Sequence[Role]) -> None:
@@ -66,14 +74,12 @@ class JointBatch:
     def _boundary(self, value: Value) -> None:
         """A value that enters the joint batch from outside: an input, repeated samples, or a held value."""
         sample = self.samples[value]
-        batched = (
-            isinstance(value.type, TensorType) and bool(value.type.shape) and _counts_samples(value.shape[0])
-        )
-        self.axes[value] = 0 if batched else None
-        if not batched:
+        axis = self._rows_of(value)
+        self.axes[value] = axis
+        if axis is None:
             self.joint[value] = sample
             return
-        repeated = emit1(RepeatRows(0, R), sample)
+        repeated = self._repeated(sample, axis)
         other = repeated
         source = value.node.operands[0] if isinstance(value.node.op, RepeatRows) else value
         if source in self.varied:
@@ -81,7 +87,24 @@ class JointBatch:
             type = source.tensor.with_shape((R, *source.shape[1:]))
             references = self.builder.emit(op, types=(type,), names=(op.name,))[0]
             other = emit1(TileRows(0, sample.shape[0]), references)
-        self.joint[value] = concat([repeated, other], 0)
+        self.joint[value] = concat([repeated, other], axis)
+
+    def _rows_of(self, value: Value) -> int | None:
+        """The axis with the rows of a value at the boundary."""
+        if isinstance(value.node.op, Hold):
+            return self.rows.axis(value)
+        shape = value.type.shape if isinstance(value.type, TensorType) else None
+        return 0 if shape and N in symbols_of(shape[:1]) else None
+
+    def _repeated(self, sample: Value, axis: int) -> Value:
+        """Each sample once for each reference; where a sample takes up several rows, they stay together."""
+        merged = divide(sample.shape[axis], self.count)
+        if merged is None or same(merged, 1):
+            return emit1(RepeatRows(axis, R), sample)
+        before, after = sample.shape[:axis], sample.shape[axis + 1 :]
+        apart = reshape(sample, (*before, self.count, merged, *after))
+        repeated = emit1(RepeatRows(axis, R), apart)
+        return reshape(repeated, (*before, sample.shape[axis] * R, *after))  # type: ignore[no-any-return]
 
     def _node(self, node: Node) -> None:
         axes = [self.axes[v] for v in node.operands]
@@ -106,18 +129,29 @@ class JointBatch:
         (cts, at), (cts0, at0) = (op.parts(world) for world in worlds)
         with self.builder.at(node.origin):
             try:
-                first = op.of.secant(cts, at, at0, op.wrt)
-                second = op.of.secant(cts0, at, at0, op.wrt)
+                pair = [op.of.secant(c, at, at0, op.wrt) for c in (cts, cts0)]
             except NoLocalRule as error:
-                raise refuse(node, error) from None
+                pair = [self._incomplete(node, op, c, at, error) for c in (cts, cts0)]
             return [
                 a if axis is None else concat([a, b], axis)
-                for a, b, axis in zip(first, second, (self.axes[v] for v in node.results), strict=True)
+                for a, b, axis in zip(*pair, (self.axes[v] for v in node.results), strict=True)
             ]
 
+    def _incomplete(
+        self, node: Node, op: Pullback, cts: Sequence[Value], at: Point, reason: NoLocalRule
+    ) -> tuple[Value, ...]:
+        """What an op without a complete rule contributes, if it may: its derivative, or nothing.
 
-def _counts_samples(dim: Dim) -> bool:
-    return N in symbols_of([dim])
+        Its gap is what the derivative misses: 0 for a `where` with the same condition in both worlds, say.
+        """
+        gap = Gap(node.label, str(reason))
+        if self.gaps is None:
+            raise refusal(gap) from None
+        self.gaps.append(gap)
+        try:
+            return op.of.derivative(cts, at, op.wrt)
+        except NoLocalRule:
+            return tuple(zeros_like(at.operands[i]) for i in op.wrt)
 
 
 def _is_boundary(value: Value) -> bool:
@@ -139,7 +173,3 @@ def _needed(roots: Sequence[Value], stop: object = None) -> set[Value]:
         if stop is None or not stop(value):  # type: ignore[operator]
             stack.extend(value.node.operands)
     return found
-
-
-def _upstream_inputs(values: Sequence[Value]) -> set[Value]:
-    return {v for v in _needed(values) if isinstance(v.node.op, Input) and v.node.op.kind == "model"}

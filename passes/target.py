@@ -16,6 +16,7 @@ from irshap.ops.rows import RepeatRows
 from irshap.ops.shape import Slice, reshape
 from irshap.pass_base import Context, Pass, Semantics, graph_property
 from irshap.reverse import is_float
+from irshap.sources import find_sources, names_in, with_held
 from irshap.types import DType, TensorType
 
 __all__ = ["Target"]
@@ -35,8 +36,10 @@ class Target(Pass):
     `target`: "argmax" (the class that the model predicts), a class index, "top-K", "all", or "input" (the
     lowered model gets an int64 input `target` [N]).  With K classes at once every sample is repeated K
     times, so that all later passes see one class for each row.
-    `output`: the explained output, default the model's first float output; `wrt`: the tensor attributed,
-    default every float input; `context`: inputs that are not attributed (comma-separated).
+    `output`: the explained output, default the model's first float output.
+    `wrt`: the tensors attributed, comma-separated, default every float input and every embedding lookup of an
+    integer input.  Several are one cut: what goes through a later one counts there, not for an earlier one.
+    `context`: inputs and interior tensors, comma-separated, that keep the sample's value in both worlds.
     """
 
     target: str = "argmax"
@@ -48,8 +51,10 @@ class Target(Pass):
     ensures = frozenset({"target"})
 
     def run(self, ir: Graph, context: Context) -> Graph:
+        ir = with_held(ir, names_in(self.context))
         explained = self._explained(ir)
         _check_batch(ir, explained)
+        sources = find_sources(ir, explained, names_in(self.wrt))
         with Builder() as b:
             mapping = b.graft(ir)
             y = _flat(mapping[explained.value])
@@ -61,10 +66,7 @@ class Target(Pass):
                 rows = _flat(forward[explained.value])
             target = self._pick(rows, index)
             outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
-            outputs += [
-                Output(str(s.name), forward[s], Role.SOURCE, str(s.name))
-                for s in self._sources(ir, explained)
-            ]
+            outputs += [Output(s.name, forward[s.value], Role.SOURCE, s.of) for s in sources]
             outputs.append(Output("target_value", target, Role.TARGET))
             outputs.append(Output("target_index", index, Role.TARGET_INDEX))
             return b.build(ir.name, outputs, ir.properties, like=ir)
@@ -78,35 +80,6 @@ class Target(Pass):
         if not candidates:
             raise TargetError("the model has no float output to explain")
         return candidates[self.output] if self.output else next(iter(candidates.values()))
-
-    def _sources(self, graph: Graph, explained: Output) -> list[Value]:
-        above = _ancestors(explained.value)
-        held = {n.strip() for n in self.context.split(",") if n.strip()}
-        inputs = [v for v in graph.inputs if isinstance(v.node.op, Input) and v.node.op.kind == "model"]
-        for name in held - {v.name for v in inputs}:
-            raise TargetError(
-                f"the model has no input {name!r}", mend=near(name, [str(v.name) for v in inputs])
-            )
-        if self.wrt:
-            named = [v for v in graph.values() if v.name == self.wrt]
-            if not named:
-                raise TargetError(
-                    f"the model has no tensor {self.wrt!r}",
-                    mend=near(self.wrt, [v.name for v in graph.values() if v.name and is_float(v)]),
-                )
-            if not is_float(named[-1]):
-                raise TargetError(f"tensor {self.wrt!r} is no float tensor")
-            if named[-1] not in above:
-                raise TargetError(f"output {explained.name!r} doesn't depend on tensor {self.wrt!r}")
-            return [named[-1]]
-        sources = [v for v in inputs if is_float(v) and v in above and v.name not in held]
-        if not sources:
-            listed = ", ".join(f"{v.name}: {v.type}" for v in inputs) or "it has none"
-            raise TargetError(
-                f"output {explained.name!r} depends on no float input that could be attributed ({listed})",
-                mend="Name an interior float tensor with wrt",
-            )
-        return sources
 
     def _index(self, b: Builder, y: Value) -> tuple[Value, int | None]:
         """The explained classes, [N] or [N, K], and K when there are several for each sample."""
@@ -172,7 +145,8 @@ def _check_batch(graph: Graph, explained: Output) -> None:
     rest = symbols_of(shape[1:])
     if rest:
         raise TargetError(
-            f"output {explained.name!r} is {explained.value.type}: the number of classes is only known at run time"
+            f"output {explained.name!r} is {explained.value.type}: "
+            "the number of classes is only known at run time"
         )
 
 

@@ -171,7 +171,7 @@ def test_context_inputs_keep_the_samples_values() -> None:
     )
     assert found.raw.keys() & {"image_attributions", "features_attributions"} == {"image_attributions"}
     assert np.abs(found.completeness_error).max() < 1e-5
-    with pytest.raises(ReferencesError, match="no such input 'features'"):
+    with pytest.raises(ReferencesError, match="input 'features' takes no references"):
         irshap.compile(model, references, context_inputs=["features"])
 
 
@@ -263,7 +263,7 @@ def test_arguments_that_contradict(arguments: dict[str, Any], message: str) -> N
         pipeline_text(**arguments)
 
 
-INTEGER = small("y = Cast <to = 1> (x)", inputs="int64[N,2] x")
+TRUTH = small("y = Cast <to = 1> (x)", inputs="bool[N,2] x")
 ROUNDED = small("r = Round (x)\n c = Constant <value = float[3,2] {1,2,3,4,5,6}> ()\n y = MatMul (r, c)")
 
 
@@ -275,7 +275,7 @@ ROUNDED = small("r = Round (x)\n c = Constant <value = float[3,2] {1,2,3,4,5,6}>
         (LINEAR, {"target": "best"}, TargetError, "unknown target 'best'"),
         (LINEAR, {"output": "z"}, TargetError, "the model has no float output 'z'"),
         (LINEAR, {"wrt": "hh"}, TargetError, "the model has no tensor 'hh'. did you mean h"),
-        (LINEAR, {"context_inputs": ["xx"]}, TargetError, "the model has no input 'xx'"),
+        (LINEAR, {"context_inputs": ["xx"]}, TargetError, "the model has no tensor 'xx'"),
         (LINEAR, {"references": None}, ReferencesError, "no references for input 'x'"),
         (LINEAR, {"references": ROWS[:0]}, ReferencesError, "there is no reference"),
         (LINEAR, {"references": ROWS.astype(int)}, ReferencesError, "has dtype int64"),
@@ -302,7 +302,7 @@ ROUNDED = small("r = Round (x)\n c = Constant <value = float[3,2] {1,2,3,4,5,6}>
         (LINEAR, {"verify": "all"}, PipelineError, "no level of verification is called 'all'"),
         (LINEAR, {"emit": "error"}, IrshapError, "error"),
         (LINEAR, {"rule": "resale"}, IrshapError, "resale"),
-        (INTEGER, {}, TargetError, "depends on no float input that could be attributed"),
+        (TRUTH, {}, TargetError, "depends on no float input that could be attributed"),
         (ROUNDED, {}, NotDifferentiable, "r.*[Rr]ound"),
         (b"", {}, ModelError, "empty"),
         (b"hello, world", {}, ModelError, "bytes"),

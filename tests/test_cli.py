@@ -256,10 +256,10 @@ def test_the_demo_model_is_accurate_enough() -> None:
         (("compile", "empty.onnx", "-r", "refs.npy", "-o", "out.onnx"), "empty"),
         (("compile", ".", "-r", "refs.npy", "-o", "out.onnx"), "is a folder"),
         (
-            ("compile", "ids.onnx", "-r", "refs.npy", "-o", "out.onnx"),
+            ("compile", "flags.onnx", "-r", "refs.npy", "-o", "out.onnx"),
             "no float input that could be attributed",
         ),
-        (("compile", "rounds.onnx", "-r", "refs.npy", "-o", "out.onnx"), "without a rule"),
+        (("compile", "rounds.onnx", "-r", "refs.npy", "-o", "out.onnx"), "without a complete rule"),
         (("compile", "toy.onnx", "-o", "out.onnx"), "no references for input 'x'"),
         (("compile", "toy.onnx", "-r", "missing.npy", "-o", "out.onnx"), "missing.npy: no such file"),
         (("compile", "toy.onnx", "-r", "toy.onnx", "-o", "out.onnx"), "is neither .npy nor .npz"),
@@ -282,7 +282,7 @@ def test_the_demo_model_is_accurate_enough() -> None:
         ((*COMPILE, "--target", "tops"), "unknown target 'tops'"),
         ((*COMPILE, "--explain", "z"), "the model has no float output 'z'"),
         ((*COMPILE, "--wrt", "hh"), "the model has no tensor 'hh'. did you mean h"),
-        ((*COMPILE, "--context", "z"), "the model has no input 'z'"),
+        ((*COMPILE, "--context", "z"), "the model has no tensor 'z'"),
         ((*COMPILE, "--passes", "lift,lowr"), "no pass is called 'lowr'. did you mean lower"),
         ((*COMPILE, "--passes", "@nave"), "did you mean @naive"),
         (
@@ -314,7 +314,7 @@ def test_bad_input(shell: Shell, args: tuple[str, ...], message: str) -> None:
     (shell.folder / "short.onnx").write_bytes(whole[: len(whole) // 2])
     (shell.folder / "empty.onnx").write_bytes(b"")
     (shell.folder / "text.ir").write_text("hello, world\n")
-    onnx.save(toy("y = Cast <to = 1> (x)", "int64[N,2] x"), shell.folder / "ids.onnx")
+    onnx.save(toy("y = Cast <to = 1> (x)", "bool[N,2] x"), shell.folder / "flags.onnx")
     onnx.save(toy("r = Round (x)\n" + BODY.replace("(x,", "(r,")), shell.folder / "rounds.onnx")
     arrays = {"wide": np.ones((2, 4)), "none": ROWS[:0], "int": ROWS.astype(int), "nan": [[1, np.nan, 2]]}
     for name, array in arrays.items():
