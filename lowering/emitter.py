@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence, Set
 from typing import Any, TypeAlias, TypeVar
 
@@ -237,10 +238,6 @@ class Emitter:
         self.add(kind, inputs, [name], (), attributes)
         return name
 
-    def protos(self) -> list[onnx.TensorProto]:
-        """The initializers, in order of first use."""
-        return [tensor_proto(array, name) for name, array in self.initializers.values()]
-
 
 def onnx_dtype(dtype: DType) -> int:
     """The TensorProto.DataType of an element type."""
@@ -261,7 +258,19 @@ def onnx_type(type: object) -> onnx.TypeProto:
 
 def tensor_proto(array: Array, name: str) -> onnx.TensorProto:
     """An initializer."""
+    proto = onnx.TensorProto()
+    fill_tensor(proto, array, name)
+    return proto
+
+
+def fill_tensor(proto: onnx.TensorProto, array: Array, name: str) -> None:
+    """Makes `proto` an initializer: in place, so that large weights are copied once."""
     if array.dtype == object:
         flat = [v if isinstance(v, bytes) else str(v).encode() for v in array.ravel()]
-        return helper.make_tensor(name, onnx.TensorProto.STRING, array.shape, flat)
-    return numpy_helper.from_array(array, name)
+        proto.CopyFrom(helper.make_tensor(name, onnx.TensorProto.STRING, array.shape, flat))
+    elif array.dtype.isbuiltin == 1 and array.dtype.isnative and sys.byteorder == "little":
+        proto.name, proto.data_type = name, onnx_dtype(DType.of(array))
+        proto.dims.extend(array.shape)
+        proto.raw_data = array.tobytes()
+    else:
+        proto.CopyFrom(numpy_helper.from_array(array, name))

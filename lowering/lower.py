@@ -13,7 +13,7 @@ from irshap.errors import UserError, near
 from irshap.graph import Graph, Node, Output, Role, Value
 from irshap.lowering import exporters
 from irshap.lowering.convert import default_opset, ir_version_for
-from irshap.lowering.emitter import EXPORTERS, FLOOR, Emitter, Export, onnx_type
+from irshap.lowering.emitter import EXPORTERS, FLOOR, Emitter, Export, fill_tensor, onnx_type
 from irshap.lowering.opaque import emit_opaque, used_domains
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pass_base import Context, Pass, Semantics
@@ -28,7 +28,7 @@ _PUBLISHED = (Role.MODEL, Role.ATTRIBUTION, Role.BASE, Role.TARGET_INDEX, Role.C
 
 @dataclass(frozen=True)
 class Lower(Pass):
-    """Writes the graph as an ONNX model: standard ops only, the lowest opset that serves, the same bytes each time.
+    """Writes the graph as an ONNX model: standard ops only, lowest opset that serves, always the same bytes.
 
     `opset`: the lowest one wanted; 0 for no wish.  It is never below the source model's.
     """
@@ -46,7 +46,7 @@ def lower(graph: Graph, *, opset: int = 0, metadata: Mapping[str, str] | None = 
     """Lowers a graph to ONNX.
 
     Args:
-        opset: the lowest acceptable opset; raised where the graph's ops need more.
+        opset: the lowest acceptable opset; raised to the source's, and where the graph's ops need more.
         metadata: key-value pairs for the model's metadata.
 
     Raises:
@@ -156,17 +156,19 @@ def _emit(
 def _model(
     graph: Graph, outputs: list[Output], emitter: Emitter, metadata: Mapping[str, str]
 ) -> onnx.ModelProto:
-    proto = helper.make_graph(
-        emitter.nodes,
-        graph.name,
-        [helper.make_value_info(str(v.name), onnx_type(v.type)) for v in graph.inputs],
-        [helper.make_value_info(o.name, onnx_type(o.value.type)) for o in outputs],
-        emitter.protos(),
-    )
     versions = {d: v for n in graph.nodes if isinstance(n.op, Opaque) for d, v in n.op.opsets if d}
     used = sorted({d for node in emitter.nodes for d in used_domains(node) if d in versions})
     imports = [helper.make_opsetid("", emitter.opset), *(helper.make_opsetid(d, versions[d]) for d in used)]
-    model = helper.make_model(proto, opset_imports=imports, ir_version=ir_version_for(imports))
+    model = onnx.ModelProto(ir_version=ir_version_for(imports), opset_import=imports)
+    # the graph is filled in place: helper.make_graph and make_model would copy all weights
+    model.graph.name = graph.name
+    model.graph.node.extend(emitter.nodes)
+    for value in graph.inputs:
+        model.graph.input.add().CopyFrom(helper.make_value_info(str(value.name), onnx_type(value.type)))
+    for output in outputs:
+        model.graph.output.add().CopyFrom(helper.make_value_info(output.name, onnx_type(output.value.type)))
+    for name, array in emitter.initializers.values():
+        fill_tensor(model.graph.initializer.add(), array, name)
     model.producer_name, model.producer_version = "irshap", __version__
     model.doc_string = graph.source.doc
     for key in sorted(metadata):

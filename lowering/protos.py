@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
 from math import prod
+from typing import Any
 
 import onnx
 from google.protobuf.descriptor import FieldDescriptor
@@ -28,6 +29,7 @@ __all__ = [
 
 # Shape inference reads small constants (the operand of a Reshape), so those stay in the outline.
 OUTLINE_OVER = 4096
+_TENSOR_FIELDS = [field for field in TensorProto.DESCRIPTOR.fields if field.name != "raw_data"]
 _SUB_BYTE_BITS = {"FLOAT4E2M1": 4, "INT2": 2, "INT4": 4, "UINT2": 2, "UINT4": 4}
 
 
@@ -38,10 +40,21 @@ def first_line(error: BaseException) -> str:
     return line if len(line) <= 200 else line[:197] + "..."
 
 
+def _fields(message: Message) -> Iterator[tuple[FieldDescriptor, Any]]:
+    """The fields that are set, without tensors' raw data: protobuf would copy all weights to show them."""
+    if not isinstance(message, TensorProto):
+        yield from message.ListFields()
+        return
+    for field in _TENSOR_FIELDS:
+        value = getattr(message, field.name)
+        if message.HasField(field.name) if isinstance(value, (str, bytes, int, Message)) else len(value):
+            yield field, value
+
+
 def messages(message: Message) -> Iterator[Message]:
     """`message` and every message anywhere in it."""
     yield message
-    for _, value in message.ListFields():
+    for _, value in _fields(message):
         if isinstance(value, Message):
             yield from messages(value)
         elif hasattr(value, "extend") and isinstance(value[0], Message):
@@ -57,7 +70,7 @@ def tensors(message: Message) -> Iterator[TensorProto]:
 def has_broken_text(message: Message) -> bool:
     """Whether a string in `message` isn't UTF-8.  protobuf parses those, and hands them out as bytes."""
     for part in messages(message):
-        for field, value in part.ListFields():
+        for field, value in _fields(part):
             if field.type == FieldDescriptor.TYPE_STRING:
                 texts = (value,) if isinstance(value, (str, bytes)) else value
                 if any(isinstance(text, bytes) for text in texts):
@@ -98,7 +111,7 @@ def outline(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         target = copy.graph.initializer.add()
         if is_outlined(tensor):
-            _copy_fields(tensor, target, skip={"raw_data"})
+            _copy_fields(tensor, target)
             target.raw_data = b""
         else:
             target.CopyFrom(tensor)
@@ -115,8 +128,9 @@ def on_outline(tool: Callable[[onnx.ModelProto], onnx.ModelProto], model: onnx.M
     return result
 
 
-def _copy_fields(source: Message, target: Message, skip: Container[str]) -> None:
-    for field, value in source.ListFields():
+def _copy_fields(source: Message, target: Message, skip: Container[str] = ()) -> None:
+    """Copies all fields but those in `skip` and the raw data of a tensor."""
+    for field, value in _fields(source):
         if field.name in skip:
             continue
         if isinstance(value, Message):
