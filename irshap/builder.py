@@ -85,11 +85,11 @@ class Builder:
             raise IRError(f"{op.mnemonic} needs its result types")
         node = Node(op, operands, inferred, self._origin if origin is None else origin, names)
         self._known[key] = node
-        (self._inputs.extend if op.is_input else self._append)(node.results if op.is_input else (node,))
+        if op.is_input:
+            self._inputs.extend(node.results)
+        else:
+            self._nodes.append(node)
         return node.results
-
-    def _append(self, nodes: Iterable[Node]) -> None:
-        self._nodes.extend(nodes)
 
     def copy(
         self,

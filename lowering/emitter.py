@@ -266,8 +266,9 @@ def tensor_proto(array: Array, name: str) -> onnx.TensorProto:
 def fill_tensor(proto: onnx.TensorProto, array: Array, name: str) -> None:
     """Makes `proto` an initializer: in place, so that large weights are copied once."""
     if array.dtype == object:
-        flat = [v if isinstance(v, bytes) else str(v).encode() for v in array.ravel()]
-        proto.CopyFrom(helper.make_tensor(name, onnx.TensorProto.STRING, array.shape, flat))
+        proto.name, proto.data_type = name, onnx.TensorProto.STRING
+        proto.dims.extend(array.shape)
+        proto.string_data.extend(v if isinstance(v, bytes) else str(v).encode() for v in array.ravel())
     elif array.dtype.isbuiltin == 1 and array.dtype.isnative and sys.byteorder == "little":
         proto.name, proto.data_type = name, onnx_dtype(DType.of(array))
         proto.dims.extend(array.shape)

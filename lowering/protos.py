@@ -40,7 +40,7 @@ def first_line(error: BaseException) -> str:
     return line if len(line) <= 200 else line[:197] + "..."
 
 
-def _fields(message: Message) -> Iterator[tuple[FieldDescriptor, Any]]:
+def _fields(message: Message) -> Iterator[tuple[Any, Any]]:
     """The fields that are set, without tensors' raw data: protobuf would copy all weights to show them."""
     if not isinstance(message, TensorProto):
         yield from message.ListFields()

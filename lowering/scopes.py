@@ -78,7 +78,9 @@ def _rename_graph(graph: onnx.GraphProto, outer: Mapping[str, str], fresh: Calla
     own = {*_defined(graph), *(name for node in graph.node for name in node.output)}
     names = {**outer, **{name: fresh(name) for name in _defined(graph)}}
     # old IR versions list initializers among the inputs, under the same name
-    for tensor in (*graph.input, *graph.initializer, *(s.values for s in graph.sparse_initializer)):
+    for value in graph.input:
+        value.name = names[value.name]
+    for tensor in (*graph.initializer, *(s.values for s in graph.sparse_initializer)):
         tensor.name = names[tensor.name]
     names = rename_nodes(graph.node, names, {}, fresh)
     for value in graph.value_info:
