@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from irshap.dims import Dim
+from irshap.dims import Dim, N, same, symbols_of
 from irshap.graph import Value
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import gather, index, program, scatter, top_k
+from irshap.ops.shape import Expand
 from irshap.types import Array
 
 __all__: list[str] = []
@@ -27,6 +28,18 @@ def counted_from_front(n: Import, i: int, size: Dim) -> Value:
     return program.constant(np.where(given < 0, given + size, given))  # type: ignore[no-any-return]
 
 
+def for_all_rows(n: Import, value: Value, axis: int) -> Value:
+    """Indices along `axis` (or updates) that were written for a batch of 1: the same for each sample."""
+    dims = n.tensor(0).shape
+    if not n.rebatched or value.rank != len(dims):
+        return value
+    target = [
+        d if a != axis and same(mine, 1) and N in symbols_of([d]) else mine
+        for a, (d, mine) in enumerate(zip(dims, value.shape, strict=True))
+    ]
+    return value if tuple(target) == value.shape else n.one(Expand(tuple(target)), value)
+
+
 @importer("Gather")
 def _gather(n: Import) -> Value:
     x, axis = n.tensor(0), n.axis(n.attribute("axis", 0))
@@ -36,7 +49,7 @@ def _gather(n: Import) -> Value:
 @importer("GatherElements")
 def _gather_elements(n: Import) -> Value:
     x, axis = n.tensor(0), n.axis(n.attribute("axis", 0))
-    where = counted_from_front(n, 1, x.shape[axis])
+    where = for_all_rows(n, counted_from_front(n, 1, x.shape[axis]), axis)
     return n.one(index.GatherElements(axis), scatter.leading(x, where, axis), where)
 
 
@@ -67,7 +80,8 @@ def _scatter_elements(n: Import) -> Value:
         positions = np.indices(given.shape)
         positions[axis] = given
         _refuse_repeated(positions.reshape(given.ndim, -1).T)
-    return n.one(scatter.ScatterElements(axis, add), x, where, n.tensor(2))
+    updates = for_all_rows(n, n.tensor(2), axis)
+    return n.one(scatter.ScatterElements(axis, add), x, for_all_rows(n, where, axis), updates)
 
 
 @importer("ScatterND")

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from irshap.dims import Dim, as_dim, floor_div, same
+from irshap.dims import Dim, N, as_dim, floor_div, same, symbols_of
 from irshap.graph import Value
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops.resize import COORDINATES, Resize
@@ -72,7 +72,9 @@ def _to_sizes(n: Import, axes: Sequence[int], options: dict[str, str]) -> Value:
         wanted = [int(np.floor(scale * int(d) + 0.5)) for _, d in given]
     sizes = list(x.shape)
     for axis, size in zip(axes, wanted, strict=True):
-        sizes[axis] = as_dim(size)
+        # written for a batch of 1, it holds for any
+        if not (n.rebatched and same(size, 1) and N in symbols_of([x.shape[axis]])):
+            sizes[axis] = as_dim(size)
     return n.one(Resize(sizes=tuple(sizes), **_cubic(n), **options), x)  # type: ignore[arg-type]
 
 

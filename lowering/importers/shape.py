@@ -11,7 +11,7 @@ from irshap.graph import Value
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import gather, program, shape
 from irshap.ops.families import broadcast
-from irshap.types import DType, Tensor
+from irshap.types import Array, DType, Tensor
 
 __all__: list[str] = []
 
@@ -262,12 +262,12 @@ def _constant_of_shape(n: Import) -> Value:
     if all(isinstance(d, int) for d in dims) and isinstance(size, int) and size <= 64:
         shape_now = [int(d) for d in dims]
         return n.one(program.Constant(Tensor(np.full(shape_now, fill[0], fill.dtype))))
-    if fill.dtype.kind not in "fiub":
+    if fill.dtype.kind not in "fiub" or (fill.dtype.kind in "iu" and int(float(fill[0])) != int(fill[0])):
         raise Unmodeled("its fill value is no plain number")
     return n.one(program.Full(float(fill[0]), DType.of(fill), dims))
 
 
-def _array(proto: object) -> np.ndarray:  # type: ignore[type-arg]
+def _array(proto: object) -> Array:
     from onnx import numpy_helper
 
     return numpy_helper.to_array(proto).ravel()  # type: ignore[arg-type]
