@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irshap.cli.output import PassProgress, echo_json, require_folder, size_text
+from irshap.cli.output import PassProgress, echo_json, require_folder, size_text, warn_incomplete
 from irshap.errors import UserError
 from irshap.pipelines import METHODS
 
@@ -41,14 +41,26 @@ VERIFY = click.Choice(["none", "types", "numeric"])
     "--passes", metavar="PIPELINE", help="Passes to run instead of the method's own, such as @naive."
 )
 @click.option(
-    "--wrt", metavar="TENSOR", help="Attribute to this input or interior tensor.  [default: float inputs]"
+    "--wrt",
+    metavar="TENSORS",
+    help="Attribute to these inputs or interior tensors, comma-separated.  [default: float inputs, tokens]",
 )
 @click.option("--explain", metavar="NAME", help="The output to explain.  [default: the first float output]")
 @click.option(
-    "--context", multiple=True, metavar="INPUT", help="An input that is not attributed; repeatable."
+    "--context",
+    multiple=True,
+    metavar="TENSOR",
+    help="An input or interior tensor that keeps the sample's value; repeatable.",
 )
 @click.option("--weights", metavar="W.npy", help="A weight for each reference.  [default: equal]")
 @click.option("--emit", multiple=True, metavar="NAME", help="A further output: completeness_error.")
+@click.option(
+    "--on-incomplete",
+    type=click.Choice(["error", "residual"]),
+    default="error",
+    show_default=True,
+    help="Refuse an op without a complete rule, or leave its gap to completeness_error.",
+)
 @click.option(
     "--verify", type=VERIFY, default="none", show_default=True, help="What is checked after each pass."
 )
@@ -69,6 +81,7 @@ def compile_command(model: str, output: str, as_json: bool, **options: Any) -> N
     compiled.save(output)
     seconds = time.perf_counter() - start
     report = _report(compiled, output, seconds)
+    warn_incomplete(report["metadata"])
     if as_json:
         echo_json(report)
     else:
@@ -87,6 +100,7 @@ def _compile(
     context: tuple[str, ...],
     weights: str | None,
     emit: tuple[str, ...],
+    on_incomplete: str,
     verify: Any,
     print_after: tuple[str, ...],
     time_passes: bool,
@@ -106,6 +120,7 @@ def _compile(
             context_inputs=context,
             weights=weights,
             emit=emit,
+            on_incomplete=on_incomplete,
             verify=verify,
             print_after="all" if "all" in print_after else print_after,
             time_passes=time_passes,

@@ -21,7 +21,16 @@ from irshap.errors import UserError
 if TYPE_CHECKING:
     from irshap.types import Array
 
-__all__ = ["PassProgress", "atomic", "echo_json", "require_folder", "size_text", "table", "write_npz"]
+__all__ = [
+    "PassProgress",
+    "atomic",
+    "echo_json",
+    "require_folder",
+    "size_text",
+    "table",
+    "warn_incomplete",
+    "write_npz",
+]
 
 _PIPED_WIDTH = 200
 
@@ -55,6 +64,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Seq
     for row in rows:
         grid.add_row(*row)
     console.print(grid)
+
+
+def warn_incomplete(metadata: Mapping[str, str]) -> None:
+    """Says on standard error which ops keep a model's attributions from summing up."""
+    from irshap.incomplete import METADATA, from_text
+
+    for gap in from_text(metadata.get(METADATA, "")):
+        text = f"warning: attributions leave out what {gap.where} does: {gap.reason}; see completeness_error"
+        click.echo("".join(c if c.isprintable() else "?" for c in text), err=True)
 
 
 def size_text(count: int) -> str:
