@@ -131,6 +131,6 @@ class MaxPool(Op):
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)), (randn(2, 3, 4, 6),), (0,), (0,))
         yield Sample(cls((3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)), (randn(2, 2, 7, 6),), (0,), (0,))
-        yield Sample(cls((3, 2), (2, 3), ((1, 0), (0, 1)), (1, 2), True), (randn(2, 2, 8, 9),), (0,), (0,))
+        yield Sample(cls((3, 2), (2, 3), ((1, 0), (0, 1)), (1, 2), True), (randn(2, 2, 8, 10),), (0,), (0,))
         yield Sample(cls((3,), (1,), ((1, 1),), (2,)), (randn(2, 2, 9),), (0,), (0,))
         yield Sample(cls((2, 2, 2), (2, 1, 2), ((0, 0),) * 3, (1, 1, 1)), (randn(1, 2, 4, 3, 4),), (0,))
