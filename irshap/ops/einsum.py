@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from irshap.dims import Dim, product, same
-from irshap.ops.base import Axes, MixesBatch, Point, Precision, Sample, emit1, randn, require, tensors
+from irshap.ops.arithmetic import sized
+from irshap.ops.base import Axes, MixesBatch, Op, Point, Precision, Sample, emit1, randn, require, tensors
 from irshap.ops.families import Bilinear
+from irshap.ops.parts import only
 from irshap.ops.shape import Expand, reshape
 from irshap.types import Array, TensorType, Type
 
@@ -92,6 +94,12 @@ class Einsum(Bilinear):
         shape = at.operands[i].shape
         y = reshape(y, [d if index in known else 1 for index, d in zip(own, shape, strict=True)])
         return emit1(Expand(shape), y)
+
+    def linear_part(
+        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
+    ) -> tuple[Op, tuple[Any, ...]]:
+        i = only(varying, frozenset({0, 1}))
+        return self, tuple(v if j == i else sized(v, absolute) for j, v in enumerate(operands))
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, Shape, divide, product, same, same_shape
+from irshap.dims import Dim, N, Shape, divide, product, same, same_shape
 from irshap.ops.base import (
     Axes,
     MixesBatch,
     NoLocalRule,
+    Op,
     Point,
     Precision,
     Sample,
@@ -152,10 +153,15 @@ class Resize(Linear):
                 dims.append(repeated[axis] or 1)
         return emit1(ReduceSum(tuple(summed), keepdims=False), reshape(ct, dims)) if summed else ct
 
+    def linear_part(
+        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
+    ) -> tuple[Op, tuple[Any, ...]]:
+        if self.mode == "cubic":
+            raise NoLocalRule("RevealCancel has no rule for cubic interpolation, whose weights change sign")
+        return self, tuple(operands)
+
     @classmethod
     def samples(cls) -> Iterable[Sample]:
-        from irshap.dims import N
-
         x = randn(2, 3, 4, 5)
         yield Sample(
             cls("nearest", (N, 3, 8, 10), (1.0, 1.0, 2.0, 2.0), "asymmetric", "floor"), (x,), (0,), (0,)

@@ -25,6 +25,7 @@ class CumSum(Linear):
     reverse: bool = False
     mnemonic = "cum_sum"
     precision = Precision.FULL
+    nonnegative = True
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)
@@ -68,6 +69,7 @@ class Trilu(Linear):
     k: int = 0
     mnemonic = "trilu"
     precision = Precision.DATA
+    nonnegative = True
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)

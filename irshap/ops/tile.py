@@ -26,6 +26,7 @@ class Tile(Linear):
     repeats: Shape
     mnemonic = "tile"
     precision = Precision.DATA
+    nonnegative = True
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)
