@@ -116,7 +116,9 @@ def compile(
         method: "deeplift" (DeepLIFT, Shrikumar et al. 2017; averaged over references it estimates Shapley
             values: DeepSHAP, Lundberg and Lee 2017; the compiled form follows ONNXExplainer, Zhao et al.
             2023), or "gradient", the derivative of the target.
-        rule: how "deeplift" shares a difference at an op that isn't linear: "rescale".
+        rule: how "deeplift" shares a difference at an op that isn't linear: "rescale", "reveal-cancel"
+            (positive and negative contributions apart) or "mixed" (reveal-cancel after dense layers, rescale
+            elsewhere).
         passes: the text of a pipeline (see irshap.pipeline_text) instead of the method's own.  The other
             arguments fill in options that it leaves at their defaults; one that contradicts it is refused.
         wrt: the tensors to attribute to, inputs or interior ones, separated by commas; None: every float

@@ -1,4 +1,4 @@
-"""Runs ONNX models while compiling: ONNX Runtime on the CPU, or onnx's reference where that has no kernel."""
+"""Runs ONNX models while compiling, in ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from typing import Any
 
 import onnx
 
-from irshap.errors import UserError
-from irshap.types import Array
-
-__all__ = ["RuntimeRefusal", "Session", "run_model"]
+__all__ = ["RuntimeRefusal", "Session"]
 
 
 class RuntimeRefusal(Exception):
@@ -52,24 +49,6 @@ class Session:
             return list(self._session.run(None, dict(feeds)))
         except self._errors as error:
             raise RuntimeRefusal(_line(error)) from None
-
-
-def run_model(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """The outputs of a model that runs once, by name.
-
-    Raises:
-        UserError: neither ONNX Runtime nor onnx's reference runs it.
-    """
-    names = [o.name for o in model.graph.output]
-    try:
-        return dict(zip(names, Session(model, optimize=False).run(feeds), strict=True))
-    except RuntimeRefusal as error:
-        if "NOT_IMPLEMENTED" not in str(error):
-            raise UserError(f"ONNX Runtime can't run a part of the model: {error}") from None
-    # no float64 convolution, for example
-    from onnx.reference import ReferenceEvaluator
-
-    return dict(zip(names, ReferenceEvaluator(model).run(None, dict(feeds)), strict=True))
 
 
 def _is_error(item: object) -> bool:

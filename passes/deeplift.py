@@ -16,6 +16,7 @@ from irshap.ops.program import Input
 from irshap.ops.reduce import ReduceMean, ReduceSum
 from irshap.ops.shape import reshape
 from irshap.pass_base import Context, Pass, Semantics
+from irshap.passes import reveal_cancel
 from irshap.passes.joint_batch import JointBatch
 from irshap.types import TensorType
 
@@ -30,15 +31,18 @@ class DeepLift(Pass):
     batch runs forward and backward, and is split again at every op that isn't linear.  The attribution of
     an input is the mean over the references of multiplier times (sample - reference).
 
-    `rule`: how nonlinear ops share a difference; "rescale" is Shrikumar et al. 2017 with the exact forms for
-    products, pooling and normalizations.  `weights`: references are weighted by an input
+    `rule`: how nonlinear ops share a difference (docs/methods.md); "rescale" is Shrikumar et al. 2017 with
+    the exact forms for products, pooling and normalizations, "reveal-cancel" their rule that keeps positive
+    and negative contributions apart, "mixed" RevealCancel after dense layers only.  The latter two follow the
+    difference forward before they go back, so they read the target and not autodiff's adjoints, which are
+    left out with all that leads to them.  `weights`: references are weighted by an input
     `reference_weights` [R] instead of equally.  `emit`: "completeness_error" adds the output
     f(x) - base - sum of attributions.  `on_incomplete`: an op without a complete rule is an "error", or with
     "residual" contributes what its derivative explains, or nothing; the rest is in completeness_error, which
     is then an output, and the model's metadata names the ops.
     """
 
-    rule: str = "rescale"
+    rule: Literal["rescale", "reveal-cancel", "mixed"] = "rescale"
     weights: bool = False
     emit: str = ""
     on_incomplete: Literal["error", "residual"] = "error"
@@ -49,13 +53,13 @@ class DeepLift(Pass):
     removes = frozenset({"target", "adjoint"})
 
     def run(self, ir: Graph, context: Context) -> Graph:
-        if self.rule != "rescale":
-            raise UserError(f"deeplift knows no rule {self.rule!r}", mend="Use rule=rescale")
         if self.emit not in ("", "completeness_error"):
             raise UserError(f"deeplift emits no {self.emit!r}", mend="Use emit=completeness_error")
         missing = self._gaps(ir)
         with Builder() as b:
-            joint = JointBatch(b, ir, (Role.SOURCE, Role.TARGET, Role.ADJOINT), missing)
+            forward = (Role.SOURCE, Role.TARGET)
+            rescale = self.rule == "rescale"
+            joint = JointBatch(b, ir, (*forward, Role.ADJOINT) if rescale else forward, missing)
             outputs = [replace(o, value=joint.sample(o.value)) for o in ir.outputs_of(Role.MODEL)]
             weights = None
             target = ir.output(Role.TARGET).value
@@ -65,13 +69,15 @@ class DeepLift(Pass):
                 weights = b.emit(op, types=(kind,), names=("reference_weights",))[0]
             rows = as_dim(target.shape[0] * R)
             means = []
-            for source, adjoint in zip(ir.outputs_of(Role.SOURCE), ir.outputs_of(Role.ADJOINT), strict=True):
-                multiplier, _ = joint.halves(adjoint.value)
-                x, x0 = joint.halves(source.value)
+            shares = (
+                _rescale(joint, ir)
+                if rescale
+                else reveal_cancel.scores(joint, ir, mixed=self.rule == "mixed")
+            )
+            for source, share in zip(ir.outputs_of(Role.SOURCE), shares, strict=True):
                 axis = joint.axes[source.value]
                 assert axis is not None
-                parts = samples_first(multiplier * (x - x0), axis, rows)
-                means.append(mean_over_references(parts, weights))
+                means.append(mean_over_references(samples_first(share, axis, rows), weights))
             outputs += attributions(ir, means)
             explained, base = (mean_over_references(v, weights) for v in joint.halves(target))
             outputs.append(Output("base_values", by_class(base, ir), Role.BASE))
@@ -95,6 +101,16 @@ class DeepLift(Pass):
         if found:
             raise refusal(found[0])
         return None
+
+
+def _rescale(joint: JointBatch, graph: Graph) -> list[Value]:
+    """What each source gets in each pair: multiplier times (sample - reference)."""
+    shares = []
+    for source, adjoint in zip(graph.outputs_of(Role.SOURCE), graph.outputs_of(Role.ADJOINT), strict=True):
+        multiplier, _ = joint.halves(adjoint.value)
+        x, x0 = joint.halves(source.value)
+        shares.append(multiplier * (x - x0))
+    return shares
 
 
 def mean_over_references(rows: Value, weights: Value | None) -> Value:

@@ -9,6 +9,7 @@ import sympy
 from irshap.builder import Builder
 from irshap.dims import Dim, R
 from irshap.errors import UserError
+from irshap.evaluator import evaluate
 from irshap.graph import Graph, Node, Output, Value
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pass_base import Context, Pass, Semantics
@@ -105,7 +106,7 @@ def _evaluate(
 ) -> dict[str, Array]:
     """Runs the fixed part of the graph, with the references as its inputs."""
     from irshap.lowering.lower import lower
-    from irshap.lowering.runtime import run_model
+    from irshap.lowering.runtime import RuntimeRefusal, Session
 
     if not kept:
         return {}
@@ -124,4 +125,11 @@ def _evaluate(
                 mapping.update(zip(node.results, b.copy(node, mapping, binding), strict=True))
         part = b.build("references", [Output(name, mapping[v]) for v, name in kept.items()])
     feeds = {str(v.name): given[v] for v in given if v in mapping}
-    return run_model(lower(part), feeds)
+    try:
+        values = Session(lower(part), optimize=False).run(feeds)
+    except RuntimeRefusal as error:
+        if "NOT_IMPLEMENTED" not in str(error):
+            raise UserError(f"ONNX Runtime can't run a part of the model: {error}") from None
+        # no float64 convolution, for example
+        return evaluate(part, feeds)
+    return dict(zip(kept.values(), values, strict=True))

@@ -130,8 +130,8 @@ def between(op: Op, at: Point, i: int) -> Chord:
     from irshap.ops.program import constant
 
     def chord(u: Any, u0: Any, y: Any, y0: Any) -> Any:
-        ends = [Point(_replaced(at, i, v), (w,)) for v, w in ((u, y), (u0, y0))]
-        (slope,) = op.secant([constant(1.0, u.dtype)], *ends, (i,))
+        end, end0 = (Point(_replaced(at, i, v), (w,)) for v, w in ((u, y), (u0, y0)))
+        (slope,) = op.secant([constant(1.0, u.dtype)], end, end0, (i,))
         return slope
 
     return chord
