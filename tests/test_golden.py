@@ -1,19 +1,27 @@
-"""Every file of tests/golden that needs no data: IR text in, pipeline, IR text out."""
+"""Every file of tests/golden: IR text in, pipeline, IR text out; those in references/ get some."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from goldens import FOLDER, check_golden, run_golden
 
 from irshap.errors import ParseError
+from irshap.pass_base import Context
 
 
 @pytest.mark.parametrize("path", sorted(p.relative_to(FOLDER) for p in FOLDER.glob("*.ir")), ids=str)
 def test_golden(golden: Callable[[Path], None], path: Path) -> None:
     golden(path)
+
+
+@pytest.mark.parametrize("name", ["bind-references", "fold-references"])
+def test_golden_with_references(golden: Callable[..., None], name: str) -> None:
+    references = {"x": np.array([[1.0, 2.0], [-3.0, 0.5]])}
+    golden(f"references/{name}.ir", Context(references=references, weights=np.array([0.25, 0.75])))
 
 
 def test_a_golden_file_is_checked_and_refreshed(tmp_path: Path) -> None:

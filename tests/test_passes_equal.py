@@ -1,0 +1,240 @@
+"""Every optimizing pass keeps what the naive pipeline computes: one by one, in numpy and in ONNX Runtime.
+
+The references come in at run time, as inputs; the last step binds and folds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+import irshap
+from irshap.evaluator import evaluate
+from irshap.graph import Graph
+from irshap.pass_base import Context
+from irshap.pass_manager import PassManager
+from irshap.types import Array
+
+STEPS = ("eliminate-split-tile", "broadcast-target", "dce", "conv-adjoint", "canonicalize")
+"""The passes behind the method, in the order of `@default`.  `fold-references` comes last here."""
+
+
+@dataclass(frozen=True)
+class Net:
+    """An ONNX graph in text; `weights` gives the shapes of its initializers."""
+
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: str
+    body: str
+    weights: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    lists: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def model(self, dtype: Any) -> onnx.ModelProto:
+        kind = {np.float32: "float", np.float64: "double"}[dtype]
+        takes = ", ".join(f"{kind}[N, {', '.join(map(str, s))}] {n}" for n, s in self.inputs.items())
+        head = f'<ir_version: 8, opset_import: ["": 17]> net ({takes}) => ({kind}[N, {self.outputs}] y)'
+        model = onnx.parser.parse_model(f"{head} {{{self.body}}}")
+        rng = np.random.default_rng(8)
+        for name, shape in self.weights.items():
+            array = rng.standard_normal(shape) * 1.5 / max(1.0, float(np.prod(shape[1:]))) ** 0.5
+            model.graph.initializer.append(numpy_helper.from_array(array.astype(dtype), name))
+        for name, values in self.lists.items():
+            model.graph.initializer.append(numpy_helper.from_array(np.array(values, dtype=np.int64), name))
+        return model
+
+
+NETS = {
+    # overlapping max-pooling, both kinds of stride, a spelled-out swish, a skip connection
+    "cnn": Net(
+        {"x": (2, 7, 7)},
+        "3",
+        """a = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(x, w1, b1)
+        h = Relu(a)
+        p = MaxPool<kernel_shape = [3, 3], strides = [2, 2]>(h)
+        c = Conv<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(p, w2)
+        s = Sigmoid(c)  g = Mul(c, s)
+        k = Add(g, p)
+        d = Conv<kernel_shape = [3, 3], strides = [2, 2]>(k, w3)
+        e = Relu(d)
+        f = Flatten(e)
+        y = Gemm<transB = 1>(f, w4, b4)""",
+        {
+            "w1": (4, 2, 3, 3),
+            "b1": (4,),
+            "w2": (4, 4, 3, 3),
+            "w3": (5, 4, 3, 3),
+            "w4": (3, 5),
+            "b4": (3,),
+        },
+    ),
+    # products of two varying operands, softmax, a normalization
+    "attention": Net(
+        {"x": (4, 6)},
+        "3",
+        """z = LayerNormalization(x, gamma, beta)
+        q = MatMul(z, wq)  k = MatMul(z, wk)  v = MatMul(z, wv)
+        t = Transpose<perm = [0, 2, 1]>(k)
+        s = MatMul(q, t)
+        p = Softmax<axis = -1>(s)
+        o = MatMul(p, v)
+        h = Add(x, o)
+        m = ReduceMean<axes = [1], keepdims = 0>(h)
+        y = MatMul(m, w)""",
+        {"gamma": (6,), "beta": (6,), "wq": (6, 5), "wk": (6, 5), "wv": (6, 6), "w": (6, 3)},
+    ),
+    "two inputs": Net(
+        {"x": (3,), "z": (2, 2)},
+        "3",
+        """a = MatMul(x, w1)
+        f = Flatten(z)  b = MatMul(f, w2)
+        m = Mul(a, b)
+        h = Tanh(m)
+        y = MatMul(h, w3)""",
+        {"w1": (3, 5), "w2": (4, 5), "w3": (5, 3)},
+    ),
+    # the batch merges with positions, and moves to another axis
+    "moved batch": Net(
+        {"x": (3, 4)},
+        "3",
+        """r = Reshape(x, merged)
+        a = MatMul(r, w1)
+        h = Relu(a)
+        u = Reshape(h, apart)
+        t = Transpose<perm = [1, 0, 2]>(u)
+        b = MatMul(t, w2)
+        g = Softplus(b)
+        v = Transpose<perm = [1, 0, 2]>(g)
+        m = ReduceSum<keepdims = 0>(v, one)
+        y = MatMul(m, w3)""",
+        {"w1": (4, 5), "w2": (5, 4), "w3": (4, 3)},
+        {"merged": (-1, 4), "apart": (-1, 3, 5), "one": (1,)},
+    ),
+}
+
+CASES = [
+    ("cnn", "", ""),
+    ("cnn", "target=1", ""),
+    ("cnn", "target=top-2", ""),
+    ("cnn", "target=all", "emit=completeness_error"),
+    ("cnn", "target=input", "weights=true"),
+    ("cnn", "wrt=h", ""),
+    ("attention", "", "weights=true, emit=completeness_error"),
+    ("attention", "target=top-2", ""),
+    ("two inputs", "target=all", "weights=true"),
+    ("two inputs", "target=input", ""),
+    ("moved batch", "", ""),
+    ("moved batch", "target=top-2", ""),
+    ("moved batch", "target=2", "weights=true"),
+]
+
+
+@cache
+def compiled(case: int, dtype: Any, fused: bool = False) -> tuple[tuple[str, Graph], ...]:
+    """The naive form, then each step's."""
+    name, target, method = CASES[case]
+    first = "canonicalize,fuse-activations" if fused else "canonicalize"
+    naive = f"{first},target{{{target}}},autodiff,deeplift{{{method}}}"
+    graph: Graph = PassManager.from_text(naive).run(irshap.lift(NETS[name].model(dtype)))
+    found = [("naive", graph)]
+    for step in STEPS:
+        graph = PassManager.from_text(step, verify="types").run(graph)
+        found.append((step, graph))
+    return tuple(found)
+
+
+def feeds(graph: Graph, dtype: Any, n: int, r: int) -> dict[str, Array]:
+    """Values for the inputs of a graph; an N and an R of them."""
+    rng = np.random.default_rng(10 * n + r)
+    found: dict[str, Array] = {}
+    for value in graph.inputs:
+        name, shape = str(value.name), (value.shape[0], *map(int, value.shape[1:]))
+        rows = r if "R" in str(shape[0]) else n
+        if name == "target":
+            found[name] = rng.integers(0, 3, rows)
+        elif name == "reference_weights":
+            found[name] = (w := rng.random(rows).astype(dtype)) / w.sum()
+        else:
+            found[name] = rng.standard_normal((rows, *shape[1:])).astype(dtype)
+    return found
+
+
+def folded(graph: Graph, given: Mapping[str, Array]) -> Graph:
+    """The graph with the references among these inputs folded into it."""
+    sets = {k.removesuffix("_references"): a for k, a in given.items() if k.endswith("_references")}
+    context = Context(references=sets, weights=given.get("reference_weights"))
+    result: Graph = PassManager.from_text("fold-references,canonicalize,dce").run(graph, context)
+    return result
+
+
+def assert_same(found: Mapping[str, Array], expected: Mapping[str, Array], part: float, what: str) -> None:
+    """The same outputs, up to this part of the largest element of each."""
+    assert list(found) == list(expected)
+    for name, a in expected.items():
+        b = np.asarray(found[name])
+        assert b.shape == a.shape, f"{what}: {name}"
+        if a.dtype.kind != "f":
+            np.testing.assert_array_equal(b, a, f"{what}: {name}")
+            continue
+        scale = max(float(np.abs(a).max()), 1.0 if name == "completeness_error" else 0.0)
+        error = float(np.abs(b.astype(np.float64) - a).max())
+        assert error <= part * scale, f"{what}: {name} differs by {error:.1e} of {scale:.1e}"
+
+
+NAMES = [" ".join(filter(None, case)) for case in CASES]
+every_case = pytest.mark.parametrize("case", range(len(CASES)), ids=NAMES)
+
+
+@every_case
+def test_each_pass_keeps_the_naive_result(case: int) -> None:
+    (_, naive), *steps = compiled(case, np.float64)
+    for n, r in ((1, 1), (3, 4)):
+        given = feeds(naive, np.float64, n, r)
+        expected = evaluate(naive, given)
+        for step, graph in steps:
+            assert_same(evaluate(graph, given), expected, 1e-12, f"{step}, N={n}, R={r}")
+    assert_same(evaluate(folded(steps[-1][1], given), given), expected, 1e-12, "fold-references")
+
+
+@pytest.mark.parametrize("case", [NAMES.index("cnn"), NAMES.index("cnn wrt=h")])
+def test_a_fused_activation_keeps_the_naive_result(case: int) -> None:
+    (_, naive), *_ = compiled(case, np.float64)
+    fused = compiled(case, np.float64, fused=True)
+    assert any(node.op.mnemonic == "swish" for node in fused[0][1].nodes)
+    given = feeds(naive, np.float64, 3, 4)
+    expected = evaluate(naive, given)
+    for step, graph in (fused[0], fused[-1]):
+        assert_same(evaluate(graph, given), expected, 1e-12, f"fuse-activations, {step}")
+
+
+@every_case
+def test_the_optimized_form_in_onnx_runtime(case: int) -> None:
+    (_, naive), *_ = compiled(case, np.float64)
+    *_, (_, last) = compiled(case, np.float32)
+    session = _session(irshap.lower(last))
+    for n, r in ((1, 4), (3, 1)):
+        given = feeds(last, np.float32, n, r)
+        wide = {k: a.astype(np.float64) if a.dtype.kind == "f" else a for k, a in given.items()}
+        expected = evaluate(naive, wide)
+        assert_same(_run(session, given), expected, 1e-5, f"N={n}, R={r}")
+    assert_same(_run(_session(irshap.lower(folded(last, given))), given), expected, 1e-5, "fold-references")
+
+
+def _session(model: onnx.ModelProto) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+
+
+def _run(session: Any, given: Mapping[str, Array]) -> dict[str, Array]:
+    names = [v.name for v in session.get_outputs()]
+    results = session.run(names, {v.name: given[v.name] for v in session.get_inputs()})
+    return dict(zip(names, results, strict=True))
