@@ -9,18 +9,27 @@ from irshap.dims import as_dim
 from irshap.graph import Value
 from irshap.lowering.importer import Import, Unmodeled, importer, known
 from irshap.ops import generate, program
+from irshap.ops.shape import reshape
 from irshap.types import Tensor
 
 __all__: list[str] = []
 
 
+_LONGEST = 2**20
+"""Longer ranges stay nodes: a few bytes of model could ask for any amount of memory."""
+
+
 @importer("Range")
 def _range(n: Import) -> Value:
     bounds = [n.tensor(i) for i in range(3)]
+    # some models give vectors of one number, which ONNX Runtime takes unless it can tell their shape
+    n.inputs = [reshape(v, ()) if v.shape == (1,) else v for v in bounds]
     plain = [v.node.op.value.array for v in bounds if isinstance(v.node.op, program.Constant)]
     if len(plain) == 3:
         start, stop, step = (a.reshape(()) for a in plain)
         count = max(0, int(np.ceil((stop - start) / step)))
+        if count > _LONGEST:
+            raise Unmodeled(f"it has more than {_LONGEST} elements")
         return n.one(program.Constant(Tensor((start + step * np.arange(count)).astype(start.dtype))))
     dims = [known(v) for v in bounds]
     first, last, by = (None if d is None else as_dim(d.reshape(-1)[0]) for d in dims)
