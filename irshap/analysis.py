@@ -66,16 +66,21 @@ def jumps(graph: Graph, sources: Iterable[Value], sinks: Iterable[Value]) -> lis
 class BatchAxes:
     """The axis of each value that holds the batch.
 
-    Ops that mix rows are found lazily: only asking for a value that depends on one raises.
+    Ops that mix rows are found lazily: only asking for a value that depends on one raises.  `known` are axes
+    of values for which the op doesn't say it.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, known: Mapping[Value, int | None] | None = None) -> None:
+        self._known = known or {}
         self._axes: dict[Value, int | None] = {}
         self._failures: dict[Value, tuple[Node, str]] = {}
         for node in (*(v.node for v in graph.inputs), *graph.nodes):
             self._visit(node)
 
     def _visit(self, node: Node) -> None:
+        if all(v in self._known for v in node.results):
+            self._axes.update({v: self._known[v] for v in node.results})
+            return
         failed = next((self._failures[v] for v in node.operands if v in self._failures), None)
         if failed is None:
             axes = [self._axes[v] for v in node.operands]

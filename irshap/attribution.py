@@ -9,10 +9,13 @@ from irshap.dims import Dim, divide, product, same
 from irshap.errors import IRError
 from irshap.graph import Graph, Output, Role, Value
 from irshap.ops.base import emit1
+from irshap.ops.program import Input
 from irshap.ops.reduce import ReduceSum
+from irshap.ops.rows import RepeatRows
 from irshap.ops.shape import reshape, transpose
+from irshap.reverse import is_float
 
-__all__ = ["attributions", "by_class", "is_token", "samples_first", "source_axes"]
+__all__ = ["attributions", "batch_axes", "by_class", "is_token", "samples_first", "source_axes"]
 
 
 def by_class(rows: Value, graph: Graph) -> Value:
@@ -21,13 +24,19 @@ def by_class(rows: Value, graph: Graph) -> Value:
     return rows if index.rank == 1 else reshape(rows, (*index.shape, *rows.shape[1:]))
 
 
+def batch_axes(graph: Graph) -> BatchAxes:
+    """Where the batch is in a graph with a target: samples repeated for each class are rows of it."""
+    repeated = [n.results[0] for n in graph.nodes if isinstance(n.op, RepeatRows)]
+    return BatchAxes(graph, {v: 0 for v in repeated if isinstance(v.node.operands[0].node.op, Input)})
+
+
 def source_axes(graph: Graph) -> list[int]:
     """The axis that holds the batch in each attributed tensor.
 
     Raises:
         ModelError: an op that it depends on mixes samples.
     """
-    axes = BatchAxes(graph)
+    axes = batch_axes(graph)
     found = [axes.axis(o.value) for o in graph.outputs_of(Role.SOURCE)]
     if None in found:
         raise IRError("an attributed tensor has no batch axis")
@@ -49,7 +58,7 @@ def samples_first(value: Value, axis: int, rows: Dim) -> Value:
 
 def is_token(graph: Graph, source: Output) -> bool:
     """Whether a source stands for an integer input that is read in there."""
-    return source.of != source.name
+    return any(v.name == source.of and not is_float(v) for v in graph.inputs)
 
 
 def attributions(graph: Graph, rows: Sequence[Value]) -> list[Output]:

@@ -155,7 +155,9 @@ class Explainer:
         if missing := [n for n in names if n not in given]:
             raise UserError(f"no value for input {', '.join(map(repr, missing))}")
         feed = {n: self._conform(n, given[n]) for n in names}
-        counts = {n: len(a) for n, a in feed.items() if n in self._own_inputs() and a.ndim}
+        # an input whose first axis is fixed is the same for all samples
+        batched = [n for n in self._own_inputs() if not isinstance(next(iter(self._inputs[n].shape), 1), int)]
+        counts = {n: len(feed[n]) for n in batched}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{n}: {c}" for n, c in counts.items())
             raise UserError(f"the inputs have different numbers of samples ({listed})")

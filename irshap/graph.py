@@ -138,8 +138,8 @@ class Role(Enum):
 class Output:
     """A named output.
 
-    `of` names the attributed tensor that a source, adjoint or attribution belongs to.  A source whose name is
-    another stands where the integer input `of` is read in (an embedding lookup); its adjoint has its name.
+    `of` names the attributed tensor that a source or attribution belongs to, or the source that an adjoint
+    belongs to.  Where it is an integer input, the source is what is read in there (an embedding lookup).
     """
 
     name: str
@@ -154,6 +154,7 @@ class Source:
 
     `opset` is the model's (0: made without one), `producer` and `doc` are texts of its own, `metadata` its
     key-value pairs.  `batch` tells why lifting left the model's batch as it was, "" where it is symbolic.
+    `aliases` are tensors that lifting found to be another one (through an Identity, say), with its name.
     """
 
     opset: int = 0
@@ -161,6 +162,7 @@ class Source:
     doc: str = ""
     batch: str = ""
     metadata: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -7,13 +7,13 @@ __all__ = ["METHODS", "PIPELINES"]
 PIPELINES: dict[str, str] = {
     # What SHAP computes, pass by pass: every sample tiled and joined with every reference, and nothing
     # optimized.  It stays as it is, as the oracle of every optimized pipeline.
-    "naive": "lift,canonicalize,target,autodiff,deeplift,bind-references,dce,lower",
+    "naive": "lift,target,canonicalize,autodiff,deeplift,bind-references,dce,lower",
     # What is fastest in ONNX Runtime on a CPU; equal to naive up to rounding.
     "default": (
-        "lift,canonicalize,fuse-activations,target,autodiff,deeplift,eliminate-split-tile,broadcast-target,dce,"
+        "lift,target,canonicalize,fuse-activations,autodiff,deeplift,eliminate-split-tile,broadcast-target,dce,"
         "fold-references,conv-adjoint,canonicalize,dce,lower"
     ),
-    "gradient": "lift,canonicalize,target,autodiff,gradient,dce,lower",
+    "gradient": "lift,target,canonicalize,autodiff,gradient,dce,lower",
 }
 
 METHODS: dict[str, str] = {"deeplift": "@default", "gradient": "@gradient"}

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from irshap.builder import Builder
 from irshap.dims import N, same, symbols_of
 from irshap.errors import TargetError, near
 from irshap.graph import Graph, Output, Value
-from irshap.ops.base import emit1
+from irshap.ops.base import Op, emit1
 from irshap.ops.cast import Cast
 from irshap.ops.families import Elementwise, ZippedElementwise
 from irshap.ops.gather import Gather
-from irshap.ops.program import Hold, Input
+from irshap.ops.program import Hold, Input, Tap
 from irshap.ops.shape import Reshape
 from irshap.reverse import is_float, upstream, varying_values
 from irshap.types import TensorType
 
-__all__ = ["Attributed", "find_sources", "model_inputs", "names_in", "with_held"]
+__all__ = ["Attributed", "find_sources", "model_inputs", "names_in", "with_held", "with_taps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,20 +50,32 @@ def with_held(graph: Graph, names: Sequence[str]) -> Graph:
     Raises:
         TargetError: no such tensor.
     """
-    held = {_named(graph, name) for name in names}
-    if not held:
-        return graph
+    return _behind(graph, {_named(graph, name) for name in names}, Hold())[0]
+
+
+def with_taps(graph: Graph, sources: Sequence[Attributed]) -> tuple[Graph, list[Attributed]]:
+    """The graph in which no rewrite fuses an interior attributed tensor away, and where those are in it."""
+    interior = {s.value for s in sources if not isinstance(s.value.node.op, Input)}
+    tapped, mapping = _behind(graph, interior, Tap())
+    return tapped, [replace(s, value=mapping[s.value]) for s in sources]
+
+
+def _behind(graph: Graph, values: set[Value], op: Op) -> tuple[Graph, dict[Value, Value]]:
+    """The graph with `op` between some values and their uses, and where each of its values went."""
+    if not values:
+        return graph, {v: v for v in graph.values()}
     with Builder() as b:
         mapping: dict[Value, Value] = {}
         for node in (*(v.node for v in graph.inputs), *graph.nodes):
             mapping.update(zip(node.results, b.copy(node, mapping), strict=True))
             with b.at(node.origin):
-                mapping.update({v: emit1(Hold(), mapping[v]) for v in node.results if v in held})
-        return b.rebuild(graph, mapping)
+                mapping.update({v: emit1(op, mapping[v]) for v in node.results if v in values})
+        return b.rebuild(graph, mapping), mapping
 
 
 def _named(graph: Graph, name: str, wanted: str = "tensor") -> Value:
-    found = [v for v in graph.values() if v.name == name]
+    known_as = dict(graph.source.aliases).get(name, name)
+    found = [v for v in graph.values() if v.name == known_as]
     if not found:
         known = [v.name for v in graph.values() if v.name]
         raise TargetError(f"the model has no {wanted} {name!r}", mend=near(name, known))

@@ -30,6 +30,7 @@ from irshap.lowering.shape_arithmetic import worked_out
 from irshap.ops.base import TypeMismatch
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pass_base import Context, Pass, Semantics
+from irshap.reverse import is_float
 from irshap.types import Array, DType, ForeignType, Tensor, TensorType, Type
 
 __all__ = ["Lift", "lift"]
@@ -142,7 +143,13 @@ class _Lifter:
         producer = f"{model.producer_name} {model.producer_version}".strip()
         # a key may stand there twice; the last one counts, as in ONNX Runtime
         metadata = {entry.key: entry.value for entry in model.metadata_props}
-        return Source(self.opset, producer, model.doc_string, "", tuple(sorted(metadata.items())))
+        pairs = tuple(sorted(metadata.items()))
+        return Source(self.opset, producer, model.doc_string, "", pairs, self._aliases())
+
+    def _aliases(self) -> tuple[tuple[str, str], ...]:
+        """Float tensors under a second name: users may ask for any tensor of the model."""
+        computed = {n: v for n, v in self.values.items() if v.name and v.name != n and is_float(v)}
+        return tuple((n, str(v.name)) for n, v in computed.items() if not isinstance(v.node.op, Constant))
 
     def _constant(self, array: Array, name: str) -> Value:
         value = Tensor.wrap(array.astype(object) if array.dtype.kind in "US" else array)

@@ -10,7 +10,7 @@ from irshap.builder import Builder
 from irshap.errors import NotDifferentiable
 from irshap.graph import Graph, Node, Output, Role, Value
 from irshap.ops.base import NoLocalRule, Point, emit1
-from irshap.ops.program import Full, Pullback
+from irshap.ops.program import Full, Pullback, Tap
 from irshap.ops.shape import zeros_like
 from irshap.pass_base import Context, Pass, Semantics, graph_property
 from irshap.reverse import reverse, varying_values
@@ -55,7 +55,12 @@ class Autodiff(Pass):
 
     def run(self, ir: Graph, context: Context) -> Graph:
         with Builder() as b:
-            mapping = b.graft(ir)
+            mapping = {v: b.copy(v.node, {})[0] for v in ir.inputs}
+            for node in ir.nodes:
+                if isinstance(node.op, Tap):
+                    mapping[node.results[0]] = mapping[node.operands[0]]
+                else:
+                    mapping.update(zip(node.results, b.copy(node, mapping), strict=True))
             target = mapping[ir.output(Role.TARGET).value]
             sources = [mapping[o.value] for o in ir.outputs_of(Role.SOURCE)]
             nodes = b.nodes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from irshap.analysis import BatchAxes
+from irshap.attribution import batch_axes
 from irshap.builder import Builder
 from irshap.dims import N, R, as_dim, divide, same, symbols_of
 from irshap.errors import ModelError
@@ -30,7 +30,7 @@ class JointBatch:
         An op without a complete rule is refused, unless there is a list `gaps` to note it in.
         """
         self.builder, self.gaps = builder, gaps
-        self.rows = BatchAxes(graph)
+        self.rows = batch_axes(graph)
         self.count = graph.output(Role.TARGET).value.shape[0]
         self.binding = {N: as_dim(2 * N * R)}
         self.samples: dict[Value, Value] = {v: builder.copy(v.node, {})[0] for v in graph.inputs}

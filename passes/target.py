@@ -16,7 +16,7 @@ from irshap.ops.rows import RepeatRows
 from irshap.ops.shape import Slice, reshape
 from irshap.pass_base import Context, Pass, Semantics, graph_property
 from irshap.reverse import is_float
-from irshap.sources import find_sources, names_in, with_held
+from irshap.sources import find_sources, names_in, with_held, with_taps
 from irshap.types import DType, TensorType
 
 __all__ = ["Target"]
@@ -54,7 +54,8 @@ class Target(Pass):
         ir = with_held(ir, names_in(self.context))
         explained = self._explained(ir)
         _check_batch(ir, explained)
-        sources = find_sources(ir, explained, names_in(self.wrt))
+        ir, sources = with_taps(ir, find_sources(ir, explained, names_in(self.wrt)))
+        explained = self._explained(ir)
         with Builder() as b:
             mapping = b.graft(ir)
             y = _flat(mapping[explained.value])
@@ -66,7 +67,10 @@ class Target(Pass):
                 rows = _flat(forward[explained.value])
             target = self._pick(rows, index)
             outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
-            outputs += [Output(s.name, forward[s.value], Role.SOURCE, s.of) for s in sources]
+            taken = {o.name for o in outputs}
+            for s in sources:
+                name = f"{s.name}_source" if s.name in taken else s.name
+                outputs.append(Output(name, forward[s.value], Role.SOURCE, s.of))
             outputs.append(Output("target_value", target, Role.TARGET))
             outputs.append(Output("target_index", index, Role.TARGET_INDEX))
             return b.build(ir.name, outputs, ir.properties, like=ir)

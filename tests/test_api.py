@@ -25,7 +25,7 @@ from irshap.errors import (
 from irshap.evaluator import evaluate
 
 FIXTURES = Path(__file__).parent / "fixtures"
-WITHOUT_REFERENCES = "lift,canonicalize,target,autodiff,deeplift,dce,lower"
+WITHOUT_REFERENCES = "lift,target,canonicalize,autodiff,deeplift,dce,lower"
 
 
 def fixture(name: str) -> tuple[Path, dict[str, Any], dict[str, Any], Any]:

@@ -11,10 +11,10 @@ import numpy as np
 from irshap.dims import Dim, N, Shape, symbols_of
 from irshap.errors import IRError
 from irshap.ops.base import Axes, MixesBatch, NoLocalRule, Op, Point, Precision, Sample, emit1, require
-from irshap.ops.families import NonDifferentiable
+from irshap.ops.families import Linear, NonDifferentiable
 from irshap.types import Array, DType, Tensor, TensorType, Type
 
-__all__ = ["Constant", "Dims", "Full", "Hold", "Input", "Opaque", "Pullback", "constant"]
+__all__ = ["Constant", "Dims", "Full", "Hold", "Input", "Opaque", "Pullback", "Tap", "constant"]
 
 NOTHING_VARIES = "it has no operand that varies"
 
@@ -203,6 +203,43 @@ class Hold(Op):
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls(), (np.float32([[1.0, 2.0]]),), batch=(0,))
+
+
+@dataclass(frozen=True)
+class Tap(Linear):
+    """y = x, an attributed tensor: no rewrite looks through it, so that the target keeps depending on it.
+
+    Once the reverse pass is there, it has done its work.
+    """
+
+    mnemonic = "tap"
+    precision = Precision.DATA
+    nonnegative = True
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        require(len(types) == 1, "takes one operand")
+        return types
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        return arrays
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 0
+
+    def nbytes(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 0
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        return tuple(axes)
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        return ct
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(), (np.float32([[1.0, 2.0]]),), (0,), batch=(0,))
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ _PLAIN = {
     elementwise.Tanh: "Tanh",
     linear.MatMul: "MatMul",
     program.Hold: "Identity",
+    program.Tap: "Identity",
 }
 """Ops that ONNX has under another name, with the same operands and no attributes."""
 
