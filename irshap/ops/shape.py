@@ -130,7 +130,7 @@ class Transpose(_Move):
         return (x.with_shape(tuple(x.dims[p] for p in self.perm)),)
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
-        return (np.ascontiguousarray(arrays[0].transpose(self.perm)),)
+        return (np.asarray(arrays[0].transpose(self.perm), order="C"),)
 
     def batch_axes(
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
@@ -244,7 +244,7 @@ class Expand(_Move):
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         shape = np.broadcast_shapes(arrays[0].shape, tuple(int(d) for d in self.shape))
-        return (np.ascontiguousarray(np.broadcast_to(arrays[0], shape)),)
+        return (np.array(np.broadcast_to(arrays[0], shape), order="C"),)
 
     def batch_axes(
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
@@ -261,6 +261,7 @@ class Expand(_Move):
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls((2, 3, 4)), (randn(3, 1),), (0,))
+        yield Sample(cls(()), (randn(),), (0,))
         yield Sample(cls((N, 4)), (randn(2, 1),), (0,), (0,))
 
 
@@ -294,7 +295,7 @@ class Slice(_Move):
         cut: list[slice] = [slice(None)] * arrays[0].ndim
         for axis, start, stop, step in zip(self.axes, self.starts, self.stops, self.steps, strict=True):
             cut[axis] = slice(int(start), None if step < 0 and stop == -1 else int(stop), step)
-        return (np.ascontiguousarray(arrays[0][tuple(cut)]),)
+        return (np.asarray(arrays[0][tuple(cut)], order="C"),)
 
     def batch_axes(
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
@@ -359,7 +360,7 @@ class Pad(_Move):
         counts = [(int(b), int(a)) for b, a in zip(self.before, self.after, strict=True)]
         padded = np.pad(arrays[0], [(max(b, 0), max(a, 0)) for b, a in counts], constant_values=self.value)
         cut = tuple(slice(max(-b, 0), n - max(-a, 0)) for (b, a), n in zip(counts, padded.shape, strict=True))
-        return (np.ascontiguousarray(padded[cut]),)
+        return (np.asarray(padded[cut], order="C"),)
 
     def batch_axes(
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
