@@ -39,6 +39,7 @@ LIFTS_AS_OTHERS = {
     "full": "a small one lifts as a constant",
     "gelu f64": "ONNX Runtime has no double kernel, and expands it with float32 constants",
     "hold": "an identity for the runtime, and only for it",
+    "tap": "an identity for the runtime, and only for it",
     "repeat_rows": "internal: pairs samples with references, lifts as its parts",
     "scatter_add": "internal: the adjoint of a gather, lifts as its parts",
     "scatter_rows": "internal: the adjoint of a gather, lifts as its parts",
