@@ -1,6 +1,7 @@
 """The Python blocks of docs/ and README.md run, in order, as one program for each file.
 
-Each file runs in a process of its own, so that an op or a pass which it adds is nowhere else.
+Each file runs in a process of its own, so that an op or a pass which it adds is nowhere else.  Blocks
+marked `python alone` run after the others, in another process, where irshap can't be imported.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FENCE = re.compile(r"^( *)```(.*)$")
+FENCE = re.compile(r"^ *```(.*)$")
+BLOCKED = "import sys; sys.modules['irshap'] = None;"
 
 
-def program(text: str) -> str:
-    """The python blocks of a page, each line where the page has it: a traceback points into the page."""
-    lines, language = [], None
+def program(text: str, kind: str = "python") -> str:
+    """The blocks of this kind, each line where the page has it: a traceback points into the page."""
+    lines: list[str] = []
+    inside: str | None = None
     for line in text.splitlines():
         fence = FENCE.match(line)
         if fence:
-            language = fence[2].strip() if language is None else None
-        lines.append(line if language == "python" and not fence else "")
+            inside = fence[1].strip() if inside is None else None
+        lines.append(line if inside == kind and not fence else "")
     return "\n".join(lines) + "\n"
 
 
@@ -33,19 +36,39 @@ def pages() -> list[str]:
     return [f.relative_to(ROOT).as_posix() for f in files if program(f.read_text(encoding="utf-8")).strip()]
 
 
+def run(script: Path, text: str, folder: Path) -> None:
+    script.write_text(text, encoding="utf-8")
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, script], cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
 @pytest.mark.parametrize("page", pages())
 def test_page_runs(page: str, tmp_path: Path) -> None:
-    (tmp_path / "docs").mkdir()
-    script = tmp_path / page
-    script.write_text(program((ROOT / page).read_text(encoding="utf-8")), encoding="utf-8")
-    # Pages write files where they run; what they read of the repository they name from its root.
-    for entry in ("irshap", "passes", "lowering", "tests", "pyproject.toml"):
-        (tmp_path / entry).symlink_to(ROOT / entry)
-    env = {**os.environ, "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    text = (ROOT / page).read_text(encoding="utf-8")
+    folder = tmp_path / "here"  # what a page writes; the repository's files are there as in its root
+    (tmp_path / "page").mkdir()
+    folder.mkdir()
+    for name in ("tests", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    run(tmp_path / "page" / Path(page).name, program(text), folder)
+    alone = program(text, "python alone")
+    if alone.strip():
+        lines = alone.splitlines()
+        assert not lines[0]
+        run(tmp_path / "page" / f"{Path(page).name} alone", "\n".join([BLOCKED, *lines[1:]]), folder)
+
+
+def test_links_lead_somewhere() -> None:
+    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    links = [(f, link) for f in files for link in re.findall(r"\]\(([^)#]+)", f.read_text(encoding="utf-8"))]
+    missing = [
+        f"{f.name}: {link}" for f, link in links if "://" not in link and not (f.parent / link).exists()
+    ]
+    assert not missing
 
 
 def test_a_program_keeps_its_lines() -> None:
     page = "# A page\n```python\na = 1\n```\n```\nno code\n```\n```python\nassert a == 1\n```\n"
     assert program(page).splitlines() == ["", "", "a = 1", "", "", "", "", "", "assert a == 1", ""]
+    assert program("```python alone\nb\n```\n", "python alone").splitlines() == ["", "b", ""]
