@@ -10,7 +10,19 @@ import numpy as np
 
 from irshap.dims import Dim, product, same
 from irshap.ops.arithmetic import sized
-from irshap.ops.base import Axes, MixesBatch, Op, Point, Precision, Sample, emit1, randn, require, tensors
+from irshap.ops.base import (
+    Axes,
+    Layer,
+    MixesBatch,
+    Op,
+    Point,
+    Precision,
+    Sample,
+    emit1,
+    randn,
+    require,
+    tensors,
+)
 from irshap.ops.families import Bilinear
 from irshap.ops.parts import only
 from irshap.ops.shape import Expand, reshape
@@ -29,6 +41,7 @@ class Einsum(Bilinear):
     equation: str
     mnemonic = "einsum"
     precision = Precision.FULL
+    layer = Layer.DENSE
 
     @property
     def terms(self) -> tuple[str, str, str]:
