@@ -85,7 +85,8 @@ class Value:
 def _arithmetic(name: str, *operands: Value | float) -> Value:
     from irshap.ops import arithmetic
 
-    return arithmetic.apply(name, *operands)
+    result: Value = arithmetic.apply(name, *operands)
+    return result
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)

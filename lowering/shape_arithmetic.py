@@ -1,4 +1,4 @@
-"""Shape arithmetic, done while lifting: what a model computes from dimensions alone becomes a constant or `dims`.
+"""Shape arithmetic, done while lifting: what follows from dimensions alone becomes a constant or `dims`.
 
 Exported models compute the operands of Reshape, Slice, Expand and the like from Shape, Gather, Concat, Mul...
 Small operands that are known are evaluated in numpy; dimensions that stay symbolic are worked out one by one,

@@ -14,7 +14,7 @@ from irshap.ops.program import Constant, Input
 from irshap.pass_base import Context, Pass, Semantics
 from irshap.types import Array, Tensor
 
-__all__ = ["BindReferences", "reference_count", "reference_values"]
+__all__ = ["BindReferences", "reference_binding", "reference_values"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class BindReferences(Pass):
 
     def run(self, ir: Graph, context: Context) -> Graph:
         given = reference_values(ir, context)
-        binding: dict[sympy.Expr, Dim] = {R: n for n in reference_count(context)}
+        binding = reference_binding(context)
         with Builder() as b:
             mapping: dict[Value, Value] = {}
             for value in ir.inputs:
@@ -43,12 +43,12 @@ class BindReferences(Pass):
             return b.rebuild(ir, mapping)
 
 
-def reference_count(context: Context) -> set[int]:
-    """The number of references, if any are given."""
+def reference_binding(context: Context) -> dict[sympy.Expr, Dim]:
+    """R, bound to the number of references if any are given."""
     counts = {len(a) for a in context.references.values()}
     if len(counts) > 1:
         raise ReferencesError(f"the reference sets have different sizes: {sorted(counts)}")
-    return counts
+    return dict.fromkeys([R], counts.pop()) if counts else {}
 
 
 def reference_values(graph: Graph, context: Context) -> dict[Value, Array]:
@@ -62,7 +62,7 @@ def reference_values(graph: Graph, context: Context) -> dict[Value, Array]:
         op = value.node.op
         assert isinstance(op, Input)
         if op.kind == "references":
-            if op.of not in context.references:
+            if op.of is None or op.of not in context.references:
                 raise ReferencesError(f"no references were given for input {op.of!r}")
             given[value] = context.references[op.of].astype(value.dtype.numpy, copy=False)
         elif op.kind == "weights":

@@ -97,7 +97,7 @@ def neutral_element(node: Node, a: Value, b: Value) -> Replacement:
     return NoMatch("no operand is neutral")
 
 
-@rewrite(Op)
+@rewrite(Op)  # type: ignore[type-abstract]
 def constant_operands(node: Node, *operands: Value) -> Replacement:
     """f(constants) = constant, where that takes no more room than the operands, or little."""
     if not operands or isinstance(node.op, Opaque | Input | Constant):

@@ -70,4 +70,4 @@ def flip_weights(w: Array, group: int) -> Array:
     """[in, out/group, ...] -> [out, in/group, ...], each spatial axis reversed."""
     parts = w.reshape(group, w.shape[0] // group, *w.shape[1:])
     swapped = np.swapaxes(parts, 1, 2).reshape(w.shape[1] * group, w.shape[0] // group, *w.shape[2:])
-    return np.ascontiguousarray(swapped[(..., *[slice(None, None, -1)] * (w.ndim - 2))])
+    return np.ascontiguousarray(np.flip(swapped, axis=tuple(range(2, w.ndim))))

@@ -13,7 +13,7 @@ __all__ = ["DeadCodeElimination"]
 
 @dataclass(frozen=True)
 class DeadCodeElimination(Pass):
-    """Removes nodes that no output depends on.  Inputs stay, also unused ones: they are the model's interface."""
+    """Removes nodes that no output depends on.  Inputs stay, used or not: they are the model's interface."""
 
     name = "dce"
     semantics = Semantics.PRESERVES

@@ -1,8 +1,9 @@
 """eliminate-split-tile: the joint batch falls apart into what depends on samples, on references, and on both.
 
-The paper's central optimization (Zhao et al. 2023).  SHAP's form repeats every sample for each reference, joins
-the copies with the references, runs the joint batch and splits it at every nonlinearity.  Here each value of the
-joint batch is described instead by how its rows are made, and built only where an op truly mixes both worlds.
+The paper's central optimization (Zhao et al. 2023).  SHAP's form repeats every sample for each reference,
+joins the copies with the references, runs the joint batch and splits it at every nonlinearity.  Here each
+value of the joint batch is described instead by how its rows are made, and built only where an op truly mixes both
+worlds.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Halves:
 
 @dataclass(frozen=True, eq=False)
 class Uniform:
-    """Equal rows made from nothing (a seed of ones): `make(binding)` gives as many as the binding of N says."""
+    """Equal rows made from nothing (a seed of ones): `make(binding)` gives as many as N is bound to."""
 
     make: Callable[[dict[sympy.Expr, Dim]], Form]
     axis: int
@@ -109,12 +110,13 @@ class _Rewriter:
         operands = [self.forms[v] for v in node.operands]
         op = node.op
         if isinstance(op, RepeatRows | TileRows) and operands[0].axis in (op.axis, None):
-            return [Copies(operands[0], type(op), op.times, op.axis)]
+            return [Copies(_reframed(operands[0], op.times), type(op), op.times, op.axis)]
         if isinstance(op, Concat) and len(operands) == 2 and self._joins_halves(node, op):
-            return [Halves(operands[0], operands[1], op.axis)]
+            first, second = (_reframed(f, 2) for f in operands)
+            return [Halves(first, second, op.axis)]
         if isinstance(op, Split) and self._cuts_halves(operands[0], op):
             assert isinstance(operands[0], Halves)
-            return [operands[0].first, operands[0].second]
+            return [_reframed(f, sympy.Rational(1, 2)) for f in (operands[0].first, operands[0].second)]
         return self.apply(node, operands, {})
 
     def _joins_halves(self, node: Node, op: Concat) -> bool:
@@ -239,9 +241,11 @@ class _Rewriter:
         key = id(form)
         if key not in self._built:
             if isinstance(form, Copies):
-                built = self.builder.emit(form.op(form.axis, form.times), self.build(form.of))[0]
+                once = self.build(form.of, scaled(binding or {}, form.times))
+                built = self.builder.emit(form.op(form.axis, form.times), once)[0]
             else:
-                built = concat([self.build(form.first), self.build(form.second)], form.axis)
+                half = scaled(binding or {}, 2)
+                built = concat([self.build(form.first, half), self.build(form.second, half)], form.axis)
             self._built[key] = (form, built)  # the form is kept so that its id stays its own
         return self._built[key][1]
 
@@ -249,6 +253,24 @@ class _Rewriter:
 def scaled(binding: dict[sympy.Expr, Dim], times: Dim) -> dict[sympy.Expr, Dim]:
     """The binding under which a shape counts `times` fewer rows."""
     return {N: as_dim(sympy.sympify(binding.get(N, N)) / times)}
+
+
+def _reframed(form: Form, times: Dim) -> Form:
+    """The form for a reader that counts `times` as many rows for each N as the node which made it.
+
+    Only equal rows made from nothing depend on that: all others exist already.
+    """
+    if isinstance(form, Uniform):
+        made = form.make
+        return Uniform(lambda binding: made(scaled(binding, sympy.Integer(1) / times)), form.axis)
+    if isinstance(form, Copies):
+        inner = _reframed(form.of, times)
+        return form if inner is form.of else Copies(inner, form.op, form.times, form.axis)
+    if isinstance(form, Halves):
+        first, second = _reframed(form.first, times), _reframed(form.second, times)
+        same_parts = first is form.first and second is form.second
+        return form if same_parts else Halves(first, second, form.axis)
+    return form
 
 
 def _half(form: Form, which: int, binding: dict[sympy.Expr, Dim]) -> Form:

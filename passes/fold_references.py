@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import sympy
 
 from irshap.builder import Builder
-from irshap.dims import Dim, R
+from irshap.dims import Dim
 from irshap.errors import UserError
 from irshap.evaluator import evaluate
 from irshap.graph import Graph, Node, Output, Value
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pass_base import Context, Pass, Semantics
-from irshap.passes.bind_references import reference_count, reference_values
+from irshap.passes.bind_references import reference_binding, reference_values
 from irshap.types import Array, Tensor, TensorType
 
 __all__ = ["FoldReferences"]
@@ -38,7 +38,7 @@ class FoldReferences(Pass):
 
     def run(self, ir: Graph, context: Context) -> Graph:
         given = reference_values(ir, context)
-        binding: dict[sympy.Expr, Dim] = {R: n for n in reference_count(context)}
+        binding = reference_binding(context)
         fixed = _fixed(ir, set(given), binding)
         kept = _read_by_others(ir, fixed)
         self._check_size(kept, binding)
@@ -70,7 +70,8 @@ class FoldReferences(Pass):
             total += size if size > _CHEAP else 0
         if total > self.limit:
             raise UserError(
-                f"the references' activations take {total / 2**30:.1f} GiB, over the limit of {self.limit / 2**30:.1f}",
+                f"the references' activations take {total / 2**30:.1f} GiB, over the limit of "
+                f"{self.limit / 2**30:.1f} GiB",
                 mend="Use fewer references, or fold-references{limit=BYTES}",
             )
 

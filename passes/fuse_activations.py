@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from irshap.graph import Graph, Node, Value
 from irshap.ops.arithmetic import Mul
+from irshap.ops.base import emit1
 from irshap.ops.elementwise import Sigmoid
 from irshap.ops.gated import Swish
-from irshap.ops.base import emit1
 from irshap.pass_base import Context, Pass, Semantics
 from irshap.rewrite import NoMatch, Replacement, apply, rewrite
 

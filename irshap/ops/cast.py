@@ -63,5 +63,5 @@ class Cast(Op):
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls(DType.F64), (randn(2, 3, dtype=np.float32),), (0,), (0,))
         yield Sample(cls(DType.F32), (np.array([[1, 2]]),), batch=(0,))
-        yield Sample(cls(DType.I64), (np.float32([[1.7, -1.7]]),), batch=(0,))
-        yield Sample(cls(DType.BOOL), (np.float32([[0.0, 2.0]]),), batch=(0,))
+        yield Sample(cls(DType.I64), (np.array([[1.7, -1.7]], np.float32),), batch=(0,))
+        yield Sample(cls(DType.BOOL), (np.array([[0.0, 2.0]], np.float32),), batch=(0,))

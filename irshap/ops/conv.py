@@ -156,9 +156,9 @@ class ConvTranspose(_Convolution):
         spatial = self._check(x, w, bias, channels)
         require(same(x.dims[1], w.dims[0]), f"{x.dims[1]} channels, weights for {w.dims[0]}")
         for i, rest in enumerate(self.output_padding(x, w)):
-            # an unknown rest is cut off at run time; it is in range where `out` is the size of a convolved tensor
+            # an unknown rest is cut off at run time; it is in range where `out` is a convolved tensor's size
             fits = not isinstance(rest, int) or 0 <= rest < max(self.strides[i], self.dilations[i])
-            require(fits, lambda i=i: f"{self.out[i]} on spatial axis {i} is no size that this convolution maps from")  # type: ignore[misc]  # fmt: skip
+            require(fits, f"{self.out[i]} on spatial axis {i} is no size that this convolution maps from")
         require(len(self.out) == spatial, "the result's spatial shape has the wrong rank")
         return (x.with_shape((x.dims[0], channels, *self.out)),)
 

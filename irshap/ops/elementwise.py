@@ -59,7 +59,7 @@ def inverse_or_zero(u: Any) -> Any:
 
 def _root(u: Any) -> float:
     """Below this, tanh(u)/u rounds to 1."""
-    return float(np.finfo(u.dtype.numpy).eps) ** 0.5
+    return float(np.sqrt(np.finfo(u.dtype.numpy).eps))
 
 
 def _tiny(x: Any) -> float:

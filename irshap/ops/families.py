@@ -69,7 +69,7 @@ class Bilinear(Op, family=True):
         return tuple(self._at_midpoint(cts, at, at0, i, wrt) for i in wrt)
 
     def _at_midpoint(self, cts: Sequence[Any], at: Point, at0: Point, i: int, wrt: Sequence[int]) -> Any:
-        """The adjoint of operand i with the other factor at its midpoint; the half goes to the smaller tensor."""
+        """The adjoint of operand i at the other factor's midpoint; the half goes to the smaller tensor."""
         others = [j for j in self.factors if j in wrt and j != i and i in self.factors]
         if not others:
             return self.adjoints(cts, at, i)
@@ -83,7 +83,7 @@ class Bilinear(Op, family=True):
 
 
 class Elementwise(Op, family=True):
-    """y_i = f(x_i).  The leaf gives f in numpy and its slope; `chord` where one without cancellation exists."""
+    """y_i = f(x_i).  The leaf gives f in numpy, its slope, and a `chord` that doesn't cancel if it has one."""
 
     REQUIRED: ClassVar[dict[str, str]] = {
         "numpy": "def numpy(self, x) -> f(x)",

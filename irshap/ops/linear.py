@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, product, same
+from irshap.dims import Dim, product, same, same_shape
 from irshap.ops.arithmetic import Mul, sized
 from irshap.ops.base import (
     Axes,
@@ -122,9 +122,8 @@ class Gemm(Bilinear):
         k2, n = b.dims[:: -1 if self.trans_b else 1]
         require(same(k, k2), f"inner dimensions {k} and {k2} differ")
         if c:
-            fits = len(broadcast([c[0].dims, (m, n)])) == 2
-            require(fits and all(same(x, y) for x, y in zip(broadcast([c[0].dims, (m, n)]), (m, n), strict=True)),
-                    f"{c[0]} doesn't broadcast to {(m, n)}")  # fmt: skip
+            fits = same_shape(broadcast([c[0].dims, (m, n)]), (m, n))
+            require(fits, f"{c[0]} doesn't broadcast to {(m, n)}")
         return (a.with_shape((m, n)),)
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:

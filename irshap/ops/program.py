@@ -62,7 +62,7 @@ class Input(NonDifferentiable):
     def batch_axes(
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> tuple[int | None, ...]:
-        return (batch_from_shape(results[0].shape or ()),) if isinstance(results[0], TensorType) else (None,)
+        return (batch_from_shape(results[0].shape or ()),)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -97,13 +97,14 @@ class Constant(NonDifferentiable):
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
-        for array in (np.float32([[1.5, -np.inf]]), np.int64(7), np.array([True, False]), np.zeros((0, 3))):
+        numbers = np.array([[1.5, -np.inf]], np.float32)
+        for array in (numbers, np.int64(7), np.array([True, False]), np.zeros((0, 3))):
             yield Sample(cls(Tensor(array)), ())
 
 
 @dataclass(frozen=True)
 class Dims(NonDifferentiable):
-    """A vector (or, with `scalar`, a single number) of dimensions, as int64: shape arithmetic, already done."""
+    """A vector (or, with `scalar`, a single number) of dimensions, in int64: shape arithmetic, done."""
 
     values: Shape
     scalar: bool = False
@@ -202,7 +203,7 @@ class Hold(Op):
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
-        yield Sample(cls(), (np.float32([[1.0, 2.0]]),), batch=(0,))
+        yield Sample(cls(), (np.array([[1.0, 2.0]], np.float32),), batch=(0,))
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ class Tap(Linear):
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
-        yield Sample(cls(), (np.float32([[1.0, 2.0]]),), (0,), batch=(0,))
+        yield Sample(cls(), (np.array([[1.0, 2.0]], np.float32),), (0,), batch=(0,))
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,7 @@ class Expand(_Move):
 class Slice(_Move):
     """start, start + step, ... before stop, on each axis of `axes`.
 
-    Starts and stops are normalized: within the dimension, -1 as a stop of a negative step meaning "through 0".
+    Starts and stops are normalized: within the dimension, -1 as stop of a negative step meaning "through 0".
     """
 
     axes: tuple[int, ...]

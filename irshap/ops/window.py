@@ -33,6 +33,6 @@ def windows(x: Array, kernel: Sequence[int], strides: Sequence[int], dilations: 
     """All windows of the spatial axes: [n, c, out..., kernel...], a view."""
     axes = tuple(range(2, x.ndim))
     reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True)]
-    view = np.lib.stride_tricks.sliding_window_view(x, reach, axis=axes)  # type: ignore[call-overload]
+    view = np.lib.stride_tricks.sliding_window_view(x, reach, axis=axes)
     take = (slice(None), slice(None), *(slice(None, None, s) for s in strides))
     return np.asarray(view[(*take, *(slice(None, None, d) for d in dilations))])

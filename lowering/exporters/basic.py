@@ -41,7 +41,7 @@ _PLAIN = {
 """Ops that ONNX has under another name, with the same operands and no attributes."""
 
 
-@exporter(*_PLAIN)
+@exporter(*_PLAIN)  # type: ignore[type-abstract]
 def _plain(e: Export, op: object) -> None:
     e.result(_PLAIN[type(op)], e.inputs)  # type: ignore[index]
 

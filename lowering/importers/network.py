@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from irshap.dims import Dim, as_dim, ceil_div
+from irshap.dims import Dim, as_dim, floor_div
 from irshap.graph import Value
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import conv, linear
-from irshap.ops.shape import reshape
+from irshap.ops.shape import Pad, reshape
 
 __all__: list[str] = []
 
@@ -64,23 +64,53 @@ def window(n: Import, kernel: Sequence[Dim]) -> Geometry:
     if mode == "VALID":
         return strides, ((0, 0),) * spatial, dilations
     pads = []
-    for size, k, stride, dilation in zip(x.shape[2:], kernel, strides, dilations, strict=True):
-        reach = dilation * (int(k) - 1) + 1
-        if stride == 1:
-            total: Dim = reach - 1
-        elif isinstance(size, int):
-            total = max(0, (int(ceil_div(size, stride)) - 1) * stride + reach - size)
-        else:
+    for before, after in same_pads(n, kernel, strides, dilations):
+        if not isinstance(before, int) or not isinstance(after, int):
             raise Unmodeled(f"auto_pad={mode} on an axis whose size is only known at run time")
-        small = int(total) // 2
-        pads.append((small, int(total) - small) if mode == "SAME_UPPER" else (int(total) - small, small))
+        pads.append((before, after))
     return strides, tuple(pads), dilations
+
+
+def same_pads(
+    n: Import, kernel: Sequence[Dim], strides: Sequence[int], dilations: Sequence[int]
+) -> list[tuple[Dim, Dim]]:
+    """The padding that makes ceil(size / stride) windows of each spatial axis, symbolic where the size is."""
+    pads: list[tuple[Dim, Dim]] = []
+    for size, k, stride, dilation in zip(n.tensor().shape[2:], kernel, strides, dilations, strict=True):
+        reach = dilation * (int(k) - 1) + 1
+        # ceil(size / stride) - 1, in the form that counts windows elsewhere
+        steps = floor_div(as_dim(size - 1), stride)
+        total = as_dim(steps * stride + reach - size)
+        if isinstance(total, int) or reach == 1:
+            total = max(0, total) if isinstance(total, int) else 0
+        elif reach < stride:
+            raise Unmodeled(
+                "auto_pad where kernels leave gaps, on an axis whose size is only known at run time"
+            )
+        small = floor_div(total, 2)
+        both = (small, as_dim(total - small))
+        pads.append(both if n.attribute("auto_pad", "") == "SAME_UPPER" else both[::-1])
+    return pads
+
+
+def padded_at_run_time(n: Import, kernel: Sequence[Dim], fill: float) -> tuple[Value, Geometry]:
+    """The operand and its windows; padding that is only known at run time is put around the operand first."""
+    x = n.tensor()
+    spatial = x.rank - 2
+    strides = tuple(n.attribute("strides", [1] * spatial))
+    dilations = tuple(n.attribute("dilations", [1] * spatial))
+    same = n.attribute("auto_pad", "NOTSET").startswith("SAME") and len(kernel) == spatial
+    pads = same_pads(n, kernel, strides, dilations) if same else []
+    if all(isinstance(d, int) for ends in pads for d in ends):
+        return x, window(n, kernel)
+    before, after = ((0, 0, *(ends[side] for ends in pads)) for side in (0, 1))
+    return n.one(Pad(before, after, fill), x), (strides, ((0, 0),) * spatial, dilations)
 
 
 @importer("Conv")
 def _conv(n: Import) -> Value:
-    op = conv.Conv(*window(n, n.tensor(1).shape[2:]), n.attribute("group", 1))
-    return n.one(op, *n.given())
+    x, geometry = padded_at_run_time(n, n.tensor(1).shape[2:], 0.0)
+    return n.one(conv.Conv(*geometry, n.attribute("group", 1)), x, *n.given()[1:])
 
 
 @importer("ConvTranspose")

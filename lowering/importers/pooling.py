@@ -13,6 +13,7 @@ from irshap.lowering.importers.network import Geometry
 from irshap.ops import average_pool, lp, pool
 from irshap.ops.program import constant
 from irshap.ops.window import window_count
+from irshap.types import DType
 
 __all__: list[str] = []
 
@@ -21,12 +22,17 @@ def _kernel(n: Import) -> tuple[int, ...]:
     return tuple(n.attributes["kernel_shape"])
 
 
+def disputed(n: Import, kernel: Sequence[int]) -> None:
+    """Refuses padding on which runtimes disagree."""
+    dilations = n.attribute("dilations", [1] * len(kernel))
+    if n.attribute("auto_pad", "NOTSET").startswith("SAME") and any(d > 1 for d in dilations):
+        raise Unmodeled("auto_pad with dilations: runtimes disagree on the padding")
+
+
 def window(n: Import, kernel: Sequence[int]) -> Geometry:
     """Strides, pads and dilations."""
-    geometry = network.window(n, kernel)
-    if n.attribute("auto_pad", "NOTSET").startswith("SAME") and any(d > 1 for d in geometry[2]):
-        raise Unmodeled("auto_pad with dilations: runtimes disagree on the padding")
-    return geometry
+    disputed(n, kernel)
+    return network.window(n, kernel)
 
 
 def reaching(n: Import, kernel: Sequence[int], geometry: Geometry) -> Geometry:
@@ -62,8 +68,16 @@ def reaching(n: Import, kernel: Sequence[int], geometry: Geometry) -> Geometry:
 def _max_pool(n: Import) -> Sequence[Value]:
     if len([o for o in n.proto.output if o]) > 1:
         raise Unmodeled("its indices are used")
-    op = pool.MaxPool(_kernel(n), *window(n, _kernel(n)), bool(n.attribute("ceil_mode", 0)))
-    return n.emit(op, n.tensor())
+    kernel = _kernel(n)
+    disputed(n, kernel)
+    # finite, so that differences at padding are 0
+    x, geometry = network.padded_at_run_time(n, kernel, lowest(n.tensor().dtype))
+    return n.emit(pool.MaxPool(kernel, *geometry, bool(n.attribute("ceil_mode", 0))), x)
+
+
+def lowest(dtype: DType) -> float:
+    """The least finite number of an element type."""
+    return float(np.finfo(dtype.numpy).min if dtype.is_float else np.iinfo(dtype.numpy).min)
 
 
 @importer("AveragePool")
