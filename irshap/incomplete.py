@@ -79,7 +79,8 @@ def _reaching(graph: Graph, target: Value, sources: set[Value]) -> set[Value]:
 def why(node: Node) -> str:
     """Why differences can't go through `node`."""
     reason = getattr(node.op, "why", None) or getattr(node.op, "reason", None)
-    return str(reason or f"{node.op.mnemonic} gives no float tensor, so no local rule is complete")
+    kind = next((str(v.type) for v in node.results if not is_float(v)), "no tensor")
+    return str(reason or f"its result jumps ({kind}): no local rule is complete")
 
 
 def _bypass(node: Node, taken: Value, result: Value, graph: Graph) -> Gap:
