@@ -1,4 +1,4 @@
-"""Lift and lower without passes, on the models of the onnx wheel that ONNX Runtime runs: bench/roundtrip.py."""
+"""Lift and lower without passes: the onnx wheel's models that ONNX Runtime runs; see bench/roundtrip.py."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from irshap.lowering.importers import (
     network,
     norm,
     pooling,
+    recurrent,
     reduction,
     resize,
     scalar,
@@ -16,4 +17,4 @@ from irshap.lowering.importers import (
 )
 
 __all__ = ["activations", "arithmetic", "generate", "index", "network", "norm", "pooling", "reduction"]
-__all__ += ["resize", "scalar", "shape", "transform"]
+__all__ += ["recurrent", "resize", "scalar", "shape", "transform"]
