@@ -213,7 +213,11 @@ class Emitter:
                 return total
         if dim.func is sympy.floor:
             numerator, denominator = sympy.together(arguments[0]).as_numer_denom()
-            return self._computed("Div", [self.dim(as_dim(numerator)), self.dim(as_dim(denominator))])
+            above, below = self.dim(as_dim(numerator)), self.dim(as_dim(denominator))
+            if not numerator.is_nonnegative:
+                # integer division rounds toward zero; what Mod leaves divides exactly
+                above = self._computed("Sub", [above, self._computed("Mod", [above, below])])
+            return self._computed("Div", [above, below])
         if dim.func is sympy.ceiling:
             numerator, denominator = sympy.together(arguments[0]).as_numer_denom()
             return self.dim(as_dim(sympy.floor((numerator + denominator - 1) / denominator)))

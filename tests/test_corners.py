@@ -268,7 +268,7 @@ POOLS = [
     ("AveragePool", 11, {"ceil_mode": 1}),
     ("AveragePool", 19, {"ceil_mode": 1, "pads": [1, 1, 0, 1], "count_include_pad": 1}),
     ("AveragePool", 19, {"dilations": [2, 1], "ceil_mode": 1}),
-    ("AveragePool", 13, {"auto_pad": "SAME_LOWER"}),
+    ("AveragePool", 13, {"auto_pad": "SAME_LOWER", "strides": [2, 1]}),
     ("LpPool", 11, {"p": 3, "auto_pad": "SAME_UPPER", "strides": [1, 2]}),
     ("LpPool", 18, {"ceil_mode": 1, "dilations": [2, 1]}),
     ("MaxPool", 12, {"ceil_mode": 1, "pads": [1, 1, 1, 1]}),
@@ -278,6 +278,34 @@ POOLS = [
 @pytest.mark.parametrize(("kind", "opset", "given"), POOLS)
 def test_pooling(kind: str, opset: int, given: dict[str, Any]) -> None:
     check_lift(model(kind, [(2, 3, 8, 7)], opset, **{"kernel_shape": [3, 2], "strides": [2, 3], **given}))
+
+
+def test_same_size_of_unknown_planes() -> None:
+    """A residual block as TensorFlow pads it: the padding depends on sizes that come at run time."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    block (float[N, 2, H, W] x) => (float[N, 2, P, Q] y) {
+        a = Conv <auto_pad = "SAME_UPPER", strides = [2, 3]> (x, w)
+        b = Conv <auto_pad = "SAME_LOWER", strides = [2, 3]> (x, v)
+        c = MaxPool <auto_pad = "SAME_UPPER", kernel_shape = [3, 3], strides = [2, 3]> (x)
+        ab = Add(a, b)
+        y = Add(ab, c)
+    }"""
+    made = onnx.parser.parse_model(text)
+    weights = {"w": normal(2, 2, 3, 4), "v": normal(2, 2, 1, 1)}
+    made.graph.initializer.extend(
+        numpy_helper.from_array(v.astype(np.float32), k) for k, v in weights.items()
+    )
+    graph, opaque = lifted(made)
+    assert not opaque
+    sessions = [
+        onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"])
+        for m in (made, lower(graph))
+    ]
+    for h, w in ((7, 9), (8, 7), (6, 8), (5, 10)):
+        feeds = {"x": normal(2, 2, h, w).astype(np.float32)}
+        wanted, found = (s.run(None, feeds)[0] for s in sessions)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(evaluate(graph, feeds)["y"], wanted, rtol=1e-5, atol=1e-5)
 
 
 EQUATIONS = {

@@ -10,7 +10,7 @@ from irshap.dims import Dim, N, same, symbols_of
 from irshap.graph import Value
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import gather, index, program, scatter, top_k
-from irshap.ops.shape import Expand
+from irshap.ops.shape import Expand, reshape
 from irshap.types import Array
 
 __all__: list[str] = []
@@ -44,6 +44,16 @@ def for_all_rows(n: Import, value: Value, axis: int) -> Value:
 def _gather(n: Import) -> Value:
     x, axis = n.tensor(0), n.axis(n.attribute("axis", 0))
     return n.one(gather.Gather(axis), x, counted_from_front(n, 1, x.shape[axis]))
+
+
+@importer("Compress")
+def _compress(n: Import) -> Value:
+    """A selection that is known: its positions."""
+    x, chosen = n.tensor(), np.flatnonzero(n.static(1))
+    axis = n.attribute("axis", None)
+    if axis is None:
+        x, axis = reshape(x, (x.tensor.size,)), 0
+    return n.one(gather.Gather(n.axis(axis, x.rank)), x, program.constant(chosen.astype(np.int64)))
 
 
 @importer("GatherElements")

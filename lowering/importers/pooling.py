@@ -30,9 +30,14 @@ def disputed(n: Import, kernel: Sequence[int]) -> None:
 
 
 def window(n: Import, kernel: Sequence[int]) -> Geometry:
-    """Strides, pads and dilations."""
+    """Strides, pads and dilations of a pool that counts or adds up."""
     disputed(n, kernel)
-    return network.window(n, kernel)
+    strides, pads, dilations = network.window(n, kernel)
+    if n.attribute("auto_pad", "NOTSET").startswith("SAME") and any(
+        k < s for k, s in zip(kernel, strides, strict=True)
+    ):
+        raise Unmodeled("auto_pad with strides beyond the kernel: runtimes disagree on the padding")
+    return strides, pads, dilations
 
 
 def reaching(n: Import, kernel: Sequence[int], geometry: Geometry) -> Geometry:
@@ -100,7 +105,4 @@ def _average_pool(n: Import) -> Value:
 @importer("LpPool")
 def _lp_pool(n: Import) -> Value:
     kernel = _kernel(n)
-    same_size = n.attribute("auto_pad", "NOTSET").startswith("SAME")
-    if same_size and any(k < s for k, s in zip(kernel, window(n, kernel)[0], strict=True)):
-        raise Unmodeled("auto_pad with strides beyond the kernel: runtimes disagree on the padding")
     return n.one(lp.LpPool(n.attribute("p", 2), kernel, *reaching(n, kernel, window(n, kernel))), n.tensor())
