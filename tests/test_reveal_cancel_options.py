@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +12,8 @@ from revealing import COMPLETE, PIPELINES, RULES, attribute, check, net, normal,
 from two_world import Result, explain
 
 import irshap
+from irshap import demo
+from irshap.cli import main
 from irshap.errors import NotDifferentiable, PipelineError
 from irshap.evaluator import evaluate
 
@@ -71,6 +74,21 @@ def test_in_onnx_runtime() -> None:
         explainer = irshap.compile(model, r, rule="mixed", passes=passes).explainer()
         found = explainer(x)
         np.testing.assert_allclose(found.values["a"], wanted.values["a"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_on_the_command_line(tmp_path: Path, rule: str) -> None:
+    given, out = tmp_path / "references.npy", tmp_path / "out.onnx"
+    np.save(given, np.load(demo.references_path())[:3])
+    args = ["compile", str(demo.model_path()), "-r", str(given), "-o", str(out), "--rule", rule]
+    assert main([*args, "--emit", "completeness_error"]) == 0
+    images = demo.digits()[0][:2]
+    found = irshap.Explainer(out)(images)
+    assert found.completeness_error is not None
+    assert np.abs(found.completeness_error).max() < 1e-4
+    wanted = explain(onnx.load(demo.model_path()), {"image": images}, {"image": np.load(given)}, rule=rule)
+    close = 1e-5 * np.abs(wanted.values["image"]).max()
+    np.testing.assert_allclose(found.values, wanted.values["image"], rtol=0, atol=close)
 
 
 # Refusals

@@ -35,7 +35,11 @@ VERIFY = click.Choice(["none", "types", "numeric"])
 )
 @click.option("--method", type=click.Choice(list(METHODS)), default="deeplift", show_default=True)
 @click.option(
-    "--rule", default="rescale", show_default=True, help="How deeplift treats ops that aren't linear."
+    "--rule",
+    default="rescale",
+    show_default=True,
+    metavar="rescale|reveal-cancel|mixed",
+    help="How deeplift treats ops that aren't linear; mixed reveals after dense layers.",
 )
 @click.option(
     "--passes", metavar="PIPELINE", help="Passes to run instead of the method's own, such as @naive."
