@@ -1,8 +1,8 @@
 """broadcast-target: samples and references meet by broadcasting instead of as copies.
 
 Where an elementwise op mixes rows that depend on the sample alone ([N, ...], repeated for each reference)
-with rows that depend on the reference alone ([R, ...], tiled for each sample), [N, 1, ...] op [1, R, ...] gives
-the same N R rows as [N, R, ...], and no copy is made of either.
+with rows that depend on the reference alone ([R, ...], tiled for each sample), [N, 1, ...] op [1, R, ...]
+gives the same N R rows as [N, R, ...], and no copy is made of either.
 """
 
 from __future__ import annotations

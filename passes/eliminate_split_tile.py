@@ -2,8 +2,8 @@
 
 The paper's central optimization (Zhao et al. 2023).  SHAP's form repeats every sample for each reference,
 joins the copies with the references, runs the joint batch and splits it at every nonlinearity.  Here each
-value of the joint batch is described instead by how its rows are made, and built only where an op truly mixes both
-worlds.
+value of the joint batch is described instead by how its rows are made, and built only where an op truly
+mixes both worlds.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def regularized_quotient(dy: Any, dx: Any, slope: Any) -> Any:
     """(dy dx + h^2 slope) / (dx^2 + h^2): dy/dx, going over to the slope where |dx| is below h.
 
     Where |dx| > h the relative error is the quotient's rounding.  The gap dy - m dx is at most h^2 f''/2,
-    which h = eps^(1/2) keeps below rounding.  No branch: few passes over pairs, and the slope is the sample's.
+    which h = eps^(1/2) keeps below rounding.  No branch: few passes over pairs, and a slope of the sample's.
     """
     h = float(np.finfo(dx.dtype.numpy).eps) ** 0.5
     return (dy * dx + slope * (h * h)) / (dx * dx + h * h)

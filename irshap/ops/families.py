@@ -83,7 +83,7 @@ class Bilinear(Op, family=True):
 
 
 class Elementwise(Op, family=True):
-    """y_i = f(x_i).  The leaf gives f in numpy, its slope, and a `chord` that doesn't cancel if it has one."""
+    """y_i = f(x_i).  The leaf gives f in numpy, its slope, and a `chord` if one doesn't cancel."""
 
     REQUIRED: ClassVar[dict[str, str]] = {
         "numpy": "def numpy(self, x) -> f(x)",
