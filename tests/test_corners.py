@@ -59,7 +59,7 @@ def check(op: Op, x: Array, r: Array) -> Array:
     assert np.isfinite(m).all()
     tolerance = 1e-10 if x.dtype == np.float64 else 1e-4
     moved = np.isfinite(x) & (x != r)
-    assert abs((m[moved] * (x - r)[moved]).sum() - (ct * (y - y0)).sum()) <= tolerance * (
+    assert abs((m[moved] * (x[moved] - r[moved])).sum() - (ct * (y - y0)).sum()) <= tolerance * (
         np.abs(ct * y).sum() + np.abs(ct * y0).sum()
     )
     return m
