@@ -1,0 +1,298 @@
+"""The allocators between an ONNX Runtime session and the operating system, simulated on sizes alone.
+
+Each is a reimplementation of a documented algorithm, with the names of the original's parameters:
+`Pattern` of ONNX Runtime's memory pattern planner, `Arena` of its best-fit-with-coalescing arena (after
+TensorFlow's), `Heap` of malloc in the GNU C library.  Only resident memory counts: an arena's region or a
+fresh mapping costs nothing until it is written to.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from itertools import count
+
+__all__ = ["Arena", "Heap", "Pages", "Pattern"]
+
+MIB = 1 << 20
+
+
+class Pages:
+    """A set of addresses, as disjoint intervals: the memory that was written to."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self.total = 0
+
+    def add(self, start: int, end: int) -> None:
+        """Adds [start, end)."""
+        if end <= start:
+            return
+        low, high = bisect_left(self._ends, start), bisect_right(self._starts, end)
+        if low < high:
+            start, end = min(start, self._starts[low]), max(end, self._ends[high - 1])
+        self._replace(low, high, [(start, end)])
+
+    def remove(self, start: int, end: int) -> None:
+        """Takes [start, end) out."""
+        if end <= start:
+            return
+        low, high = bisect_right(self._ends, start), bisect_left(self._starts, end)
+        if low >= high:
+            return
+        rest = [(self._starts[low], start), (end, self._ends[high - 1])]
+        self._replace(low, high, [(a, b) for a, b in rest if a < b])
+
+    def _replace(self, low: int, high: int, intervals: list[tuple[int, int]]) -> None:
+        self.total -= sum(self._ends[low:high]) - sum(self._starts[low:high])
+        self.total += sum(b - a for a, b in intervals)
+        self._starts[low:high] = [a for a, _ in intervals]
+        self._ends[low:high] = [b for _, b in intervals]
+
+
+class Pattern:
+    """Offsets into one block for all tensors of a run whose sizes are known: first traced, then reused."""
+
+    def __init__(self) -> None:
+        self._blocks: list[tuple[int, int, int]] = []
+        self._offsets: dict[int, tuple[int, int, int]] = {}
+        self.size = 0
+
+    def alloc(self, key: int, size: int) -> None:
+        """Places `key` in the gap that it fits best, or behind everything."""
+        end, best, waste = 0, -1, -1
+        for offset, length, _ in self._blocks:
+            gap = offset - end
+            if gap >= size and (best < 0 or gap - size < waste):
+                best, waste = end, gap - size
+            end = max(end, offset + length)
+        if best < 0:
+            best = end
+        block = (best, size, key)
+        self._offsets[key] = block
+        insort(self._blocks, block)
+        self.size = max(self.size, best + size)
+
+    def free(self, key: int) -> None:
+        """Opens the gap of `key`."""
+        del self._blocks[bisect_left(self._blocks, self._offsets.pop(key))]
+
+
+class Heap:
+    """malloc: large blocks are mappings of their own, others the best fit in a heap that only ends shrink.
+
+    What a program frees inside the heap stays resident; that is why loading a model leaves more behind than
+    its weights.
+
+    Attributes:
+        between: bytes of small objects that a program puts behind a block when the heap grows, and keeps, so
+            that neighbours that are freed don't merge.
+        every: behind each how-manieth block.
+    """
+
+    MMAP_THRESHOLD = 128 * 1024
+    MMAP_THRESHOLD_MAX = 32 * MIB
+    TOP_PAD = 128 * 1024
+    HEADER = 16
+    SMALLEST = 256
+    PAGE = 4096
+    MAPPED = 1 << 50
+
+    def __init__(self) -> None:
+        self.pages = Pages()
+        self.peak = 0
+        self.between, self.every = 0, 1
+        self._cuts = 0
+        self._pins: list[int] = []
+        self._threshold = self.MMAP_THRESHOLD
+        self._top = self._break = 0
+        self._used: dict[int, int] = {}
+        self._free: list[tuple[int, int]] = []
+        self._free_at: dict[int, int] = {}
+        self._free_end: dict[int, int] = {}
+        self._maps = count(self.MAPPED, self.MAPPED)
+
+    @property
+    def resident(self) -> int:
+        """Bytes written to and not given back."""
+        return self.pages.total
+
+    def alloc(self, size: int, *, align: int = 0, touch: bool = True) -> int:
+        """The address of a block; written to at once unless `touch` is off."""
+        need = size + self.HEADER
+        if need >= self._threshold:
+            address = next(self._maps)
+            need = -(-(need + self.HEADER) // self.PAGE) * self.PAGE
+            self._used[address] = need
+        else:
+            address = self._from_heap(need, align)
+        if touch:
+            self.touch(address, 0, size)
+        return address
+
+    def touch(self, address: int, start: int, end: int) -> None:
+        """Writes to a part of a block."""
+        self.pages.add(address + start, address + end)
+        self.peak = max(self.peak, self.pages.total)
+
+    def _from_heap(self, need: int, align: int) -> int:
+        # an aligned block is searched with room to shift it; what is left over goes back
+        room = need + (align + 2 * self.HEADER if align else 0)
+        at = bisect_left(self._free, (room, 0))
+        if at < len(self._free):
+            length, address = self._free.pop(at)
+            del self._free_at[address], self._free_end[address + length]
+            if length - need > self.SMALLEST:
+                self._put(address + need, length - need)
+            else:
+                need = length
+        else:
+            address = self._top
+            self._top += need
+            self._cuts += 1
+            if self.between and self._cuts % self.every == 0:
+                self._used[self._top] = self.between
+                self._pins.append(self._top)
+                self._top += self.between
+            if self._top > self._break:
+                self._break = self._top + self.TOP_PAD
+            self.pages.add(address + need, self._top)
+        self._used[address] = need
+        return address
+
+    def _put(self, address: int, length: int) -> None:
+        insort(self._free, (length, address))
+        self._free_at[address], self._free_end[address + length] = length, length
+
+    def free(self, address: int) -> None:
+        """Gives a block back: a mapping to the system, anything else to the heap."""
+        length = self._used.pop(address)
+        if address >= self.MAPPED:
+            self.pages.remove(address, address + length)
+            if self._threshold < length <= self.MMAP_THRESHOLD_MAX:
+                self._threshold = length
+            return
+        if (after := self._free_at.get(address + length)) is not None:
+            self._take(address + length, after)
+            length += after
+        if (before := self._free_end.get(address)) is not None:
+            self._take(address - before, before)
+            address, length = address - before, length + before
+        if address + length >= self._top:
+            self._top = address
+            if self._break - self._top > 2 * self._threshold:
+                self.pages.remove(self._top + self.TOP_PAD, self._break)
+                self._break = self._top + self.TOP_PAD
+        else:
+            self._put(address, length)
+
+    def unpin(self, *, keep: int = 0) -> None:
+        """Frees what was put between blocks since the last call, but for the `keep` last ones."""
+        for address in self._pins[: len(self._pins) - keep]:
+            self.free(address)
+        self._pins.clear()
+
+    def _take(self, address: int, length: int) -> None:
+        del self._free[bisect_left(self._free, (length, address))]
+        del self._free_at[address], self._free_end[address + length]
+
+
+class Arena:
+    """Regions that double in size, cut into chunks: the best fit is taken, neighbours merge when freed.
+
+    A chunk is only cut when it is twice as large as asked for, or leaves `MAX_DEAD` bytes over.
+    """
+
+    UNIT = 256
+    ENTRY = 8
+    FIRST = 1 * MIB
+    MAX_DEAD = 128 * MIB
+
+    def __init__(self, heap: Heap) -> None:
+        self._heap = heap
+        self._next_region = self.FIRST
+        self._used: dict[int, tuple[int, int]] = {}
+        self._free: list[tuple[int, int]] = []
+        self._next: dict[int, int | None] = {}
+        self._previous: dict[int, int | None] = {}
+        self._size: dict[int, int] = {}
+        self._region: dict[int, int] = {}
+        self.held = self.in_use = 0
+
+    def alloc(self, size: int) -> int:
+        """The address of a chunk, written to as far as was asked for."""
+        need = -(-size // self.UNIT) * self.UNIT
+        address = self._find(need)
+        if address is None:
+            self._extend(need)
+            address = self._find(need)
+            assert address is not None
+        self._remove(address)
+        length = self._size[address]
+        if length >= 2 * need or length - need >= self.MAX_DEAD:
+            self._split(address, need)
+            length = need
+        self._used[address] = (length, size)
+        self.in_use += length
+        region = self._region[address]
+        self._heap.touch(region, address - region, address - region + size)
+        return address
+
+    def _find(self, need: int) -> int | None:
+        # bins hold sizes between powers of two, each in order of size: the smallest that fits comes first
+        at = bisect_left(self._free, (need, 0))
+        return self._free[at][1] if at < len(self._free) else None
+
+    def _extend(self, need: int) -> None:
+        grown = need > self._next_region
+        while need > self._next_region:
+            self._next_region *= 2
+        length = self._next_region
+        if not grown:
+            self._next_region *= 2
+        address = self._heap.alloc(length, align=64, touch=False)
+        # the table of the region's chunks has an entry for each unit, all written
+        self._heap.alloc(length // self.UNIT * self.ENTRY)
+        self.held += length
+        self._size[address], self._region[address] = length, address
+        self._next[address] = self._previous[address] = None
+        insort(self._free, (length, address))
+
+    def _split(self, address: int, need: int) -> None:
+        rest, after = address + need, self._next[address]
+        self._size[rest] = self._size[address] - need
+        self._size[address] = need
+        self._region[rest] = self._region[address]
+        self._next[rest], self._previous[rest], self._next[address] = after, address, rest
+        if after is not None:
+            self._previous[after] = rest
+        insort(self._free, (self._size[rest], rest))
+
+    def free(self, address: int) -> None:
+        """Gives a chunk back to the arena, which keeps it."""
+        length, _ = self._used.pop(address)
+        self.in_use -= length
+        after = self._next[address]
+        if after is not None and after not in self._used:
+            self._merge(address, after)
+        before = self._previous[address]
+        if before is not None and before not in self._used:
+            self._remove(before)
+            self._join(before, address)
+            address = before
+        insort(self._free, (self._size[address], address))
+
+    def _merge(self, first: int, second: int) -> None:
+        self._remove(second)
+        self._join(first, second)
+
+    def _join(self, first: int, second: int) -> None:
+        self._size[first] += self._size.pop(second)
+        after = self._next.pop(second)
+        del self._previous[second], self._region[second]
+        self._next[first] = after
+        if after is not None:
+            self._previous[after] = first
+
+    def _remove(self, address: int) -> None:
+        del self._free[bisect_left(self._free, (self._size[address], address))]

@@ -1,0 +1,87 @@
+"""Sums of many symbolic counts, and their values at numbers of samples and references, both fast.
+
+A network has thousands of nodes but few distinct shapes: each distinct expression is taken apart, or compiled
+to Python, once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import TypeAlias
+
+import sympy
+
+from irshap.dims import Dim, R, as_dim
+from irshap.errors import IRError
+
+__all__ = ["Binding", "Sum", "evaluate", "line", "total"]
+
+Binding: TypeAlias = Mapping[sympy.Expr, int]
+"""A number for each dimension symbol."""
+
+
+@lru_cache(maxsize=4096)
+def _terms(expression: sympy.Expr) -> tuple[tuple[sympy.Expr, sympy.Expr], ...]:
+    return tuple(sympy.expand(expression).as_coefficients_dict().items())
+
+
+class Sum:
+    """A sum that grows term by term: sympy's own addition would sort all terms for each new one."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._symbolic: Counter[sympy.Expr] = Counter()
+
+    def add(self, dim: Dim) -> None:
+        """Adds a count."""
+        if isinstance(dim, int):
+            self._number += dim
+            return
+        for term, factor in _terms(dim):
+            self._symbolic[term] += factor
+
+    @property
+    def dim(self) -> Dim:
+        """The sum so far."""
+        return as_dim(sympy.Add(self._number, *(term * factor for term, factor in self._symbolic.items())))
+
+
+def total(dims: Iterable[Dim]) -> Dim:
+    """The sum of `dims`."""
+    result = Sum()
+    for dim in dims:
+        result.add(dim)
+    return result.dim
+
+
+@lru_cache(maxsize=16384)
+def _compiled(expression: sympy.Expr) -> tuple[tuple[sympy.Expr, ...], Callable[..., float]]:
+    symbols = tuple(sorted(expression.free_symbols, key=str))
+    return symbols, sympy.lambdify(symbols, expression, modules="math")
+
+
+def evaluate(dim: Dim, binding: Binding) -> int:
+    """The value of `dim` with a number for each of its symbols.
+
+    Raises:
+        IRError: a symbol has no number.
+    """
+    if isinstance(dim, int):
+        return dim
+    symbols, function = _compiled(dim)
+    try:
+        return round(function(*(binding[s] for s in symbols)))
+    except KeyError as missing:
+        raise IRError(f"{dim} has no value: dimension {missing.args[0]} has no number") from None
+
+
+def line(function: Callable[[int], int], at: tuple[int, int]) -> Dim:
+    """The straight line in R through two values of `function`, coefficients rounded to integers.
+
+    For quantities such as a peak of memory, which are straight between few corners.
+    """
+    low, high = at
+    slope = (function(high) - function(low)) / (high - low)
+    return as_dim(round(function(high) - slope * high) + round(slope) * R)

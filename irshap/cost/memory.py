@@ -1,0 +1,282 @@
+"""Peak memory of a lowered model in ONNX Runtime on a CPU, by simulating what it allocates and when.
+
+A process grows in three stages.  *Load*: the file is parsed, each initializer becomes a tensor of its own,
+then weights are copied into the layouts that kernels want (twice the weights or more, for a moment).  *First
+run*: every tensor is allocated when its node runs, and freed behind its last reader.  *Later runs*: with
+memory patterns on, one block for all tensors is allocated beside what an arena kept from the first run.
+
+docs/cost.md tells how each constant here was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from irshap.cost.allocators import Arena, Heap, Pattern
+from irshap.cost.formula import Binding, evaluate
+from irshap.cost.schedule import BLOCKED, IN_PLACE, VIEWS, Schedule, Step, packs
+
+__all__ = ["Memory", "Settings", "predict"]
+
+LIBRARY = 8 << 20
+"""What ONNX Runtime itself takes: its code that a session touches, registries, kernels."""
+
+PER_NODE, PER_CONSTANT = 3072, 1536
+"""What a session keeps for each node (names, kernel, edges) and for each initializer."""
+
+PIN, PIN_EVERY = 64, 3
+"""Without an arena, small objects that a run leaves in the heap behind every third tensor (fitted: what the
+heap places where depends on the process's whole history)."""
+
+RUNNING = 7 << 20
+"""Stacks and buffers of its threads, from the first run on."""
+
+ALIGN = 64
+PARSE_BUFFER = 4 << 20
+
+OBJECTS = 256
+"""Names, shapes and the like, which a load keeps beside each tensor."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a session is made, and how often it runs on inputs of the same shapes."""
+
+    arena: bool = True
+    pattern: bool = True
+    runs: int = 2
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident bytes, as measured from the process before the session is made.
+
+    Attributes:
+        load_peak: the most while the model is loaded.
+        loaded: what stays after that.
+        first: the most in the first run.
+        later: the most in any later run, 0 if there is none.
+        live: the most bytes of tensors alive at once in a run, constants apart.
+        where: the step at which that is.
+    """
+
+    load_peak: int
+    loaded: int
+    first: int
+    later: int
+    live: int
+    where: Step | None
+
+    @property
+    def peak(self) -> int:
+        """The most at any time."""
+        return max(self.load_peak, self.first, self.later)
+
+
+def predict(schedule: Schedule, binding: Binding, settings: Settings | None = None) -> Memory:
+    """The memory that a schedule takes at these numbers of samples and references."""
+    return _Process(schedule, binding, settings or Settings()).run()
+
+
+class _Process:
+    def __init__(self, schedule: Schedule, binding: Binding, settings: Settings) -> None:
+        self.schedule, self.settings = schedule, settings
+        self.sizes = [evaluate(slot.size, binding) for slot in schedule.slots]
+        self.scratch = [evaluate(step.scratch, binding) for step in schedule.steps]
+        self.heap = Heap()
+        self.arena = Arena(self.heap) if settings.arena else None
+        self.owner = _plan(schedule)
+        self.ran = False
+        self.frees = _frees(schedule, self.owner)
+
+    def run(self) -> Memory:
+        self.heap.between = OBJECTS
+        self._load()
+        self.heap.unpin(keep=len(self.schedule.slots))
+        self.heap.between, self.heap.every = PIN, PIN_EVERY
+        load_peak, loaded = self.heap.peak, self.heap.resident
+        base = LIBRARY + PER_NODE * len(self.schedule.steps) + PER_CONSTANT * len(self.schedule.constants)
+        pattern = Pattern()
+        live, where = self._trace(pattern)
+        self.heap.peak = 0
+        self._run(None)
+        first, later = self.heap.peak, 0
+        if self.settings.runs > 1:
+            self.heap.peak = 0
+            for _ in range(min(self.settings.runs - 1, 2)):
+                self._run(pattern if self.settings.pattern else None)
+            later = self.heap.peak + base + RUNNING
+        return Memory(load_peak + base, loaded + base, first + base + RUNNING, later, live, where)
+
+    def _alloc(self, size: int) -> int:
+        return self.arena.alloc(size) if self.arena else self.heap.alloc(size, align=ALIGN)
+
+    def _release(self, address: int) -> None:
+        (self.arena or self.heap).free(address)
+
+    def _load(self) -> None:
+        """In the order of session creation (inference_session.cc, session_state.cc)."""
+        slots, steps = self.schedule.slots, self.schedule.steps
+        held = self._parse()
+        wanted = [packs(step, slots) for step in steps]
+        for i in dict.fromkeys(i for found in wanted for i, layout in found.items() if layout == BLOCKED):
+            self._block(self.sizes[i])
+        readers: dict[int, set[str]] = {i: set() for i in held}
+        for step, found in zip(steps, wanted, strict=True):
+            for i in step.operands:
+                if i in held:
+                    readers[i].add(found.get(i, "as it is"))
+        for i in [i for i in held if readers[i] <= {BLOCKED}]:
+            # what only a load reads is forgotten; a blocked copy replaces its original
+            self.heap.free(held.pop(i))
+        self._pack(held, readers, wanted)
+
+    def _parse(self) -> dict[int, int]:
+        """The addresses of all constants: parsed first, then each moved into a tensor."""
+        heap, sizes, constants = self.heap, self.sizes, self.schedule.constants
+        buffer = heap.alloc(PARSE_BUFFER)
+        raw = [heap.alloc(sizes[i]) for i in constants]
+        heap.free(buffer)
+        held: dict[int, int] = {}
+        for i, address in zip(constants, raw, strict=True):
+            held[i] = heap.alloc(sizes[i], align=ALIGN)
+            heap.free(address)
+        for step in self.schedule.loaded:
+            for i in step.results:
+                held[i] = heap.alloc(sizes[i], align=ALIGN)
+        return held
+
+    def _pack(
+        self, held: dict[int, int], readers: dict[int, set[str]], wanted: Sequence[Mapping[int, str]]
+    ) -> None:
+        """Copies in layouts of kernels: equal ones are shared; originals go with their last reader."""
+        packed: set[tuple[int, str]] = set()
+        order = sorted(zip(self.schedule.steps, wanted, strict=True), key=lambda pair: pair[0].results)
+        for _, found in order:
+            for i, layout in found.items():
+                if layout == BLOCKED:
+                    continue
+                # those of products are reserved beside the arena
+                reserved = not layout.startswith("ConvTranspose")
+                new = self.heap.alloc(self.sizes[i], align=ALIGN) if reserved else self._alloc(self.sizes[i])
+                if (i, layout) in packed:
+                    (self.heap.free if reserved else self._release)(new)
+                packed.add((i, layout))
+                readers[i].discard(layout)
+                if not readers[i] - {BLOCKED} and i in held:
+                    self.heap.free(held.pop(i))
+
+    def _block(self, size: int) -> None:
+        """nchwc_transformer.cc: the weights, reordered, as a message and as a tensor; the last one stays."""
+        heap = self.heap
+        parts = [heap.alloc(size, align=ALIGN), heap.alloc(size), heap.alloc(size)]
+        heap.alloc(size, align=ALIGN)
+        for part in reversed(parts):
+            heap.free(part)
+
+    def _events(self) -> Iterator[tuple[Step, list[int], int, list[int]]]:
+        for i, step in enumerate(self.schedule.steps):
+            fresh = [s for s in step.results if self.owner[s] == s and self.sizes[s]]
+            yield step, fresh, self.scratch[i], self.frees[i]
+
+    def _trace(self, pattern: Pattern) -> tuple[int, Step | None]:
+        """Fills the pattern; the most bytes alive, and where."""
+        live = best = 0
+        where = None
+        outside = {i for i, slot in enumerate(self.schedule.slots) if slot.outside}
+        for step, fresh, scratch, freed in self._events():
+            for slot in fresh:
+                live += self.sizes[slot]
+                if slot not in outside:
+                    pattern.alloc(slot, -(-self.sizes[slot] // 256) * 256)
+            if live + scratch > best:
+                best, where = live + scratch, step
+            for slot in freed:
+                if self.sizes[slot]:
+                    live -= self.sizes[slot]
+                    pattern.free(slot)
+        return best, where
+
+    def _run(self, pattern: Pattern | None) -> None:
+        block = self._alloc(pattern.size) if pattern and pattern.size else None
+        held: dict[int, int] = {}
+        alloc: Callable[[int], int] = self._alloc
+        slots = self.schedule.slots
+        for _, fresh, scratch, freed in self._events():
+            for slot in fresh:
+                if block is None or slots[slot].outside:
+                    held[slot] = alloc(self.sizes[slot])
+            if scratch:
+                self._release(alloc(scratch))
+            for slot in freed:
+                if slot in held:
+                    self._release(held.pop(slot))
+        for address in held.values():
+            self._release(address)
+        if block is not None:
+            self._release(block)
+        # what the first run makes for good stands where the heap was when it was largest
+        self.heap.unpin(keep=0 if self.ran else 1)
+        self.ran = True
+
+
+def _plan(schedule: Schedule) -> list[int]:
+    """The slot whose buffer each slot uses: its own, an operand's, or one that is free by then.
+
+    As allocation_planner.cc does it: views share; some kernels write over an operand of the same known shape
+    that nobody reads again; a result may take over a dead buffer of the same known shape.
+    """
+    slots = schedule.slots
+    owner = list(range(len(slots)))
+    uses = [0] * len(slots)
+    for step in schedule.steps:
+        for slot in (*step.operands, *step.results):
+            uses[slot] += 1
+    for i, kept in enumerate(slots):
+        uses[i] += kept.constant or kept.outside
+    dead: list[int] = []
+
+    def share(slot: int, other: int) -> None:
+        owner[slot] = owner[other]
+        uses[owner[other]] += uses[slot]
+
+    for step in schedule.steps:
+        for slot in step.results:
+            if slots[slot].outside:
+                continue
+            if step.kind in VIEWS and step.operands:
+                share(slot, step.operands[0])
+                continue
+            shape = slots[slot].shape
+            if shape is None or len(shape) < 2:
+                continue
+            if step.kind in IN_PLACE:
+                found = [s for s in step.operands[:2] if uses[owner[s]] == 1 and slots[s].shape == shape]
+                if found:
+                    share(slot, found[0])
+                    continue
+            again = next((s for s in dead if slots[s].shape == shape), None)
+            if again is not None:
+                dead.remove(again)
+                share(slot, again)
+        for slot in (*step.operands, *step.results):
+            uses[owner[slot]] -= 1
+            if not uses[owner[slot]]:
+                dead.insert(0, owner[slot])
+    return owner
+
+
+def _frees(schedule: Schedule, owner: list[int]) -> list[list[int]]:
+    """The buffers that are freed behind each step."""
+    last: dict[int, int] = {}
+    for position, step in enumerate(schedule.steps):
+        for slot in (*step.operands, *step.results):
+            last[owner[slot]] = position
+    made = {owner[s] for step in schedule.steps for s in step.results}
+    kept = {owner[i] for i, slot in enumerate(schedule.slots) if slot.outside or slot.constant}
+    frees: list[list[int]] = [[] for _ in schedule.steps]
+    for slot, position in last.items():
+        if slot in made and slot not in kept:
+            frees[position].append(slot)
+    return frees

@@ -1,0 +1,202 @@
+"""What a graph computes, moves and stores: FLOPs and bytes of each node, as expressions in N and R.
+
+Conventions: a fused multiply-add counts 2 FLOPs, an elementary function 1.  Bytes moved are what a node
+reads and writes when nothing stays in a cache.  A node belongs to the *forward* part when the model's own
+outputs need it, to the *load* part when it follows from constants alone (a runtime computes it once, when it
+loads the model), and to the *explanation* otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from irshap.cost.formula import total
+from irshap.dims import Dim, N, symbols_of
+from irshap.errors import IRError
+from irshap.graph import Graph, Node, Role, Value
+from irshap.ops.base import Op
+from irshap.ops.program import Constant, Input, Opaque
+from irshap.types import TensorType
+
+__all__ = ["GraphCost", "NodeCost", "Part", "cost", "fixed_values", "needed_nodes"]
+
+
+_Count: TypeAlias = tuple[Dim, Dim, "str | None"]
+
+
+class Part(Enum):
+    """What a node is for."""
+
+    FORWARD = "forward"
+    EXPLANATION = "explanation"
+    LOAD = "load"
+
+
+@dataclass(frozen=True)
+class NodeCost:
+    """The cost of one node; `unknown` says why it has none, in which case both counts are 0."""
+
+    node: Node
+    part: Part
+    flops: Dim
+    moved: Dim
+    unknown: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The op, as tables call it."""
+        return self.node.op.title
+
+    @property
+    def layer(self) -> str:
+        """The ONNX node that it stems from."""
+        return self.node.origin[0] if self.node.origin else "(made by passes)"
+
+
+@dataclass(frozen=True)
+class GraphCost:
+    """The costs of a whole graph.
+
+    Attributes:
+        nodes: the nodes that outputs depend on, in order.
+        weights: bytes of the constants that the forward part reads.
+        stored: bytes of all other constants, and of the values that are stored in their place.
+        references: bytes of the references themselves, where the file holds them.
+    """
+
+    nodes: tuple[NodeCost, ...]
+    weights: Dim
+    stored: Dim
+    references: Dim
+
+    def flops(self, *parts: Part) -> Dim:
+        """FLOPs of one run; of these parts alone, if any are given."""
+        return total(n.flops for n in self.nodes if n.part in (parts or _AT_RUN_TIME))
+
+    def moved(self, *parts: Part) -> Dim:
+        """Bytes moved in one run; of these parts alone, if any are given."""
+        return total(n.moved for n in self.nodes if n.part in (parts or _AT_RUN_TIME))
+
+    @property
+    def unknown(self) -> tuple[NodeCost, ...]:
+        """The nodes without a cost, which totals leave out."""
+        return tuple(n for n in self.nodes if n.unknown is not None)
+
+    @property
+    def file_bytes(self) -> Dim:
+        """Bytes of the lowered file: its constants; the rest is small."""
+        return total((self.weights, self.stored, self.references))
+
+    def grouped(self, key: Callable[[NodeCost], str]) -> dict[str, tuple[NodeCost, ...]]:
+        """The nodes that a run computes, by op type or by layer, in order of first appearance."""
+        groups: dict[str, list[NodeCost]] = {}
+        for node in self.nodes:
+            if node.part is not Part.LOAD:
+                groups.setdefault(key(node), []).append(node)
+        return {name: tuple(members) for name, members in groups.items()}
+
+
+_AT_RUN_TIME = (Part.FORWARD, Part.EXPLANATION)
+PUBLISHED = (Role.MODEL, Role.ATTRIBUTION, Role.BASE, Role.TARGET_INDEX, Role.COMPLETENESS)
+"""Outputs of the lowered file; others are facts between passes."""
+
+
+def cost(graph: Graph, *, stored: bool = False) -> GraphCost:
+    """The cost of every node that the outputs depend on.
+
+    Args:
+        stored: whether what follows from references and constants alone is computed while compiling and
+            stored, as fold-references does.  The references may still be inputs: R stays a symbol.
+    """
+    outputs = [o for o in graph.outputs if o.role in PUBLISHED] or list(graph.outputs)
+    needed = needed_nodes(o.value for o in outputs)
+    forward = needed_nodes(o.value for o in outputs if o.role is Role.MODEL)
+    fixed = fixed_values(graph, references=stored)
+    memory: dict[tuple[object, ...], _Count] = {}
+    rows: list[NodeCost] = []
+    weights: dict[Value, Dim] = {}
+    others: dict[Value, Dim] = {}
+    for node in graph.nodes:
+        if node not in needed or isinstance(node.op, Constant):
+            continue
+        load = all(v in fixed for v in node.results)
+        if load and stored:
+            continue
+        for value in node.operands:
+            if value in fixed and not isinstance(value.node.op, Input):
+                (weights if node in forward else others)[value] = _size(value)
+        part = Part.LOAD if load else Part.FORWARD if node in forward else Part.EXPLANATION
+        rows.append(NodeCost(node, part, *_counts(node, memory)))
+    if not stored:
+        # what a load computes is no content of the file
+        others = {v: d for v, d in others.items() if isinstance(v.node.op, Constant)}
+    for value in weights:
+        others.pop(value, None)
+    references = [_size(v) for v in graph.inputs if _is_reference(v) and _is_read(v, rows)]
+    return GraphCost(tuple(rows), total(weights.values()), total(others.values()), total(references))
+
+
+def needed_nodes(values: Iterable[Value]) -> set[Node]:
+    """The nodes that `values` depend on."""
+    found: set[Node] = set()
+    stack = [v.node for v in values]
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            stack.extend(v.node for v in node.operands)
+    return found
+
+
+def fixed_values(graph: Graph, *, references: bool) -> set[Value]:
+    """The values that follow from constants, and with `references` from the references and their weights."""
+    fixed = {v for v in graph.inputs if references and _is_reference(v)}
+    for node in graph.nodes:
+        shapes = [t.shape for t in node.types if isinstance(t, TensorType) and t.shape is not None]
+        static = len(shapes) == len(node.types) and all(N not in symbols_of(s) for s in shapes)
+        if static and not isinstance(node.op, Opaque) and all(v in fixed for v in node.operands):
+            fixed.update(node.results)
+    return fixed
+
+
+def _is_reference(value: Value) -> bool:
+    return isinstance(value.node.op, Input) and value.node.op.kind in ("references", "weights")
+
+
+def _is_read(value: Value, rows: Iterable[NodeCost]) -> bool:
+    return any(value in row.node.operands for row in rows)
+
+
+def _size(value: Value) -> Dim:
+    known = isinstance(value.type, TensorType) and value.type.shape is not None
+    return value.tensor.nbytes if known else 0
+
+
+def _counts(node: Node, memory: dict[tuple[object, ...], _Count]) -> _Count:
+    types = tuple(v.type for v in node.operands)
+    key = (node.op, types, node.types)
+    if key not in memory:
+        memory[key] = _count(node.op, types, node.types)
+    return memory[key]
+
+
+def _count(op: Op, operands: tuple[object, ...], results: tuple[object, ...]) -> _Count:
+    known = [t for t in (*operands, *results) if isinstance(t, TensorType) and t.shape is not None]
+    if len(known) < len(operands) + len(results):
+        return 0, 0, f"{op.mnemonic}: a shape is unknown"
+    before, after = known[: len(operands)], known[len(operands) :]
+    try:
+        return op.flops(before, after), op.nbytes(before, after), None
+    except IRError as error:
+        return 0, 0, error.what
+
+
+def counted(groups: Mapping[str, Iterable[NodeCost]]) -> dict[str, tuple[int, Dim, Dim]]:
+    """The number of nodes, FLOPs and bytes moved of each group."""
+    return {
+        name: (len(list(members)), total(n.flops for n in members), total(n.moved for n in members))
+        for name, members in groups.items()
+    }

@@ -1,0 +1,286 @@
+"""What ONNX Runtime runs: the ONNX nodes of a lowered graph in its order of execution, with sizes in N and R.
+
+The order isn't the file's.  ONNX Runtime walks back depth-first from the nodes that nothing reads, and visits
+the operand whose node stands latest in the file first (graph_viewer.cc, execution order DEFAULT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from irshap.cost.nodes import fixed_values
+from irshap.dims import Dim, as_dim, product, symbols_of
+from irshap.graph import Graph, Node, Value
+from irshap.lowering.lower import Emission, emit_nodes
+from irshap.ops.conv import Conv, ConvTranspose
+from irshap.ops.linear import Gemm, MatMul
+from irshap.ops.program import Constant, Input
+from irshap.types import TensorType
+
+__all__ = ["Schedule", "Slot", "Step", "schedule"]
+
+VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+"""Kernels whose result is their first operand's buffer."""
+
+IN_PLACE = frozenset(
+    {"Abs", "Add", "Clip", "Div", "Elu", "Erf", "Exp", "HardSigmoid", "LeakyRelu", "Log", "Mul", "Neg"}
+    | {"Reciprocal", "Relu", "ScatterElements", "Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh"}
+)  # fmt: skip
+"""Kernels that may write over an operand that nobody reads again."""
+
+BLOCKED = "blocked"
+"""The layout of a convolution's weights with blocks of channels, which replaces the original in the graph."""
+
+ACTIVATIONS = frozenset({"HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
+"""What ONNX Runtime fuses into a product before it."""
+
+SHAPED = frozenset({"ConstantOfShape", "Expand", "Pad", "Range", "Reshape", "Slice", "Split", "Tile"})
+"""Ops whose result's shape ONNX Runtime can't tell beforehand when it has a symbol in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A tensor of the lowered model.
+
+    `shape` is what ONNX Runtime knows of it while it plans: two tensors with the same may share a buffer.
+    """
+
+    name: str
+    size: Dim
+    shape: tuple[object, ...] | None
+    constant: bool = False
+    outside: bool = False
+    """Whether it belongs to the caller: an input, or an output once it is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An ONNX node: its op type, slots, and bytes that its kernel needs only while it runs."""
+
+    kind: str
+    operands: tuple[int, ...]
+    results: tuple[int, ...]
+    node: Node | None
+    scratch: Dim = 0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Slots and steps, in order of execution.
+
+    `loaded` are steps that a load computes, since nothing in them varies; `constants` are the initializers.
+    """
+
+    slots: list[Slot]
+    steps: list[Step]
+    loaded: list[Step]
+    constants: list[int] = field(default_factory=list)
+
+
+def schedule(graph: Graph, *, stored: bool = False) -> Schedule:
+    """The schedule of the model that `graph` lowers to.
+
+    Args:
+        stored: whether what follows from the references alone is computed while compiling; otherwise the
+            references are constants of the file, where they aren't bound yet.
+    """
+    return _Scheduler(graph, stored).run()
+
+
+class _Scheduler:
+    def __init__(self, graph: Graph, stored: bool) -> None:
+        self.graph = graph
+        self.fixed = fixed_values(graph, references=True)
+        self.stored = stored
+        self.emission: Emission = emit_nodes(graph, constants=False)
+        self.slots: list[Slot] = []
+        self.index: dict[str, int] = {}
+        self.published = {o.name for o in self.emission.outputs}
+        self.constants: list[int] = []
+
+    def run(self) -> Schedule:
+        emitter = self.emission.emitter
+        for value in self.graph.inputs:
+            constant = isinstance(value.node.op, Input) and value.node.op.kind in ("references", "weights")
+            self._slot(str(value.name), value, constant=constant, outside=not constant)
+        for name, array in emitter.initializers.values():
+            self._add(Slot(name, np.asarray(array).nbytes, None, constant=True))
+        by_name = {name: value for value, name in self.emission.names.items()}
+        for value, name in self.emission.names.items():
+            if isinstance(value.node.op, Constant):
+                self._slot(name, value, constant=True)
+        self.constants = [i for i, slot in enumerate(self.slots) if slot.constant]
+        owners = self._owners()
+        steps: list[Step] = []
+        loaded: list[Step] = []
+        known_steps: dict[tuple[object, ...], tuple[int, ...]] = {}
+        for position, proto in enumerate(emitter.nodes):
+            key = self._key(proto)
+            if key in known_steps:
+                # ONNX Runtime computes equal nodes once, and keeps the result for all readers
+                self.index.update(zip(proto.output, known_steps[key], strict=True))
+                continue
+            node = owners[position]
+            load = node is not None and all(v in self.fixed for v in node.results)
+            load = load or all(self.slots[self.index[n]].constant for n in proto.input if n)
+            operands = tuple(self.index[n] for n in proto.input if n)
+            known = all(self.slots[i].constant or self.slots[i].shape is not None for i in operands)
+            results = tuple(
+                self._result(name, i, proto, node, by_name.get(name), known, load)
+                for i, name in enumerate(proto.output)
+                if name
+            )
+            if not any(self.slots[i].outside for i in results):
+                known_steps[key] = results
+            scratch = _scratch(proto.op_type, len(proto.input), node, [self.slots[i].size for i in results])
+            (loaded if load else steps).append(Step(proto.op_type, operands, results, node, scratch))
+        read = {i for step in steps for i in step.operands}
+        if self.stored:
+            self.constants += [i for step in loaded for i in step.results if i in read]
+        self.constants = [i for i in dict.fromkeys(self.constants) if not self.stored or i in read]
+        steps = _fused(steps, self.slots)
+        return Schedule(self.slots, _order(steps), [] if self.stored else loaded, self.constants)
+
+    def _owners(self) -> list[Node | None]:
+        owners: list[Node | None] = [None] * len(self.emission.emitter.nodes)
+        starts = [*self.emission.starts, (None, len(owners))]
+        for (node, start), (_, end) in pairwise(starts):
+            owners[start:end] = [node] * (end - start)
+        return owners
+
+    def _key(self, proto: Any) -> tuple[object, ...]:
+        attributes = sorted(a.SerializeToString(deterministic=True) for a in proto.attribute)
+        operands = tuple(self.index[n] if n else -1 for n in proto.input)
+        return (proto.op_type, proto.domain, operands, *attributes, *map(bool, proto.output))
+
+    def _slot(self, name: str, value: Value, *, constant: bool = False, outside: bool = False) -> int:
+        kind = value.type
+        if not isinstance(kind, TensorType) or kind.shape is None:
+            return self._add(Slot(name, 0, None, constant, outside))
+        shape = (kind.dtype.bytes, *kind.shape)
+        return self._add(Slot(name, kind.nbytes, shape, constant, outside))
+
+    def _add(self, slot: Slot) -> int:
+        self.index[slot.name] = len(self.slots)
+        self.slots.append(slot)
+        return self.index[slot.name]
+
+    def _result(
+        self, name: str, i: int, proto: Any, node: Node | None, value: Value | None, known: bool, load: bool
+    ) -> int:
+        outside = name in self.published
+        if value is not None and isinstance(value.type, TensorType) and value.type.shape is not None:
+            dims, width = value.type.dims, value.type.dtype.bytes
+        elif node is None or name.startswith("shape_") or not isinstance(node.types[0], TensorType):
+            dims, width = (1,), 8  # arithmetic on shapes
+        else:
+            # what an exporter puts between: as large as the result that it leads to
+            first = node.types[0]
+            dims = (product(first.dims),) if first.shape is not None else (0,)
+            width = 8 if proto.op_type == "MaxPool" and i else first.dtype.bytes
+            if proto.op_type in VIEWS:
+                dims, width = (self.slots[self.index[proto.input[0]]].size,), 1
+        if proto.op_type in SHAPED and symbols_of(dims):
+            known = False
+        shape = (width, *dims) if known else None
+        size = as_dim(product(dims) * width)
+        return self._add(Slot(name, size, shape, load, outside))
+
+
+def _scratch(kind: str, operands: int, node: Node | None, results: list[Dim]) -> Dim:
+    """What a kernel of the CPU provider allocates and frees while it runs (measured with its profiler)."""
+    if kind == "ConvTranspose" and node is not None and isinstance(node.op, ConvTranspose):
+        # columns of one image and group: weights times the spatial size of the operand
+        x, w = node.operands[0].tensor, node.operands[1].tensor
+        return as_dim(product(w.dims[1:]) * product(x.dims[2:]) * x.dtype.bytes)
+    if kind == "Where" or (kind in ("LogSoftmax", "Softmax") and _inner_axis(node)):
+        return as_dim(2 * results[0])
+    if kind in ("Max", "Min", "Sum", "Mean") and operands > 2:
+        return results[0]
+    return 0
+
+
+def _inner_axis(node: Node | None) -> bool:
+    """Whether an op works along an axis that isn't the last, for which kernels transpose there and back."""
+    axis = getattr(node.op, "axis", -1) if node is not None else -1
+    return axis != -1 and node is not None and axis != node.operands[0].rank - 1
+
+
+def _fused(steps: list[Step], slots: list[Slot]) -> list[Step]:
+    """An activation that alone reads a product joins its node, which then stands last in the graph."""
+    readers: dict[int, list[int]] = {}
+    for i, step in enumerate(steps):
+        for slot in step.operands:
+            readers.setdefault(slot, []).append(i)
+    gone: set[int] = set()
+    made: list[Step] = []
+    for i, step in enumerate(steps):
+        if step.kind not in ("Conv", "Gemm") or slots[step.results[0]].outside:
+            continue
+        following = readers.get(step.results[0], [])
+        if len(following) == 1 and steps[following[0]].kind in ACTIVATIONS:
+            gone |= {i, following[0]}
+            made.append(replace(step, kind=f"Fused{step.kind}", results=steps[following[0]].results))
+    return [step for i, step in enumerate(steps) if i not in gone] + made
+
+
+def _order(steps: list[Step]) -> list[Step]:
+    made = {slot: i for i, step in enumerate(steps) for slot in step.results}
+    before = [sorted({made[s] for s in step.operands if s in made}) for step in steps]
+    read = {i for operands in before for i in operands}
+    stack = [(i, False) for i in range(len(steps)) if i not in read]
+    seen: set[int] = set()
+    result: list[Step] = []
+    while stack:
+        i, done = stack.pop()
+        if done:
+            result.append(steps[i])
+        elif i not in seen:
+            seen.add(i)
+            stack.append((i, True))
+            stack += [(j, False) for j in before[i] if j not in seen]
+    return result
+
+
+def packs(step: Step, slots: list[Slot]) -> Mapping[int, str]:
+    """The constant operands that ONNX Runtime keeps in a layout of its own for this step, and which layout.
+
+    Steps that agree in both share the copy.  Once every reader of a constant has its copy, the original goes.
+    """
+    node = step.node
+    if node is None or len(step.operands) < 2:
+        return {}
+    found: dict[int, str] = {}
+    second = step.operands[1]
+    if isinstance(node.op, ConvTranspose):
+        found[second] = f"ConvTranspose{node.op.group}"
+    elif isinstance(node.op, Conv):
+        found[second] = BLOCKED if _is_blocked(node) else ""
+    elif isinstance(node.op, Gemm):
+        found[second] = f"{step.kind}{node.op.trans_b}"
+    elif isinstance(node.op, MatMul) and step.kind == "MatMul" and node.operands[1].rank == 2:
+        found[second] = "MatMul"
+    return {i: layout for i, layout in found.items() if layout and slots[i].constant}
+
+
+def _is_blocked(node: Node) -> bool:
+    """Whether a convolution runs in the layout with blocks of 16 channels (nchwc_transformer.cc)."""
+    assert isinstance(node.op, Conv)
+    w = node.operands[1].tensor
+    if w.rank != 4 or w.dtype.value != "f32":
+        return False
+    out, inner = w.dims[:2]
+    if not isinstance(out, int) or not isinstance(inner, int) or out % 16:
+        return False
+    group = node.op.group
+    if group == 1:
+        return inner < 16 or inner % 16 == 0
+    return (inner == 1 and out == group) or (inner % 16 == 0 and (out // group) % 16 == 0)
+
+
+__all__ += ["packs"]

@@ -1,0 +1,79 @@
+"""The program between passes with R still a symbol: what a cost in R is read from.
+
+Binding references makes R a number, and folding them costs a forward pass over all of them.  Neither is
+needed to know what the result would cost, so the passes that bind are left out, and what they would store is
+told apart by looking (`irshap.cost.nodes.fixed_values`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from irshap.errors import PipelineError
+from irshap.graph import Graph, Role
+from irshap.pass_base import Context, Pass
+from irshap.pass_manager import PassManager
+from irshap.pipeline_text import parse_pipeline
+
+__all__ = ["Stage", "explained", "stages"]
+
+FOLDS = "fold-references"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The program after a pass.
+
+    Attributes:
+        name: the pass.
+        graph: the program, with the references as inputs.
+        stored: whether what follows from the references alone is computed while compiling.
+        decided: whether attributions are in it, so that it could be lowered.
+    """
+
+    name: str
+    graph: Graph
+    stored: bool
+
+    @property
+    def decided(self) -> bool:
+        """Whether attributions are in it."""
+        return bool(self.graph.outputs_of(Role.ATTRIBUTION))
+
+
+def stages(model: Any, passes: str = "@default", options: dict[str, Any] | None = None) -> list[Stage]:
+    """Runs a pipeline on a model (a path, bytes or a ModelProto) without binding references.
+
+    Args:
+        passes: the pipeline's text.
+        options: arguments of `irshap.compile` that set options of passes (target, wrt, ...).
+
+    Returns:
+        The program after each pass, the first being the model itself after `lift`.
+    """
+    from irshap.api import pipeline_text
+
+    given = parse_pipeline(pipeline_text(passes=passes, **(options or {})))
+    if not given or given[0].takes != "model":
+        raise PipelineError("a cost is that of a model's program", where="pipeline", mend="begin with lift")
+    kept = [p for p in given if p.gives == "graph" and not getattr(p, "binds_references", False)]
+    after_fold: list[Pass] = []
+    if any(p.name == FOLDS for p in given):
+        names = [p.name for p in given]
+        after_fold = list(given[names.index(FOLDS) :])
+    found: list[Stage] = []
+
+    def after(index: int, instance: Pass, graph: Any) -> None:
+        # by identity: a pass may stand in a pipeline twice
+        found.append(Stage(instance.name, graph, any(instance is p for p in after_fold)))
+
+    PassManager(kept).run(model, Context(), after=after)
+    if after_fold and not found[-1].stored:
+        found.append(Stage(FOLDS, found[-1].graph, True))
+    return found
+
+
+def explained(model: Any, passes: str = "@default", options: dict[str, Any] | None = None) -> Stage:
+    """The program at the end of a pipeline."""
+    return stages(model, passes, options)[-1]

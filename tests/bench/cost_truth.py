@@ -1,0 +1,221 @@
+"""Predicted against measured memory of lowered models in ONNX Runtime on a CPU.
+
+    python tests/bench/cost_truth.py --networks FOLDER [--out truth.jsonl] [options]
+
+FOLDER holds NAME_torchscript.onnx files, as tests/bench/networks.py writes them.  Each measurement runs in a
+fresh process and is the process's peak less what it was before the session: VmHWM is reset there, and again
+before each run.  A cell is left out when the prediction is over what memory the machine has free.  With --out
+earlier results are kept, and only missing ones are measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+NAMES = ("vgg19", "resnet50", "densenet201", "efficientnet_b0")
+MIB = 1 << 20
+SHARE = 0.8
+"""Of the free memory, the part that one measurement may take."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    network: str
+    passes: str
+    references: int
+    samples: int
+    arena: bool
+    pattern: bool
+
+    @property
+    def key(self) -> str:
+        return json.dumps(vars(self), sort_keys=True)
+
+
+def status(key: str) -> int:
+    """A field of /proc/self/status in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(key)
+
+
+def reset_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def measure(model: str, samples: int, arena: bool, pattern: bool, runs: int) -> dict[str, int]:
+    """Loads and runs a model in this process."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.enable_cpu_mem_arena, options.enable_mem_pattern = arena, pattern
+    reset_peak()
+    before = status("VmRSS")
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    found = {"load_peak": status("VmHWM") - before, "loaded": status("VmRSS") - before}
+    random = np.random.default_rng(1)
+    feeds = {
+        v.name: random.standard_normal(
+            [d if isinstance(d, int) else samples for d in v.shape], dtype=np.float32
+        )
+        for v in session.get_inputs()
+    }
+    peaks = []
+    for _ in range(runs):
+        reset_peak()
+        session.run(None, feeds)
+        peaks.append(status("VmHWM") - before)
+    return {
+        **found,
+        "first": peaks[0],
+        "later": max(peaks[1:], default=0),
+        "peak": max(found["load_peak"], *peaks),
+    }
+
+
+def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
+    for name in arguments.names:
+        for passes in arguments.passes:
+            counts = [0] if passes == "inference" else arguments.references
+            batches = arguments.batches if passes == "inference" else [1]
+            for references in counts:
+                for samples in batches:
+                    for arena in (True, False):
+                        for pattern in (True, False):
+                            yield Cell(name, passes, references, samples, arena, pattern)
+
+
+class Bench:
+    """Compiles each model once, and remembers what was measured."""
+
+    def __init__(self, folder: Path, out: Path | None, scratch: Path) -> None:
+        self.folder, self.out, self.scratch = folder, out, scratch
+        self.known: dict[str, dict[str, int]] = {}
+        if out is not None and out.exists():
+            for line in out.read_text().splitlines():
+                entry = json.loads(line)
+                self.known[entry["cell"]] = entry["measured"]
+        self.schedules: dict[tuple[str, str], Any] = {}
+        self.lowered: tuple[tuple[str, str, int], Path] | None = None
+
+    def source(self, cell: Cell) -> Path:
+        return self.folder / f"{cell.network}_torchscript.onnx"
+
+    def predict(self, cell: Cell, runs: int) -> Any:
+        from irshap.cost import Settings, predict, schedule, stages
+        from irshap.dims import N, R
+
+        key = (cell.network, cell.passes)
+        if key not in self.schedules:
+            passes = "lift,canonicalize" if cell.passes == "inference" else cell.passes
+            last = stages(self.source(cell), passes)[-1]
+            self.schedules[key] = schedule(last.graph, stored=last.stored)
+        settings = Settings(cell.arena, cell.pattern, runs)
+        return predict(self.schedules[key], {N: cell.samples, R: cell.references}, settings)
+
+    def model(self, cell: Cell) -> Path:
+        """The file to run; only the latest is kept, since they are large."""
+        if cell.passes == "inference":
+            return self.source(cell)
+        key = (cell.network, cell.passes, cell.references)
+        if self.lowered is None or self.lowered[0] != key:
+            import irshap
+
+            for old in self.scratch.iterdir():
+                old.unlink()
+            path = self.scratch / "model.onnx"
+            shape = (cell.references, 3, 224, 224)
+            references = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+            irshap.compile(self.source(cell), references, passes=cell.passes).save(path)
+            self.lowered = (key, path)
+        return self.lowered[1]
+
+    def truth(self, cell: Cell, runs: int, predicted: int) -> dict[str, int] | None:
+        if cell.key not in self.known:
+            if self.out is None and runs == 0:
+                return None
+            if predicted > SHARE * available():
+                return None
+            command = [sys.executable, __file__, "--child", str(self.model(cell)), str(cell.samples)]
+            command += [str(int(cell.arena)), str(int(cell.pattern)), str(runs)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                print(f"{cell}: exit code {done.returncode}: {done.stderr[-300:]}", file=sys.stderr)
+                return None
+            self.known[cell.key] = json.loads(done.stdout)
+            if self.out is not None:
+                with self.out.open("a") as stream:
+                    stream.write(json.dumps({"cell": cell.key, "measured": self.known[cell.key]}) + "\n")
+        return self.known[cell.key]
+
+
+def available() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        model, *numbers = sys.argv[2:]
+        samples, arena, pattern, runs = map(int, numbers)
+        print(json.dumps(measure(model, samples, bool(arena), bool(pattern), runs)))
+        return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--names", nargs="+", default=list(NAMES))
+    parser.add_argument("--passes", nargs="+", default=["inference", "@naive", "@default"])
+    parser.add_argument("--references", nargs="+", type=int, default=[1, 5, 20])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--stages", action="store_true", help="show each stage, not the peak alone")
+    arguments = parser.parse_args()
+    shown = ("load_peak", "loaded", "first", "later", "peak") if arguments.stages else ("peak",)
+    columns = ["network", "program", "R", "N", "arena", "pattern"]
+    columns += [f"{s}: predicted | measured | error" for s in shown]
+    print("| " + " | ".join(columns) + " |")
+    print("| --- " * (6 + 3 * len(shown)) + "|")
+    errors = []
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(arguments.networks, arguments.out, Path(scratch))
+        for cell in cells(arguments):
+            predicted = bench.predict(cell, arguments.runs)
+            measured = bench.truth(cell, arguments.runs, predicted.peak)
+            row = [cell.network, cell.passes, str(cell.references), str(cell.samples)]
+            row += ["on" if cell.arena else "off", "on" if cell.pattern else "off"]
+            for stage in shown:
+                guess = getattr(predicted, stage)
+                if measured is None:
+                    row += [f"{guess / MIB:.0f}", "", ""]
+                    continue
+                error = guess / measured[stage] - 1 if measured[stage] else 0.0
+                row += [f"{guess / MIB:.0f}", f"{measured[stage] / MIB:.0f}", f"{error:+.1%}"]
+                if stage == "peak":
+                    errors.append(error)
+            print("| " + " | ".join(row) + " |", flush=True)
+    if errors:
+        sizes = np.abs(errors)
+        print(
+            f"\n{len(errors)} cells: mean error {sizes.mean():.1%}, worst {max(errors, key=abs):+.1%}, "
+            f"{(sizes <= 0.1).mean():.0%} within 10 %, {(sizes <= 0.05).mean():.0%} within 5 %"
+        )
+
+
+if __name__ == "__main__":
+    main()
