@@ -57,14 +57,14 @@ def named_batch(model: onnx.ModelProto) -> BatchPlan:
     fixed = {name: d.dim_value for name, d in leading.items() if d.HasField("dim_value")}
     open_names = {d.dim_param for name, d in leading.items() if name not in fixed}
     if not leading:
-        return BatchPlan(model, why="it has no input with a batch axis")
+        return BatchPlan(model, why="the model has no input with a batch axis")
     if len(open_names) > 1:
         listed = " and ".join(sorted(repr(n) if n else "an unnamed one" for n in open_names))
-        return BatchPlan(model, why=f"its inputs have several leading dimensions: {listed}")
+        return BatchPlan(model, why=f"the inputs have several leading dimensions: {listed}")
     batched = tuple(n for n in leading if n not in fixed) or tuple(n for n, d in fixed.items() if d == 1)
     if not batched:
         sizes = ", ".join(f"{name!r} has {size}" for name, size in fixed.items())
-        return BatchPlan(model, why=f"its leading dimensions are fixed: {sizes}")
+        return BatchPlan(model, why=f"the inputs' leading dimensions are fixed: {sizes}")
     old = open_names.pop() if open_names else ""
     changes_shapes = len(fixed) == len(leading)
     return BatchPlan(_renamed(model, batched, old, changes_shapes), changes_shapes, batched)
@@ -99,17 +99,17 @@ def why_not_row_by_row(original: onnx.ModelProto, graph: Graph, batched: Sequenc
     """
     for output in graph.outputs:
         if why := _lost_batch(output):
-            return f"its batch of 1 can't be any other: {why}"
+            return f"a batch of 1 can't become any other: {why}"
     try:
         why = _difference(original, graph, batched)
     except (IrshapError, RuntimeRefusal, EncodeError) as error:
-        return f"its batch of 1 can't be any other: with {_ROWS} rows, {error}"
+        return f"a batch of 1 can't become any other: with {_ROWS} rows, {error}"
     if not why:
         return ""
     # the rules of the ops can often tell which of them mixes rows
     axes = batch_axes(graph)
     reasons = [reason for o in graph.outputs if (reason := axes.reason(o.value)) is not None]
-    return f"its batch of 1 can't be any other: {reasons[0] if reasons else why}"
+    return f"a batch of 1 can't become any other: {reasons[0] if reasons else why}"
 
 
 def _has_batch(value: Value) -> bool:

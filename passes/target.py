@@ -145,6 +145,8 @@ def _check_batch(graph: Graph, explained: Output) -> None:
         raise TargetError(f"the rank of output {explained.name!r} is unknown")
     if not shape or shape[0] != N:
         what = f"output {explained.name!r} is {explained.value.type}: its first axis doesn't count samples"
+        if graph.source.batch:
+            what += f". Its batch is as the model has it, because {graph.source.batch}"
         raise TargetError(what, mend="Export the model with a dynamic batch axis, or with a batch of 1")
     rest = symbols_of(shape[1:])
     if rest:

@@ -10,6 +10,8 @@ import onnx
 import onnx.parser
 import pytest
 
+import irshap
+from irshap.errors import TargetError
 from irshap.graph import Graph
 from irshap.lowering import lift, lower
 from irshap.lowering.session import Session
@@ -250,7 +252,7 @@ def test_a_batch_of_1_is_kept_and_says_why(name: str) -> None:
     inputs, initializers, nodes, why = IMPOSSIBLE[name]
     model = model_of(inputs, initializers, nodes)
     graph = lift(model)
-    assert re.match(f"its batch of 1 can't be any other: .*({why})", graph.source.batch), graph.source.batch
+    assert re.match(f"a batch of 1 can't become any other: .*({why})", graph.source.batch), graph.source.batch
     assert str(graph.inputs[0].type).startswith("f32[1, ")
     feeds = random(model, {}, 1)
     for a, b in zip(Session(model).run(feeds), Session(lower(graph)).run(feeds), strict=True):
@@ -260,15 +262,15 @@ def test_a_batch_of_1_is_kept_and_says_why(name: str) -> None:
 def test_other_batches_are_not_touched() -> None:
     fixed = lift(model_of("float[2,3] x", "", "y = Relu(x)"))
     assert shapes(fixed) == ["f32[2, 3]"]
-    assert fixed.source.batch == "its leading dimensions are fixed: 'x' has 2"
+    assert fixed.source.batch == "the inputs' leading dimensions are fixed: 'x' has 2"
     named = lift(model_of("float[batch,3] x, float[batch,3] z", "", "y = Add(x, z)"))
     assert (shapes(named), named.source.batch) == (["f32[N, 3]"], "")
     unnamed = lift(model_of("float[?,3] x", "", "y = Relu(x)"))
     assert (shapes(unnamed), unnamed.source.batch) == (["f32[N, 3]"], "")
     several = lift(model_of("float[a,3] x, float[b,3] z", "", "y = Concat<axis=0>(x, z)"))
-    assert several.source.batch == "its inputs have several leading dimensions: 'a' and 'b'"
+    assert several.source.batch == "the inputs have several leading dimensions: 'a' and 'b'"
     scalar = lift(model_of("float x", "int64[2] s = {1,1}", "y = Reshape(x, s)"))
-    assert scalar.source.batch == "it has no input with a batch axis"
+    assert scalar.source.batch == "the model has no input with a batch axis"
     beside = lift(model_of("float[batch,3] x, float[1,3] z", "", "y = Add(x, z)"))
     assert [str(v.type) for v in beside.inputs] == ["f32[N, 3]", "f32[1, 3]"]
     shared = lift(model_of("float[1,3] x, float[3,3] z", "", "y = MatMul(x, z)"))
@@ -312,3 +314,10 @@ def test_an_open_sequence() -> None:
     graph = lift(model)
     assert (graph.source.batch, str(graph.inputs[0].type)) == ("", "i64[N, L]")
     assert_row_by_row(model, graph, L=7)
+
+
+def test_compiling_says_why_a_batch_was_kept() -> None:
+    model = model_of(X, "", "s = Softmax<axis=0>(x) y = Flatten(s)")
+    why = r"is f32\[1, 96\]: .* because a batch of 1 can't become any other: s \(softmax\)"
+    with pytest.raises(TargetError, match=why):
+        irshap.compile(model, np.zeros((3, 6, 16), np.float32))
