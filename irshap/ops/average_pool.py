@@ -13,11 +13,15 @@ from irshap.ops.base import Axes, MixesBatch, Op, Point, Precision, Sample, emit
 from irshap.ops.conv import ConvTranspose
 from irshap.ops.families import Linear
 from irshap.ops.program import Full, constant
-from irshap.ops.shape import Expand, reshape
+from irshap.ops.resize import Resize, transposed
+from irshap.ops.shape import reshape
 from irshap.ops.window import padded, window_count, windows
 from irshap.types import Array, TensorType, Type
 
 __all__ = ["AveragePool", "Windowed"]
+
+MOST_ROWS = 256
+"""Up to this size of an axis, a dense matrix along it is faster than a transposed convolution."""
 
 
 class Windowed(Op, family=True):
@@ -57,11 +61,9 @@ class Windowed(Op, family=True):
         if all(k == s and d == 1 and p == (0, 0) for k, s, p, d in apart) and all(
             same(m * k, size) for m, k, size in zip(count, self.kernel, plane, strict=True)
         ):
-            ones = reshape(ct, (n, c, *(d for m in count for d in (m, 1))))
-            copies = emit1(
-                Expand((n, c, *(d for m, k in zip(count, self.kernel, strict=True) for d in (m, k)))), ones
-            )
-            return reshape(copies, (n, c, *plane))
+            # copies of each element: runtimes are fast at this, and slow at the same by Expand
+            scales = (1.0, 1.0, *map(float, self.kernel))
+            return emit1(Resize("nearest", (n, c, *plane), scales, "asymmetric", "floor"), ct)
         flipped = tuple(
             (d * (k - 1) - before, d * (k - 1) - after)
             for k, (before, after), d in zip(self.kernel, self.pads, self.dilations, strict=True)
@@ -71,6 +73,13 @@ class Windowed(Op, family=True):
         if fits and set(self.strides) == {1}:
             op = AveragePool(self.kernel, self.strides, flipped, self.dilations, include_pad=True)
             return emit1(op, ct) * float(np.prod(self.kernel))
+        if all(isinstance(size, int) and size <= MOST_ROWS for size in plane):
+            for i, (size, k, stride, d, p) in enumerate(
+                zip(plane, self.kernel, self.strides, self.dilations, self.pads, strict=True)
+            ):
+                ones = windows(padded(np.eye(int(size))[:, None], [p], 0.0), [k], [stride], [d])
+                ct = transposed(ones[:, 0].sum(-1).T, ct, 2 + i)
+            return ct
         flat = reshape(ct, (product((n, c)), 1, *count))
         weights = constant(np.ones((1, 1, *self.kernel)), ct.dtype)
         whole = emit1(ConvTranspose(self.strides, self.pads, self.dilations, 1, plane), flat, weights)
