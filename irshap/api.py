@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from irshap.explainer import Explainer
 
-__all__ = ["CompiledModel", "Progress", "compile", "pipeline_text"]
+__all__ = ["CompiledModel", "Progress", "compile", "pipeline_text", "run_passes"]
 
 
 class Progress(Protocol):
@@ -164,11 +164,36 @@ def compile(
         raise PipelineError(
             "compiling starts and ends with a model", where="pipeline", mend="begin with lift, end with lower"
         )
-    context = Context(metadata={"irshap.version": __version__})
+    graphs: list[Graph] = []
+
+    def keep(instance: Pass, graph: Graph) -> None:
+        graphs[:] = [graph]
+
+    compiled = run_passes(manager, model, references, weights, progress=progress, seen=keep)
+    return CompiledModel(compiled, graphs[-1], manager.report, manager.text)
+
+
+def run_passes(
+    manager: PassManager,
+    model: Any,
+    references: Any,
+    weights: Any,
+    *,
+    context: Context | None = None,
+    progress: Progress | None = None,
+    seen: Callable[[Pass, Graph], None] | None = None,
+) -> Any:
+    """Runs a pipeline on a model, with references and weights checked as soon as it is known what needs them.
+
+    Args:
+        context: gets the checked references and weights.
+        seen: is shown the graph after each pass that gives one.
+    """
+    context = Context() if context is None else context
+    context.metadata["irshap.version"] = __version__
     if progress is not None:
         context.progress = progress.step
     binder = _Binder(references, weights, context, manager.passes)
-    graphs: list[Graph] = []
 
     def before(index: int, instance: Pass) -> None:
         if progress is not None:
@@ -176,11 +201,11 @@ def compile(
 
     def after(index: int, instance: Pass, ir: Any) -> None:
         if isinstance(ir, Graph):
-            graphs[:] = [ir]
             binder.look(instance, ir)
+            if seen is not None:
+                seen(instance, ir)
 
-    compiled = manager.run(model, context, before=before, after=after)
-    return CompiledModel(compiled, graphs[-1], manager.report, manager.text)
+    return manager.run(model, context, before=before, after=after)
 
 
 _PLACES: dict[str, tuple[str, str]] = {

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from irshap.dims import N, R, substitute, symbols_of
-from irshap.errors import CheckFailed, IRError
+from irshap.errors import CheckFailed, IRError, UserError
 from irshap.graph import Graph, Value
 from irshap.ops.program import Input, Pullback
 from irshap.pass_base import Context, Pass, Semantics
@@ -114,7 +114,7 @@ def _run(program: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
         raise Unverified("the pass adds an input")
     try:
         return dict(evaluate(program, used))
-    except IRError as error:
+    except (IRError, UserError) as error:
         raise Unverified(str(error)) from error
 
 

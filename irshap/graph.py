@@ -123,6 +123,7 @@ class Role(Enum):
 
     `source`, `target` and `adjoint` are facts between passes: the tensors that are attributed, one row for
     each explained (sample, class) pair; the explained number of each row; its derivative by each source.
+    `probe` is a value that a check looks at.
     """
 
     MODEL = "model"
@@ -133,6 +134,7 @@ class Role(Enum):
     ATTRIBUTION = "attribution"
     BASE = "base"
     COMPLETENESS = "completeness"
+    PROBE = "probe"
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -13,6 +13,7 @@ from irshap.passes import (
     fuse_activations,
     gradient,
     target,
+    widen,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "fuse_activations",
     "gradient",
     "target",
+    "widen",
 ]

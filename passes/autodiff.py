@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from irshap import reverse
 from irshap.builder import Builder
 from irshap.errors import NotDifferentiable
 from irshap.graph import Graph, Node, Output, Role, Value
@@ -13,9 +14,9 @@ from irshap.ops.base import NoLocalRule, Point, emit1
 from irshap.ops.program import Full, Pullback, Tap
 from irshap.ops.shape import zeros_like
 from irshap.pass_base import Context, Pass, Semantics, graph_property
-from irshap.reverse import reverse, varying_values
+from irshap.reverse import varying_values
 
-__all__ = ["Autodiff", "refuse"]
+__all__ = ["Autodiff", "Local", "differentiate", "refuse"]
 
 
 @graph_property("adjoint")
@@ -55,18 +56,9 @@ class Autodiff(Pass):
 
     def run(self, ir: Graph, context: Context) -> Graph:
         with Builder() as b:
-            mapping = {v: b.copy(v.node, {})[0] for v in ir.inputs}
-            for node in ir.nodes:
-                if isinstance(node.op, Tap):
-                    mapping[node.results[0]] = mapping[node.operands[0]]
-                else:
-                    mapping.update(zip(node.results, b.copy(node, mapping), strict=True))
-            target = mapping[ir.output(Role.TARGET).value]
+            local = Local(b)
+            mapping, found = differentiate(b, ir, local)
             sources = [mapping[o.value] for o in ir.outputs_of(Role.SOURCE)]
-            nodes = b.nodes
-            seed = emit1(Full(1.0, target.dtype, target.shape))
-            local = _Local(b)
-            found = reverse(nodes, varying_values(nodes, sources), {target: seed}, local, cut=sources)
             outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
             for output, source in zip(ir.outputs_of(Role.SOURCE), sources, strict=True):
                 adjoint = found[source] if source in found else zeros_like(source)
@@ -75,7 +67,28 @@ class Autodiff(Pass):
             return b.build(ir.name, outputs, ir.properties, like=ir)
 
 
-class _Local:
+def differentiate(
+    b: Builder, graph: Graph, local: reverse.Local
+) -> tuple[dict[Value, Value], dict[Value, Value]]:
+    """Emits the graph and its reverse; returns where its values went, and the cotangents of those.
+
+    Taps end here: the cotangents of what they mark are wanted, and the reverse walk ends there.
+    """
+    mapping = {v: b.copy(v.node, {})[0] for v in graph.inputs}
+    for node in graph.nodes:
+        if isinstance(node.op, Tap):
+            mapping[node.results[0]] = mapping[node.operands[0]]
+        else:
+            mapping.update(zip(node.results, b.copy(node, mapping), strict=True))
+    target = mapping[graph.output(Role.TARGET).value]
+    sources = [mapping[o.value] for o in graph.outputs_of(Role.SOURCE)]
+    nodes = b.nodes
+    seed = emit1(Full(1.0, target.dtype, target.shape))
+    varying = varying_values(nodes, sources)
+    return mapping, reverse.reverse(nodes, varying, {target: seed}, local, cut=sources)
+
+
+class Local:
     """The local reverse of one node: an adjoint, or a pullback."""
 
     def __init__(self, builder: Builder) -> None:

@@ -22,7 +22,7 @@ rewrite of pullbacks: the slopes need the parts, which go forward, before multip
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sympy
@@ -45,10 +45,21 @@ PAIRS: dict[sympy.Expr, Dim] = {N: as_dim(N * R)}
 """Parts and multipliers have a row for each pair of a sample and a reference."""
 
 
-def scores(joint: JointBatch, graph: Graph, *, mixed: bool) -> list[Value]:
+Share = tuple[Value, Value]
+"""A value of the program, and what it carries in each pair: s D + d A."""
+
+
+def scores(
+    joint: JointBatch,
+    graph: Graph,
+    *,
+    mixed: bool,
+    observe: Callable[[Node, list[Share], list[Share]], None] | None = None,
+) -> list[Value]:
     """What each source gets in each pair: m+ D+ + m- D-.
 
     `mixed` leaves an activation to Rescale unless the nearest layers with weights above it are all dense.
+    `observe` is shown what each op hands to its operands, and what came from its results.
 
     Raises:
         NotDifferentiable: an op on the way has no rule.
@@ -58,7 +69,7 @@ def scores(joint: JointBatch, graph: Graph, *, mixed: bool) -> list[Value]:
     varying = varying_values(graph.nodes, sources)
     walk = _Walk(joint, sources, varying, mixed)
     steps = [(node, walk.forward(node)) for node in _path(graph, sources, varying, target)]
-    return walk.backward(steps, target)
+    return walk.backward(steps, target, observe)
 
 
 def _path(graph: Graph, sources: Sequence[Value], varying: set[Value], target: Value) -> list[Node]:
@@ -191,7 +202,12 @@ class _Walk:
         self.joint.gaps.append(gap)
         return _Lost(at), [self._whole(v) for v in node.results if is_float(v)]
 
-    def backward(self, steps: Sequence[tuple[Node, _Step]], target: Value) -> list[Value]:
+    def backward(
+        self,
+        steps: Sequence[tuple[Node, _Step]],
+        target: Value,
+        observe: Callable[[Node, list[Share], list[Share]], None] | None,
+    ) -> list[Value]:
         """The scores of the sources: s D + d A."""
         seed, _ = self.joint.halves(target)
         found = {target: Multipliers(emit1(Full(1.0, seed.dtype, seed.shape)), None)}
@@ -200,10 +216,13 @@ class _Walk:
             if not any(known):
                 continue
             with self.joint.builder.at(node.origin):
-                for i, value in enumerate(node.operands):
-                    if value in self.parts:
-                        m = step.pull(known, i)
-                        found[value] = _sum(found[value], m) if value in found else m
+                pulled = [(v, step.pull(known, i)) for i, v in enumerate(node.operands) if v in self.parts]
+                if observe is not None:
+                    came = zip((v for v in node.results if is_float(v)), known, strict=True)
+                    pairs = [[(v, self._score(v, m)) for v, m in side] for side in (pulled, came)]
+                    observe(node, *pairs)
+                for value, m in pulled:
+                    found[value] = _sum(found[value], m) if value in found else m
         return [self._score(v, found.get(v)) for v in self.sources]
 
     def _score(self, source: Value, m: Multipliers | None) -> Value:

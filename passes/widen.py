@@ -1,0 +1,70 @@
+"""widen: the same program in float64, the yardstick that tells a wrong rule from rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from irshap.builder import Builder
+from irshap.errors import ModelError
+from irshap.graph import Graph, Node, Value
+from irshap.ops.base import Op
+from irshap.ops.cast import cast
+from irshap.ops.program import Constant
+from irshap.pass_base import Context, Pass, Semantics
+from irshap.reverse import is_float
+from irshap.types import DType, Tensor, TensorType, Type
+
+__all__ = ["Widen"]
+
+
+@dataclass(frozen=True)
+class Widen(Pass):
+    """Computes in float64: inputs, constants, casts and outputs.
+
+    Goes behind lift, before rules choose what they do for tiny differences.  A node that irshap doesn't model
+    keeps its types between casts.
+    """
+
+    name = "widen"
+    semantics = Semantics.APPROXIMATES
+    tolerance = 1e-3
+
+    def run(self, ir: Graph, context: Context) -> Graph:
+        with Builder() as b:
+            mapping: dict[Value, Value] = {}
+            for node in (*(v.node for v in ir.inputs), *ir.nodes):
+                with b.at(node.origin):
+                    mapping.update(zip(node.results, _widened(b, node, mapping), strict=True))
+            context.count("widened", sum(v.type != mapping[v].type for v in mapping))
+            return b.rebuild(ir, mapping)
+
+
+def _widened(b: Builder, node: Node, mapping: dict[Value, Value]) -> list[Value]:
+    names = tuple(v.name for v in node.results)
+    if node.op.types_given and not node.op.is_input:
+        operands = [cast(mapping[v], v.dtype) if is_float(v) else mapping[v] for v in node.operands]
+        results = b.emit(node.op, *operands, types=node.types, names=names)
+        return [cast(v, DType.F64) if is_float(v) else v for v in results]
+    op = _wide_op(node.op)
+    types = tuple(map(_wide_type, node.types))
+    return list(b.emit(op, *(mapping[v] for v in node.operands), types=types, names=names))
+
+
+def _wide_op(op: Op) -> Op:
+    if isinstance(op, Constant) and op.value.type.dtype.is_float:
+        return Constant(Tensor.wrap(op.value.array.astype(np.float64)))
+    changes: dict[str, Any] = {}
+    for field in fields(op):  # type: ignore[arg-type]
+        value = getattr(op, field.name)
+        if isinstance(value, DType) and value.is_float:
+            changes[field.name] = DType.F64
+        elif isinstance(value, Op):
+            raise ModelError("widen comes before the derivative is taken", where=op.mnemonic)
+    return replace(op, **changes) if changes else op  # type: ignore[type-var]
+
+
+def _wide_type(type: Type) -> Type:
+    return type.with_dtype(DType.F64) if isinstance(type, TensorType) and type.dtype.is_float else type
