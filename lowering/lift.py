@@ -180,7 +180,7 @@ class _Lifter:
             return [worked_out(v, self.builder) for v in results], ""
         except (Unmodeled, TypeMismatch, IRError) as error:
             return None, str(error)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
             # importers unpack inputs and attributes freely: what they stumble over isn't what they expect
             return None, f"its inputs and attributes don't fit together: {first_line(error)}"
 

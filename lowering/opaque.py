@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from math import prod
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from irshap.dims import symbols_of
 from irshap.errors import IRError, ModelError
-from irshap.graph import Node
+from irshap.graph import Node, Value
 from irshap.lowering.convert import Unconvertible, changed_kind, convert_node, default_opset, ir_version_for
 from irshap.lowering.emitter import Emitter, onnx_type, tensor_proto
 from irshap.lowering.protos import nodes
@@ -24,6 +27,9 @@ __all__ = ["emit_opaque", "run_opaque", "used_domains"]
 
 _SMALL = 4096
 """Constants up to this size are shown to the version converter, which makes attributes of some."""
+
+_LARGEST_TRIAL = 2**20
+"""A converted node is tried on tensors of up to this many elements."""
 
 
 def used_domains(node: onnx.NodeProto) -> list[str]:
@@ -55,7 +61,9 @@ def emit_opaque(emitter: Emitter, node: Node, inputs: Sequence[str], outputs: Se
             if (array := _constant(v.node)) is not None and array.size <= _SMALL
         ]
         try:
-            parts, initializers = convert_node(proto, op.opsets, emitter.opset, types, constants)
+            operands = {n: known[n] for n in _operand_names(op, proto)}
+            trials = _trials(operands, {t.name for t in constants})
+            parts, initializers = convert_node(proto, op.opsets, emitter.opset, types, constants, trials)
         except Unconvertible as error:
             raise ModelError(
                 f"{kind} changed between opset {opset} and {emitter.opset}, which the model is written at, "
@@ -94,6 +102,36 @@ def _operand_names(op: Opaque, proto: onnx.NodeProto) -> list[str]:
 
 def _is_unknown(type: object) -> bool:
     return isinstance(type, ForeignType) and not type.serialized
+
+
+def _trials(operands: Mapping[str, Value], fixed: Set[str]) -> list[dict[str, Array]]:
+    """Values to try a node on: constants as they are, small random numbers for others; none if that won't do.
+
+    Truth values are all false first and then all true, for conditions.
+    """
+    generator = np.random.default_rng(0)
+    trials: list[dict[str, Array]] = [{}, {}]
+    for name, value in operands.items():
+        kind = value.type
+        if not isinstance(kind, TensorType) or kind.shape is None or kind.dtype.numpy.kind not in "fiub":
+            return []
+        shape = kind.substitute(dict.fromkeys(symbols_of(kind.shape), 3)).dims
+        sizes = [int(d) for d in shape if isinstance(d, int) and d >= 0]
+        if len(sizes) < len(shape) or prod(sizes) > _LARGEST_TRIAL:
+            return []
+        array = _constant(value.node)
+        for truth, feeds in zip((False, True), trials, strict=True):
+            if name in fixed:
+                continue
+            if array is not None:
+                feeds[name] = array
+            elif kind.dtype is DType.BOOL:
+                feeds[name] = np.full(sizes, truth)
+            elif kind.dtype.is_float:
+                feeds[name] = np.asarray(generator.standard_normal(sizes), kind.dtype.numpy)
+            else:
+                feeds[name] = np.asarray(generator.integers(0, 2, sizes), kind.dtype.numpy)
+    return trials
 
 
 def _constant(node: Node) -> Array | None:

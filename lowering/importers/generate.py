@@ -16,7 +16,7 @@ __all__: list[str] = []
 
 
 _LONGEST = 2**20
-"""Longer ranges stay nodes: a few bytes of model could ask for any amount of memory."""
+"""Larger constants stay nodes: a few bytes of model could ask for any amount of memory."""
 
 
 @importer("Range")
@@ -52,5 +52,7 @@ def _eye_like(n: Import) -> Value:
     rows, columns = x.shape
     if not isinstance(rows, int) or not isinstance(columns, int):
         raise Unmodeled("its size is only known at run time")
+    if rows * columns > _LONGEST:
+        raise Unmodeled(f"it has more than {_LONGEST} elements")
     dtype = onnx.helper.tensor_dtype_to_np_dtype(code) if code else x.dtype.numpy
     return n.one(program.Constant(Tensor(np.eye(rows, columns, n.attribute("k", 0)).astype(dtype))))

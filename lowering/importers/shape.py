@@ -236,6 +236,10 @@ def _pad(n: Import) -> Value:
     return n.one(shape.Pad(tuple(before), tuple(after), value), x)
 
 
+_LONGEST_PAD = 2**20
+"""Positions are stored: a few bytes of model could ask for any amount of memory."""
+
+
 def _padded_with_own(n: Import, before: Sequence[Dim], after: Sequence[Dim], mode: str) -> Value:
     """Padding with elements of the operand itself: on each axis they are picked by constant indices."""
     x = n.tensor()
@@ -245,6 +249,8 @@ def _padded_with_own(n: Import, before: Sequence[Dim], after: Sequence[Dim], mod
             continue
         if not (isinstance(size, int) and isinstance(start, int) and isinstance(end, int)):
             raise Unmodeled(f"padding with mode {mode!r} by what is only known at run time")
+        if size + abs(start) + abs(end) > _LONGEST_PAD:
+            raise Unmodeled(f"padding with mode {mode!r} of more than {_LONGEST_PAD} elements")
         kept = np.arange(size)[max(-start, 0) : size - max(-end, 0)]
         if mode not in ("edge", "reflect", "wrap") or not kept.size:
             raise Unmodeled(f"padding with mode {mode!r} of {kept.size} elements")
