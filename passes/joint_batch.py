@@ -144,7 +144,7 @@ class JointBatch:
 
         Its gap is what the derivative misses: 0 for a `where` with the same condition in both worlds, say.
         """
-        gap = Gap(node.label, str(reason))
+        gap = Gap(Node(op.of, (), (), node.origin).label, str(reason))
         if self.gaps is None:
             raise refusal(gap) from None
         self.gaps.append(gap)

@@ -77,6 +77,7 @@ def test_or_reported(name: str) -> None:
         metadata = {p.key: p.value for p in compiled.model.metadata_props}
         listed = json.loads(metadata["irshap.incomplete"])
         assert any(e["where"].startswith(f"{node} (") for e in listed), listed
+        assert len({e["where"] for e in listed}) == len(listed), listed
         errors.append(gap)
         values.append(found.values)
     np.testing.assert_allclose(errors[0], errors[1], atol=1e-5)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from irshap.cli.options import explained_arguments, explaining
 from irshap.cli.output import PassProgress, echo_json, require_folder, size_text, warn_incomplete
 from irshap.errors import UserError
 from irshap.pipelines import METHODS
@@ -22,49 +23,10 @@ VERIFY = click.Choice(["none", "types", "numeric"])
 
 @click.command("compile")
 @click.argument("model")
-@click.option(
-    "--references", "-r", metavar="REFS", help="Samples to compare with: .npy [R, ...], or .npz by input."
-)
 @click.option("--output", "-o", required=True, metavar="OUT.onnx", help="The explained model to write.")
-@click.option(
-    "--target",
-    default="argmax",
-    show_default=True,
-    metavar="argmax|INDEX|top-K|all|input",
-    help="The class to explain; with input, the explained model takes it at run time.",
-)
 @click.option("--method", type=click.Choice(list(METHODS)), default="deeplift", show_default=True)
-@click.option(
-    "--rule",
-    default="rescale",
-    show_default=True,
-    metavar="rescale|reveal-cancel|mixed",
-    help="How deeplift treats ops that aren't linear; mixed reveals after dense layers.",
-)
-@click.option(
-    "--passes", metavar="PIPELINE", help="Passes to run instead of the method's own, such as @naive."
-)
-@click.option(
-    "--wrt",
-    metavar="TENSORS",
-    help="Attribute to these inputs or interior tensors, comma-separated.  [default: float inputs, tokens]",
-)
-@click.option("--explain", metavar="NAME", help="The output to explain.  [default: the first float output]")
-@click.option(
-    "--context",
-    multiple=True,
-    metavar="TENSOR",
-    help="An input or interior tensor that keeps the sample's value; repeatable.",
-)
-@click.option("--weights", metavar="W.npy", help="A weight for each reference.  [default: equal]")
+@explaining
 @click.option("--emit", multiple=True, metavar="NAME", help="A further output: completeness_error.")
-@click.option(
-    "--on-incomplete",
-    type=click.Choice(["error", "residual"]),
-    default="error",
-    show_default=True,
-    help="Refuse an op without a complete rule, or leave its gap to completeness_error.",
-)
 @click.option(
     "--verify", type=VERIFY, default="none", show_default=True, help="What is checked after each pass."
 )
@@ -93,21 +55,7 @@ def compile_command(model: str, output: str, as_json: bool, **options: Any) -> N
 
 
 def _compile(
-    model: str,
-    references: str | None,
-    target: str,
-    method: str,
-    rule: str,
-    passes: str | None,
-    wrt: str | None,
-    explain: str | None,
-    context: tuple[str, ...],
-    weights: str | None,
-    emit: tuple[str, ...],
-    on_incomplete: str,
-    verify: Any,
-    print_after: tuple[str, ...],
-    time_passes: bool,
+    model: str, references: str | None, print_after: tuple[str, ...], **options: Any
 ) -> CompiledModel:
     from irshap.api import compile as compile_model
 
@@ -115,20 +63,9 @@ def _compile(
         return compile_model(
             model,
             references,
-            target=target,
-            method=method,
-            rule=rule,
-            passes=passes,
-            wrt=wrt,
-            output=explain,
-            context_inputs=context,
-            weights=weights,
-            emit=emit,
-            on_incomplete=on_incomplete,
-            verify=verify,
             print_after="all" if "all" in print_after else print_after,
-            time_passes=time_passes,
             progress=progress,
+            **explained_arguments(options),
         )
 
 
