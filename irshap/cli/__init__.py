@@ -1,4 +1,4 @@
-"""The command line: `irshap compile | run | verify | print | opt | passes | ops | demo`.
+"""The command line: `irshap compile | run | cost | verify | print | opt | passes | ops | demo`.
 
 Exit codes: 0, 1 when a check failed (or irshap itself), 2 for bad input, 130 when interrupted.
 """
@@ -20,6 +20,7 @@ __all__ = ["cli", "main"]
 _COMMANDS = {
     "compile": "irshap.cli.compile",
     "run": "irshap.cli.run",
+    "cost": "irshap.cli.cost",
     "verify": "irshap.cli.verify",
     "print": "irshap.cli.ir",
     "opt": "irshap.cli.ir",

@@ -50,32 +50,69 @@ class Pages:
         self._ends[low:high] = [b for _, b in intervals]
 
 
+class _Gaps:
+    """Free stretches of a line of addresses: found by best fit, merged with neighbours that they touch."""
+
+    def __init__(self) -> None:
+        self._sorted: list[tuple[int, int]] = []
+        self._at: dict[int, int] = {}
+        self._until: dict[int, int] = {}
+
+    def put(self, start: int, length: int) -> None:
+        """Adds a stretch that touches no other."""
+        insort(self._sorted, (length, start))
+        self._at[start], self._until[start + length] = length, length
+
+    def take(self, length: int) -> tuple[int, int] | None:
+        """Removes the smallest stretch that is long enough, the first of equal ones: its start and length."""
+        at = bisect_left(self._sorted, (length, 0))
+        if at == len(self._sorted):
+            return None
+        found, start = self._sorted[at]
+        self._drop(start, found)
+        return start, found
+
+    def merge(self, start: int, length: int) -> tuple[int, int]:
+        """A stretch together with the neighbours that it touches, which are removed."""
+        if (after := self._at.get(start + length)) is not None:
+            self._drop(start + length, after)
+            length += after
+        if (before := self._until.get(start)) is not None:
+            self._drop(start - before, before)
+            start, length = start - before, length + before
+        return start, length
+
+    def _drop(self, start: int, length: int) -> None:
+        del self._sorted[bisect_left(self._sorted, (length, start))]
+        del self._at[start], self._until[start + length]
+
+
 class Pattern:
     """Offsets into one block for all tensors of a run whose sizes are known: first traced, then reused."""
 
     def __init__(self) -> None:
-        self._blocks: list[tuple[int, int, int]] = []
-        self._offsets: dict[int, tuple[int, int, int]] = {}
-        self.size = 0
+        self._gaps = _Gaps()
+        self._placed: dict[int, tuple[int, int]] = {}
+        self._end = self.size = 0
 
     def alloc(self, key: int, size: int) -> None:
         """Places `key` in the gap that it fits best, or behind everything."""
-        end, best, waste = 0, -1, -1
-        for offset, length, _ in self._blocks:
-            gap = offset - end
-            if gap >= size and (best < 0 or gap - size < waste):
-                best, waste = end, gap - size
-            end = max(end, offset + length)
-        if best < 0:
-            best = end
-        block = (best, size, key)
-        self._offsets[key] = block
-        insort(self._blocks, block)
-        self.size = max(self.size, best + size)
+        if (gap := self._gaps.take(size)) is None:
+            offset, self._end = self._end, self._end + size
+        else:
+            offset, length = gap
+            if length > size:
+                self._gaps.put(offset + size, length - size)
+        self._placed[key] = (offset, size)
+        self.size = max(self.size, self._end)
 
     def free(self, key: int) -> None:
         """Opens the gap of `key`."""
-        del self._blocks[bisect_left(self._blocks, self._offsets.pop(key))]
+        start, length = self._gaps.merge(*self._placed.pop(key))
+        if start + length == self._end:
+            self._end = start
+        else:
+            self._gaps.put(start, length)
 
 
 class Heap:
@@ -107,9 +144,7 @@ class Heap:
         self._threshold = self.MMAP_THRESHOLD
         self._top = self._break = 0
         self._used: dict[int, int] = {}
-        self._free: list[tuple[int, int]] = []
-        self._free_at: dict[int, int] = {}
-        self._free_end: dict[int, int] = {}
+        self._gaps = _Gaps()
         self._maps = count(self.MAPPED, self.MAPPED)
 
     @property
@@ -130,6 +165,12 @@ class Heap:
             self.touch(address, 0, size)
         return address
 
+    def map(self, size: int) -> int:
+        """The address of a file's part that is mapped: it counts when it is read."""
+        address = next(self._maps)
+        self._used[address] = size
+        return address
+
     def touch(self, address: int, start: int, end: int) -> None:
         """Writes to a part of a block."""
         self.pages.add(address + start, address + end)
@@ -138,12 +179,10 @@ class Heap:
     def _from_heap(self, need: int, align: int) -> int:
         # an aligned block is searched with room to shift it; what is left over goes back
         room = need + (align + 2 * self.HEADER if align else 0)
-        at = bisect_left(self._free, (room, 0))
-        if at < len(self._free):
-            length, address = self._free.pop(at)
-            del self._free_at[address], self._free_end[address + length]
+        if (gap := self._gaps.take(room)) is not None:
+            address, length = gap
             if length - need > self.SMALLEST:
-                self._put(address + need, length - need)
+                self._gaps.put(address + need, length - need)
             else:
                 need = length
         else:
@@ -160,10 +199,6 @@ class Heap:
         self._used[address] = need
         return address
 
-    def _put(self, address: int, length: int) -> None:
-        insort(self._free, (length, address))
-        self._free_at[address], self._free_end[address + length] = length, length
-
     def free(self, address: int) -> None:
         """Gives a block back: a mapping to the system, anything else to the heap."""
         length = self._used.pop(address)
@@ -172,29 +207,20 @@ class Heap:
             if self._threshold < length <= self.MMAP_THRESHOLD_MAX:
                 self._threshold = length
             return
-        if (after := self._free_at.get(address + length)) is not None:
-            self._take(address + length, after)
-            length += after
-        if (before := self._free_end.get(address)) is not None:
-            self._take(address - before, before)
-            address, length = address - before, length + before
+        address, length = self._gaps.merge(address, length)
         if address + length >= self._top:
             self._top = address
             if self._break - self._top > 2 * self._threshold:
                 self.pages.remove(self._top + self.TOP_PAD, self._break)
                 self._break = self._top + self.TOP_PAD
         else:
-            self._put(address, length)
+            self._gaps.put(address, length)
 
     def unpin(self, *, keep: int = 0) -> None:
         """Frees what was put between blocks since the last call, but for the `keep` last ones."""
         for address in self._pins[: len(self._pins) - keep]:
             self.free(address)
         self._pins.clear()
-
-    def _take(self, address: int, length: int) -> None:
-        del self._free[bisect_left(self._free, (length, address))]
-        del self._free_at[address], self._free_end[address + length]
 
 
 class Arena:

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 
 from irshap.cost.allocators import Arena, Heap, Pattern
 from irshap.cost.formula import Binding, evaluate
-from irshap.cost.schedule import BLOCKED, IN_PLACE, VIEWS, Schedule, Step, packs
+from irshap.cost.plan import plan
+from irshap.cost.schedule import BLOCKED, Schedule, Step, packs
+from irshap.lowering.protos import OUTLINE_OVER
+from irshap.lowering.save import MAX_PROTO
 
 __all__ = ["Memory", "Settings", "predict"]
 
@@ -35,17 +38,29 @@ RUNNING = 7 << 20
 ALIGN = 64
 PARSE_BUFFER = 4 << 20
 
+CONTEXT = 400 << 20
+"""What a CUDA context and its libraries take of a device's memory."""
+
 OBJECTS = 256
 """Names, shapes and the like, which a load keeps beside each tensor."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a session is made, and how often it runs on inputs of the same shapes."""
+    """How a session is made, and how often it runs on inputs of the same shapes.
+
+    Attributes:
+        arena: enable_cpu_mem_arena.
+        pattern: enable_mem_pattern.
+        runs: 1, or more.
+        device: on an accelerator: constants are held once, in no further layouts, and a context of the
+            device's runtime takes the place of the process.  A rough figure: it is not measured.
+    """
 
     arena: bool = True
     pattern: bool = True
     runs: int = 2
+    device: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,11 +101,14 @@ class _Process:
         self.scratch = [evaluate(step.scratch, binding) for step in schedule.steps]
         self.heap = Heap()
         self.arena = Arena(self.heap) if settings.arena else None
-        self.owner = _plan(schedule)
+        self.owner, self.frees = plan(schedule)
         self.ran = False
-        self.frees = _frees(schedule, self.owner)
+        self.mapped: set[int] = set()
+        self.held: dict[int, int] = {}
 
     def run(self) -> Memory:
+        if self.settings.device:
+            return self._on_device()
         self.heap.between = OBJECTS
         self._load()
         self.heap.unpin(keep=len(self.schedule.slots))
@@ -109,6 +127,14 @@ class _Process:
             later = self.heap.peak + base + RUNNING
         return Memory(load_peak + base, loaded + base, first + base + RUNNING, later, live, where)
 
+    def _on_device(self) -> Memory:
+        for i in self.schedule.constants:
+            self.heap.alloc(self.sizes[i])
+        loaded = self.heap.resident + CONTEXT
+        live, where = self._trace(Pattern())
+        self._run(None)
+        return Memory(loaded, loaded, self.heap.peak + CONTEXT, 0, live, where)
+
     def _alloc(self, size: int) -> int:
         return self.arena.alloc(size) if self.arena else self.heap.alloc(size, align=ALIGN)
 
@@ -121,6 +147,7 @@ class _Process:
         held = self._parse()
         wanted = [packs(step, slots) for step in steps]
         for i in dict.fromkeys(i for found in wanted for i, layout in found.items() if layout == BLOCKED):
+            self._read(held, i)
             self._block(self.sizes[i])
         readers: dict[int, set[str]] = {i: set() for i in held}
         for step, found in zip(steps, wanted, strict=True):
@@ -131,15 +158,20 @@ class _Process:
             # what only a load reads is forgotten; a blocked copy replaces its original
             self.heap.free(held.pop(i))
         self._pack(held, readers, wanted)
+        self.held = held
 
     def _parse(self) -> dict[int, int]:
         """The addresses of all constants: parsed first, then each moved into a tensor."""
         heap, sizes, constants = self.heap, self.sizes, self.schedule.constants
+        if sum(sizes[i] for i in constants) > MAX_PROTO:
+            # external data, which is mapped instead of parsed
+            self.mapped = {i for i in constants if sizes[i] > OUTLINE_OVER}
         buffer = heap.alloc(PARSE_BUFFER)
-        raw = [heap.alloc(sizes[i]) for i in constants]
+        parsed = [i for i in constants if i not in self.mapped]
+        raw = [heap.alloc(sizes[i]) for i in parsed]
         heap.free(buffer)
-        held: dict[int, int] = {}
-        for i, address in zip(constants, raw, strict=True):
+        held = {i: heap.map(sizes[i]) for i in self.mapped}
+        for i, address in zip(parsed, raw, strict=True):
             held[i] = heap.alloc(sizes[i], align=ALIGN)
             heap.free(address)
         for step in self.schedule.loaded:
@@ -157,6 +189,7 @@ class _Process:
             for i, layout in found.items():
                 if layout == BLOCKED:
                     continue
+                self._read(held, i)
                 # those of products are reserved beside the arena
                 reserved = not layout.startswith("ConvTranspose")
                 new = self.heap.alloc(self.sizes[i], align=ALIGN) if reserved else self._alloc(self.sizes[i])
@@ -166,6 +199,10 @@ class _Process:
                 readers[i].discard(layout)
                 if not readers[i] - {BLOCKED} and i in held:
                     self.heap.free(held.pop(i))
+
+    def _read(self, held: Mapping[int, int], i: int) -> None:
+        if i in self.mapped and i in held:
+            self.heap.touch(held[i], 0, self.sizes[i])
 
     def _block(self, size: int) -> None:
         """nchwc_transformer.cc: the weights, reordered, as a message and as a tensor; the last one stays."""
@@ -203,7 +240,10 @@ class _Process:
         held: dict[int, int] = {}
         alloc: Callable[[int], int] = self._alloc
         slots = self.schedule.slots
-        for _, fresh, scratch, freed in self._events():
+        for step, fresh, scratch, freed in self._events():
+            if self.mapped and not self.ran:
+                for slot in self.mapped.intersection(step.operands):
+                    self._read(self.held, slot)
             for slot in fresh:
                 if block is None or slots[slot].outside:
                     held[slot] = alloc(self.sizes[slot])
@@ -219,64 +259,3 @@ class _Process:
         # what the first run makes for good stands where the heap was when it was largest
         self.heap.unpin(keep=0 if self.ran else 1)
         self.ran = True
-
-
-def _plan(schedule: Schedule) -> list[int]:
-    """The slot whose buffer each slot uses: its own, an operand's, or one that is free by then.
-
-    As allocation_planner.cc does it: views share; some kernels write over an operand of the same known shape
-    that nobody reads again; a result may take over a dead buffer of the same known shape.
-    """
-    slots = schedule.slots
-    owner = list(range(len(slots)))
-    uses = [0] * len(slots)
-    for step in schedule.steps:
-        for slot in (*step.operands, *step.results):
-            uses[slot] += 1
-    for i, kept in enumerate(slots):
-        uses[i] += kept.constant or kept.outside
-    dead: list[int] = []
-
-    def share(slot: int, other: int) -> None:
-        owner[slot] = owner[other]
-        uses[owner[other]] += uses[slot]
-
-    for step in schedule.steps:
-        for slot in step.results:
-            if slots[slot].outside:
-                continue
-            if step.kind in VIEWS and step.operands:
-                share(slot, step.operands[0])
-                continue
-            shape = slots[slot].shape
-            if shape is None or len(shape) < 2:
-                continue
-            if step.kind in IN_PLACE:
-                found = [s for s in step.operands[:2] if uses[owner[s]] == 1 and slots[s].shape == shape]
-                if found:
-                    share(slot, found[0])
-                    continue
-            again = next((s for s in dead if slots[s].shape == shape), None)
-            if again is not None:
-                dead.remove(again)
-                share(slot, again)
-        for slot in (*step.operands, *step.results):
-            uses[owner[slot]] -= 1
-            if not uses[owner[slot]]:
-                dead.insert(0, owner[slot])
-    return owner
-
-
-def _frees(schedule: Schedule, owner: list[int]) -> list[list[int]]:
-    """The buffers that are freed behind each step."""
-    last: dict[int, int] = {}
-    for position, step in enumerate(schedule.steps):
-        for slot in (*step.operands, *step.results):
-            last[owner[slot]] = position
-    made = {owner[s] for step in schedule.steps for s in step.results}
-    kept = {owner[i] for i, slot in enumerate(schedule.slots) if slot.outside or slot.constant}
-    frees: list[list[int]] = [[] for _ in schedule.steps]
-    for slot, position in last.items():
-        if slot in made and slot not in kept:
-            frees[position].append(slot)
-    return frees

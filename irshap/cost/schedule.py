@@ -69,7 +69,7 @@ class Step:
     scratch: Dim = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schedule:
     """Slots and steps, in order of execution.
 

@@ -1,0 +1,193 @@
+"""`irshap cost`: what explaining a model costs, and how many references fit, before anything is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from irshap.cli.output import atomic, echo_json, require_folder, size_text, table
+from irshap.errors import UserError
+
+if TYPE_CHECKING:
+    from irshap.cost.report import Report
+
+__all__ = ["cost_command"]
+
+_ROWS = 25
+"""Layers that a table shows."""
+
+
+@click.command("cost")
+@click.argument("model")
+@click.option(
+    "--references",
+    "-r",
+    default="10",
+    show_default=True,
+    metavar="R|REFS",
+    help="How many, or a file of them.",
+)
+@click.option("--samples", "-n", default=1, show_default=True, type=click.IntRange(1), help="Samples a run.")
+@click.option("--memory", metavar="SIZE", help="A limit, such as 16GiB; tells how many references fit.")
+@click.option(
+    "--device", metavar="NAME", help="Estimate times on a device: V100-16GB, T4, A100-80GB, cpu:8x16GiB, ..."
+)
+@click.option("--passes", default="@default", show_default=True, metavar="PIPELINE", help="The pipeline.")
+@click.option("--each-pass", is_flag=True, help="Cost the program after each pass, too.")
+@click.option("--target", default="argmax", show_default=True, help="As in `irshap compile`.")
+@click.option("--wrt", metavar="TENSOR", help="As in `irshap compile`.")
+@click.option("--explain", metavar="NAME", help="As in `irshap compile`.")
+@click.option(
+    "--arena/--no-arena", default=True, show_default=True, help="ONNX Runtime's enable_cpu_mem_arena."
+)
+@click.option(
+    "--pattern/--no-pattern", default=True, show_default=True, help="ONNX Runtime's enable_mem_pattern."
+)
+@click.option("--single-run", is_flag=True, help="The session runs once: later runs may take more memory.")
+@click.option("--layers", is_flag=True, help="Print a table by layer, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.option("--html", metavar="FILE", help="Write a page with charts and tables.")
+@click.option("--plot", metavar="PNG", help="Draw memory and work over R (needs matplotlib).")
+def cost_command(
+    model: str,
+    references: str,
+    samples: int,
+    memory: str | None,
+    device: str | None,
+    passes: str,
+    each_pass: bool,
+    target: str,
+    wrt: str | None,
+    explain: str | None,
+    arena: bool,
+    pattern: bool,
+    single_run: bool,
+    layers: bool,
+    as_json: bool,
+    html: str | None,
+    plot: str | None,
+) -> None:
+    """Predict FLOPs, memory and the largest number of references of an explanation of MODEL.
+
+    Compares the model alone, the unoptimized program (@naive) and the pipeline's.  Memory is that of a
+    process with ONNX Runtime on a CPU, beside what it was before; with a GPU as --device a rough figure for
+    that device.
+    """
+    from irshap.cost.devices import device as named
+    from irshap.cost.devices import parse_size
+    from irshap.cost.memory import Settings
+    from irshap.cost.report import Query, report
+
+    for path in (html, plot):
+        if path is not None:
+            require_folder(path)
+    on = None if device is None else named(device)
+    on_device = on is not None and not on.name.lower().startswith("cpu")
+    limit = parse_size(memory) if memory is not None else None if on is None else on.memory
+    settings = Settings(arena, pattern, 1 if single_run else 2, on_device)
+    query = Query(_count(references), samples, limit, settings, on, each_pass)
+    options = {"target": target, "wrt": wrt, "output": explain}
+    found = report(model, query, [passes] if passes == "@naive" else ["@naive", passes], options)
+    data = {"model": model, "pipeline": passes, **found.to_dict()}
+    if html is not None:
+        _write_html(html, model, found, data)
+    if plot is not None:
+        from irshap.cost.chart import curves, png
+
+        image = png(curves(found), Path(model).name)
+        with atomic(plot) as file:
+            file.write(image)
+    if as_json:
+        echo_json(data)
+    else:
+        _print(data, layers)
+
+
+def _count(references: str) -> int:
+    if references.isdecimal() and int(references) > 0:
+        return int(references)
+    if not Path(references).is_file():
+        raise UserError(f"{references!r} is neither a number of references nor a file of them")
+    from irshap.arrays import as_arrays
+    from irshap.errors import ReferencesError
+
+    arrays = as_arrays(references, ["references"], ReferencesError, "references")
+    return max(len(array) for array in arrays.values())
+
+
+def _print(data: dict[str, Any], layers: bool) -> None:
+    for heading, columns, rows in _tables(data, _ROWS):
+        if heading.startswith("By layer") and not layers:
+            continue
+        click.echo(heading)
+        table(columns, rows, numeric=range(1, len(columns)))
+    for entry in data["uncosted"]:
+        click.echo(f"not costed: {entry['node']}: {entry['reason']}")
+    if data["device"] is not None:
+        click.echo(
+            f"Times are lower bounds from the data sheet of {data['device']['name']}, not measurements."
+        )
+
+
+def _tables(data: dict[str, Any], most: int) -> list[tuple[str, list[str], list[list[str]]]]:
+    n, r = data["samples"], data["references"]
+    programs = data["programs"]
+    columns = ["program", "nodes", "FLOP", "x inference", "moved", "file", "load", "peak memory"]
+    rows = []
+    for entry in programs:
+        memory, times = entry["memory"], entry["times_inference"]
+        row = [entry["name"], str(entry["nodes"]), flop_text(entry["flops"])]
+        row += ["-" if times is None else f"{times:.2f}", size_text(entry["moved_bytes"])]
+        row += [size_text(entry[k]) for k in ("file_bytes",)]
+        row += [size_text(memory["load_peak"]), size_text(memory["peak"])]
+        if data["memory_limit"] is not None:
+            row.append("-" if "largest_references" not in entry else str(entry["largest_references"]))
+        if data["device"] is not None:
+            row.append(f"{1000 * entry['seconds_estimate']:.3g} ms")
+        rows.append(row)
+    if data["memory_limit"] is not None:
+        columns.append(f"most R in {size_text(data['memory_limit'])}")
+    if data["device"] is not None:
+        columns.append("time, at least")
+    tables = [(f"N = {n} samples, R = {r} references", columns, rows)]
+    formulas = [
+        [p["name"], p["flops_formula"], p["file_bytes_formula"], p.get("peak_formula", "-")] for p in programs
+    ]
+    tables.append(("As formulas", ["program", "FLOP", "file, bytes", "peak, bytes"], formulas))
+    where = [
+        [p["name"], size_text(p["memory"]["live"]), size_text(p["stored_bytes"]), str(p["memory"]["at"])]
+        for p in programs
+    ]
+    tables.append(
+        ("Most bytes of tensors alive at once", ["program", "alive", "stored in the file", "at"], where)
+    )
+    for kind, key in (("By op", "by_op"), ("By layer", "by_layer")):
+        groups = data[key]
+        rows = [
+            [g["name"], str(g["nodes"]), flop_text(g["flops"]), size_text(g["moved_bytes"])]
+            for g in groups[:most]
+        ]
+        if len(groups) > most:
+            rows.append([f"{len(groups) - most} more", "", "", ""])
+        tables.append((f"{kind} ({programs[-1]['name']})", ["name", "nodes", "FLOP", "moved"], rows))
+    return tables
+
+
+def flop_text(count: int) -> str:
+    """`8.21 G`."""
+    size, unit = float(count), ""
+    for larger in ("k", "M", "G", "T", "P"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}".strip()
+
+
+def _write_html(path: str, model: str, found: Report, data: dict[str, Any]) -> None:
+    from irshap.cost.chart import html_page
+
+    page = html_page(f"Cost of explaining {Path(model).name}", found, _tables(data, 100))
+    with atomic(path) as file:
+        file.write(page.encode())

@@ -1,0 +1,76 @@
+"""How many references fit into a memory limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from irshap.cost.formula import Binding, line
+from irshap.cost.memory import Settings, predict
+from irshap.cost.schedule import Schedule
+from irshap.dims import Dim, R
+
+__all__ = ["Limit", "largest", "references_within"]
+
+MOST = 1 << 20
+"""More references than this are not looked for."""
+
+AT = (16, 64)
+"""Where the straight line of the peak's formula is taken: beyond the corners that small counts make."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The largest number of references within a limit, and the peak's straight line in R."""
+
+    references: int
+    formula: Dim
+    capped: bool
+    """Whether more would fit than was looked for."""
+
+
+def references_within(
+    schedule: Schedule, limit: int, others: Binding, settings: Settings | None = None
+) -> Limit:
+    """The most references for which the predicted peak stays within `limit` bytes.
+
+    Args:
+        others: numbers of the other dimension symbols (N).
+    """
+
+    @cache
+    def peak(count: int) -> int:
+        return predict(schedule, {**others, R: count}, settings).peak
+
+    formula = line(peak, AT)
+    each = max(1, (peak(AT[1]) - peak(AT[0])) // (AT[1] - AT[0]))
+    guess = AT[1] + (limit - peak(AT[1])) // each
+    found = largest(lambda count: peak(count) <= limit, MOST, near=guess)
+    return Limit(found, formula, found >= MOST)
+
+
+def largest(fits: Callable[[int], bool], most: int, *, near: int = 1) -> int:
+    """The largest count from 0 to `most` that fits, for a property that holds up to some count.
+
+    Args:
+        near: where it is looked for first.
+    """
+    low = min(max(near, 1), most)
+    step = 1
+    if fits(low):
+        high = low + step
+        while high <= most and fits(high):
+            low, step = high, 2 * step
+            high = low + step
+        high = min(high, most + 1)
+    else:
+        high, low = low, low - step
+        while low > 0 and not fits(low):
+            high, step = low, 2 * step
+            low = high - step
+        low = max(low, 0)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -1,0 +1,195 @@
+"""The cost of explaining a model, as data: what `irshap cost` prints, and writes as JSON or HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from irshap.cost.devices import Device, roofline
+from irshap.cost.formula import Binding, evaluate, line
+from irshap.cost.limits import AT, references_within
+from irshap.cost.memory import Memory, Settings, predict
+from irshap.cost.nodes import GraphCost, Part, cost, counted
+from irshap.cost.schedule import Schedule, schedule
+from irshap.cost.stages import Stage, stages
+from irshap.dims import Dim, N, R
+from irshap.graph import Graph
+
+__all__ = ["Program", "Query", "Report", "curve", "report"]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked.
+
+    Attributes:
+        references, samples: the numbers R and N.
+        limit: bytes of memory.
+        settings: how a session is made.
+        device: times are estimated for it.
+        each_pass: whether the programs between passes are costed, too.
+    """
+
+    references: int = 10
+    samples: int = 1
+    limit: int | None = None
+    settings: Settings = field(default_factory=Settings)
+    device: Device | None = None
+    each_pass: bool = False
+
+    @property
+    def binding(self) -> Binding:
+        """The numbers of the dimension symbols."""
+        return {N: self.samples, R: self.references}
+
+
+@dataclass(frozen=True)
+class Program:
+    """One form of the program: the model alone, or an explanation after some pass."""
+
+    name: str
+    graph: Graph
+    cost: GraphCost
+    schedule: Schedule
+
+    def memory(self, query: Query, *, references: int | None = None) -> Memory:
+        """Its memory at the query's numbers, or at another number of references."""
+        binding = query.binding if references is None else {**query.binding, R: references}
+        return predict(self.schedule, binding, query.settings)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All programs, and the query that they are costed for; the first is the model alone."""
+
+    query: Query
+    programs: tuple[Program, ...]
+
+    @property
+    def inference(self) -> Program:
+        """The model alone."""
+        return self.programs[0]
+
+    @property
+    def main(self) -> Program:
+        """The program that tables are about: the end of the pipeline."""
+        return self.programs[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        query = self.query
+        data: dict[str, Any] = {
+            "references": query.references,
+            "samples": query.samples,
+            "memory_limit": query.limit,
+            "session": {
+                "cpu_mem_arena": query.settings.arena,
+                "mem_pattern": query.settings.pattern,
+                "runs": query.settings.runs,
+                "on_device": query.settings.device,
+            },
+            "device": None if query.device is None else vars(query.device),
+            "programs": [self._program(p) for p in self.programs],
+        }
+        data["by_op"] = self._groups(lambda n: n.kind)
+        data["by_layer"] = self._groups(lambda n: n.layer)
+        data["uncosted"] = [{"node": n.node.label, "reason": n.unknown} for n in self.main.cost.unknown]
+        return data
+
+    def _program(self, program: Program) -> dict[str, Any]:
+        query, costs = self.query, program.cost
+        memory = program.memory(query)
+        once = evaluate(self.inference.cost.flops(), query.binding)
+        flops = evaluate(costs.flops(), query.binding)
+        explains = program is not self.inference
+        where = memory.where
+        entry = {
+            "name": program.name,
+            "nodes": len(costs.nodes),
+            "flops": flops,
+            "flops_formula": str(costs.flops()),
+            "forward_flops": evaluate(costs.flops(Part.FORWARD), query.binding),
+            "explanation_flops": evaluate(costs.flops(Part.EXPLANATION), query.binding),
+            "load_flops": evaluate(costs.flops(Part.LOAD), query.binding),
+            "times_inference": flops / once if once else None,
+            "moved_bytes": evaluate(costs.moved(), query.binding),
+            "moved_bytes_formula": str(costs.moved()),
+            "weight_bytes": evaluate(costs.weights, query.binding),
+            "stored_bytes": evaluate(costs.stored, query.binding) + evaluate(costs.references, query.binding),
+            "file_bytes": evaluate(costs.file_bytes, query.binding),
+            "file_bytes_formula": str(costs.file_bytes),
+            "memory": {
+                "peak": memory.peak,
+                "load_peak": memory.load_peak,
+                "loaded": memory.loaded,
+                "first_run": memory.first,
+                "later_runs": memory.later,
+                "live": memory.live,
+                "at": None if where is None else where.node.label if where.node else where.kind,
+            },
+            "uncosted": len(costs.unknown),
+        }
+        if query.device is not None:
+            entry["seconds_estimate"] = roofline(costs.nodes, query.device, query.binding)
+        if explains:
+            entry["peak_formula"] = str(peak_formula(program, query))
+            if query.limit is not None:
+                found = references_within(program.schedule, query.limit, query.binding, query.settings)
+                entry["largest_references"] = found.references
+                entry["more_fit"] = found.capped
+        return entry
+
+    def _groups(self, key: Any) -> list[dict[str, Any]]:
+        rows = []
+        for name, (count, flops, moved) in counted(self.main.cost.grouped(key)).items():
+            numbers = evaluate(flops, self.query.binding), evaluate(moved, self.query.binding)
+            entry = {"name": name, "nodes": count, "flops": numbers[0], "moved_bytes": numbers[1]}
+            rows.append({**entry, "flops_formula": str(flops), "moved_bytes_formula": str(moved)})
+        return sorted(rows, key=lambda row: (-row["flops"], -row["moved_bytes"]))
+
+
+def report(
+    model: Any, query: Query, pipelines: Sequence[str], options: Mapping[str, Any] | None = None
+) -> Report:
+    """Costs a model alone and after each pipeline.
+
+    Args:
+        model: a path, bytes or a ModelProto.
+        pipelines: texts such as `@naive`; the last is the one that tables are about.
+        options: arguments of `irshap.compile` that set options of passes (target, wrt, ...).
+    """
+    programs: list[Program] = []
+    for text in pipelines:
+        found = stages(model, text, dict(options or {}))
+        if not programs:
+            programs.append(_program("inference", Stage("inference", found[0].graph, False)))
+        decided = [s for s in found if s.decided]
+        last = text == pipelines[-1]
+        for stage in decided if last and query.each_pass else decided[-1:]:
+            name = text if stage is found[-1] else f"after {stage.name}"
+            programs.append(_program(name, stage))
+    return Report(query, tuple(programs))
+
+
+def _program(name: str, stage: Stage) -> Program:
+    return Program(
+        name,
+        stage.graph,
+        cost(stage.graph, stored=stage.stored),
+        schedule(stage.graph, stored=stage.stored),
+    )
+
+
+def peak_formula(program: Program, query: Query) -> Dim:
+    """The straight line of the peak in R."""
+    return line(lambda count: program.memory(query, references=count).peak, AT)
+
+
+def curve(program: Program, query: Query, counts: Sequence[int]) -> list[tuple[int, int, int]]:
+    """For each number of references: that number, the peak of memory and the FLOPs."""
+    rows = []
+    for count in counts:
+        flops = evaluate(program.cost.flops(), {**query.binding, R: count})
+        rows.append((count, program.memory(query, references=count).peak, flops))
+    return rows
