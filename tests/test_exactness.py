@@ -1,0 +1,188 @@
+"""Every fixture model, under the naive and the optimized pipeline: complete, equal, and equal to oracles.
+
+The oracles share no code with irshap: SHAP (where it is complete itself), torch's autograd, and the float64
+evaluation of the rules in tests/oracles/two_world.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import irshap
+from irshap import demo
+from irshap.evaluator import evaluate
+
+sys.path.insert(0, str(Path(__file__).parent / "oracles"))
+
+from two_world import explain
+
+FIXTURES = Path(__file__).parent / "fixtures"
+FAMILIES = ("densenet", "efficientnet", "encoder", "resnet", "text", "vgg", "vgg_bn", "vit")
+EXPORTS = ("torchscript", "dynamo", "batch1")
+SINGLE = ("digits", "smooth_mlp", "two_inputs")
+DOUBLE = ("digits_f64", "smooth_mlp_f64")
+MODELS = (*SINGLE, *(f"{family}_{export}" for family in FAMILIES for export in EXPORTS))
+NAIVE = "lift,{widen}target,canonicalize,autodiff,deeplift,bind-references,dce"
+DEFAULT = (
+    "lift,{widen}target,canonicalize,fuse-activations,autodiff,deeplift,eliminate-split-tile,broadcast-target,"
+    "dce,fold-references,conv-adjoint,canonicalize,dce"
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fixture: the model, samples and references by input, and what the peers found."""
+
+    path: Path
+    inputs: dict[str, Any]
+    references: dict[str, Any]
+    data: Any
+    wrt: str | None = None
+
+    def cut(self, samples: int, references: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        return (
+            {n: a[:samples] for n, a in self.inputs.items()},
+            {n: a[:references] for n, a in self.references.items()},
+        )
+
+
+@cache
+def case(name: str) -> Case:
+    if name in (*SINGLE, *DOUBLE):
+        data = dict(np.load(FIXTURES / f"{name}.npz"))
+        path = demo.model_path() if name == "digits" else FIXTURES / f"{name}.onnx"
+        names, wrt = [str(n) for n in data["input_names"]], None
+    else:
+        family, _, export = name.rpartition("_")
+        data = dict(np.load(FIXTURES / "families" / f"{family}.npz"))
+        path = FIXTURES / "families" / f"{name}.onnx"
+        names, wrt = [str(n) for n in data["input_names"]], None
+        if family == "text":
+            names, wrt = ["tokens"], str(data[f"embedded_name.{export}"])
+    sets = ({n: data[f"{kind}.{n}"] for n in names} for kind in ("inputs", "references"))
+    return Case(path, *sets, data, wrt)
+
+
+def attributions(raw: dict[str, Any]) -> dict[str, Any]:
+    return {n.removesuffix("_attributions"): a for n, a in raw.items() if n.endswith("_attributions")}
+
+
+def largest(values: dict[str, Any]) -> float:
+    return max(float(np.abs(a).max()) for a in values.values())
+
+
+def assert_close(found: dict[str, Any], wanted: dict[str, Any], tolerance: float) -> None:
+    """Within `tolerance` of the largest attribution."""
+    assert found.keys() == wanted.keys()
+    scale = largest(wanted)
+    for name, array in wanted.items():
+        assert found[name].shape == array.shape
+        np.testing.assert_allclose(found[name], array, rtol=0, atol=tolerance * scale, err_msg=name)
+
+
+@cache
+def explained(name: str, passes: str) -> Any:
+    """The explanation of all samples in the model's own precision, by ONNX Runtime."""
+    given = case(name)
+    compiled = irshap.compile(given.path, given.references, passes=passes, wrt=given.wrt)
+    return compiled.explainer()(given.inputs)
+
+
+@cache
+def oracle(name: str) -> Any:
+    """The first samples against the first references, in float64; one for all exports of a family."""
+    given = case(name)
+    sample, references = given.cut(2, 2)
+    at = [given.wrt] if given.wrt else []
+    return explain(onnx.load(given.path), sample, references, at=at)
+
+
+@pytest.mark.parametrize("passes", ["@naive", "@default"])
+@pytest.mark.parametrize("name", MODELS)
+def test_complete_in_float32(name: str, passes: str) -> None:
+    found = explained(name, passes)
+    change = np.abs(found.target_values - found.base_values)
+    allowed = 1e-4 * np.maximum(change, 1e-3 * np.abs(found.target_values))
+    assert np.all(np.abs(found.completeness_error) <= allowed)
+    np.testing.assert_allclose(found.base_values, case(name).data["base_values"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found.target_index, case(name).data["target_index"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_naive_and_default_agree_in_float32(name: str) -> None:
+    naive, default = (attributions(explained(name, passes).raw) for passes in ("@naive", "@default"))
+    assert_close(default, naive, 1e-5)
+
+
+@pytest.mark.parametrize("name", (*MODELS, *DOUBLE))
+def test_exact_in_float64(name: str) -> None:
+    """Complete, and the same under both pipelines and the oracle, but for the last digits."""
+    given = case(name)
+    sample, references = given.cut(2, 2)
+    single = name not in DOUBLE
+    results = []
+    for pipeline in (NAIVE, DEFAULT):
+        text = pipeline.format(widen="widen," if single else "") + ",lower"
+        compiled = irshap.compile(
+            given.path, references, passes=text, wrt=given.wrt, emit="completeness_error"
+        )
+        feeds = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in sample.items()}
+        raw = evaluate(compiled.graph, feeds)
+        values = attributions(raw)
+        assert all(a.dtype == np.float64 for a in values.values())
+        size = sum(np.abs(a).reshape(len(a), -1).sum(1) for a in values.values())
+        assert np.all(np.abs(raw["completeness_error"]) <= 1e-10 * np.maximum(size, 1e-3))
+        results.append(values)
+    assert_close(results[1], results[0], 1e-12)
+    family = name.rpartition("_")[0]
+    expected = oracle(f"{family}_torchscript" if family in FAMILIES else name).values
+    if given.wrt:
+        (only,) = expected.values()
+        expected = {given.wrt: only}
+    # the exporters round the weights of folded batch norms each in their way
+    assert_close(results[1], expected, 1e-6 if family in FAMILIES else 1e-10)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_equal_to_the_oracle_in_float32(name: str) -> None:
+    given = case(name)
+    sample, references = given.cut(2, 2)
+    compiled = irshap.compile(given.path, references, wrt=given.wrt)
+    found = attributions(compiled.explainer()(sample).raw)
+    family = name.rpartition("_")[0]
+    expected = oracle(f"{family}_torchscript" if family in FAMILIES else name).values
+    if given.wrt:
+        (only,) = expected.values()
+        expected = {given.wrt: only}
+    assert_close(found, expected, 1e-4)
+
+
+@pytest.mark.parametrize("peer", ["shap", "captum_separated"])
+@pytest.mark.parametrize("name", MODELS)
+def test_equal_to_peers_where_they_are_complete(name: str, peer: str) -> None:
+    data = case(name).data
+    if not data[f"{peer}_complete"]:
+        assert np.abs(data[f"{peer}_error"]).max() > 1e-3
+        return
+    names = [str(n) for n in data["input_names"]]
+    assert_close(
+        attributions(explained(name, "@default").raw), {n: data[f"{peer}_values.{n}"] for n in names}, 1e-4
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gradients_equal_torch(name: str) -> None:
+    given = case(name)
+    compiled = irshap.compile(given.path, method="gradient", wrt=given.wrt)
+    found = attributions(compiled.explainer()(given.inputs).raw)
+    names = [str(n) for n in given.data["input_names"]]
+    wanted = {given.wrt or n: given.data[f"gradients.{n}"] for n in names}
+    assert_close(found, wanted, 1e-5)
