@@ -11,6 +11,7 @@ from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import activations, arithmetic, gated
 from irshap.ops.base import Op
 from irshap.ops.program import Constant
+from irshap.types import DType
 
 __all__: list[str] = []
 
@@ -57,6 +58,9 @@ def _clip(n: Import) -> Value:
     if x.dtype.is_float and all(v is None or isinstance(v.node.op, Constant) for v in given):
         low, high = (float(n.static(i).item()) if n.has(i) else None for i in (1, 2))
         return n.one(activations.Clip(*_bounds(x, low, high)), x)
+    if not x.dtype.is_float and x.dtype not in (DType.I32, DType.I64):
+        # older runtimes clip these, but have no max and min of them
+        raise Unmodeled(f"it clips {x.dtype.value}")
     for op, bound in ((arithmetic.Max(), given[0]), (arithmetic.Min(), given[1])):
         x = x if bound is None else n.one(op, x, bound)
     return x
