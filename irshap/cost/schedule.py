@@ -6,7 +6,7 @@ the operand whose node stands latest in the file first (graph_viewer.cc, executi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -22,7 +22,7 @@ from irshap.ops.linear import Gemm, MatMul
 from irshap.ops.program import Constant, Input
 from irshap.types import TensorType
 
-__all__ = ["Schedule", "Slot", "Step", "schedule"]
+__all__ = ["Schedule", "Slot", "Step", "order", "packs", "schedule"]
 
 VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 """Kernels whose result is their first operand's buffer."""
@@ -144,7 +144,7 @@ class _Scheduler:
             self.constants += [i for step in loaded for i in step.results if i in read]
         self.constants = [i for i in dict.fromkeys(self.constants) if not self.stored or i in read]
         steps = _fused(steps, self.slots)
-        return Schedule(self.slots, _order(steps), [] if self.stored else loaded, self.constants)
+        return Schedule(self.slots, order(steps), [] if self.stored else loaded, self.constants)
 
     def _owners(self) -> list[Node | None]:
         owners: list[Node | None] = [None] * len(self.emission.emitter.nodes)
@@ -229,7 +229,8 @@ def _fused(steps: list[Step], slots: list[Slot]) -> list[Step]:
     return [step for i, step in enumerate(steps) if i not in gone] + made
 
 
-def _order(steps: list[Step]) -> list[Step]:
+def order(steps: Sequence[Step]) -> list[Step]:
+    """Steps as ONNX Runtime orders them; they come in the order of the file."""
     made = {slot: i for i, step in enumerate(steps) for slot in step.results}
     before = [sorted({made[s] for s in step.operands if s in made}) for step in steps]
     read = {i for operands in before for i in operands}
@@ -281,6 +282,3 @@ def _is_blocked(node: Node) -> bool:
     if group == 1:
         return inner < 16 or inner % 16 == 0
     return (inner == 1 and out == group) or (inner % 16 == 0 and (out // group) % 16 == 0)
-
-
-__all__ += ["packs"]
