@@ -167,7 +167,7 @@ def check(case: Case, batches: Sequence[str] = BATCHES, opset: int = 0) -> list[
         except Exception as error:  # whatever goes wrong is the result
             reason, facts = f"{type(error).__name__}: {first_line(error)}", {}
         outcome = "failed" if reason else "passed"
-        if "No Op registered for Identity with domain_version" in reason:
+        if re.search(r'Identity, "", -1\).* Error No Op', reason):
             # this ONNX Runtime runs a few ops of the opset, but not the one that gives a tensor another name
             outcome = "skipped"
         taken = round(time.perf_counter() - start, 4)
