@@ -336,3 +336,10 @@ def test_imports_stay_light(module: str, absent: list[str]) -> None:
     code = f"import sys, {module}; print([m for m in {absent} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_numeric_verification_measures_the_completeness_error_against_what_cancels() -> None:
+    model, _, references, _ = fixture("two_inputs")
+    few = {name: rows[:3] for name, rows in references.items()}
+    compiled = irshap.compile(model, few, emit="completeness_error", verify="numeric")
+    assert "completeness_error" in [o.name for o in compiled.model.graph.output]
