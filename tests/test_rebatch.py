@@ -305,6 +305,25 @@ def test_open_height_and_width(batch: str) -> None:
     assert_row_by_row(model, graph, H=9, W=32)
 
 
+@pytest.mark.parametrize("opset", [13, 17])
+def test_open_sizes_computed_at_run_time(opset: int) -> None:
+    """Pixels attend to each other after two strided convolutions: shapes are floors of floors of H and W."""
+    model = onnx.parser.parse_model(
+        f'<ir_version: 7, opset_import: ["": {opset}]> g (float[batch,3,H,W] x) => (float[a,b,c,d] y) '
+        """<int64[3] s = {0,4,-1}, int64[1] two = {2}> {
+        c = Conv<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(x, v) r = Relu(c)
+        m = MaxPool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>(r) f = Reshape(m, s)
+        t = Transpose<perm=[0,2,1]>(f) a = MatMul(t, f) p = Softmax<axis=-1>(a) q = MatMul(f, p)
+        e = Shape(m) z = Reshape(q, e) i = Resize<mode="nearest">(z, , k) y = Concat<axis=1>(i, i) }"""
+    )
+    weights = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    for name, array in (("v", weights), ("k", np.float32([1, 1, 2, 2]))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    graph = lift(model)
+    for height, width in ((24, 17), (11, 32)):
+        assert_row_by_row(model, graph, H=height, W=width)
+
+
 def test_an_open_sequence() -> None:
     model = model_of(
         "int64[1,L] x",
