@@ -19,6 +19,7 @@ from irshap.pass_manager import PassManager, Report, Verify
 from irshap.pipeline_text import format_pipeline, parse_pipeline
 from irshap.pipelines import METHODS
 from irshap.references import check_references, check_weights
+from irshap.reverse import ancestors
 from irshap.sources import model_inputs
 from irshap.types import Array, TensorType
 
@@ -313,8 +314,10 @@ class _Binder:
         if self.bound and not self.done and graph.outputs_of(Role.SOURCE):
             self.done = True
             inputs = {str(v.name): v.tensor for v in references_needed(graph)}
-            held = [str(v.name) for v in model_inputs(graph) if v.name not in inputs]
-            arrays = check_references(self.references, inputs, list(inputs), held)
+            others = [v for v in model_inputs(graph) if v.name not in inputs]
+            used = ancestors([graph.output(Role.TARGET).value])
+            held, unused = ([str(v.name) for v in others if (v in used) is read] for read in (True, False))
+            arrays = check_references(self.references, inputs, list(inputs), held, unused)
             count = next((len(array) for array in arrays.values()), 0)
             self.context.references = arrays
             self.context.weights = check_weights(self.weights, count)

@@ -20,6 +20,7 @@ def check_references(
     inputs: Mapping[str, TensorType],
     required: Collection[str],
     held: Collection[str] = (),
+    unused: Collection[str] = (),
 ) -> Arrays:
     """The references by input, checked against the model.
 
@@ -32,6 +33,7 @@ def check_references(
         inputs: the model's inputs that may have references, with their types; the first axis is the batch.
         required: the names of those that must have them.
         held: the names of the model's other inputs, which take none.
+        unused: those among the others that nothing explained depends on: theirs are left aside.
 
     Returns:
         Arrays of the inputs' dtypes, R rows each.
@@ -43,6 +45,7 @@ def check_references(
         given: Arrays = {}
     else:
         given = as_arrays(source, sorted(required) or sorted(inputs), ReferencesError, "references")
+    given = {name: array for name, array in given.items() if name not in unused}
     for name in held:
         if name in given:
             raise ReferencesError(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from irshap.graph import Node, Value
 from irshap.types import TensorType
 
-__all__ = ["Local", "is_float", "reverse", "upstream", "varying_values"]
+__all__ = ["Local", "ancestors", "is_float", "reverse", "upstream", "varying_values"]
 
 Local = Callable[[Node, Sequence[Value], Sequence[int], frozenset[int]], Sequence[Value]]
 """(node, cotangents of its float results, operands wanted, operands that vary) -> cotangents wanted."""
@@ -32,6 +32,18 @@ def upstream(values: Iterable[Value]) -> set[Value]:
             found.add(value)
             if not value.node.op.stops_change:
                 stack.extend(value.node.operands)
+    return found
+
+
+def ancestors(values: Iterable[Value]) -> set[Value]:
+    """`values` and all that they are computed from."""
+    found: set[Value] = set()
+    stack = list(values)
+    while stack:
+        value = stack.pop()
+        if value not in found:
+            found.add(value)
+            stack.extend(value.node.operands)
     return found
 
 

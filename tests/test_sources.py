@@ -446,3 +446,16 @@ def test_tokens_flattened_before_the_lookup() -> None:
         change = np.tanh(table[ids]) - np.tanh(table[references]).mean(0)
         expected = np.einsum("nse,nse->ns", change, w.T[found.target_index].reshape(2, 3, 2))
         np.testing.assert_allclose(found.values, expected, atol=1e-5)
+
+
+def test_references_of_an_input_that_nothing_depends_on_are_left_aside() -> None:
+    source = model(
+        "y = MatMul (x, w) z = Neg (k)",
+        "float[N,3] x, float[N,2] k",
+        "float[N,2] y, float[N,2] z",
+        w=normal(1, 3, 2),
+    )
+    references = {"x": normal(2, 4, 3).astype("f4"), "k": normal(3, 4, 2).astype("f4")}
+    sample = {"x": normal(4, 2, 3).astype("f4"), "k": normal(5, 2, 2).astype("f4")}
+    found = irshap.compile(source, references).explainer()(sample)
+    np.testing.assert_allclose(found.completeness_error, 0, atol=1e-5)
