@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import replace
 
@@ -50,10 +51,21 @@ class Builder:
         token, self._origin = self._tokens.pop()
         _CURRENT.reset(token)
 
-    def at(self, origin: tuple[str, ...]) -> Builder:
-        """Sets the origin given to nodes emitted from now on, until the surrounding `with` ends."""
-        self._origin = origin
-        return self
+    def at(self, origin: tuple[str, ...]) -> AbstractContextManager[Builder]:
+        """Sets the origin given to nodes emitted from now on.
+
+        As `with builder.at(origin):` for the block only, and this builder is then the current one.
+        """
+        before, self._origin = self._origin, origin
+        return self._restoring(before)
+
+    @contextmanager
+    def _restoring(self, origin: tuple[str, ...]) -> Iterator[Builder]:
+        try:
+            with self:
+                yield self
+        finally:
+            self._origin = origin
 
     def emit(
         self,

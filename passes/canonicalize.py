@@ -108,9 +108,8 @@ def constant_operands(node: Node, *operands: Value) -> Replacement:
     room = max(SMALL, sum(op.value.array.nbytes for op in constants if isinstance(op, Constant)))
     total = 0
     for result in node.results:
-        size = (
-            result.tensor.nbytes if isinstance(result.type, TensorType) and result.type.shape else SMALL + 1
-        )
+        known = isinstance(result.type, TensorType) and result.type.shape is not None
+        size = result.tensor.nbytes if known else SMALL + 1
         if not isinstance(size, int):
             return NoMatch("its size is only known at run time")
         total += size

@@ -215,3 +215,12 @@ def test_near_names() -> None:
     assert near("relo", ["relu", "exp"]) == "did you mean relu?"
     assert near("qqq", ["b", "a"]) == "known: a, b"
     assert near("x", []) == "none is known"
+
+
+def test_an_origin_given_for_a_block_ends_with_it() -> None:
+    with Builder() as b:
+        x = an_input(b)
+        with b.at(("inner",)):
+            y = emit1(Relu(), x)
+        z = emit1(Relu(), y)
+    assert (y.node.origin, z.node.origin) == (("inner",), ())
