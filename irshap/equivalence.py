@@ -121,19 +121,14 @@ def _run(program: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
 def _run_model(model: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
     if model is None or model.ByteSize() > _MAX_PROTO:
         raise Unverified("the model isn't at hand in one piece")
-    import onnxruntime
+    from irshap.lowering.session import RuntimeRefusal, Session
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        names = [v.name for v in session.get_inputs()]
-        outputs = [v.name for v in session.get_outputs()]
-        return dict(zip(outputs, session.run(outputs, {n: inputs[n] for n in names}), strict=True))
-    except Exception as error:  # ONNX Runtime's errors have no common base but this
-        raise Unverified(f"ONNX Runtime: {str(error).splitlines()[0]}") from error
+        session = Session(model)
+        found = session.run({name: inputs[name] for name in session.inputs if name in inputs})
+    except RuntimeRefusal as error:
+        raise Unverified(f"ONNX Runtime: {error}") from error
+    return dict(zip(session.outputs, found, strict=True))
 
 
 def _compare(wanted: Mapping[str, Array], found: Mapping[str, Array], instance: Pass, graph: Graph) -> None:

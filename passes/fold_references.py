@@ -107,7 +107,7 @@ def _evaluate(
 ) -> dict[str, Array]:
     """Runs the fixed part of the graph, with the references as its inputs."""
     from irshap.lowering.lower import lower
-    from irshap.lowering.runtime import RuntimeRefusal, Session
+    from irshap.lowering.session import RuntimeRefusal, Session
 
     if not kept:
         return {}
@@ -127,7 +127,7 @@ def _evaluate(
         part = b.build("references", [Output(name, mapping[v]) for v, name in kept.items()])
     feeds = {str(v.name): given[v] for v in given if v in mapping}
     try:
-        values = Session(lower(part), optimize=False).run(feeds)
+        values = Session(lower(part), threads=0, optimize=False).run(feeds)
     except RuntimeRefusal as error:
         if "NOT_IMPLEMENTED" not in str(error):
             raise UserError(f"ONNX Runtime can't run a part of the model: {error}") from None
