@@ -74,6 +74,33 @@ def gradient(name: str, x: np.ndarray[Any, Any]) -> Row:
     return row
 
 
+def against_shap(name: str, x: np.ndarray[Any, Any], count: int = 3) -> Row:
+    """The distance to SHAP's attributions in float64, relative to the largest, where SHAP's sum.
+
+    As with gradients, float32 is no yardstick: positions in pooling turn over (`torch_float32`: SHAP's own
+    float32 against its float64 attributions).
+    """
+    import shap
+
+    model, references, sample = networks.build(name), networks.images(count, seed=99), torch.from_numpy(x)
+
+    def values(dtype: torch.dtype) -> np.ndarray[Any, Any]:
+        explainer = shap.DeepExplainer(model.to(dtype), references.to(dtype))
+        found, _ = explainer.shap_values(sample.to(dtype), ranked_outputs=1, check_additivity=False)
+        return np.asarray(found)[..., 0]
+
+    single, expected = values(torch.float32), values(torch.float64)
+    with tempfile.TemporaryDirectory() as folder:
+        double = exported_double(model, Path(folder))
+        graph = irshap.compile(double, references.numpy().astype(np.float64)).graph
+    found = evaluate(graph, {"image": x.astype(np.float64)})["image_attributions"]
+    row = {"network": name, "file": f"{name} in float64", "references": count, "kind": "shap"}
+    scale = np.abs(expected).max()
+    row["error"] = float(np.abs(found - expected).max() / scale)
+    row["torch_float32"] = float(np.abs(single - expected).max() / scale)
+    return row
+
+
 def autograd(model: torch.nn.Module, x: np.ndarray[Any, Any], dtype: torch.dtype) -> np.ndarray[Any, Any]:
     """torch's gradient of the largest logit."""
     tensor = torch.from_numpy(x).to(dtype).requires_grad_()
@@ -97,11 +124,12 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=networks.NAMES)
     parser.add_argument("--nets", type=Path, required=True)
     parser.add_argument("--exporter", nargs="+", default=["torchscript", "dynamo"])
-    parser.add_argument("--references", nargs="+", type=int, default=[1, 5, 20])
+    parser.add_argument("--references", nargs="*", type=int, default=[1, 5, 20])
     parser.add_argument("--kinds", nargs="+", default=["random", "zero"])
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--tolerance", type=float, default=1e-4)
     parser.add_argument("--no-gradient", action="store_true")
+    parser.add_argument("--shap", nargs="*", default=["vgg19"], help="networks to compare with SHAP")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     x = networks.images(arguments.samples, seed=5).numpy()
@@ -128,6 +156,8 @@ def main() -> None:
                     # one sample at a time: memory for R references is what a user of one sample needs
                     for i in range(len(x)):
                         report(completeness(name, path, count, kind, x[i : i + 1]))
+        if name in arguments.shap:
+            report(against_shap(name, x[:1]))
         if not arguments.no_gradient:
             report(gradient(name, x[:1]))
     if arguments.json:
