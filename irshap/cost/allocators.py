@@ -119,33 +119,40 @@ class Heap:
     """malloc: large blocks are mappings of their own, others the best fit in a heap that only ends shrink.
 
     What a program frees inside the heap stays resident; that is why loading a model leaves more behind than
-    its weights.
+    its weights.  An aligned block is cut out of a larger one, and the cut before it is where a program's next
+    small object goes.  A few of those cuts are kept in a cache when they are freed, so that small objects end
+    up between blocks that they don't belong to, and keep these from merging.
 
     Attributes:
-        between: bytes of small objects that a program puts behind a block when the heap grows, and keeps, so
-            that neighbours that are freed don't merge.
-        every: behind each how-manieth block.
+        between: bytes of small objects that a program puts behind each block when the heap grows, for good.
+        owned: whether each aligned block has a small object of its own, made after it and freed after it.
     """
 
     MMAP_THRESHOLD = 128 * 1024
     MMAP_THRESHOLD_MAX = 32 * MIB
     TOP_PAD = 128 * 1024
     HEADER = 16
-    SMALLEST = 256
+    SMALLEST = 32
     PAGE = 4096
     MAPPED = 1 << 50
+    TRIMS = 64 * 1024
+    SMALL = 48
+    CACHED = 7
 
     def __init__(self) -> None:
         self.pages = Pages()
         self.peak = 0
-        self.between, self.every = 0, 1
-        self._cuts = 0
-        self._pins: list[int] = []
+        self.between = 0
+        self.owned = False
         self._threshold = self.MMAP_THRESHOLD
         self._top = self._break = 0
         self._used: dict[int, int] = {}
         self._gaps = _Gaps()
-        self._maps = count(self.MAPPED, self.MAPPED)
+        self._cache: list[int] = []
+        self._waiting: list[int] = []
+        self._objects: dict[int, int] = {}
+        # as the kernel does it, each new mapping stands below the one before
+        self._maps = count(self.MAPPED << 30, -self.MAPPED)
 
     @property
     def resident(self) -> int:
@@ -154,13 +161,18 @@ class Heap:
 
     def alloc(self, size: int, *, align: int = 0, touch: bool = True) -> int:
         """The address of a block; written to at once unless `touch` is off."""
-        need = size + self.HEADER
-        if need >= self._threshold:
+        need = -(-(size + self.HEADER // 2) // self.HEADER) * self.HEADER
+        # a large request first merges what was freed and is in no cache
+        for small in self._waiting:
+            self._merge(small, self.SMALL)
+        self._waiting.clear()
+        if need + (align + 2 * self.HEADER if align else 0) >= self._threshold:
             address = next(self._maps)
-            need = -(-(need + self.HEADER) // self.PAGE) * self.PAGE
-            self._used[address] = need
+            self._used[address] = -(-(need + 2 * self.HEADER) // self.PAGE) * self.PAGE
+        elif align and self.owned:
+            address = self._owner(need, align)
         else:
-            address = self._from_heap(need, align)
+            address = self._block(need, need + (align + 2 * self.HEADER if align else 0))
         if touch:
             self.touch(address, 0, size)
         return address
@@ -176,23 +188,43 @@ class Heap:
         self.pages.add(address + start, address + end)
         self.peak = max(self.peak, self.pages.total)
 
-    def _from_heap(self, need: int, align: int) -> int:
-        # an aligned block is searched with room to shift it; what is left over goes back
-        room = need + (align + 2 * self.HEADER if align else 0)
+    def _owner(self, need: int, align: int) -> int:
+        """An aligned block and its object, which goes where the cut before this or another block is."""
+        room = need + align + 2 * self.HEADER
+        start = self._block(room, room)
+        length = self._used.pop(start)
+        block = start + self.SMALL
+        self._used[block] = need
+        self.free_small(start)
+        if length - self.SMALL > need:
+            self._merge(block + need, length - self.SMALL - need)
+        self._objects[block] = self.small()
+        return block
+
+    def small(self) -> int:
+        """A small object: where a cut is kept, or else in the heap."""
+        for kept in (self._cache, self._waiting):
+            if kept:
+                return kept.pop()
+        address = self._block(self.SMALL, self.SMALL)
+        self._used.pop(address)
+        return address
+
+    def free_small(self, small: int) -> None:
+        """Gives a small object back."""
+        (self._cache if len(self._cache) < self.CACHED else self._waiting).append(small)
+
+    def _block(self, need: int, room: int) -> int:
+        """A block of `need` bytes from a gap of at least `room`, or from the end of the heap."""
         if (gap := self._gaps.take(room)) is not None:
             address, length = gap
-            if length - need > self.SMALLEST:
+            if length - need >= self.SMALLEST:
                 self._gaps.put(address + need, length - need)
             else:
                 need = length
         else:
             address = self._top
-            self._top += need
-            self._cuts += 1
-            if self.between and self._cuts % self.every == 0:
-                self._used[self._top] = self.between
-                self._pins.append(self._top)
-                self._top += self.between
+            self._top += need + self.between
             if self._top > self._break:
                 self._break = self._top + self.TOP_PAD
             self.pages.add(address + need, self._top)
@@ -207,31 +239,35 @@ class Heap:
             if self._threshold < length <= self.MMAP_THRESHOLD_MAX:
                 self._threshold = length
             return
-        address, length = self._gaps.merge(address, length)
-        if address + length >= self._top:
-            self._top = address
-            if self._break - self._top > 2 * self._threshold:
-                self.pages.remove(self._top + self.TOP_PAD, self._break)
-                self._break = self._top + self.TOP_PAD
-        else:
-            self._gaps.put(address, length)
+        if self._merge(address, length) >= self.TRIMS:
+            self._trim()
+        if (small := self._objects.pop(address, None)) is not None:
+            self.free_small(small)
 
-    def unpin(self, *, keep: int = 0) -> None:
-        """Frees what was put between blocks since the last call, but for the `keep` last ones."""
-        for address in self._pins[: len(self._pins) - keep]:
-            self.free(address)
-        self._pins.clear()
+    def _merge(self, address: int, length: int) -> int:
+        """Opens a gap, or lowers the end of the heap; the length that is free there now."""
+        address, length = self._gaps.merge(address, length)
+        if address + length < self._top:
+            self._gaps.put(address, length)
+        else:
+            self._top = address
+        return length
+
+    def _trim(self) -> None:
+        if self._break - self._top > 2 * self._threshold:
+            self.pages.remove(self._top + self.TOP_PAD, self._break)
+            self._break = self._top + self.TOP_PAD
 
 
 class Arena:
-    """Regions that double in size, cut into chunks: the best fit is taken, neighbours merge when freed.
+    """Regions that double in size up to 1 GiB, cut into chunks: the best fit is taken, neighbours merge.
 
     A chunk is only cut when it is twice as large as asked for, or leaves `MAX_DEAD` bytes over.
     """
 
     UNIT = 256
     ENTRY = 8
-    FIRST = 1 * MIB
+    FIRST, LARGEST = 1 * MIB, 1024 * MIB
     MAX_DEAD = 128 * MIB
 
     def __init__(self, heap: Heap) -> None:
@@ -275,7 +311,7 @@ class Arena:
             self._next_region *= 2
         length = self._next_region
         if not grown:
-            self._next_region *= 2
+            self._next_region = max(self._next_region, min(2 * self._next_region, self.LARGEST))
         address = self._heap.alloc(length, align=64, touch=False)
         # the table of the region's chunks has an entry for each unit, all written
         self._heap.alloc(length // self.UNIT * self.ENTRY)

@@ -28,10 +28,6 @@ LIBRARY = 8 << 20
 PER_NODE, PER_CONSTANT = 3072, 1536
 """What a session keeps for each node (names, kernel, edges) and for each initializer."""
 
-PIN, PIN_EVERY = 64, 3
-"""Without an arena, small objects that a run leaves in the heap behind every third tensor (fitted: what the
-heap places where depends on the process's whole history)."""
-
 RUNNING = 7 << 20
 """Stacks and buffers of its threads, from the first run on."""
 
@@ -111,8 +107,7 @@ class _Process:
             return self._on_device()
         self.heap.between = OBJECTS
         self._load()
-        self.heap.unpin(keep=len(self.schedule.slots))
-        self.heap.between, self.heap.every = PIN, PIN_EVERY
+        self.heap.between, self.heap.owned = 0, True
         load_peak, loaded = self.heap.peak, self.heap.resident
         base = LIBRARY + PER_NODE * len(self.schedule.steps) + PER_CONSTANT * len(self.schedule.constants)
         pattern = Pattern()
@@ -238,12 +233,16 @@ class _Process:
     def _run(self, pattern: Pattern | None) -> None:
         block = self._alloc(pattern.size) if pattern and pattern.size else None
         held: dict[int, int] = {}
+        # a tensor in another's buffer is an object all the same, and stays until the run ends
+        views: list[int] = []
         alloc: Callable[[int], int] = self._alloc
         slots = self.schedule.slots
         for step, fresh, scratch, freed in self._events():
             if self.mapped and not self.ran:
                 for slot in self.mapped.intersection(step.operands):
                     self._read(self.held, slot)
+            if self.arena is None:
+                views += [self.heap.small() for _ in range(len(step.results) - len(fresh))]
             for slot in fresh:
                 if block is None or slots[slot].outside:
                     held[slot] = alloc(self.sizes[slot])
@@ -254,8 +253,8 @@ class _Process:
                     self._release(held.pop(slot))
         for address in held.values():
             self._release(address)
+        for address in views:
+            self.heap.free_small(address)
         if block is not None:
             self._release(block)
-        # what the first run makes for good stands where the heap was when it was largest
-        self.heap.unpin(keep=0 if self.ran else 1)
         self.ran = True
