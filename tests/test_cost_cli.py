@@ -1,0 +1,94 @@
+"""`irshap cost`: what it prints and writes, and how bad input ends."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from irshap.cli import main
+from irshap.demo import __path__ as demo_path
+
+DIGITS = str(Path(next(iter(demo_path))) / "digits.onnx")
+REFERENCES = str(Path(next(iter(demo_path))) / "digits_references.npy")
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+    code = main(["cost", *args])
+    return code, *capsys.readouterr()
+
+
+def test_json_has_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(
+        capsys, DIGITS, "-r", "20", "-n", "2", "--memory", "64MiB", "--device", "cpu:2x64MiB", "--json"
+    )
+    data = json.loads(out)
+    assert code == 0
+    assert [p["name"] for p in data["programs"]] == ["inference", "@naive", "@default"]
+    alone, naive, best = data["programs"]
+    assert alone["flops"] == alone["forward_flops"] == naive["forward_flops"] == 2 * 485258
+    assert naive["times_inference"] > best["times_inference"] > 20
+    assert naive["memory"]["peak"] > alone["memory"]["peak"]
+    assert best["largest_references"] > 20
+    assert best["flops_formula"].count("R") and best["peak_formula"].count("R")
+    assert all(p["seconds_estimate"] > 0 for p in data["programs"])
+    assert (
+        sum(g["flops"] for g in data["by_op"]) == best["flops"] == sum(g["flops"] for g in data["by_layer"])
+    )
+    assert data["uncosted"] == []
+
+
+def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(
+        capsys, DIGITS, "--references", REFERENCES, "--each-pass", "--layers", "--device", "T4"
+    )
+    count = len(np.load(REFERENCES))
+    assert code == 0
+    expected = [f"R = {count} references", "@naive", "after eliminate-split-tile", "N*R", "lower bounds"]
+    for text in (*expected, "By layer", "conv2/Conv", "most R in 16.0 GiB"):
+        assert text in out
+
+
+def test_a_page_and_a_plot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page, image = tmp_path / "cost.html", tmp_path / "cost.png"
+    code, _, _ = run(capsys, DIGITS, "-r", "5", "--html", str(page), "--plot", str(image))
+    assert code == 0
+    assert image.read_bytes().startswith(b"\x89PNG")
+    text = page.read_text()
+    HTMLParser().feed(text)
+    assert text.count("<svg") == 2 and "<script" not in text and "digits.onnx" in text
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cost.html", "cost.png"]
+
+
+def test_nodes_without_a_cost_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N,3] x) => (float[N,3] y, float[N,3] z) {
+        y = Relu (x)
+        z = Bernoulli <seed = 1.0> (x)
+    }"""
+    path = tmp_path / "g.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    code, out, _ = run(capsys, str(path))
+    assert code == 0
+    assert "not costed" in out and "Bernoulli" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--memory", "much"], "is no size of memory"),
+        (["--device", "abacus"], "no device is called"),
+        (["-r", "0"], "neither a number"),
+        (["-r", "nowhere.npy"], "neither a number"),
+        (["--passes", "@nothing"], "nothing"),
+        (["--html", "/nowhere/at/all.html"], "folder"),
+        (["--target", "99"], "10 classes"),
+    ],
+)
+def test_bad_input(capsys: pytest.CaptureFixture[str], args: list[str], message: str) -> None:
+    code, out, err = run(capsys, DIGITS, *args)
+    assert code == 2 and message in err and "Traceback" not in err and not out
