@@ -73,12 +73,13 @@ def _behind(graph: Graph, values: set[Value], op: Op) -> tuple[Graph, dict[Value
         return b.rebuild(graph, mapping), mapping
 
 
-def _named(graph: Graph, name: str, wanted: str = "tensor") -> Value:
+def _named(graph: Graph, name: str) -> Value:
     known_as = dict(graph.source.aliases).get(name, name)
     found = [v for v in graph.values() if v.name == known_as]
     if not found:
         known = [v.name for v in graph.values() if v.name]
-        raise TargetError(f"the model has no {wanted} {name!r}", mend=near(name, known))
+        what = f"the model has no tensor {name!r} that an output depends on"
+        raise TargetError(what, mend=near(name, known))
     return found[-1]
 
 
@@ -97,6 +98,7 @@ def find_sources(graph: Graph, explained: Output, wrt: Sequence[str]) -> list[At
     if wrt:
         for name in dict.fromkeys(wrt):
             found += _wanted(graph, name, explained, above)
+        _check_apart(found)
     else:
         for value in inputs:
             found += _plain(value) if is_float(value) else lookups(graph, value, above)
@@ -106,7 +108,7 @@ def find_sources(graph: Graph, explained: Output, wrt: Sequence[str]) -> list[At
         listed = ", ".join(f"{v.name}: {v.type}" for v in model_inputs(graph)) or "it has none"
         raise TargetError(
             f"output {explained.name!r} depends on no float input that could be attributed ({listed})",
-            mend="Name an interior float tensor with wrt",
+            mend="Name an interior float tensor with wrt, or hold fewer tensors (context)",
         )
     for source in found:
         _check_varies(source)
@@ -126,7 +128,18 @@ def _wanted(graph: Graph, name: str, explained: Output, above: set[Value]) -> li
         return found
     if value not in above:
         raise TargetError(f"output {explained.name!r} doesn't depend on tensor {name!r}")
-    return _plain(value)
+    return [Attributed(name, value, name)]
+
+
+def _check_apart(sources: Sequence[Attributed]) -> None:
+    known: dict[Value, str] = {}
+    for source in sources:
+        if source.value in known:
+            raise TargetError(
+                f"{source.name!r} and {known[source.value]!r} are one tensor: it would be counted twice",
+                mend="Name one of them",
+            )
+        known[source.value] = source.name
 
 
 def _check_varies(source: Attributed) -> None:

@@ -274,7 +274,7 @@ ROUNDED = small("r = Round (x)\n c = Constant <value = float[3,2] {1,2,3,4,5,6}>
         (LINEAR, {"target": "top-3"}, TargetError, "'top-3': the output has 2 classes"),
         (LINEAR, {"target": "best"}, TargetError, "unknown target 'best'"),
         (LINEAR, {"output": "z"}, TargetError, "the model has no float output 'z'"),
-        (LINEAR, {"wrt": "hh"}, TargetError, "the model has no tensor 'hh'. did you mean h"),
+        (LINEAR, {"wrt": "hh"}, TargetError, "no tensor 'hh' that an output depends on. did you mean h"),
         (LINEAR, {"context_inputs": ["xx"]}, TargetError, "the model has no tensor 'xx'"),
         (LINEAR, {"references": None}, ReferencesError, "no references for input 'x'"),
         (LINEAR, {"references": ROWS[:0]}, ReferencesError, "there is no reference"),

@@ -281,7 +281,7 @@ def test_the_demo_model_is_accurate_enough() -> None:
         ((*COMPILE, "--target", "2"), "the output has 2 classes"),
         ((*COMPILE, "--target", "tops"), "unknown target 'tops'"),
         ((*COMPILE, "--explain", "z"), "the model has no float output 'z'"),
-        ((*COMPILE, "--wrt", "hh"), "the model has no tensor 'hh'. did you mean h"),
+        ((*COMPILE, "--wrt", "hh"), "the model has no tensor 'hh' that an output depends on. did you mean h"),
         ((*COMPILE, "--context", "z"), "the model has no tensor 'z'"),
         ((*COMPILE, "--passes", "lift,lowr"), "no pass is called 'lowr'. did you mean lower"),
         ((*COMPILE, "--passes", "@nave"), "did you mean @naive"),

@@ -132,7 +132,8 @@ def test_a_held_input_of_integers_and_one_without_samples() -> None:
 
 RESIDUAL = """
     h = MatMul (x, w)
-    a = Relu (h)
+    k = Identity (h)
+    a = Relu (k)
     b = MatMul (a, u)
     c = Add (b, h)
     d = Tanh (c)
@@ -206,6 +207,7 @@ def test_a_held_interior_tensor() -> None:
     [
         ({"wrt": "q"}, "no tensor 'q'"),
         ({"wrt": "h,q"}, "no tensor 'q'"),
+        ({"wrt": "h,k"}, "'k' and 'h' are one tensor"),
         ({"wrt": "w"}, "'w' is the same for every sample"),
         ({"wrt": "h", "context_inputs": ["x"]}, "'h' is the same for every sample"),
         ({"context_inputs": ["x"]}, "depends on no float input"),
