@@ -140,8 +140,8 @@ class Heap:
     CACHED = 7
 
     def __init__(self) -> None:
-        self.pages = Pages()
-        self.peak = 0
+        self.pages, self.files = Pages(), Pages()
+        self.peak = self.private_peak = 0
         self.between = 0
         self.owned = False
         self._threshold = self.MMAP_THRESHOLD
@@ -151,13 +151,14 @@ class Heap:
         self._cache: list[int] = []
         self._waiting: list[int] = []
         self._objects: dict[int, int] = {}
+        self._from_file: set[int] = set()
         # as the kernel does it, each new mapping stands below the one before
         self._maps = count(self.MAPPED << 30, -self.MAPPED)
 
     @property
     def resident(self) -> int:
-        """Bytes written to and not given back."""
-        return self.pages.total
+        """Bytes written to and not given back, and those read from mapped files."""
+        return self.pages.total + self.files.total
 
     def alloc(self, size: int, *, align: int = 0, touch: bool = True) -> int:
         """The address of a block; written to at once unless `touch` is off."""
@@ -181,12 +182,14 @@ class Heap:
         """The address of a file's part that is mapped: it counts when it is read."""
         address = next(self._maps)
         self._used[address] = size
+        self._from_file.add(address)
         return address
 
     def touch(self, address: int, start: int, end: int) -> None:
         """Writes to a part of a block."""
-        self.pages.add(address + start, address + end)
-        self.peak = max(self.peak, self.pages.total)
+        (self.files if address in self._from_file else self.pages).add(address + start, address + end)
+        self.peak = max(self.peak, self.resident)
+        self.private_peak = max(self.private_peak, self.pages.total)
 
     def _owner(self, need: int, align: int) -> int:
         """An aligned block and its object, which goes where the cut before this or another block is."""
@@ -235,7 +238,7 @@ class Heap:
         """Gives a block back: a mapping to the system, anything else to the heap."""
         length = self._used.pop(address)
         if address >= self.MAPPED:
-            self.pages.remove(address, address + length)
+            (self.files if address in self._from_file else self.pages).remove(address, address + length)
             if self._threshold < length <= self.MMAP_THRESHOLD_MAX:
                 self._threshold = length
             return

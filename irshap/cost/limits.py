@@ -16,13 +16,14 @@ __all__ = ["Limit", "largest", "references_within"]
 MOST = 1 << 20
 """More references than this are not looked for."""
 
-AT = (16, 64)
-"""Where the straight line of the peak's formula is taken: beyond the corners that small counts make."""
+AT = (64, 256)
+"""Where straight lines in R are taken: beyond the corners that small counts make, and where what is stored
+takes more than the 2 GiB of one file, so that it is mapped from another."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The largest number of references within a limit, and the peak's straight line in R."""
+    """The largest number of references within a limit, and the straight line in R of what it limits."""
 
     references: int
     formula: Dim
@@ -35,13 +36,15 @@ def references_within(
 ) -> Limit:
     """The most references for which the predicted peak stays within `limit` bytes.
 
+    Pages of mapped files don't count: where memory is short, they are dropped and read again.
+
     Args:
         others: numbers of the other dimension symbols (N).
     """
 
     @cache
     def peak(count: int) -> int:
-        return predict(schedule, {**others, R: count}, settings).peak
+        return predict(schedule, {**others, R: count}, settings).private
 
     formula = line(peak, AT)
     each = max(1, (peak(AT[1]) - peak(AT[0])) // (AT[1] - AT[0]))

@@ -68,6 +68,8 @@ class Memory:
         loaded: what stays after that.
         first: the most in the first run.
         later: the most in any later run, 0 if there is none.
+        private: the most at any time without the pages of mapped files, which the system can drop and read
+            again: what a hard limit of memory must allow.
         live: the most bytes of tensors alive at once in a run, constants apart.
         where: the step at which that is.
     """
@@ -76,6 +78,7 @@ class Memory:
     loaded: int
     first: int
     later: int
+    private: int
     live: int
     where: Step | None
 
@@ -120,7 +123,8 @@ class _Process:
             for _ in range(min(self.settings.runs - 1, 2)):
                 self._run(pattern if self.settings.pattern else None)
             later = self.heap.peak + base + RUNNING
-        return Memory(load_peak + base, loaded + base, first + base + RUNNING, later, live, where)
+        private = self.heap.private_peak + base + RUNNING
+        return Memory(load_peak + base, loaded + base, first + base + RUNNING, later, private, live, where)
 
     def _on_device(self) -> Memory:
         for i in self.schedule.constants:
@@ -128,7 +132,8 @@ class _Process:
         loaded = self.heap.resident + CONTEXT
         live, where = self._trace(Pattern())
         self._run(None)
-        return Memory(loaded, loaded, self.heap.peak + CONTEXT, 0, live, where)
+        peak = self.heap.peak + CONTEXT
+        return Memory(loaded, loaded, peak, 0, peak, live, where)
 
     def _alloc(self, size: int) -> int:
         return self.arena.alloc(size) if self.arena else self.heap.alloc(size, align=ALIGN)
