@@ -16,6 +16,9 @@ __all__ = ["Limit", "largest", "references_within"]
 MOST = 1 << 20
 """More references than this are not looked for."""
 
+MARGIN = 0.03
+"""Of a limit, what is left free: the mean error of predicted peaks, and page tables, which count, too."""
+
 AT = (64, 256)
 """Where straight lines in R are taken: beyond the corners that small counts make, and where what is stored
 takes more than the 2 GiB of one file, so that it is mapped from another."""
@@ -46,10 +49,11 @@ def references_within(
     def peak(count: int) -> int:
         return predict(schedule, {**others, R: count}, settings).private
 
+    room = int(limit * (1 - MARGIN))
     formula = line(peak, AT)
     each = max(1, (peak(AT[1]) - peak(AT[0])) // (AT[1] - AT[0]))
-    guess = AT[1] + (limit - peak(AT[1])) // each
-    found = largest(lambda count: peak(count) <= limit, MOST, near=guess)
+    guess = AT[1] + (room - peak(AT[1])) // each
+    found = largest(lambda count: peak(count) <= room, MOST, near=guess)
     return Limit(found, formula, found >= MOST)
 
 

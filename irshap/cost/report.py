@@ -125,6 +125,7 @@ class Report:
                 "loaded": memory.loaded,
                 "first_run": memory.first,
                 "later_runs": memory.later,
+                "private": memory.private,
                 "live": memory.live,
                 "at": None if where is None else where.node.label if where.node else where.kind,
             },

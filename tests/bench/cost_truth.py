@@ -144,8 +144,6 @@ class Bench:
 
     def truth(self, cell: Cell, runs: int, predicted: int) -> dict[str, int] | None:
         if cell.key not in self.known:
-            if self.out is None and runs == 0:
-                return None
             if predicted > SHARE * available():
                 return None
             command = [sys.executable, __file__, "--child", str(self.model(cell)), str(cell.samples)]
@@ -184,37 +182,56 @@ def main() -> None:
     parser.add_argument("--references", nargs="+", type=int, default=[1, 5, 20])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--stages", action="store_true", help="show each stage, not the peak alone")
+    parser.add_argument("--known", action="store_true", help="measure nothing, show what --out has")
+    parser.add_argument("--stages", action="store_true", help="a line for each cell, with all stages")
     arguments = parser.parse_args()
-    shown = ("load_peak", "loaded", "first", "later", "peak") if arguments.stages else ("peak",)
-    columns = ["network", "program", "R", "N", "arena", "pattern"]
-    columns += [f"{s}: predicted | measured | error" for s in shown]
-    print("| " + " | ".join(columns) + " |")
-    print("| --- " * (6 + 3 * len(shown)) + "|")
-    errors = []
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(arguments.networks, arguments.out, Path(scratch))
+        found = []
         for cell in cells(arguments):
             predicted = bench.predict(cell, arguments.runs)
-            measured = bench.truth(cell, arguments.runs, predicted.peak)
-            row = [cell.network, cell.passes, str(cell.references), str(cell.samples)]
-            row += ["on" if cell.arena else "off", "on" if cell.pattern else "off"]
-            for stage in shown:
-                guess = getattr(predicted, stage)
-                if measured is None:
-                    row += [f"{guess / MIB:.0f}", "", ""]
-                    continue
-                error = guess / measured[stage] - 1 if measured[stage] else 0.0
-                row += [f"{guess / MIB:.0f}", f"{measured[stage] / MIB:.0f}", f"{error:+.1%}"]
-                if stage == "peak":
-                    errors.append(error)
-            print("| " + " | ".join(row) + " |", flush=True)
-    if errors:
-        sizes = np.abs(errors)
-        print(
-            f"\n{len(errors)} cells: mean error {sizes.mean():.1%}, worst {max(errors, key=abs):+.1%}, "
-            f"{(sizes <= 0.1).mean():.0%} within 10 %, {(sizes <= 0.05).mean():.0%} within 5 %"
-        )
+            measured = bench.known.get(cell.key)
+            if measured is None and not arguments.known:
+                measured = bench.truth(cell, arguments.runs, predicted.peak)
+            found.append((cell, predicted, measured))
+            if arguments.stages:
+                print_stages(cell, predicted, measured)
+    if not arguments.stages:
+        print_table(found)
+    for arena in (True, False):
+        errors = [p.peak / m["peak"] - 1 for c, p, m in found if m and c.arena is arena]
+        if errors:
+            sizes = np.abs(errors)
+            print(
+                f"\narena {'on' if arena else 'off'}, {len(errors)} cells: mean error {sizes.mean():.1%}, "
+                f"worst {max(errors, key=abs):+.1%}, {(sizes <= 0.1).mean():.0%} within 10 %, "
+                f"{(sizes <= 0.05).mean():.0%} within 5 %"
+            )
+
+
+def print_stages(cell: Cell, predicted: Any, measured: dict[str, int] | None) -> None:
+    """One line: each stage predicted / measured in MiB."""
+    stages = ("load_peak", "loaded", "first", "later", "peak")
+    numbers = [
+        f"{stage} {getattr(predicted, stage) / MIB:.0f} / {measured[stage] / MIB:.0f}" if measured else "-"
+        for stage in stages
+    ]
+    print(*vars(cell).values(), " | ".join(numbers), flush=True)
+
+
+def print_table(found: list[tuple[Cell, Any, dict[str, int] | None]]) -> None:
+    """A row for each program, a column for each way to make a session."""
+    print("| network | program | R | N | arena, pattern | arena | pattern | neither |")
+    print("| --- " * 8 + "|")
+    rows: dict[tuple[Any, ...], list[str]] = {}
+    for cell, predicted, measured in found:
+        row = rows.setdefault((cell.network, cell.passes, cell.references or "", cell.samples), [])
+        text = f"{predicted.peak / MIB:.0f}"
+        if measured:
+            text += f" / {measured['peak'] / MIB:.0f} ({predicted.peak / measured['peak'] - 1:+.0%})"
+        row.append(text)
+    for key, row in rows.items():
+        print("| " + " | ".join(map(str, (*key, *row))) + " |")
 
 
 if __name__ == "__main__":
