@@ -37,9 +37,6 @@ class Progress(Protocol):
     def starts(self, index: int, total: int, name: str) -> None:
         """The pass `name`, the `index`-th (from 0) of `total`, starts."""
 
-    def step(self, done: int, total: int, what: str) -> None:
-        """The running pass has done so much of its work."""
-
 
 @dataclass(frozen=True, eq=False)
 class CompiledModel:
@@ -192,8 +189,6 @@ def run_passes(
     """
     context = Context() if context is None else context
     context.metadata["irshap.version"] = __version__
-    if progress is not None:
-        context.progress = progress.step
     binder = _Binder(references, weights, context, manager.passes)
 
     def before(index: int, instance: Pass) -> None:

@@ -206,7 +206,3 @@ class Graph:
     def with_properties(self, *added: str, without: tuple[str, ...] = ()) -> Graph:
         """This graph with other properties."""
         return replace(self, properties=(self.properties - set(without)) | set(added))
-
-    def with_outputs(self, *outputs: Output) -> Graph:
-        """This graph with other outputs."""
-        return replace(self, outputs=outputs)

@@ -36,7 +36,6 @@ class Context:
         source: the ONNX model that is compiled (for its opset, and for messages).
         metadata: key-value pairs for the lowered model.
         statistics: counts that the running pass reports; the manager reads and clears them.
-        progress: called with (done, total, what) by steps that can take over a second.
     """
 
     references: Mapping[str, Array] = field(default_factory=dict)
@@ -44,7 +43,6 @@ class Context:
     source: Any = None
     metadata: dict[str, str] = field(default_factory=dict)
     statistics: Counter[str] = field(default_factory=Counter)
-    progress: Callable[[int, int, str], None] | None = None
 
     def count(self, what: str, number: int = 1) -> None:
         """Adds to a statistic of the running pass."""

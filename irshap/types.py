@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import sympy
 
-from irshap.dims import Dim, Shape, as_dim, dim_text, equal, product, same_shape, substitute
+from irshap.dims import Dim, Shape, as_dim, dim_text, product, same_shape, substitute
 
 __all__ = ["Array", "DType", "ForeignType", "Tensor", "TensorType", "Type", "same_type"]
 
@@ -149,16 +149,6 @@ class TensorType:
             return self
         return TensorType(self.dtype, tuple(substitute(d, binding) for d in self.shape))
 
-    def admits(self, other: Type) -> bool:
-        """Whether a value of type `other` may stand where this type is declared: nothing contradicts."""
-        if not isinstance(other, TensorType) or other.dtype is not self.dtype:
-            return False
-        if self.shape is None or other.shape is None:
-            return True
-        return len(self.shape) == len(other.shape) and all(
-            equal(a, b) is not False for a, b in zip(self.shape, other.shape, strict=True)
-        )
-
     def __str__(self) -> str:
         dims = "*" if self.shape is None else ", ".join(map(dim_text, self.shape))
         return f"{self.dtype.value}[{dims}]"
@@ -174,10 +164,6 @@ class ForeignType:
     def substitute(self, binding: Mapping[sympy.Expr, Dim]) -> ForeignType:
         """Itself: a foreign type has no dimension symbols."""
         return self
-
-    def admits(self, other: Type) -> bool:
-        """Whether `other` is a type of the same kind."""
-        return isinstance(other, ForeignType) and other.kind == self.kind
 
     def __str__(self) -> str:
         return f"{self.kind}<{self.serialized.hex()}>"

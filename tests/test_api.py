@@ -207,11 +207,8 @@ def test_verification_and_progress() -> None:
         def starts(self, index: int, total: int, name: str) -> None:
             calls.append((index, total, name))
 
-        def step(self, done: int, total: int, what: str) -> None:
-            calls.append(what)
-
     compiled = irshap.compile(small(LINEAR), ROWS, passes="@naive", verify="numeric", progress=Listener())
-    names = [call[2] for call in calls if isinstance(call, tuple)]
+    names = [call[2] for call in calls]
     assert names == [run.text.split("{")[0] for run in compiled.report.passes]
     verified = {run.text.split("{")[0]: run.verified for run in compiled.report.passes}
     assert verified["lift"] == verified["bind-references"] == verified["lower"] == "numeric"

@@ -115,14 +115,6 @@ class PassProgress:
         self._state = (index, total, name)
         self._update()
 
-    def step(self, done: int, total: int, what: str) -> None:
-        """The running pass has done some of its work."""
-        index, passes, name = self._state
-        share = done / total if total else 0.0
-        if self._bar is not None:
-            text = f"{name}: {what}"
-            self._bar.update(self._task, completed=index + share, total=passes, description=text)
-
     def _show(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

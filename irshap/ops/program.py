@@ -163,16 +163,10 @@ class Full(NonDifferentiable):
         yield Sample(cls(3.0, DType.I64, ()), ())
 
 
-@dataclass(frozen=True)
-class Hold(Op):
-    """The sample's value in both worlds: y = x, but no difference between sample and reference passes.
+class _Mark(Op, family=True):
+    """y = x for the runtime; what it means stands in how differences pass."""
 
-    Explained classes and inputs given as context are held.
-    """
-
-    mnemonic = "hold"
     precision = Precision.DATA
-    stops_change = True
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         require(len(types) == 1, "takes one operand")
@@ -191,6 +185,17 @@ class Hold(Op):
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> tuple[int | None, ...]:
         return tuple(axes)
+
+
+@dataclass(frozen=True)
+class Hold(_Mark):
+    """The sample's value in both worlds: y = x, but no difference between sample and reference passes.
+
+    Explained classes and inputs given as context are held.
+    """
+
+    mnemonic = "hold"
+    stops_change = True
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return True
@@ -207,33 +212,14 @@ class Hold(Op):
 
 
 @dataclass(frozen=True)
-class Tap(Linear):
+class Tap(Linear, _Mark):
     """y = x, an attributed tensor: no rewrite looks through it, so that the target keeps depending on it.
 
     Once the reverse pass is there, it has done its work.
     """
 
     mnemonic = "tap"
-    precision = Precision.DATA
     nonnegative = True
-
-    def infer(self, *types: Type) -> tuple[Type, ...]:
-        require(len(types) == 1, "takes one operand")
-        return types
-
-    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
-        return arrays
-
-    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
-        return 0
-
-    def nbytes(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
-        return 0
-
-    def batch_axes(
-        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
-    ) -> tuple[int | None, ...]:
-        return tuple(axes)
 
     def adjoint(self, ct: Any, at: Point, i: int) -> Any:
         return ct
