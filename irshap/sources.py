@@ -98,7 +98,6 @@ def find_sources(graph: Graph, explained: Output, wrt: Sequence[str]) -> list[At
     if wrt:
         for name in dict.fromkeys(wrt):
             found += _wanted(graph, name, explained, above)
-        _check_apart(found)
     else:
         for value in inputs:
             found += _plain(value) if is_float(value) else lookups(graph, value, above)
@@ -129,17 +128,6 @@ def _wanted(graph: Graph, name: str, explained: Output, above: set[Value]) -> li
     if value not in above:
         raise TargetError(f"output {explained.name!r} doesn't depend on tensor {name!r}")
     return [Attributed(name, value, name)]
-
-
-def _check_apart(sources: Sequence[Attributed]) -> None:
-    known: dict[Value, str] = {}
-    for source in sources:
-        if source.value in known:
-            raise TargetError(
-                f"{source.name!r} and {known[source.value]!r} are one tensor: it would be counted twice",
-                mend="Name one of them",
-            )
-        known[source.value] = source.name
 
 
 def _check_varies(source: Attributed) -> None:

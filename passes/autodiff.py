@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from irshap import reverse
 from irshap.builder import Builder
-from irshap.errors import NotDifferentiable
+from irshap.errors import NotDifferentiable, TargetError
 from irshap.graph import Graph, Node, Output, Role, Value
 from irshap.ops.base import NoLocalRule, Point, emit1
 from irshap.ops.program import Full, Pullback, Tap
@@ -81,11 +81,25 @@ def differentiate(
         else:
             mapping.update(zip(node.results, b.copy(node, mapping), strict=True))
     target = mapping[graph.output(Role.TARGET).value]
-    sources = [mapping[o.value] for o in graph.outputs_of(Role.SOURCE)]
+    sources = _apart(graph, mapping)
     nodes = b.nodes
     seed = emit1(Full(1.0, target.dtype, target.shape))
     varying = varying_values(nodes, sources)
     return mapping, reverse.reverse(nodes, varying, {target: seed}, local, cut=sources)
+
+
+def _apart(graph: Graph, mapping: dict[Value, Value]) -> list[Value]:
+    """The sources, none of which may be another one: without taps, a reshape to the same shape is nothing."""
+    names: dict[Value, str] = {}
+    for output in graph.outputs_of(Role.SOURCE):
+        source = mapping[output.value]
+        if source in names:
+            raise TargetError(
+                f"{output.name!r} and {names[source]!r} are one tensor: it would be counted twice",
+                mend="Name one of them",
+            )
+        names[source] = output.name
+    return list(names)
 
 
 class Local:

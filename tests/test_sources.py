@@ -461,3 +461,11 @@ def test_references_of_an_input_that_nothing_depends_on_are_left_aside() -> None
     sample = {"x": normal(4, 2, 3).astype("f4"), "k": normal(5, 2, 2).astype("f4")}
     found = irshap.compile(source, references).explainer()(sample)
     np.testing.assert_allclose(found.completeness_error, 0, atol=1e-5)
+
+
+def test_a_reshape_to_the_same_shape_is_the_same_tensor() -> None:
+    """Only after the rewrites both names are seen to mean one tensor; counted twice it would not sum."""
+    body = "h = MatMul (x, w) k = Reshape (h, same) y = Tanh (k)"
+    source = model(body, "float[N,3] x", w=normal(1, 3, 4), same=np.int64([-1, 4]))
+    with pytest.raises(TargetError, match="'k' and 'h' are one tensor"):
+        irshap.compile(source, {"x": normal(6, 4, 3)}, wrt="h,k")
