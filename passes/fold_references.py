@@ -128,9 +128,7 @@ def _evaluate(
     feeds = {str(v.name): given[v] for v in given if v in mapping}
     try:
         values = Session(lower(part), threads=0, optimize=False).run(feeds)
-    except RuntimeRefusal as error:
-        if "NOT_IMPLEMENTED" not in str(error):
-            raise UserError(f"ONNX Runtime can't run a part of the model: {error}") from None
-        # no float64 convolution, for example
+    except RuntimeRefusal:
+        # it has no kernel for float64 convolutions, and its fusion of Relu with Clip throws in float64
         return evaluate(part, feeds)
     return dict(zip(kept.values(), values, strict=True))

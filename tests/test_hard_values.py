@@ -115,3 +115,17 @@ def test_finite_and_complete_in_float32(name: str, values: str) -> None:
         assert np.isfinite(found.values).all()
         scale = np.abs(found.values).sum((1, 2)) + np.abs(found.outputs["y"]).max(1)
         assert np.all(np.abs(found.completeness_error) <= 1e-4 * scale)
+
+
+def test_references_fold_where_the_runtime_fails_on_float64() -> None:
+    """ONNX Runtime throws while it fuses Relu and Clip in float64; references are folded all the same."""
+    text = """<ir_version: 9, opset_import: ["" : 18]>
+        clipped (double[N, 3] x) => (double[N, 3] y) <double low = {0.0}, double high = {1.5}> {
+            r = Relu (x)
+            c = Clip (r, low, high)
+            y = Sin (c)
+        }"""
+    rows = np.random.default_rng(0).standard_normal((4, 3))
+    graph = irshap.compile(onnx.parser.parse_model(text), rows, wrt="c", emit="completeness_error").graph
+    error = evaluate(graph, {"x": rows * 2})["completeness_error"]
+    assert np.abs(error).max() < 1e-12
