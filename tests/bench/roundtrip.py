@@ -27,6 +27,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from irshap.dims import equal
 from irshap.graph import Graph
 from irshap.lowering import lift, lower
 from irshap.lowering.lift import _Lifter
@@ -251,13 +252,19 @@ def _contradiction(model: onnx.ModelProto, graph: Graph) -> str:
     declared = {v.name: lifter._type(v.type) for v in inferred.value_info}
     for value in graph.values():
         kind = declared.get(value.name or "")
-        if (
-            isinstance(kind, TensorType)
-            and isinstance(value.type, TensorType)
-            and not kind.admits(value.type)
-        ):
+        if isinstance(kind, TensorType) and isinstance(value.type, TensorType) and _differ(kind, value.type):
             return f"{value!r} is {kind} by onnx"
     return ""
+
+
+def _differ(a: TensorType, b: TensorType) -> bool:
+    if a.dtype is not b.dtype:
+        return True
+    if a.shape is None or b.shape is None:
+        return False
+    return len(a.shape) != len(b.shape) or any(
+        equal(x, y) is False for x, y in zip(a.shape, b.shape, strict=True)
+    )
 
 
 def _fully_valid(model: onnx.ModelProto) -> bool:
