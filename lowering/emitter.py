@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence, Set
+from copy import copy
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -11,7 +12,7 @@ import onnx
 import sympy
 from onnx import helper, numpy_helper
 
-from irshap.dims import Dim, as_dim, same
+from irshap.dims import Dim, as_dim, same, symbols_of
 from irshap.errors import UserError
 from irshap.graph import Node, Value
 from irshap.ops.base import Op
@@ -56,6 +57,25 @@ class Export:
     def result(self, kind: str, inputs: Sequence[str], **attributes: Any) -> None:
         """Adds the ONNX node that gives this IR node's results."""
         self.add(kind, inputs, into=self.outputs, **attributes)
+
+    def wide(self, i: int = 0) -> str:
+        """The i-th operand, in float32 where it is float16: for what has no kernel or no form in that."""
+        if self.operand(i).dtype is not DType.F16:
+            return self.inputs[i]
+        return self.add("Cast", [self.inputs[i]], to=onnx.TensorProto.FLOAT)
+
+    def narrow(self, kind: str, inputs: Sequence[str], **attributes: Any) -> None:
+        """As `result`, where the inputs are `wide`."""
+        if self.node.results[0].dtype is not DType.F16:
+            self.result(kind, inputs, **attributes)
+        else:
+            self.result("Cast", [self.add(kind, inputs, **attributes)], to=onnx.TensorProto.FLOAT16)
+
+    def zeros(self, shape: Sequence[Dim]) -> str:
+        """A tensor of zeros, of the type of a `wide` first result."""
+        dtype = self.node.results[0].dtype
+        zero = np.zeros(1, (DType.F32 if dtype is DType.F16 else dtype).numpy)
+        return self.add("ConstantOfShape", [self.shape(shape)], value=numpy_helper.from_array(zero))
 
     def constant(self, array: Any, dtype: Any = None) -> str:
         """The name of an initializer."""
@@ -121,6 +141,14 @@ class Emitter:
         self._sources: dict[sympy.Expr, tuple[str, int]] = {}
         self._dims: dict[Dim, str] = {}
         self._shapes: dict[tuple[Dim, ...], str] = {}
+        self._outer: Emitter | None = None
+
+    def inner(self) -> Emitter:
+        """An emitter for a subgraph, which sees all that is here by now: names are shared, nodes aren't."""
+        child = copy(self)
+        child.nodes, child._outer = [], self
+        child._sources, child._dims, child._shapes = {}, {}, {}
+        return child
 
     def fresh(self, hint: str) -> str:
         """A tensor name that nobody has, like `hint`."""
@@ -160,9 +188,15 @@ class Emitter:
                 if isinstance(dim, sympy.Expr) and dim.is_Symbol:
                     self._sources.setdefault(dim, (name, axis))
 
+    def tells(self, dims: Sequence[Dim]) -> bool:
+        """Whether tensors that exist by now bind all symbols in `dims`."""
+        return symbols_of(dims) <= self._sources.keys() or (self._outer is not None and self._outer.tells(dims))
+
     def shape(self, dims: Sequence[Dim], *, infer: bool = False) -> str:
         """The name of an int64 vector holding `dims`, computed at run time where they are symbolic."""
         dims = tuple(dims)
+        if self._outer is not None and self._outer.tells(dims):
+            return self._outer.shape(dims, infer=infer)
         unknown = [i for i, d in enumerate(dims) if not isinstance(d, int)]
         if infer and len(unknown) == 1 and not any(same(d, 0) for d in dims):
             dims = tuple(-1 if i in unknown else d for i, d in enumerate(dims))
@@ -189,6 +223,8 @@ class Emitter:
         """The name of an int64 vector of one element with this dimension's value."""
         if isinstance(dim, int):
             return self.constant(np.array([dim], dtype=np.int64))
+        if self._outer is not None and self._outer.tells([dim]):
+            return self._outer.dim(dim)
         if dim not in self._dims:
             self._dims[dim] = self._dim(dim)
         return self._dims[dim]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-import onnx
-
 from irshap.lowering.emitter import FLOOR, Export, exporter
 from irshap.ops import gather, scatter, top_k
 
@@ -29,16 +26,15 @@ def _scatter_rows(e: Export, op: gather.ScatterRows) -> None:
     updates, index = e.operand(0), e.operand(1)
     behind = op.axis + index.rank
     order = [*range(op.axis, behind), *range(op.axis), *range(behind, updates.rank)]
-    rows = e.inputs[0] if not op.axis else e.add("Transpose", [e.inputs[0]], perm=order)
+    rows = e.wide() if not op.axis else e.add("Transpose", [e.wide()], perm=order)
     dims = e.node.results[0].shape
-    shape = [op.size, *dims[: op.axis], *dims[op.axis + 1 :]]
-    zero = onnx.numpy_helper.from_array(np.zeros(1, updates.dtype.numpy))
-    empty = e.add("ConstantOfShape", [e.shape(shape)], value=zero)
+    empty = e.zeros([op.size, *dims[: op.axis], *dims[op.axis + 1 :]])
     where = e.add("Unsqueeze", [e.inputs[1], e.ints([index.rank])])
-    into = None if op.axis else e.outputs
-    summed = e.add("ScatterND", [empty, where, rows], into=into, reduction="add")
-    if op.axis:
-        e.result("Transpose", [summed], perm=[*range(1, op.axis + 1), 0, *range(op.axis + 1, len(dims))])
+    if not op.axis:
+        e.narrow("ScatterND", [empty, where, rows], reduction="add")
+        return
+    summed = e.add("ScatterND", [empty, where, rows], reduction="add")
+    e.narrow("Transpose", [summed], perm=[*range(1, op.axis + 1), 0, *range(op.axis + 1, len(dims))])
 
 
 def _scatter_opset(op: scatter.ScatterElements | scatter.ScatterND) -> int:
@@ -47,12 +43,18 @@ def _scatter_opset(op: scatter.ScatterElements | scatter.ScatterND) -> int:
 
 @exporter(scatter.ScatterElements, opset=_scatter_opset)
 def _scatter_elements(e: Export, op: scatter.ScatterElements) -> None:
-    e.result("ScatterElements", e.inputs, axis=op.axis, reduction="add" if op.add else None)
+    if op.add:
+        e.narrow("ScatterElements", [e.wide(0), e.inputs[1], e.wide(2)], axis=op.axis, reduction="add")
+    else:
+        e.result("ScatterElements", e.inputs, axis=op.axis)
 
 
 @exporter(scatter.ScatterND, opset=_scatter_opset)
 def _scatter_nd(e: Export, op: scatter.ScatterND) -> None:
-    e.result("ScatterND", e.inputs, reduction="add" if op.add else None)
+    if op.add:
+        e.narrow("ScatterND", [e.wide(0), e.inputs[1], e.wide(2)], reduction="add")
+    else:
+        e.result("ScatterND", e.inputs)
 
 
 @exporter(top_k.TopK)

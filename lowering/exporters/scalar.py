@@ -47,7 +47,7 @@ def _power(e: Export, op: power.Power) -> None:
 
 @exporter(logic.IsInf)
 def _is_inf(e: Export, op: logic.IsInf) -> None:
-    e.result("IsInf", e.inputs, detect_negative=int(op.negative), detect_positive=int(op.positive))
+    e.result("IsInf", [e.wide()], detect_negative=int(op.negative), detect_positive=int(op.positive))
 
 
 @exporter(logic.Mod)

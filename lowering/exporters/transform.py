@@ -16,7 +16,7 @@ def _tile(e: Export, op: tile.Tile) -> None:
 @exporter(scan.CumSum)
 def _cum_sum(e: Export, op: scan.CumSum) -> None:
     axis = e.constant(op.axis, "int64")
-    e.result("CumSum", [e.inputs[0], axis], exclusive=int(op.exclusive), reverse=int(op.reverse))
+    e.narrow("CumSum", [e.wide(), axis], exclusive=int(op.exclusive), reverse=int(op.reverse))
 
 
 @exporter(scan.Trilu, opset=14)
