@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from irshap.dims import same_shape
-from irshap.ops.arithmetic import Greater, guarded_quotient, minimum, where
+from irshap.ops.arithmetic import Greater, guarded_quotient, minimum, ratio, where
 from irshap.ops.base import Point, Precision, Sample, emit1, randn, require, tensors
 from irshap.ops.elementwise import Elu, Relu
 from irshap.ops.families import Elementwise, ZippedElementwise, unbroadcast
@@ -207,7 +207,7 @@ class Clip(Elementwise):
         return slope if self.high is None else where(above(-x, -self.high), slope, 0.0)
 
     def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
-        return guarded_quotient(y - y0, x - x0, self.slope(x, y))
+        return guarded_quotient(y - y0, x - x0, self.slope(x, y), divide=ratio)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import truediv
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,7 @@ from irshap.types import Array, DType, TensorType, Type
 
 __all__ = ["Abs", "Add", "Comparison", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Neg", "Sub"]
 __all__ += ["Where", "apply", "guarded_quotient", "maximum", "minimum", "quotient_or_zero"]
-__all__ += ["regularized_quotient"]
-__all__ += ["sized", "where"]
+__all__ += ["Ratio", "ratio", "regularized_quotient", "sized", "where"]
 
 
 def apply(name: str, *operands: Any) -> Any:
@@ -64,15 +64,26 @@ def regularized_quotient(dy: Any, dx: Any, slope: Any) -> Any:
     return (dy * dx + slope * (h * h)) / (dx * dx + h * h)
 
 
-def guarded_quotient(dy: Any, dx: Any, otherwise: Any, smallest: float | None = None) -> Any:
+def ratio(u: Any, v: Any) -> Any:
+    """u / v where |u| <= |v|."""
+    return emit1(Ratio(), u, v)
+
+
+def guarded_quotient(
+    dy: Any,
+    dx: Any,
+    otherwise: Any,
+    smallest: float | None = None,
+    divide: Callable[[Any, Any], Any] = truediv,
+) -> Any:
     """dy / dx where |dx| is at least `smallest`, and `otherwise` elsewhere.
 
     Without `smallest` only a dx of 0 (or below the normal numbers) is guarded: right where dy is exact, as
-    the difference of two copies of operands.
+    the difference of two copies of operands.  `divide` is `ratio` where |dy| <= |dx|.
     """
     smallest = float(np.finfo(dx.dtype.numpy).tiny) if smallest is None else smallest
     tiny = emit1(Less(), emit1(Abs(), dx), constant(smallest, dx.dtype))
-    return where(tiny, otherwise, dy / where(tiny, 1.0, dx))
+    return where(tiny, otherwise, divide(dy, where(tiny, 1.0, dx)))
 
 
 def quotient_or_zero(dy: Any, dx: Any) -> Any:
@@ -218,6 +229,23 @@ class Div(ZippedElementwise):
 
 
 @dataclass(frozen=True)
+class Ratio(Div):
+    """z = u / v where |u| <= |v|: the chord of a function that is nowhere steeper than 1.
+
+    It neither over- nor underflows where its operands don't, so that half precision loses its rounding only.
+    """
+
+    mnemonic = "ratio"
+    precision = Precision.HALF
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        u, v = randn(2, 3, 4), randn(2, 3, 4, seed=1)
+        yield Sample(cls(), (u, np.abs(u) + np.abs(v) + 0.5), (0, 1), (0, 0))
+        yield Sample(cls(), (u, np.abs(u).max((0, 2), keepdims=True) + 0.5), (0, 1), (0, None))
+
+
+@dataclass(frozen=True)
 class Neg(Linear, Elementwise):
     """y = -x."""
 
@@ -248,6 +276,7 @@ class Comparison(NonDifferentiable, ZippedElementwise, family=True):
     """A truth value for each pair: it jumps, so no local rule can be complete."""
 
     reason = "a comparison jumps: no local rule is complete"
+    precision = Precision.DATA
     cost = 1
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
@@ -268,7 +297,6 @@ class Less(Comparison):
     """a < b."""
 
     mnemonic = "less"
-    precision = Precision.HALF
 
     def numpy(self, *arrays: Array) -> Array:
         return np.asarray(arrays[0] < arrays[1])
@@ -279,7 +307,6 @@ class Greater(Comparison):
     """a > b."""
 
     mnemonic = "greater"
-    precision = Precision.HALF
 
     def numpy(self, *arrays: Array) -> Array:
         return np.asarray(arrays[0] > arrays[1])
@@ -290,7 +317,6 @@ class Equal(Comparison):
     """a == b."""
 
     mnemonic = "equal"
-    precision = Precision.HALF
 
     def numpy(self, *arrays: Array) -> Array:
         return np.asarray(arrays[0] == arrays[1])
@@ -418,7 +444,7 @@ class Abs(Elementwise):
 
     def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
         tiny = float(np.finfo(x.dtype.numpy).tiny)
-        return (x + x0) / maximum(y + y0, tiny)
+        return ratio(x + x0, maximum(y + y0, tiny))
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

@@ -42,11 +42,11 @@ class Precision(Enum):
     """How an op may be computed under fp16."""
 
     HALF = "half"
-    """Safe in half precision."""
+    """Safe in half precision: its result is off by its rounding, and by that of its operands."""
     FULL = "full"
-    """Keeps float32: sums many terms, exponentiates, or divides by what may be tiny."""
+    """Keeps float32: sums many terms, exponentiates, jumps, or divides by what may be tiny."""
     DATA = "data"
-    """Moves elements without arithmetic: follows its neighbours."""
+    """Moves, picks or compares elements without arithmetic: follows its neighbours."""
 
 
 class Layer(Enum):

@@ -40,7 +40,7 @@ class Einsum(Bilinear):
 
     equation: str
     mnemonic = "einsum"
-    precision = Precision.FULL
+    precision = Precision.HALF
     layer = Layer.DENSE
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from irshap.ops.arithmetic import Abs, Equal, Greater, Less, guarded_quotient, maximum, minimum, where
+from irshap.ops.arithmetic import Abs, Equal, Greater, Less, guarded_quotient, maximum, minimum, ratio, where
 from irshap.ops.base import Precision, Sample, emit1, randn
 from irshap.ops.families import Elementwise
 from irshap.ops.program import constant
@@ -83,7 +83,7 @@ class Relu(Elementwise):
     def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
         # (y + y0) / (|x| + |r|): 1, 0, or the positive share of the way; no branch, no cancellation, and the
         # guard against 0/0 sits on the sample's side, which is R times smaller than the pairs
-        return (y + y0) / (maximum(emit1(Abs(), x), _tiny(x)) + emit1(Abs(), x0))
+        return ratio(y + y0, maximum(emit1(Abs(), x), _tiny(x)) + emit1(Abs(), x0))
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

@@ -36,7 +36,7 @@ def from_rows(rows: Any, axes: Sequence[int], shape: Shape) -> Any:
 
 
 class _Extreme(Reduction, family=True):
-    precision = Precision.HALF
+    precision = Precision.DATA
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False

@@ -10,7 +10,7 @@ import numpy as np
 
 from irshap.dims import Dim, Shape, as_dim, product, same
 from irshap.ops.arithmetic import Less, where
-from irshap.ops.base import Axes, MixesBatch, Point, Sample, emit1, randn, require, tensors
+from irshap.ops.base import Axes, MixesBatch, Point, Precision, Sample, emit1, randn, require, tensors
 from irshap.ops.cast import cast
 from irshap.ops.index import Indexed, ScatterAdd
 from irshap.ops.program import Constant, Dims, constant
@@ -93,6 +93,7 @@ class ScatterRows(Indexed):
     axis: int
     size: Dim
     mnemonic = "scatter_rows"
+    precision = Precision.FULL
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         x, index = tensors(types)

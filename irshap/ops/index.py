@@ -96,6 +96,7 @@ class ScatterAdd(Indexed):
     axis: int
     size: Dim
     mnemonic = "scatter_add"
+    precision = Precision.FULL
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         x, index = tensors(types)
@@ -135,7 +136,7 @@ class ArgMax(NonDifferentiable, Reduction):
     axes: tuple[int, ...]
     keepdims: bool
     mnemonic = "argmax"
-    precision = Precision.HALF
+    precision = Precision.DATA
     result_dtype = DType.I64
     reason = "a position jumps: no local rule is complete"
 
@@ -156,7 +157,7 @@ class TopKIndices(NonDifferentiable):
     axis: int
     k: int
     mnemonic = "top_k_indices"
-    precision = Precision.HALF
+    precision = Precision.DATA
     reason = "a position jumps: no local rule is complete"
 
     def infer(self, *types: Type) -> tuple[Type, ...]:

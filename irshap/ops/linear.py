@@ -190,7 +190,7 @@ class BatchNorm(Linear):
 
     epsilon: float
     mnemonic = "batch_norm"
-    precision = Precision.HALF
+    precision = Precision.FULL
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         x, *stats = tensors(types)

@@ -21,7 +21,6 @@ class GreaterOrEqual(Comparison):
     """a >= b."""
 
     mnemonic = "greater_or_equal"
-    precision = Precision.HALF
 
     def numpy(self, *arrays: Array) -> Array:
         return np.asarray(arrays[0] >= arrays[1])
@@ -32,7 +31,6 @@ class LessOrEqual(Comparison):
     """a <= b."""
 
     mnemonic = "less_or_equal"
-    precision = Precision.HALF
 
     def numpy(self, *arrays: Array) -> Array:
         return np.asarray(arrays[0] <= arrays[1])
@@ -40,7 +38,6 @@ class LessOrEqual(Comparison):
 
 class _Logical(Comparison, family=True):
     reason = "a truth value jumps: no local rule is complete"
-    precision = Precision.DATA
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         require(all(t.dtype is DType.BOOL for t in tensors(types)), "takes truth values")
@@ -87,7 +84,7 @@ class _Step(NonDifferentiable, ZippedElementwise, family=True):
     """A step function of one operand, with a result of the same element type."""
 
     reason = "a step function jumps and is flat elsewhere: no local rule is complete"
-    precision = Precision.HALF
+    precision = Precision.FULL
     cost = 1
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
@@ -141,6 +138,8 @@ class Sign(_Step):
 
 class _Test(_Step, family=True):
     """A truth value for each element."""
+
+    precision = Precision.DATA
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)

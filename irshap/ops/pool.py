@@ -42,7 +42,7 @@ class MaxPool(Op):
     dilations: tuple[int, ...]
     ceil: bool = False
     mnemonic = "max_pool"
-    precision = Precision.HALF
+    precision = Precision.DATA
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)

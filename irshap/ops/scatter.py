@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from irshap.dims import Dim, product, same
-from irshap.ops.base import Axes, MixesBatch, Point, Sample, emit1, randn, require, tensors
+from irshap.ops.base import Axes, MixesBatch, Point, Precision, Sample, emit1, randn, require, tensors
 from irshap.ops.gather import GatherND
 from irshap.ops.index import GatherElements, Indexed
 from irshap.ops.shape import Slice, zeros_like
@@ -32,6 +32,7 @@ class _Scatter(Indexed, family=True):
     """Operands: the tensor, integer indices, updates; without `add` no index may appear twice."""
 
     add: bool
+    precision = Precision.FULL
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return varying <= {0, 2}

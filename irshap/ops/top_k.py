@@ -52,7 +52,7 @@ class TopK(Op):
     k: int
     largest: bool = True
     mnemonic = "top_k"
-    precision = Precision.HALF
+    precision = Precision.DATA
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)

@@ -24,6 +24,7 @@ _PLAIN = {
     arithmetic.Min: "Min",
     arithmetic.Mul: "Mul",
     arithmetic.Neg: "Neg",
+    arithmetic.Ratio: "Div",
     arithmetic.Sub: "Sub",
     arithmetic.Where: "Where",
     elementwise.Exp: "Exp",
