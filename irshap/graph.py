@@ -203,6 +203,13 @@ class Graph:
         for node in self.nodes:
             yield from node.results
 
+    def walk(self) -> Iterator[Node]:
+        """Every node, and those in the bodies of nodes before these."""
+        for node in self.nodes:
+            for body in node.op.bodies:
+                yield from body.walk()
+            yield node
+
     def with_properties(self, *added: str, without: tuple[str, ...] = ()) -> Graph:
         """This graph with other properties."""
         return replace(self, properties=(self.properties - set(without)) | set(added))

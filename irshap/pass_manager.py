@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, TextIO, TypeAlias
+from typing import Any, Literal, TextIO, TypeAlias, cast
 
 from irshap.errors import CheckFailed, PipelineError, UserError, near
 from irshap.graph import Graph
 from irshap.pass_base import PROPERTIES, Context, Pass
 from irshap.pass_report import explain_failure
 from irshap.pipeline_text import format_pipeline, known_passes, parse_pipeline, pass_text
+from irshap.rewrite import map_bodies
 
 __all__ = ["VERIFY_LEVELS", "PassManager", "PassRun", "Report", "Verify"]
 
@@ -224,7 +225,7 @@ class PassManager:
         result: Any = None
         try:
             start = time.perf_counter()
-            result = instance.run(ir, context)
+            result = _run(instance, ir, context)
             seconds = time.perf_counter() - start
             if isinstance(result, Graph):
                 result = _with_properties(instance, ir, result)
@@ -281,6 +282,12 @@ class PassManager:
     def _stream(self) -> TextIO:
         # Asked for late: whoever replaces sys.stderr (a test, a progress display) is heard.
         return sys.stderr if self._out is None else self._out
+
+
+def _run(instance: Pass, ir: Any, context: Context) -> Any:
+    if instance.into_bodies and isinstance(ir, Graph):
+        ir = map_bodies(ir, lambda body: cast(Graph, _run(instance, body, context)))
+    return instance.run(ir, context)
 
 
 def _with_properties(instance: Pass, before: Any, after: Graph) -> Graph:

@@ -24,7 +24,7 @@ from irshap.graph import Graph, Node, Value
 from irshap.ops.base import Op
 from irshap.types import same_type
 
-__all__ = ["Miss", "NoMatch", "Replacement", "Rule", "apply", "live_nodes", "rewrite"]
+__all__ = ["Miss", "NoMatch", "Replacement", "Rule", "apply", "live_nodes", "map_bodies", "rewrite"]
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,19 @@ class _Sweep:
                 where=self.recent[-1][1],
                 mend="no rule may undo what another did",
             )
+
+
+def map_bodies(graph: Graph, change: Callable[[Graph], Graph]) -> Graph:
+    """`graph` with `change` applied to the bodies of its nodes, which keep their inputs and outputs."""
+    if not any(node.op.bodies for node in graph.nodes):
+        return graph
+    with Builder() as b:
+        mapping = {v: b.copy(v.node, {})[0] for v in graph.inputs}
+        for node in graph.nodes:
+            op = node.op.with_bodies([change(body) for body in node.op.bodies])
+            changed = node if op is node.op else replace(node, op=op)
+            mapping.update(zip(node.results, b.copy(changed, mapping), strict=True))
+        return b.rebuild(graph, mapping)
 
 
 def live_nodes(graph: Graph, extra: Iterable[Value] = ()) -> Graph:

@@ -92,6 +92,8 @@ class _Verifier:
             if value.node is not node or value.index != position or value.type != node.types[position]:
                 raise self.fault(f"result {position} is not this node's own", node)
         self.types(node)
+        for body in node.op.bodies:
+            verify(body)
         if node.op.types_given:
             return
         try:

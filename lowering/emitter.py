@@ -190,7 +190,8 @@ class Emitter:
 
     def tells(self, dims: Sequence[Dim]) -> bool:
         """Whether tensors that exist by now bind all symbols in `dims`."""
-        return symbols_of(dims) <= self._sources.keys() or (self._outer is not None and self._outer.tells(dims))
+        told = symbols_of(dims) <= self._sources.keys()
+        return told or (self._outer is not None and self._outer.tells(dims))
 
     def shape(self, dims: Sequence[Dim], *, infer: bool = False) -> str:
         """The name of an int64 vector holding `dims`, computed at run time where they are symbolic."""

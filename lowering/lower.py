@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -18,7 +18,7 @@ from irshap.lowering.opaque import emit_opaque, used_domains
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pass_base import Context, Pass, Semantics
 
-__all__ = ["Emission", "Lower", "emit_nodes", "lower"]
+__all__ = ["Emission", "Lower", "emit_into", "emit_nodes", "lower"]
 
 _ = exporters  # importing them registers the exporters
 
@@ -80,10 +80,28 @@ def emit_nodes(graph: Graph, *, opset: int = 0, constants: bool = True) -> Emiss
     for value in graph.inputs:
         where[value] = str(value.name)
         emitter.know(str(value.name), value.type)
-    final = {o.value: o.name for o in reversed(outputs) if not isinstance(o.value.node.op, Input | Constant)}
-    used = {v for n in needed for v in n.operands} | {o.value for o in outputs}
+    starts = emit_into(emitter, needed, outputs, where, constants=constants)
+    return Emission(outputs, emitter, where, starts)
+
+
+def emit_into(
+    emitter: Emitter,
+    nodes: Sequence[Node],
+    outputs: Sequence[Output],
+    where: dict[Value, str],
+    *,
+    constants: bool = True,
+) -> list[tuple[Node, int]]:
+    """Emits `nodes`, and gives `outputs` their names; `where` names what is there, and gets the results.
+
+    Returns:
+        For each node the position of its first ONNX node.
+    """
+    made = {v for n in nodes if not isinstance(n.op, Constant) for v in n.results}
+    final = {o.value: o.name for o in reversed(outputs) if o.value in made}
+    used = {v for n in nodes for v in n.operands} | {o.value for o in outputs}
     starts = []
-    for node in needed:
+    for node in nodes:
         starts.append((node, len(emitter.nodes)))
         if isinstance(node.op, Constant) and not constants:
             where[node.results[0]] = emitter.fresh(node.results[0].name or "constant")
@@ -92,7 +110,7 @@ def emit_nodes(graph: Graph, *, opset: int = 0, constants: bool = True) -> Emiss
     for output in outputs:
         if where[output.value] != output.name:
             emitter.add("Identity", [where[output.value]], [output.name])
-    return Emission(outputs, emitter, where, starts)
+    return starts
 
 
 def _reserved(graph: Graph, outputs: list[Output]) -> list[str]:
@@ -112,7 +130,8 @@ def _lowest_opset(node: Node) -> int:
     if isinstance(node.op, Constant):
         return 0
     lowest = EXPORTERS[type(node.op)][0] if type(node.op) in EXPORTERS else FLOOR
-    return lowest(node.op) if callable(lowest) else lowest
+    inside = (_lowest_opset(n) for body in node.op.bodies for n in body.nodes)
+    return max([lowest(node.op) if callable(lowest) else lowest, *inside])
 
 
 def _needed(graph: Graph, outputs: list[Output]) -> list[Node]:
@@ -156,7 +175,7 @@ def _emit(
 def _model(
     graph: Graph, outputs: list[Output], emitter: Emitter, metadata: Mapping[str, str]
 ) -> onnx.ModelProto:
-    versions = {d: v for n in graph.nodes if isinstance(n.op, Opaque) for d, v in n.op.opsets if d}
+    versions = {d: v for n in graph.walk() if isinstance(n.op, Opaque) for d, v in n.op.opsets if d}
     used = sorted({d for node in emitter.nodes for d in used_domains(node) if d in versions})
     imports = [helper.make_opsetid("", emitter.opset), *(helper.make_opsetid(d, versions[d]) for d in used)]
     model = onnx.ModelProto(ir_version=ir_version_for(imports), opset_import=imports)

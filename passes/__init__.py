@@ -12,6 +12,7 @@ from irshap.passes import (
     fold_references,
     fuse_activations,
     gradient,
+    stream,
     target,
     widen,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "fold_references",
     "fuse_activations",
     "gradient",
+    "stream",
     "target",
     "widen",
 ]

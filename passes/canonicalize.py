@@ -141,6 +141,7 @@ class Canonicalize(Pass):
 
     name = "canonicalize"
     semantics = Semantics.PRESERVES
+    into_bodies = True
 
     def run(self, ir: Graph, context: Context) -> Graph:
         graph, fired = apply(ir, RULES)

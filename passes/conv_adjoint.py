@@ -27,6 +27,7 @@ class ConvAdjoint(Pass):
 
     name = "conv-adjoint"
     semantics = Semantics.PRESERVES
+    into_bodies = True
 
     def run(self, ir: Graph, context: Context) -> Graph:
         with Builder() as b:

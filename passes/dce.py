@@ -17,6 +17,7 @@ class DeadCodeElimination(Pass):
 
     name = "dce"
     semantics = Semantics.PRESERVES
+    into_bodies = True
 
     def run(self, ir: Graph, context: Context) -> Graph:
         wanted = {o.value.node for o in ir.outputs}

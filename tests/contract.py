@@ -42,6 +42,7 @@ LIFTS_AS_OTHERS = {
     "hold": "an identity for the runtime, and only for it",
     "tap": "an identity for the runtime, and only for it",
     "repeat_rows": "internal: pairs samples with references, lifts as its parts",
+    "scan": "a loop lifts as an opaque node",
     "scatter_add": "internal: the adjoint of a gather, lifts as its parts",
     "scatter_rows": "internal: the adjoint of a gather, lifts as its parts",
     "tile_rows": "internal: pairs samples with references, lifts as its parts",

@@ -6,6 +6,7 @@ from irshap.ops import (
     average_pool,
     cast,
     conv,
+    cumulative,
     einsum,
     elementwise,
     extremum,
@@ -35,7 +36,7 @@ from irshap.ops import (
 )
 from irshap.ops.base import OPS, Op
 
-__all__ = ["OPS", "Op", "activations", "arithmetic", "average_pool", "cast", "conv", "einsum"]
-__all__ += ["elementwise", "extremum", "gated", "gather", "generate", "index", "linear", "logic", "lp"]
-__all__ += ["norm", "pool", "power", "program", "reduce", "reduce_log", "resize", "response", "rows"]
+__all__ = ["OPS", "Op", "activations", "arithmetic", "average_pool", "cast", "conv", "cumulative"]
+__all__ += ["einsum", "elementwise", "extremum", "gated", "gather", "generate", "index", "linear", "logic"]
+__all__ += ["lp", "norm", "pool", "power", "program", "reduce", "reduce_log", "resize", "response", "rows"]
 __all__ += ["scan", "scatter", "shape", "softmax", "tile", "top_k", "trigonometry"]

@@ -19,7 +19,7 @@ from irshap.dims import Dim, product, substitute
 from irshap.types import Array, TensorType, Type
 
 if TYPE_CHECKING:
-    from irshap.graph import Value
+    from irshap.graph import Graph, Value
     from irshap.ops.parts import Parts, Sharing
 
 __all__ = ["OPS", "Axes", "Layer", "MixesBatch", "NoLocalRule", "Op", "Point", "Precision", "Sample"]
@@ -144,6 +144,16 @@ class Op:
     def title(self) -> str:
         """How errors and reports call this op."""
         return self.mnemonic
+
+    @property
+    def bodies(self) -> tuple[Graph, ...]:
+        """The programs that are part of this op: closed, with operands for all that they read."""
+        return ()
+
+    def with_bodies(self: _OpT, bodies: Sequence[Graph]) -> _OpT:
+        """This op with other programs in the place of `bodies`."""
+        require(not bodies, f"{self.mnemonic} has no body")
+        return self
 
     @abstractmethod
     def infer(self, *types: Type) -> tuple[Type, ...]:

@@ -1,100 +1,164 @@
-"""Running sums, and triangles of matrices."""
+"""A loop over the leading axis of some operands, with values carried from trip to trip."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import sympy
 
-from irshap.dims import Dim
-from irshap.ops.base import Axes, MixesBatch, Point, Precision, Sample, emit1, numel, randn, require, tensors
-from irshap.ops.families import Linear
-from irshap.types import Array, TensorType, Type
+from irshap.dims import Dim, N, same
+from irshap.graph import Graph, Node, Output, Value
+from irshap.ops.base import Axes, MixesBatch, Precision, Sample, randn, require, tensors
+from irshap.ops.families import NonDifferentiable
+from irshap.types import Array, DType, TensorType, Type, same_type
 
-__all__ = ["CumSum", "Trilu"]
+__all__ = ["Scan"]
 
 
-@dataclass(frozen=True)
-class CumSum(Linear):
-    """y_i = sum of x_j for j <= i along `axis`; for j < i if `exclusive`; from the other end if `reverse`."""
+@dataclass(frozen=True, eq=False)
+class Scan(NonDifferentiable):
+    """carried = body(carried, slices of the scanned operands, captured operands), once for each slice.
 
-    axis: int
-    exclusive: bool = False
-    reverse: bool = False
-    mnemonic = "cum_sum"
+    Operands: the `carried` values' initial state, `scanned` tensors [trips, ...], which the body sees one
+    slice [...] at a time, and captured values, which every trip sees whole.  The body is closed: it has an
+    input for each, in this order, and an output for each carried value.  Results: their final state.
+    """
+
+    carried: int
+    scanned: int
+    body: Graph
+    mnemonic = "scan"
     precision = Precision.FULL
-    nonnegative = True
+    reason = "loops are made after differentiation"
+
+    @property
+    def bodies(self) -> tuple[Graph, ...]:
+        return (self.body,)
+
+    def with_bodies(self, bodies: Sequence[Graph]) -> Scan:
+        (body,) = bodies
+        return replace(self, body=body)
+
+    def substitute(self, binding: Mapping[sympy.Expr, Dim]) -> Scan:
+        from irshap.builder import Builder
+
+        with Builder() as b:
+            mapping: dict[Value, Value] = {}
+            for node in (*(v.node for v in self.body.inputs), *self.body.nodes):
+                mapping.update(zip(node.results, b.copy(node, mapping, binding), strict=True))
+            return replace(self, body=b.rebuild(self.body, mapping))
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
-        (x,) = tensors(types)
-        require(0 <= self.axis < x.rank, f"axis {self.axis} is not one of {x.rank}")
-        return (x,)
+        sliced = tensors(types[self.carried : self.carried + self.scanned])
+        require(len(types) == len(self.body.inputs), f"the body takes {len(self.body.inputs)} operands")
+        require(self.carried >= 0 < self.scanned, "it needs something to scan, which counts the trips")
+        require(len(self.body.outputs) == self.carried, "the body has an output for each carried value")
+        require(
+            all(t.rank and same(t.dims[0], sliced[0].dims[0]) for t in sliced),
+            "what is scanned has a leading axis of one length",
+        )
+        slices = [t.with_shape(t.dims[1:]) for t in sliced]
+        given = (*types[: self.carried], *slices, *types[self.carried + self.scanned :])
+        for value, kind in zip(self.body.inputs, given, strict=True):
+            require(same_type(value.type, kind), lambda v=value, k=kind: f"{v!r} of the body gets {k}")  # type: ignore[misc]
+        for output, kind in zip(self.body.outputs, types, strict=False):
+            require(
+                same_type(output.value.type, kind),
+                lambda o=output, k=kind: f"{o.name!r} is carried as {k}, and comes back as {o.value.type}",  # type: ignore[misc]
+            )
+        return tuple(types[: self.carried])
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
-        x = np.flip(arrays[0], self.axis) if self.reverse else arrays[0]
-        y = np.cumsum(x, axis=self.axis, dtype=x.dtype)
-        if self.exclusive:
-            y = np.roll(y, 1, axis=self.axis)
-            y[(slice(None),) * self.axis + (slice(0, 1),)] = 0
-        return (np.ascontiguousarray(np.flip(y, self.axis) if self.reverse else y),)
+        from irshap.evaluator import evaluate_values
+
+        state, rows = arrays[: self.carried], arrays[self.carried : self.carried + self.scanned]
+        captured = arrays[self.carried + self.scanned :]
+        wanted = [o.value for o in self.body.outputs]
+        for slices in zip(*rows, strict=True):
+            given = dict(zip(self.body.inputs, (*state, *slices, *captured), strict=True))
+            found = evaluate_values(self.body.nodes, given, wanted)
+            state = tuple(found[v] for v in wanted)
+        return state
+
+    def trips(self, operands: Sequence[TensorType]) -> Dim:
+        """How often the body runs."""
+        return operands[self.carried].dims[0]
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
-        return numel(operands)
+        return self._each_trip(operands, "flops")
+
+    def nbytes(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return self._each_trip(operands, "nbytes")
+
+    def _each_trip(self, operands: Sequence[TensorType], facet: str) -> Dim:
+        total: Dim = 0
+        for node in self.body.nodes:
+            total = total + getattr(node.op, facet)(tensors([v.type for v in node.operands]), node.types)
+        return total * self.trips(operands)
 
     def batch_axes(
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> tuple[int | None, ...]:
-        if axes[0] == self.axis:
-            raise MixesBatch("sums along the batch")
-        return (axes[0],)
+        from irshap.analysis import BatchAxes
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
-        return emit1(replace(self, reverse=not self.reverse), ct)
+        last = self.carried + self.scanned
+        if 0 in axes[self.carried : last]:
+            raise MixesBatch("loops over the batch")
+        slices = [None if a is None else a - 1 for a in axes[self.carried : last]]
+        known = dict(zip(self.body.inputs, (*axes[: self.carried], *slices, *axes[last:]), strict=True))
+        inside = BatchAxes(self.body, known)
+        for output, axis in zip(self.body.outputs, axes, strict=False):
+            if (why := inside.reason(output.value)) is not None:
+                raise MixesBatch(why)
+            if inside.axis(output.value) != axis:
+                raise MixesBatch("a carried value has the batch on another axis after a trip")
+        return tuple(axes[: self.carried])
 
-    @classmethod
-    def samples(cls) -> Iterable[Sample]:
-        yield Sample(cls(1), (randn(2, 5),), (0,), (0,))
-        yield Sample(cls(1, exclusive=True), (randn(2, 4, 3),), (0,), (2,))
-        yield Sample(cls(2, exclusive=True, reverse=True), (randn(2, 3, 4),), (0,), (0,))
-        yield Sample(cls(0, reverse=True), (randn(4),), (0,))
+    @cached_property
+    def _structure(self) -> tuple[object, ...]:
+        """What makes two bodies the same: everything but the names of values, and where nodes stem from."""
+        place = {v: i for i, v in enumerate(self.body.values())}
 
+        def statement(node: Node) -> tuple[object, ...]:
+            return (node.op, node.types, *(place[v] for v in node.operands))
 
-@dataclass(frozen=True)
-class Trilu(Linear):
-    """Each matrix (the last two axes) on and above its diagonal `k`, or on and below it; 0 elsewhere."""
+        inputs = [(v.name, v.type) for v in self.body.inputs]
+        outputs = [(o.name, place[o.value]) for o in self.body.outputs]
+        return (self.carried, self.scanned, *inputs, *map(statement, self.body.nodes), *outputs)
 
-    upper: bool
-    k: int = 0
-    mnemonic = "trilu"
-    precision = Precision.DATA
-    nonnegative = True
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Scan) and self._structure == other._structure)
 
-    def infer(self, *types: Type) -> tuple[Type, ...]:
-        (x,) = tensors(types)
-        require(x.rank >= 2, "takes matrices")
-        return (x,)
-
-    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
-        return ((np.triu if self.upper else np.tril)(arrays[0], self.k),)
-
-    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
-        return 0
-
-    def batch_axes(
-        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
-    ) -> tuple[int | None, ...]:
-        if axes[0] is not None and axes[0] >= operands[0].rank - 2:
-            raise MixesBatch("treats the rows of the batch differently")
-        return (axes[0],)
-
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
-        return emit1(self, ct)
+    def __hash__(self) -> int:
+        return hash(self._structure)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
-        yield Sample(cls(True), (randn(2, 3, 4),), (0,), (0,))
-        yield Sample(cls(False, -1), (randn(2, 4, 3),), (0,), (0,))
-        yield Sample(cls(True, 2), (randn(3, 3),), (0,))
-        yield Sample(cls(False, 1), (np.arange(8).reshape(2, 2, 2),), batch=(0,))
+        sums = _body(
+            {"total": ("f32", (N, 3)), "row": ("f32", (3,)), "x": ("f32", (N, 3))},
+            lambda total, row, x: [total + x * row],
+        )
+        arrays = (randn(*shape, dtype=np.float32) for shape in ((2, 3), (4, 3), (2, 3)))
+        yield Sample(cls(1, 1, sums), tuple(arrays), batch=(0, None, 0))
+        both = _body(
+            {"a": ("i64", (2,)), "b": ("f32", ()), "i": ("i64", (2,)), "f": ("f32", ())},
+            lambda a, b, i, f: [i, b + f],
+        )
+        state, rows = (np.zeros(2, np.int64), np.array(1.0, np.float32)), np.arange(6).reshape(3, 2)
+        yield Sample(cls(2, 2, both), (*state, rows, np.array([0.5, -2.0, 4.0], np.float32)))
+
+
+def _body(inputs: Mapping[str, tuple[str, tuple[Dim, ...]]], make: Any) -> Graph:
+    from irshap.builder import Builder
+    from irshap.ops.program import Input
+
+    with Builder() as b:
+        given = [
+            b.emit(Input(name), types=(TensorType(DType(kind), shape),), names=(name,))[0]
+            for name, (kind, shape) in inputs.items()
+        ]
+        return b.build("body", [Output(f"next_{i}", v) for i, v in enumerate(make(*given))])

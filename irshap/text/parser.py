@@ -58,7 +58,8 @@ class _Parser:
         self.dims: dict[str, Dim] = {}
         self.depth = 0
 
-    def graph(self) -> Graph:
+    def graph(self, closing: str | None = None) -> Graph:
+        """A whole graph, up to the end of the text or to `closing`."""
         scan = self.scan
         scan.expect("graph", "'graph @name'")
         scan.expect("@", "'@' and the graph's name")
@@ -72,7 +73,7 @@ class _Parser:
         inputs: list[Value] = []
         nodes: list[Node] = []
         outputs: list[Output] = []
-        while not scan.at_end():
+        while not (scan.at_end() if closing is None else scan.take(closing)):
             if scan.next_is("%"):
                 node = self.statement()
                 if node.op.is_input:
@@ -84,6 +85,15 @@ class _Parser:
             else:
                 raise scan.expected("a statement (%name = ...) or an output")
         return Graph(name, tuple(inputs), tuple(nodes), tuple(outputs), frozenset(properties), source)
+
+    def body(self) -> Graph:
+        """`{graph @name ...}`: a graph whose values are its own."""
+        outer, self.values = self.values, {}
+        try:
+            self.scan.expect("{")
+            return self.graph("}")
+        finally:
+            self.values = outer
 
     def statement(self) -> Node:
         scan = self.scan
@@ -230,6 +240,8 @@ class _Parser:
                 raise scan.fail(f"attributes are nested deeper than {_DEPTH_LIMIT}")
             if scan.next_is("["):
                 return tuple([self.attribute() for _ in scan.separated("[", "]")])
+            if scan.next_is("{"):
+                return self.body()
             if scan.next_is('"'):
                 return scan.string("a string")
             if scan.take("!"):

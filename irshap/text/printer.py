@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -22,6 +23,9 @@ __all__ = ["Printer", "print_graph", "print_op", "value_names"]
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 # printable ASCII without the comma and the quote, and without a space at either end
 _PLAIN_ORIGIN = re.compile(r"[!#-+\--~](?:[ !#-+\--~]*[!#-+\--~])?")
+
+
+_INDENT = "  "
 
 
 def print_graph(graph: Graph, *, elide: bool = False) -> str:
@@ -75,6 +79,8 @@ def _attribute(value: object, elide: bool) -> str:
             return f"!{value.value}"
         case Tensor():
             return dense_text(value, elide=elide)
+        case Graph():
+            return f"{{\n{textwrap.indent(print_graph(value, elide=elide), _INDENT)}}}"
         case Op():
             return f"{value.mnemonic}{{{', '.join(_attributes(value, elide))}}}"
     raise IRError(f"an attribute can't be a {type(value).__name__}: {value!r:.80}")

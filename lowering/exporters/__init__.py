@@ -1,5 +1,15 @@
 """How IR ops become ONNX nodes, a file for each family.  Importing this package registers all exporters."""
 
-from irshap.lowering.exporters import activations, basic, index, norm, reduction, scalar, transform, window
+from irshap.lowering.exporters import (
+    activations,
+    basic,
+    control,
+    index,
+    norm,
+    reduction,
+    scalar,
+    transform,
+    window,
+)
 
-__all__ = ["activations", "basic", "index", "norm", "reduction", "scalar", "transform", "window"]
+__all__ = ["activations", "basic", "control", "index", "norm", "reduction", "scalar", "transform", "window"]

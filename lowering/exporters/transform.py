@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from irshap.lowering.emitter import FLOOR, Export, exporter
-from irshap.ops import einsum, generate, resize, scan, tile
+from irshap.ops import cumulative, einsum, generate, resize, tile
 
 __all__: list[str] = []
 
@@ -13,14 +13,14 @@ def _tile(e: Export, op: tile.Tile) -> None:
     e.result("Tile", [e.inputs[0], e.shape(op.repeats)])
 
 
-@exporter(scan.CumSum)
-def _cum_sum(e: Export, op: scan.CumSum) -> None:
+@exporter(cumulative.CumSum)
+def _cum_sum(e: Export, op: cumulative.CumSum) -> None:
     axis = e.constant(op.axis, "int64")
     e.narrow("CumSum", [e.wide(), axis], exclusive=int(op.exclusive), reverse=int(op.reverse))
 
 
-@exporter(scan.Trilu, opset=14)
-def _trilu(e: Export, op: scan.Trilu) -> None:
+@exporter(cumulative.Trilu, opset=14)
+def _trilu(e: Export, op: cumulative.Trilu) -> None:
     e.result("Trilu", [e.inputs[0], e.constant(op.k, "int64")], upper=int(op.upper))
 
 

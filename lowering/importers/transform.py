@@ -7,7 +7,7 @@ from string import ascii_letters
 from irshap.dims import as_dim, divide, same
 from irshap.graph import Value
 from irshap.lowering.importer import Import, Unmodeled, importer
-from irshap.ops import einsum, reduce, scan, tile
+from irshap.ops import cumulative, einsum, reduce, tile
 from irshap.ops.shape import reshape, transpose
 
 __all__: list[str] = []
@@ -22,7 +22,7 @@ def _tile(n: Import) -> Value:
 def _cum_sum(n: Import) -> Value:
     (axis,) = n.ints(1)
     return n.one(
-        scan.CumSum(n.axis(axis), bool(n.attribute("exclusive", 0)), bool(n.attribute("reverse", 0))),
+        cumulative.CumSum(n.axis(axis), bool(n.attribute("exclusive", 0)), bool(n.attribute("reverse", 0))),
         n.tensor(),
     )
 
@@ -30,7 +30,7 @@ def _cum_sum(n: Import) -> Value:
 @importer("Trilu")
 def _trilu(n: Import) -> Value:
     (k,) = n.ints(1) if n.has(1) else [0]
-    return n.one(scan.Trilu(bool(n.attribute("upper", 1)), k), n.tensor())
+    return n.one(cumulative.Trilu(bool(n.attribute("upper", 1)), k), n.tensor())
 
 
 @importer("DepthToSpace")
