@@ -10,8 +10,8 @@ PIPELINES: dict[str, str] = {
     "naive": "lift,target,canonicalize,autodiff,deeplift,bind-references,dce,lower",
     # What is fastest in ONNX Runtime on a CPU; equal to naive up to rounding.
     "default": (
-        "lift,target,canonicalize,fuse-activations,autodiff,deeplift,eliminate-split-tile,broadcast-target,dce,"
-        "fold-references,conv-adjoint,canonicalize,dce,lower"
+        "lift,target,canonicalize,fuse-activations,nest-concats,autodiff,deeplift,eliminate-split-tile,"
+        "broadcast-target,dce,fold-references,conv-adjoint,absorb-scales,canonicalize,dce,lower"
     ),
     "gradient": "lift,target,canonicalize,autodiff,gradient,dce,lower",
 }

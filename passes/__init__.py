@@ -1,6 +1,7 @@
 """The passes, one a file.  Importing this package registers all of them."""
 
 from irshap.passes import (
+    absorb_scales,
     autodiff,
     bind_references,
     broadcast_target,
@@ -10,14 +11,17 @@ from irshap.passes import (
     deeplift,
     eliminate_split_tile,
     fold_references,
+    fp16,
     fuse_activations,
     gradient,
+    nest_concats,
     stream,
     target,
     widen,
 )
 
 __all__ = [
+    "absorb_scales",
     "autodiff",
     "bind_references",
     "broadcast_target",
@@ -27,8 +31,10 @@ __all__ = [
     "deeplift",
     "eliminate_split_tile",
     "fold_references",
+    "fp16",
     "fuse_activations",
     "gradient",
+    "nest_concats",
     "stream",
     "target",
     "widen",

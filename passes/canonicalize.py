@@ -11,6 +11,7 @@ from irshap.errors import IRError
 from irshap.graph import Graph, Node, Value
 from irshap.ops.arithmetic import Add, Div, Mul, Neg, Sub
 from irshap.ops.base import Op, emit1
+from irshap.ops.families import ZippedElementwise
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.ops.shape import Concat, Expand, Pad, Reshape, Slice, Split, Transpose, reshape, transpose
 from irshap.pass_base import Context, Pass, Semantics
@@ -81,6 +82,31 @@ def concat_of_split(node: Node, *parts: Value) -> Replacement:
     return source.operands[0]
 
 
+@rewrite(Reshape)
+def reshape_of_expand(node: Node, x: Value) -> Replacement:
+    """reshape(expand(z)) = expand(reshape(z)), when the axes that grow stay as they are at the end."""
+    if not isinstance(x.node.op, Expand):
+        return NoMatch("the operand is no expand")
+    z, shape = x.node.operands[0], node.results[0].shape
+    if z.rank != x.rank:
+        return NoMatch("the expand adds axes")
+    kept = next((i for i, (a, b) in enumerate(zip(z.shape, x.shape, strict=True)) if not same(a, b)), z.rank)
+    grown = x.shape[kept:]
+    if not grown or len(shape) <= len(grown) or not same_shape(shape[-len(grown) :], grown):
+        return NoMatch("it reshapes the axes that grow")
+    return emit1(Expand(shape), reshape(z, (*shape[: -len(grown)], *z.shape[kept:])))
+
+
+@rewrite(ZippedElementwise)  # type: ignore[type-abstract]
+def expanded_operand(node: Node, *operands: Value) -> Replacement:
+    """f(x, expand(z)) = f(x, z), which broadcasts z itself."""
+    expanded = [i for i, v in enumerate(operands) if isinstance(v.node.op, Expand)]
+    others = [v for i, v in enumerate(operands) if i not in expanded]
+    if not expanded or not any(same_shape(v.shape, node.results[0].shape) for v in others):
+        return NoMatch("no operand is expanded to the shape of another one")
+    return emit1(node.op, *(v.node.operands[0] if i in expanded else v for i, v in enumerate(operands)))
+
+
 @rewrite(Neg)
 def neg_of_neg(node: Node, x: Value) -> Replacement:
     """-(-x) = x."""
@@ -129,6 +155,8 @@ RULES = [
     no_change_of_shape,
     split_of_concat,
     concat_of_split,
+    reshape_of_expand,
+    expanded_operand,
     neg_of_neg,
     neutral_element,
     constant_operands,

@@ -19,6 +19,7 @@ import pytest
 import irshap
 from irshap import demo
 from irshap.evaluator import evaluate
+from irshap.pipelines import PIPELINES
 
 sys.path.insert(0, str(Path(__file__).parent / "oracles"))
 
@@ -30,10 +31,9 @@ EXPORTS = ("torchscript", "dynamo", "batch1")
 SINGLE = ("digits", "smooth_mlp", "two_inputs")
 DOUBLE = ("digits_f64", "smooth_mlp_f64")
 MODELS = (*SINGLE, *(f"{family}_{export}" for family in FAMILIES for export in EXPORTS))
-NAIVE = "lift,{widen}target,canonicalize,autodiff,deeplift,bind-references,dce"
-DEFAULT = (
-    "lift,{widen}target,canonicalize,fuse-activations,autodiff,deeplift,eliminate-split-tile,broadcast-target,"
-    "dce,fold-references,conv-adjoint,canonicalize,dce"
+NAIVE, DEFAULT = (
+    PIPELINES[name].replace("lift,", "lift,{widen}", 1).removesuffix(",lower")
+    for name in ("naive", "default")
 )
 
 

@@ -24,7 +24,7 @@ from irshap.pass_base import Context
 from irshap.pass_manager import PassManager
 from irshap.types import Array
 
-STEPS = ("eliminate-split-tile", "broadcast-target", "dce", "conv-adjoint", "canonicalize")
+STEPS = ("eliminate-split-tile", "broadcast-target", "dce", "conv-adjoint", "absorb-scales", "canonicalize")
 """The passes behind the method, in the order of `@default`.  `fold-references` comes last here."""
 
 

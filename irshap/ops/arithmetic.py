@@ -27,7 +27,7 @@ from irshap.types import Array, DType, TensorType, Type
 
 __all__ = ["Abs", "Add", "Comparison", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Neg", "Sub"]
 __all__ += ["Where", "apply", "guarded_quotient", "maximum", "minimum", "quotient_or_zero"]
-__all__ += ["Ratio", "ratio", "regularized_quotient", "sized", "where"]
+__all__ += ["Ratio", "ratio", "regularized_quotient", "share_quotient", "sized", "where"]
 
 
 def apply(name: str, *operands: Any) -> Any:
@@ -89,6 +89,12 @@ def guarded_quotient(
 def quotient_or_zero(dy: Any, dx: Any) -> Any:
     """dy / dx, and 0 where dx is 0: what doesn't change gets nothing."""
     return guarded_quotient(dy, dx, constant(0.0, dx.dtype))
+
+
+def share_quotient(share: Any, dx: Any) -> Any:
+    """share / dx for a share that is 0 where dx is: one comparison, and no absolute value."""
+    nothing = emit1(Equal(), dx, constant(0.0, dx.dtype))
+    return share / where(nothing, 1.0, dx)
 
 
 def sized(weight: Any, absolute: bool) -> Any:

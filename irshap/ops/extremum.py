@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from irshap.dims import Shape
-from irshap.ops.arithmetic import maximum, minimum, quotient_or_zero
+from irshap.ops.arithmetic import maximum, minimum, share_quotient
 from irshap.ops.base import Point, Precision, Sample, emit1, randn
 from irshap.ops.index import ArgMax, ScatterAdd
 from irshap.ops.parts import Parts, Routed, Sharing
@@ -61,7 +61,7 @@ class _Extreme(Reduction, family=True):
         top = self.beyond(y, y0)
         gain = self._placed(cts[0] * (top - y0), x, x.shape)
         loss = self._placed(cts[0] * (y - top), x0, x.shape)
-        return (quotient_or_zero(gain + loss, x - x0),)
+        return (share_quotient(gain + loss, x - x0),)
 
     def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
         x = at.operands[0]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from irshap.dims import Dim, product
-from irshap.ops.arithmetic import maximum, quotient_or_zero
+from irshap.ops.arithmetic import maximum, quotient_or_zero, share_quotient
 from irshap.ops.base import Axes, MixesBatch, Op, Point, Precision, Sample, emit1, randn, require, tensors
 from irshap.ops.index import GatherElements, ScatterAdd
 from irshap.ops.parts import Parts, Routed, Sharing
@@ -106,7 +106,7 @@ class MaxPool(Op):
         # overlapping windows accumulate: overwriting is why other tools' attributions don't sum
         share = self._scatter(gain, at.results[1], x) + self._scatter(loss, at0.results[1], x)
         # an element's shares are at most its difference each: 0 only where that is 0 (rules.md: below 1e-7)
-        return (quotient_or_zero(share, x - x0),)
+        return (share_quotient(share, x - x0),)
 
     def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
         x, x0, y, y0 = at.operands[0], at0.operands[0], at.results[0], at0.results[0]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from irshap.dims import Dim, product
-from irshap.ops.arithmetic import Equal, Greater, Less, maximum, minimum, quotient_or_zero, where
+from irshap.ops.arithmetic import Equal, Greater, Less, maximum, minimum, share_quotient, where
 from irshap.ops.base import (
     Axes,
     MixesBatch,
@@ -97,7 +97,7 @@ class TopK(Op):
         top = maximum(y, y0) if self.largest else minimum(y, y0)
         back = ScatterAdd(self.axis, x.shape[self.axis])
         share = emit1(back, cts[0] * (top - y0), index) + emit1(back, cts[0] * (y - top), index0)
-        return (quotient_or_zero(share, x - x0),)
+        return (share_quotient(share, x - x0),)
 
     def _mean_on_path(self, ct: Any, x: Any, x0: Any) -> Any:
         size = x.shape[self.axis]
