@@ -11,7 +11,6 @@ files, as tests/bench/networks.py writes them; missing ones are exported.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
@@ -53,6 +52,17 @@ def plan(given: argparse.Namespace) -> Plan:
     )
 
 
+def command(script: str) -> str:
+    """This run's, without the places that are this machine's."""
+    places = ("--work", "--nets", "--out", "--torch-python")
+    given, skip = [], False
+    for word in sys.argv[1:]:
+        if not skip and not word.startswith(places):
+            given.append(word)
+        skip = word in places
+    return " ".join(["python", f"tests/bench/{script}", *given])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[options()]
@@ -64,11 +74,11 @@ def main() -> None:
     parser.add_argument("--again", nargs="+", default=[], choices=chosen, help="forget these results first")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    record = Record(given.out or given.work / "results.json")
+    out = given.out or given.work / "results.json"
+    record = Record(out, "peers")
     if not given.known:
         bench = Bench(plan(given), record)
-        command = " ".join(["python tests/bench/vs_peers.py", *map(shlex.quote, sys.argv[1:])])
-        describe(record, "command", command)
+        describe(record, command("vs_peers.py"))
         for name in given.names:
             bench.prepare(name)
         for name, count in cells(given.names, given.references):
@@ -77,9 +87,11 @@ def main() -> None:
             systems = [SYSTEMS[s] for s in given.systems]
             fewest = count == min(given.references)
             say(f"{name}, R = {count}")
+            if fewest:
+                bench.truth(name, count)
             bench.cell(name, count, [s for s in systems if s.timed or fewest])
     if given.write is not None:
-        write_page(record, given.write)
+        write_page(record, Record(out, "ablation"), given.write)
 
 
 if __name__ == "__main__":

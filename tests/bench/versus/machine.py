@@ -21,7 +21,7 @@ def field(path: str, name: str) -> str:
     return "unknown"
 
 
-def describe(record: Record, kind: str, command: str) -> None:
+def describe(record: Record, command: str) -> None:
     """Notes machine, date and command; a continued run keeps the first date, and the highest load."""
     about = record.data["about"]
     today, load = date.today().isoformat(), round(os.getloadavg()[1], 1)
@@ -35,5 +35,5 @@ def describe(record: Record, kind: str, command: str) -> None:
     about.setdefault("began", today)
     about["ended"] = today
     about["load"] = max(load, about.get("load", 0.0))
-    about[kind] = command
+    about["command"] = command
     record.save()

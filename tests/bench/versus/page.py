@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import median
 
 from versus.claims import findings
 from versus.plot import draw
@@ -40,7 +39,9 @@ LEGEND = """\
   and without the loaded model (the plain network in the same runtime); what a compiled file holds of the
   references counts.
 - **incomplete**: |f(x) - base - sum| by max(|f(x) - base|, 1e-3 |f(x)|).
-- **from naive**: largest distance from `@naive`'s attributions, relative to the largest of these.
+- **from naive**: largest distance from `@naive`'s attributions, relative to the largest of these. **from
+  float64**: from `@naive` evaluated in float64 (with the fewest references alone). Rounding in float32 moves
+  the attributions of deep networks by more than programs differ, whatever computes them.
 - **OPT-TORCH** (`tests/bench/opt_torch.py`): the algorithm of `@default` by hand in torch: SHAP's time by its
   time is the gain of the algorithm, its time by irshap's that of compiling and of the runtime.
 - **Captum** with R = 1 is its DeepLift, since DeepLiftShap refuses a single reference. **Captum, separated**:
@@ -64,13 +65,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     return [f"| {' | '.join(map(str, line))} |" for line in lines] + [""]
 
 
-def write_page(record: Record, path: Path) -> None:
-    """Writes the page, and its plot to images/ beside it."""
+def write_page(record: Record, ablation: Record, path: Path) -> None:
+    """Writes the page from both parts of the results, and its plot to images/ beside it."""
     image = path.parent / "images" / f"{path.stem}.png"
     image.parent.mkdir(parents=True, exist_ok=True)
     draw(record, image, TITLES)
     lines = [
-        *_introduction(record),
+        *_introduction(record, ablation),
         *_promises(record),
         "## Times and memory",
         "",
@@ -80,14 +81,15 @@ def write_page(record: Record, path: Path) -> None:
     ]
     for network in record.networks():
         lines += [f"### {TITLES[network]}", "", *_measured(record, network)]
-    lines += [*_compiled(record), *_ablation(record)]
+    lines += [*_compiled(record), *_ablation(ablation)]
     part = path.with_suffix(".part")
     part.write_text("\n".join(lines).strip() + "\n")
     part.replace(path)
 
 
-def _introduction(record: Record) -> Iterator[str]:
-    about = record.data["about"]
+def _introduction(*records: Record) -> Iterator[str]:
+    abouts = [r.data["about"] for r in records if r.data["about"]]
+    about = abouts[0]
     machine = about["machine"]
     yield "# Benchmarks"
     yield ""
@@ -102,9 +104,8 @@ def _introduction(record: Record) -> Iterator[str]:
     yield ""
     yield "This page is written by the commands that measured it:"
     yield ""
-    for kind in ("command", "ablation"):
-        if kind in about:
-            yield f"    {about[kind]}"
+    for each in abouts:
+        yield f"    {each['command']}"
     yield ""
     yield SETTING
 
@@ -136,17 +137,18 @@ def _measured(record: Record, network: str) -> list[str]:
     for count in record.counts(network):
         found = record.cell(network, count)["systems"]
         rows += [_row(record, network, count, name) for name in SYSTEMS if name in found]
-    return table((*head, "process, MiB", "beyond, MiB", "incomplete", "from naive"), rows)
+    return table((*head, "process, MiB", "beyond, MiB", "incomplete", "from naive", "from float64"), rows)
 
 
 def _row(record: Record, network: str, count: int, name: str) -> Sequence[object]:
     title, entry = SYSTEMS[name].title, record.entry(network, count, name)
     if entry is None:
         why = record.cell(network, count)["systems"][name]["failed"]
-        return (count, title, why, *[""] * 7)
+        return (count, title, why, *[""] * 8)
     seconds, relative = record.seconds(network, count, name), record.relative(network, count, name)
     all_seconds = [r["seconds"] for r in entry["rounds"]]
-    beyond, distance = record.beyond(network, count, name), entry.get("distances", {}).get("naive")
+    beyond = record.beyond(network, count, name)
+    distances = [entry.get("distances", {}).get(truth) for truth in ("naive", "float64")]
     warm = f"{seconds:.3g} ({min(all_seconds):.3g}-{max(all_seconds):.3g})" if seconds is not None else ""
     return (
         count,
@@ -158,7 +160,7 @@ def _row(record: Record, network: str, count: int, name: str) -> Sequence[object
         f"{entry['peak'] / MIB:.0f}",
         "" if beyond is None else f"{beyond / MIB:.0f}",
         f"{entry['completeness']:.1e}" if "completeness" in entry else "",
-        "" if distance is None else f"{distance:.1e}",
+        *("" if d is None else f"{d:.1e}" for d in distances),
     )
 
 
@@ -180,38 +182,38 @@ def _compiled(record: Record) -> Iterator[str]:
 
 
 def _ablation(record: Record) -> Iterator[str]:
-    found = record.data.get("ablation", {})
-    if not found:
+    if not record.networks():
         return
     yield "## Pass by pass"
     yield ""
     yield PASS_BY_PASS
-    head = ("program", "warm, s", "by inference", "beyond, MiB", "GFLOP", "nodes", "file, MiB", "incomplete")
-    for key, stages in found.items():
-        network, count = key.split("/")
-        yield f"### {TITLES[network]}, R = {count}"
-        yield ""
-        rows = []
-        for stage in stages:
-            if "failed" in stage:
-                rows.append((stage["title"], stage["failed"], *[""] * 6))
-                continue
-            rounds, compiled = stage["rounds"], stage["compiled"]
-            rows.append(
-                (
-                    stage["title"],
-                    f"{median(r['seconds'] for r in rounds):.3g}",
-                    f"{median(r['seconds'] / r['unit'] for r in rounds):.2f}",
-                    f"{stage['beyond'] / MIB:.0f}",
-                    f"{compiled['flops'] / 1e9:.1f}",
-                    compiled["nodes"],
-                    f"{compiled['bytes'] / MIB:.0f}",
-                    f"{stage['completeness']:.1e}",
-                )
-            )
-        yield from table(head, rows)
-        yield "The pipelines:"
-        yield ""
-        for stage in stages:
-            yield f"    {stage['pipeline']}"
-        yield ""
+    for step in record.data["steps"]:
+        yield f"- {step['title']}: `{step['pipeline']}`"
+    yield ""
+    head = ("program", "warm, s", "by inference", "load, s", "beyond, MiB")
+    head = (*head, "GFLOP", "nodes", "file, MiB", "incomplete")
+    for network in record.networks():
+        for count in record.counts(network):
+            yield f"### {TITLES[network]}, R = {count}, pass by pass"
+            yield ""
+            yield from table(head, [_step(record, network, count, step) for step in record.data["steps"]])
+
+
+def _step(record: Record, network: str, count: int, step: Mapping[str, str]) -> Sequence[object]:
+    name, cell = step["name"], record.cell(network, count)
+    seconds, relative = record.seconds(network, count, name), record.relative(network, count, name)
+    beyond, entry = record.beyond(network, count, name), record.entry(network, count, name)
+    if seconds is None or relative is None or beyond is None or entry is None:
+        return (step["title"], cell["systems"].get(name, {}).get("failed", "not measured"), *[""] * 7)
+    compiled = cell["compiled"][name]
+    return (
+        step["title"],
+        f"{seconds:.3g}",
+        f"{relative:.2f}",
+        f"{entry['load_seconds']:.2f}",
+        f"{beyond / MIB:.0f}",
+        f"{compiled['flops'] / 1e9:.1f}",
+        compiled["nodes"],
+        f"{compiled['bytes'] / MIB:.0f}",
+        f"{entry['completeness']:.1e}",
+    )

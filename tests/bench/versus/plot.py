@@ -41,8 +41,9 @@ def draw(record: Record, path: Path, titles: Mapping[str, str]) -> None:
     axes[0][0].set_ylabel("time / inference of 1 and R")
     axes[1][0].set_ylabel("peak memory beyond the model, MiB")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=len(STYLES), frameon=False)
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    columns = min(len(STYLES), max(2, 2 * len(names)))
+    figure.legend(handles, labels, loc="lower center", ncols=columns, frameon=False)
+    figure.tight_layout(rect=(0, 0.04 * -(-len(STYLES) // columns), 1, 1))
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)
 

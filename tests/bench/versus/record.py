@@ -1,7 +1,7 @@
 """The results, as one JSON file that grows while measuring, and what is read from them.
 
-    {"about": {machine, versions, command, ...},
-     "cells": {"resnet50/5": {"compiled": {SYSTEM: {...}}, "systems": {SYSTEM: {...}}}}}
+    {PART: {"about": {machine, versions, command, ...},
+            "cells": {"resnet50/5": {"compiled": {SYSTEM: {...}}, "systems": {SYSTEM: {...}}}}}}
 
 A system's entry holds what its worker said of loading and of the first run, `peak` over all of its runs, and
 `rounds`: in each, the median `seconds` of its runs and `unit`, the time of inferring 1 and then R samples in
@@ -21,17 +21,18 @@ Entry = dict[str, Any]
 
 
 class Record:
-    """A file of results; a missing file is an empty one."""
+    """A part of a file of results; a missing one is empty."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.data: Entry = json.loads(path.read_text()) if path.exists() else {"about": {}, "cells": {}}
+    def __init__(self, path: Path, part: str) -> None:
+        self.path, self.part = path, part
+        self._all: Entry = json.loads(path.read_text()) if path.exists() else {}
+        self.data: Entry = self._all.setdefault(part, {"about": {}, "cells": {}})
 
     def save(self) -> None:
         """Writes all of it or nothing."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(self.data, indent=1) + "\n")
+        part.write_text(json.dumps(self._all, indent=1) + "\n")
         part.replace(self.path)
 
     def cell(self, network: str, count: int) -> Entry:
@@ -92,8 +93,13 @@ class Record:
         known = sorted((c, e["peak"]) for c, e in entries.items() if e is not None)
         if not known:
             return None
-        (last, peak), *_ = reversed(known)
-        if len(known) == 1 or last == count:
-            return int(peak * count / last)
-        before, lower = known[-2]
-        return int(1.15 * (peak + max(0, peak - lower) * (count - last) / (last - before)))
+        last, peak = known[-1]
+        if len(known) > 1:
+            before, lower = known[-2]
+            slope = max(0.0, peak - lower) / (last - before)
+        else:
+            # what was loaded before the first run grows less with the references than what runs take
+            entry = entries[last]
+            assert entry is not None
+            slope = (peak - entry["loaded"]) / last
+        return int(peak + 1.15 * slope * (count - last))
