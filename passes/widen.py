@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,8 +10,8 @@ from irshap.builder import Builder
 from irshap.errors import ModelError
 from irshap.graph import Graph, Node, Value
 from irshap.ops.base import Op
-from irshap.ops.cast import cast
-from irshap.ops.program import Constant
+from irshap.ops.cast import cast, retyped
+from irshap.ops.program import Constant, Pullback
 from irshap.pass_base import Context, Pass, Semantics
 from irshap.reverse import is_float
 from irshap.types import DType, Tensor, TensorType, Type
@@ -56,14 +55,9 @@ def _widened(b: Builder, node: Node, mapping: dict[Value, Value]) -> list[Value]
 def _wide_op(op: Op) -> Op:
     if isinstance(op, Constant) and op.value.type.dtype.is_float:
         return Constant(Tensor.wrap(op.value.array.astype(np.float64)))
-    changes: dict[str, Any] = {}
-    for field in fields(op):  # type: ignore[arg-type]
-        value = getattr(op, field.name)
-        if isinstance(value, DType) and value.is_float:
-            changes[field.name] = DType.F64
-        elif isinstance(value, Op):
-            raise ModelError("widen comes before the derivative is taken", where=op.mnemonic)
-    return replace(op, **changes) if changes else op  # type: ignore[type-var]
+    if isinstance(op, Pullback):
+        raise ModelError("widen comes before the derivative is taken", where=op.mnemonic)
+    return retyped(op, lambda dtype: DType.F64 if dtype.is_float else dtype)
 
 
 def _wide_type(type: Type) -> Type:

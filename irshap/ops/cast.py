@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,19 @@ from irshap.dims import Dim, product
 from irshap.ops.base import Axes, NoLocalRule, Op, Point, Precision, Sample, emit1, randn, tensors
 from irshap.types import Array, DType, TensorType, Type
 
-__all__ = ["Cast", "cast"]
+__all__ = ["Cast", "cast", "retyped"]
 
 
 def cast(x: Any, dtype: DType) -> Any:
     """Emits a cast, or nothing when the dtype is right already."""
     return x if x.dtype is dtype else emit1(Cast(dtype), x)
+
+
+def retyped(op: Op, change: Callable[[DType], DType]) -> Op:
+    """`op` with the element types among its attributes changed."""
+    found = {f.name: getattr(op, f.name) for f in fields(op)}  # type: ignore[arg-type]
+    changes = {name: change(value) for name, value in found.items() if isinstance(value, DType)}
+    return replace(op, **changes) if changes else op  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)

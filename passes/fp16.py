@@ -1,0 +1,273 @@
+"""fp16: mixed precision, with float16 for what bears it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import numpy as np
+
+from irshap.builder import Builder, current
+from irshap.errors import ModelError, near
+from irshap.graph import Graph, Node, Output, Role, Value
+from irshap.ops.base import OPS, Precision
+from irshap.ops.cast import Cast, cast, retyped
+from irshap.ops.program import Constant, Input, Pullback
+from irshap.pass_base import Context, Pass, Semantics
+from irshap.reverse import ancestors, is_float
+from irshap.types import Array, DType, Tensor, TensorType, Type
+
+__all__ = ["Fp16"]
+
+_RANGE = np.finfo(np.float16)
+
+
+@dataclass(frozen=True)
+class Fp16(Pass):
+    """Computes the reverse pass in float16 where it bears that, and stores what only that reads so.
+
+    The model's own outputs and the base values stay exact: going forward, a deep network can amplify a
+    rounding a thousandfold; going back it is linear, and doesn't.  Layers with weights are in float16.  So is
+    what else is safe there, unless all that reads it keeps float32: what is subtracted or divided there was
+    not rounded just before.  Sums, exponentials, quotients, normalizations and steps keep float32; moves
+    follow their operands.  What reads a constant that float16 doesn't hold (numbers above 65504, or none from
+    6e-5 up) keeps float32, too: nothing saturates or vanishes unseen.  Only guards against 0/0 become
+    float16's smallest number.
+
+    `forward`: "half" treats the forward pass likewise: smaller files, and the way to make a plain model one
+    of mixed precision.  `io`: "half" makes the model's own inputs and outputs float16, too; attributions and
+    base values, which are sums and small, stay as they are.  `keep`: ops that keep float32, by their names
+    in the IR.
+    """
+
+    forward: Literal["keep", "half"] = "keep"
+    io: Literal["keep", "half"] = "keep"
+    keep: tuple[str, ...] = ()
+    name = "fp16"
+    semantics = Semantics.APPROXIMATES
+    tolerance = 2e-2
+
+    def __post_init__(self) -> None:
+        for mnemonic in self.keep:
+            if mnemonic not in OPS:
+                raise ValueError(f"no op is called {mnemonic!r}; {near(mnemonic, OPS)}")
+
+    def run(self, ir: Graph, context: Context) -> Graph:
+        narrow: set[Value] = set()
+        if self.io == "half":
+            inputs = [v for v in ir.inputs if isinstance(v.node.op, Input) and v.node.op.kind in _OWN]
+            outputs = [o.value for o in ir.outputs if o.role is Role.MODEL]
+            narrow = {v for v in (*inputs, *outputs) if is_float(v)}
+        fixed: set[Value] = set()
+        if self.forward == "keep":
+            fixed = ancestors(o.value for o in ir.outputs if o.role in (Role.MODEL, Role.BASE))
+        return _Halving(ir, self.keep, narrow, fixed, context.statistics).run()
+
+
+_OWN = ("model", "references")
+"""The kinds of inputs that have the type of the model's own."""
+
+
+class _Halving:
+    """One graph on its way to mixed precision.
+
+    Attributes:
+        narrow: inputs, and values of outputs, that are to be float16.
+        fixed: the nodes that keep all their types.
+        half: those that compute in float16.
+        kept: those that compute in float32 whatever is around them.
+        asked: those whose result something reads in float32, itself or after moves.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        keep: Collection[str],
+        narrow: Collection[Value],
+        fixed: Collection[Value],
+        counts: Counter[str],
+    ) -> None:
+        self.graph, self.keep, self.narrow, self.counts = graph, keep, narrow, counts
+        self.fixed = {n for n in graph.nodes if n.results[0] in fixed or _has_fixed_types(n)}
+        self.readers: dict[Value, list[Node]] = defaultdict(list)
+        for node in graph.nodes:
+            for v in node.operands:
+                self.readers[v].append(node)
+        self.outputs = {o.value for o in graph.outputs}
+        self.half: set[Node] = {v.node for v in graph.inputs if v in narrow}
+        self.asked: set[Node] = set()
+        held = {v: _holds(v.node.op.value.array) for v in graph.values() if isinstance(v.node.op, Constant)}
+        self.kept = {
+            n for n in graph.nodes if self._is_kept(n) or not all(held.get(v, True) for v in n.operands)
+        }
+        for node in reversed(graph.nodes):
+            self._look_down(node)
+        for node in graph.nodes:
+            self._look_up(node)
+
+    def _is_kept(self, node: Node) -> bool:
+        """Whether a node is in float32 whatever is around it."""
+        numbers = (getattr(node.op, f.name) for f in fields(node.op))  # type: ignore[arg-type]
+        return (
+            node.op.precision is Precision.FULL
+            or node.op.mnemonic in self.keep
+            or node in self.fixed
+            or not all(_holds(np.asarray(n)) for n in numbers if isinstance(n, float))
+        )
+
+    def _look_down(self, node: Node) -> None:
+        """In float16: layers, and what something reads in float16."""
+        floats = [v for v in node.results if is_float(v)]
+        readers = [r for v in floats for r in self.readers[v]]
+        moves = [r for r in readers if r.op.precision is Precision.DATA]
+        if node not in self.kept:
+            wanted = {r for v in node.results for r in self.readers[v]} & self.half
+            if wanted or self.narrow.intersection(floats) or node.op.layer is not None:
+                self.half.add(node)
+        if (
+            not floats  # it decides something, and so should not be rounded before
+            or any(v in self.outputs and v not in self.narrow for v in floats)
+            or not self.half.issuperset(readers)
+            or not self.asked.isdisjoint(moves)
+        ):
+            self.asked.add(node)
+
+    def _look_up(self, node: Node) -> None:
+        """A move is in float16 if what it moves is; else in float32 if anything asks for that."""
+        moved = [v.node for v in node.operands if is_float(v) and not isinstance(v.node.op, Constant)]
+        if node.op.precision is not Precision.DATA or not moved or node in self.kept:
+            return
+        if self.half.issuperset(moved):
+            self.half.add(node)
+        elif node in self.asked:
+            self.half.discard(node)
+
+    def run(self) -> Graph:
+        """The graph in mixed precision."""
+        wide = {
+            v for n in self.graph.nodes if n not in self.half for v in n.operands if _is_large_constant(v)
+        }
+        graph, forms = self.graph, _Forms(wide)
+        with Builder() as b:
+            for value in graph.inputs:
+                type = value.tensor.with_dtype(DType.F16) if value in self.narrow else value.type
+                forms.made[value] = b.emit(value.node.op, types=(type,), names=(value.name,))[0]
+            for node in graph.nodes:
+                with b.at(node.origin):
+                    self._emit(b, node, forms)
+            outputs = [replace(o, value=self._output(b, o, forms)) for o in graph.outputs]
+            made = b.build(graph.name, outputs, graph.properties, like=graph)
+        self.counts["casts"] += sum(map(_is_float_cast, made.nodes))
+        return made
+
+    def _emit(self, b: Builder, node: Node, forms: _Forms) -> None:
+        op, half = node.op, node in self.half
+        if isinstance(op, Pullback):
+            raise ModelError("fp16 comes behind the method, which decides pullbacks", where=node.label)
+        if isinstance(op, Constant):
+            return
+        if _is_float_cast(node):
+            forms.same[node.results[0]] = node.operands[0]
+            return
+        if node in self.fixed:
+            operands = [forms.of(v, v.type) for v in node.operands]
+            op = op.with_bodies([_Halving(body, self.keep, (), (), self.counts).run() for body in op.bodies])
+        else:
+            operands = [forms.of(v, _type_in(v.type, half)) for v in node.operands]
+            op = retyped(op, lambda dtype: _dtype_in(dtype, half))
+        if any(map(is_float, node.results)):
+            self.counts["in float16" if half else "in float32"] += 1
+        results = b.emit(op, *operands, types=node.types, names=tuple(v.name for v in node.results))
+        forms.made.update(zip(node.results, results, strict=True))
+
+    def _output(self, b: Builder, output: Output, forms: _Forms) -> Value:
+        value = output.value
+        with b.at(value.node.origin):
+            return forms.of(value, _type_in(value.type, True) if value in self.narrow else value.type)
+
+
+class _Forms:
+    """Where the values of the old graph went, in each precision that was asked for.
+
+    Attributes:
+        wide: the large constants that are stored as they are: one copy and a cast serve everyone.
+        made: the new value of an old one.
+        same: the old value that another one is up to precision: what a cast between floats gets.
+    """
+
+    def __init__(self, wide: Collection[Value]) -> None:
+        self.wide = wide
+        self.made: dict[Value, Value] = {}
+        self.same: dict[Value, Value] = {}
+
+    def root(self, value: Value) -> Value:
+        """The value behind casts."""
+        while value in self.same:
+            value = self.same[value]
+        return value
+
+    def of(self, value: Value, type: Type) -> Value:
+        """The new form of a value in the precision of `type`."""
+        value = self.root(value)
+        if not isinstance(value.node.op, Constant):
+            made = self.made[value]
+        else:
+            made = self._constant(value, value.type if value in self.wide else type)
+        return cast(made, type.dtype) if is_float(made) and isinstance(type, TensorType) else made  # type: ignore[no-any-return]
+
+    def _constant(self, value: Value, type: Type) -> Value:
+        op = value.node.op
+        assert isinstance(op, Constant)
+        if is_float(value) and isinstance(type, TensorType) and type.dtype is not value.dtype:
+            op = Constant(Tensor.wrap(_converted(op.value.array, type.dtype)))
+        return current().emit(op, origin=value.node.origin, names=(value.name,))[0]
+
+
+def _has_fixed_types(node: Node) -> bool:
+    """Whether a node needs the element types that it has."""
+    floats = filter(is_float, (*node.operands, *node.results))
+    return node.op.types_given or bool(node.op.bodies) or any(v.dtype is DType.BF16 for v in floats)
+
+
+def _is_large_constant(value: Value) -> bool:
+    """Whether it is worth a cast to store half of a constant."""
+    op = value.node.op
+    return isinstance(op, Constant) and is_float(value) and op.value.array.nbytes >= 4096
+
+
+def _is_float_cast(node: Node) -> bool:
+    return isinstance(node.op, Cast) and is_float(node.operands[0]) and is_float(node.results[0])
+
+
+def _dtype_in(dtype: DType, half: bool) -> DType:
+    """The element type that stands for a float: float16, or the one that it has, but at least float32."""
+    if not dtype.is_float:
+        return dtype
+    return DType.F16 if half else DType.F32 if dtype is DType.F16 else dtype
+
+
+def _type_in(type: Type, half: bool) -> Type:
+    return type.with_dtype(_dtype_in(type.dtype, half)) if isinstance(type, TensorType) else type
+
+
+def _holds(array: Array) -> bool:
+    """Whether float16 holds the numbers of a constant: none above its range, and not all below it.
+
+    The smallest number of the constant's own type is a guard, for which float16's is as good.
+    """
+    if array.dtype.kind != "f" or not array.size or _is_guard(array):
+        return True
+    largest = float(np.max(np.abs(array), where=np.isfinite(array), initial=0.0))
+    return largest == 0.0 or _RANGE.tiny <= largest <= _RANGE.max
+
+
+def _is_guard(array: Array) -> bool:
+    return array.size == 1 and array.dtype.kind == "f" and bool(array == np.finfo(array.dtype).tiny)
+
+
+def _converted(array: Array, dtype: DType) -> Array:
+    if _is_guard(array):
+        return np.full_like(array, np.finfo(dtype.numpy).tiny, dtype=dtype.numpy)
+    return array.astype(dtype.numpy)
