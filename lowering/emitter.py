@@ -144,9 +144,12 @@ class Emitter:
         self._outer: Emitter | None = None
 
     def inner(self) -> Emitter:
-        """An emitter for a subgraph, which sees all that is here by now: names are shared, nodes aren't."""
+        """An emitter for a subgraph: it sees all that is here by now, and has nodes and initializers of its own.
+
+        Sizes that are known out here are computed out here, once.
+        """
         child = copy(self)
-        child.nodes, child._outer = [], self
+        child.nodes, child.initializers, child._outer = [], {}, self
         child._sources, child._dims, child._shapes = {}, {}, {}
         return child
 
@@ -196,14 +199,14 @@ class Emitter:
     def shape(self, dims: Sequence[Dim], *, infer: bool = False) -> str:
         """The name of an int64 vector holding `dims`, computed at run time where they are symbolic."""
         dims = tuple(dims)
-        if self._outer is not None and self._outer.tells(dims):
-            return self._outer.shape(dims, infer=infer)
         unknown = [i for i, d in enumerate(dims) if not isinstance(d, int)]
         if infer and len(unknown) == 1 and not any(same(d, 0) for d in dims):
             dims = tuple(-1 if i in unknown else d for i, d in enumerate(dims))
             unknown = []
         if not unknown:
             return self.constant(np.array(dims, dtype=np.int64))
+        if self._outer is not None and self._outer.tells(dims):
+            return self._outer.shape(dims)
         if dims not in self._shapes:
             parts: list[str] = []
             static: list[int] = []

@@ -6,15 +6,20 @@ import onnx
 from onnx import helper
 
 from irshap.graph import Output, Value
-from irshap.lowering.emitter import Export, exporter, onnx_type
-from irshap.ops import scan
+from irshap.lowering.emitter import Export, exporter, fill_tensor, onnx_type
+from irshap.ops import conv, scan
+from irshap.ops.program import Constant
 
 __all__: list[str] = []
 
 
 @exporter(scan.Scan)
 def _scan(e: Export, op: scan.Scan) -> None:
-    """The body is a subgraph: what it captures is read there under its name out here."""
+    """The body is a subgraph: what it captures is read there under its name out here.
+
+    So are weights that the outer graph has anyway, but for those of convolutions: ONNX Runtime runs a
+    convolution in its blocked layout only where the weights are initializers of the very graph it stands in.
+    """
     from irshap.lowering.lower import emit_into
 
     inner, body = e.emitter.inner(), op.body
@@ -23,9 +28,16 @@ def _scan(e: Export, op: scan.Scan) -> None:
     for value in body.inputs[:passed]:
         where[value] = inner.fresh(str(value.name))
         inner.know(where[value], value.type)
+    convolved = {v for n in body.nodes if isinstance(n.op, conv.Conv) for v in n.operands}
+    for value in (v for n in body.nodes for v in n.results if isinstance(n.op, Constant)):
+        known = e.emitter.initializers.get(value.node.op.value)
+        if known is not None and value not in convolved:
+            where[value] = known[0]
     outputs = [Output(inner.fresh(o.name), o.value) for o in body.outputs]
-    emit_into(inner, body.nodes, outputs, where)
+    emit_into(inner, [n for n in body.nodes if n.results[0] not in where], outputs, where)
     subgraph = onnx.GraphProto(name=body.name, node=inner.nodes)
+    for name, array in inner.initializers.values():
+        fill_tensor(subgraph.initializer.add(), array, name)
     for value in body.inputs[:passed]:
         subgraph.input.append(helper.make_value_info(where[value], onnx_type(value.type)))
     for output in outputs:
