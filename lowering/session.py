@@ -39,19 +39,16 @@ class Session:
 
     Args:
         threads: 1 repeats to the bit; 0 is ONNX Runtime's choice, for work that takes long.
-        optimize: a large model that runs once loses time by having its graph optimized.
 
     Raises:
         RuntimeRefusal: ONNX Runtime doesn't load the model.
     """
 
-    def __init__(self, model: onnx.ModelProto, *, threads: int = 1, optimize: bool = True) -> None:
+    def __init__(self, model: onnx.ModelProto, *, threads: int = 1) -> None:
         options = onnxruntime.SessionOptions()
         # what goes wrong comes as an exception; the log would go to the terminal
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
-        levels = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_ENABLE_BASIC
         try:
             content = model.SerializeToString()
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

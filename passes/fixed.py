@@ -78,7 +78,8 @@ class Part:
             outputs = [Output(f"fixed_{i}", mapping[v]) for i, v in enumerate(wanted)]
             self._graph = b.build("references", outputs)
         try:
-            self._session = Session(lower(self._graph), threads=0, optimize=False) if wanted else None
+            # optimized as any model: references then round as the samples do, and turn no other relu gate over
+            self._session = Session(lower(self._graph), threads=0) if wanted else None
         except RuntimeRefusal:
             self._session = None
 
