@@ -138,10 +138,14 @@ def _compare(wanted: Mapping[str, Array], found: Mapping[str, Array], instance: 
     # what is left of numbers that cancel is rounding: it is measured against those numbers
     errors = {o.name for o in graph.outputs_of(Role.COMPLETENESS)}
     largest = max((_magnitude(wanted[name]) for name in common if name not in errors), default=0.0)
+    # a float32 output is no better than the float16 that it is computed in
+    floats = {v.dtype for v in graph.values() if isinstance(v.type, TensorType) and v.dtype in _RTOL}
+    rounding = max((_RTOL[dtype] for dtype in floats), default=0.0)
     for name in common:
         tolerance = instance.tolerance if instance.semantics is Semantics.APPROXIMATES else None
         a, b = np.asarray(wanted[name]), np.asarray(found[name])
-        if problem := _difference(a, b, tolerance, largest if name in errors else _magnitude(a)):
+        scale = largest if name in errors else _magnitude(a)
+        if problem := _difference(a, b, tolerance, rounding, scale):
             raise CheckFailed(
                 f"output {name!r} changed: {problem}",
                 mend="the pass promises to keep it" if tolerance is None else f"tolerance {tolerance:g}",
@@ -156,8 +160,10 @@ def _magnitude(array: Array) -> float:
     return float(np.max(wide[np.isfinite(wide)], initial=0.0))
 
 
-def _difference(a: Array, b: Array, tolerance: float | None, scale: float) -> str | None:
-    if a.dtype != b.dtype or a.shape != b.shape:
+def _difference(a: Array, b: Array, tolerance: float | None, rounding: float, scale: float) -> str | None:
+    types = (DType.of(a), DType.of(b))
+    other_type = types[0] is not types[1] and not (tolerance and all(t.is_float for t in types))
+    if other_type or a.shape != b.shape:
         return f"{a.dtype}{list(a.shape)} before, {b.dtype}{list(b.shape)} after"
     dtype = DType.of(a)
     if not dtype.is_float:
@@ -168,7 +174,7 @@ def _difference(a: Array, b: Array, tolerance: float | None, scale: float) -> st
     if not np.array_equal(x[~finite], y[~finite], equal_nan=True):
         return "infinities or NaN in other places"
     worst = float(np.max(np.abs(x - y)[finite], initial=0.0))
-    allowed = (_RTOL[dtype] if tolerance is None else tolerance) * scale
+    allowed = (max(_RTOL[dtype], rounding) if tolerance is None else tolerance) * scale
     if worst <= allowed:
         return None
     return f"by up to {worst:.3g} where at most {allowed:.3g} is rounding (largest value {scale:.3g})"

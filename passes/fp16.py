@@ -76,6 +76,7 @@ class _Halving:
     Attributes:
         narrow: inputs, and values of outputs, that are to be float16.
         fixed: the nodes that keep all their types.
+        loops: the bodies of loops, halved.
         half: those that compute in float16.
         kept: those that compute in float32 whatever is around them.
         asked: those whose result something reads in float32, itself or after moves.
@@ -91,6 +92,7 @@ class _Halving:
     ) -> None:
         self.graph, self.keep, self.narrow, self.counts = graph, keep, narrow, counts
         self.fixed = {n for n in graph.nodes if n.results[0] in fixed or _has_fixed_types(n)}
+        self.loops = {n: self._loop(n, fixed) for n in graph.nodes if n.op.bodies}
         self.readers: dict[Value, list[Node]] = defaultdict(list)
         for node in graph.nodes:
             for v in node.operands:
@@ -106,6 +108,15 @@ class _Halving:
             self._look_down(node)
         for node in graph.nodes:
             self._look_up(node)
+
+    def _loop(self, node: Node, fixed: Collection[Value]) -> Graph:
+        """The body of a loop: what it sees whole or slice by slice comes in as it is read there."""
+        (body,) = node.op.bodies
+        kept = ancestors(o.value for o, v in zip(body.outputs, node.results, strict=True) if v in fixed)
+        inside = _Halving(body, self.keep, (), kept, Counter())
+        free = body.inputs[len(node.results) :]
+        narrow = {v for v in free if is_float(v) and inside.half.issuperset(inside.readers[v])}
+        return _Halving(body, self.keep, narrow, kept, self.counts).run()
 
     def _is_kept(self, node: Node) -> bool:
         """Whether a node is in float32 whatever is around it."""
@@ -124,7 +135,7 @@ class _Halving:
         moves = [r for r in readers if r.op.precision is Precision.DATA]
         if node not in self.kept:
             wanted = {r for v in node.results for r in self.readers[v]} & self.half
-            if wanted or self.narrow.intersection(floats) or node.op.layer is not None:
+            if wanted or any(v in self.narrow for v in floats) or node.op.layer is not None:
                 self.half.add(node)
         if (
             not floats  # it decides something, and so should not be rounded before
@@ -146,10 +157,11 @@ class _Halving:
 
     def run(self) -> Graph:
         """The graph in mixed precision."""
-        wide = {
-            v for n in self.graph.nodes if n not in self.half for v in n.operands if _is_large_constant(v)
-        }
-        graph, forms = self.graph, _Forms(wide)
+        graph, forms = self.graph, _Forms()
+        for node in graph.nodes:
+            for v, type in zip(node.operands, self._operand_types(node), strict=True):
+                if _is_large_constant(v) and type == v.type:
+                    forms.wide.add(v)
         with Builder() as b:
             for value in graph.inputs:
                 type = value.tensor.with_dtype(DType.F16) if value in self.narrow else value.type
@@ -171,16 +183,22 @@ class _Halving:
         if _is_float_cast(node):
             forms.same[node.results[0]] = node.operands[0]
             return
-        if node in self.fixed:
-            operands = [forms.of(v, v.type) for v in node.operands]
-            op = op.with_bodies([_Halving(body, self.keep, (), (), self.counts).run() for body in op.bodies])
-        else:
-            operands = [forms.of(v, _type_in(v.type, half)) for v in node.operands]
+        operands = [forms.of(v, t) for v, t in zip(node.operands, self._operand_types(node), strict=True)]
+        if node in self.loops:
+            op = op.with_bodies([self.loops[node]])
+        elif node not in self.fixed:
             op = retyped(op, lambda dtype: _dtype_in(dtype, half))
         if any(map(is_float, node.results)):
             self.counts["in float16" if half else "in float32"] += 1
         results = b.emit(op, *operands, types=node.types, names=tuple(v.name for v in node.results))
         forms.made.update(zip(node.results, results, strict=True))
+
+    def _operand_types(self, node: Node) -> list[Type]:
+        if node in self.loops:
+            return [v.type for v in self.loops[node].inputs]
+        if node in self.fixed:
+            return [v.type for v in node.operands]
+        return [_type_in(v.type, node in self.half) for v in node.operands]
 
     def _output(self, b: Builder, output: Output, forms: _Forms) -> Value:
         value = output.value
@@ -197,8 +215,8 @@ class _Forms:
         same: the old value that another one is up to precision: what a cast between floats gets.
     """
 
-    def __init__(self, wide: Collection[Value]) -> None:
-        self.wide = wide
+    def __init__(self) -> None:
+        self.wide: set[Value] = set()
         self.made: dict[Value, Value] = {}
         self.same: dict[Value, Value] = {}
 
@@ -215,7 +233,7 @@ class _Forms:
             made = self.made[value]
         else:
             made = self._constant(value, value.type if value in self.wide else type)
-        return cast(made, type.dtype) if is_float(made) and isinstance(type, TensorType) else made  # type: ignore[no-any-return]
+        return cast(made, type.dtype) if is_float(made) and isinstance(type, TensorType) else made
 
     def _constant(self, value: Value, type: Type) -> Value:
         op = value.node.op
@@ -264,7 +282,7 @@ def _holds(array: Array) -> bool:
 
 
 def _is_guard(array: Array) -> bool:
-    return array.size == 1 and array.dtype.kind == "f" and bool(array == np.finfo(array.dtype).tiny)
+    return bool(array.size == 1 and array.dtype.kind == "f" and array == np.finfo(array.dtype).tiny)
 
 
 def _converted(array: Array, dtype: DType) -> Array:
