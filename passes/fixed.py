@@ -78,7 +78,7 @@ class Part:
             outputs = [Output(f"fixed_{i}", mapping[v]) for i, v in enumerate(wanted)]
             self._graph = b.build("references", outputs)
         try:
-            # optimized as any model: references then round as the samples do, and turn no other relu gate over
+            # optimized as any model: references round as samples do, and turn no other relu gate over
             self._session = Session(lower(self._graph), threads=0) if wanted else None
         except RuntimeRefusal:
             self._session = None
