@@ -16,8 +16,8 @@ from irshap.graph import Graph, Role
 from irshap.incomplete import references_needed
 from irshap.pass_base import Context, Pass
 from irshap.pass_manager import PassManager, Report, Verify
-from irshap.pipeline_text import format_pipeline, parse_pipeline
-from irshap.pipelines import METHODS
+from irshap.pipeline_text import format_pipeline, known_passes, parse_pipeline
+from irshap.pipelines import DEVICES, METHODS
 from irshap.references import check_references, check_weights
 from irshap.reverse import ancestors
 from irshap.sources import model_inputs
@@ -88,6 +88,8 @@ def compile(
     target: str | int = "argmax",
     method: str = "deeplift",
     rule: str = "rescale",
+    device: str = "cpu",
+    fp16: bool | None = None,
     passes: str | None = None,
     wrt: str | None = None,
     output: str | None = None,
@@ -117,6 +119,9 @@ def compile(
         rule: how "deeplift" shares a difference at an op that isn't linear: "rescale", "reveal-cancel"
             (positive and negative contributions apart) or "mixed" (reveal-cancel after dense layers, rescale
             elsewhere).
+        device: what the compiled model is to be fast on, "cpu" or "cuda"; it runs on both.
+        fp16: whether attributions are computed in float16 where that does little harm (see the pass fp16);
+            the model's own outputs stay exact.  None: on "cuda".
         passes: the text of a pipeline (see irshap.pipeline_text) instead of the method's own.  The other
             arguments fill in options that it leaves at their defaults; one that contradicts it is refused.
         wrt: the tensors to attribute to, inputs or interior ones, separated by commas; None: every float
@@ -148,6 +153,8 @@ def compile(
         passes=passes,
         method=method,
         rule=rule,
+        device=device,
+        fp16=fp16,
         target=target,
         wrt=wrt,
         output=output,
@@ -222,6 +229,8 @@ def pipeline_text(
     passes: str | None = None,
     method: str = "deeplift",
     rule: str = "rescale",
+    device: str = "cpu",
+    fp16: bool | None = None,
     target: str | int = "argmax",
     wrt: str | None = None,
     output: str | None = None,
@@ -233,11 +242,17 @@ def pipeline_text(
     """The canonical text of the pipeline that these arguments of `compile` describe.
 
     Raises:
-        PipelineError: an unknown method, or an argument that contradicts `passes`.
+        PipelineError: an unknown method or device, or an argument that contradicts `passes`.
     """
     if method not in METHODS:
         raise PipelineError(f"no method is called {method!r}", mend=near(method, METHODS))
-    pipeline = parse_pipeline(METHODS[method] if passes is None else passes)
+    if device not in DEVICES:
+        raise PipelineError(f"no device is called {device!r}", mend=near(device, DEVICES))
+    if passes is not None and device != "cpu":
+        raise PipelineError(
+            f"device {device!r} contradicts the given passes", mend="leave one of the two out"
+        )
+    pipeline = parse_pipeline(METHODS[method][device] if passes is None else passes)
     if passes is not None and method != "deeplift" and method not in {p.name for p in pipeline}:
         raise PipelineError(
             f"method {method!r} contradicts the given passes", mend="leave one of the two out"
@@ -254,7 +269,19 @@ def pipeline_text(
     }
     for argument, value in wanted.items():
         pipeline = _with_option(pipeline, argument, value)
-    return format_pipeline(pipeline)
+    return format_pipeline(_with_fp16(pipeline, fp16, given=passes is not None))
+
+
+def _with_fp16(pipeline: Sequence[Pass], wanted: bool | None, *, given: bool) -> Sequence[Pass]:
+    """The pipeline with the pass fp16 before `lower`, or without it, as asked."""
+    others = [p for p in pipeline if p.name != "fp16"]
+    if wanted is None or wanted == (len(others) < len(pipeline)):
+        return pipeline
+    if wanted:
+        return [*others[:-1], known_passes()["fp16"](), *others[-1:]]
+    if given:
+        raise PipelineError("fp16=False contradicts the given passes", mend="leave one of the two out")
+    return others
 
 
 def _joined(names: str | Collection[str]) -> str:

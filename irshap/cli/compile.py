@@ -11,7 +11,7 @@ import click
 from irshap.cli.options import explained_arguments, explaining
 from irshap.cli.output import PassProgress, echo_json, require_folder, size_text, warn_incomplete
 from irshap.errors import UserError
-from irshap.pipelines import METHODS
+from irshap.pipelines import DEVICES, METHODS
 
 if TYPE_CHECKING:
     from irshap.api import CompiledModel
@@ -26,6 +26,19 @@ VERIFY = click.Choice(["none", "types", "numeric"])
 @click.option("--output", "-o", required=True, metavar="OUT.onnx", help="The explained model to write.")
 @click.option("--method", type=click.Choice(list(METHODS)), default="deeplift", show_default=True)
 @explaining
+@click.option(
+    "--for",
+    "device",
+    type=click.Choice(DEVICES),
+    default="cpu",
+    show_default=True,
+    help="What the explained model is to be fast on; it runs on both.",
+)
+@click.option(
+    "--fp16/--no-fp16",
+    default=None,
+    help="Attributions in float16 where it does little harm; predictions stay exact.  [default: for cuda]",
+)
 @click.option("--emit", multiple=True, metavar="NAME", help="A further output: completeness_error.")
 @click.option(
     "--verify", type=VERIFY, default="none", show_default=True, help="What is checked after each pass."
