@@ -13,8 +13,8 @@ PIPELINES: dict[str, str] = {
         "lift,target,canonicalize,fuse-activations,nest-concats,autodiff,deeplift,eliminate-split-tile,"
         "broadcast-target,dce,fold-references,conv-adjoint,absorb-scales,canonicalize,dce,lower"
     ),
-    # For CUDA: cuDNN has kernels for the adjoint of a convolution, with the weights as they are; float16 halves
-    # the memory traffic and runs on tensor cores.
+    # For CUDA: cuDNN has kernels for the adjoint of a convolution, with the weights as they are; float16
+    # halves the memory traffic and runs on tensor cores.
     "cuda": (
         "lift,target,canonicalize,fuse-activations,nest-concats,autodiff,deeplift,eliminate-split-tile,"
         "broadcast-target,dce,fold-references,absorb-scales,canonicalize,dce,fp16,lower"
