@@ -17,7 +17,7 @@ from versus.record import Entry, Record
 from versus.systems import BATCH, ONE, YARDSTICK, System
 from versus.workers import Failed, Worker, child, complaint
 
-__all__ = ["Bench", "Plan"]
+__all__ = ["GIB", "Bench", "Plan", "cells", "say"]
 
 GIB = 1 << 30
 FIRST_GUESS = 2 * GIB
@@ -69,12 +69,25 @@ class Bench:
             files = self._files(network, count, ONE)
             out = str(self._values(network, count, "float64").resolve())
             arguments = [files["onnx"], files["sample"], files["references"], str(count), out]
-            cell["float64"] = json.loads(self._child("onnx", "versus.agreement", *arguments))
-            self.record.save()
-            say(network, count, "float64", f"{cell['float64']['apart']:.1e} apart")
+            try:
+                cell["float64"] = json.loads(self._child("onnx", "versus.agreement", *arguments))
+            except Failed as failure:
+                say(network, count, "float64", str(failure))
+            else:
+                self.record.save()
+                say(network, count, "float64", f"{cell['float64']['apart']:.1e} apart")
 
     def cell(self, network: str, count: int, systems: Sequence[System]) -> None:
-        """Measures what the record lacks of these systems, and saves it as it comes."""
+        """Measures what the record lacks of these systems, and saves it as it comes.
+
+        Should inference itself fail, so that there is no yardstick, then that is said, and the cell left out.
+        """
+        try:
+            self._cell(network, count, systems)
+        except Failed as failure:
+            say(network, count, f"left out: inference failed: {failure}")
+
+    def _cell(self, network: str, count: int, systems: Sequence[System]) -> None:
         cell = self.record.cell(network, count)
         missing = [s for s in systems if s not in YARDSTICK and s.name not in cell["systems"]]
         if not missing and all(s.name in cell["systems"] for s in YARDSTICK):
@@ -132,30 +145,8 @@ class Bench:
     def _group(self, network: str, count: int, systems: Sequence[System]) -> None:
         entries = self.record.cell(network, count)["systems"]
         with ExitStack() as stack:
-            workers: list[Worker] = []
-            for system in (*YARDSTICK, *systems):
-                try:
-                    worker = Worker(
-                        self.plan.pythons[system.runtime],
-                        system,
-                        self._files(network, count, system),
-                        self.plan.work / f"{system.name}.log",
-                    )
-                    stack.enter_context(worker)
-                    self._versions(system, worker.first.pop("versions"))
-                    first = {"runtime": system.runtime, **worker.first, "rounds": []}
-                    first |= self._distances(network, count, system)
-                except Failed as failure:
-                    if system in YARDSTICK:
-                        raise
-                    entries[system.name] = {"failed": str(failure)}
-                    say(network, count, system.name, str(failure))
-                    continue
-                # a yardstick that stands for several groups keeps its first cold start
-                entries.setdefault(system.name, first)
-                say(network, count, system.name, f"first run {first['first_seconds']:.2f} s")
-                if system.timed:
-                    workers.append(worker)
+            started = [self._start(network, count, s, stack) for s in (*YARDSTICK, *systems)]
+            workers = [worker for worker in started if worker is not None]
             for number in range(self.plan.rounds):
                 alive = [w for w in workers if w.system in YARDSTICK or self._wants(entries[w.system.name])]
                 if len(alive) == len(YARDSTICK) and systems:
@@ -165,6 +156,33 @@ class Bench:
         for system in systems:
             if (relative := self.record.relative(network, count, system.name)) is not None:
                 say(network, count, system.name, f"{relative:.2f} x the inference of 1 and {count}")
+
+    def _start(self, network: str, count: int, system: System, stack: ExitStack) -> Worker | None:
+        """A worker that has run once, which is recorded; None where that is all, or it failed."""
+        entries = self.record.cell(network, count)["systems"]
+        log = self.plan.work / f"{system.name}.log"
+        try:
+            python = self.plan.pythons[system.runtime]
+            worker = Worker(python, system, self._files(network, count, system), log)
+            with ExitStack() as own:
+                own.enter_context(worker)
+                self.record.data["about"].setdefault("versions", {})[system.runtime] = worker.first[
+                    "versions"
+                ]
+                first = {"runtime": system.runtime, **worker.first, "rounds": []}
+                first |= self._distances(network, count, system)
+                if system.timed:
+                    stack.push(own.pop_all())
+        except Failed as failure:
+            if system in YARDSTICK:
+                raise
+            entries[system.name] = {"failed": str(failure)}
+            say(network, count, system.name, str(failure))
+            return None
+        # a yardstick that stands in several groups keeps its first cold start
+        entries.setdefault(system.name, first)
+        say(network, count, system.name, f"first run {first['first_seconds']:.2f} s")
+        return worker if system.timed else None
 
     def _wants(self, entry: Entry) -> bool:
         if "failed" in entry:
@@ -188,9 +206,6 @@ class Bench:
         unit = found[ONE.name] + found[BATCH.name]
         for name, seconds in found.items():
             entries[name]["rounds"].append({"seconds": seconds, "unit": unit})
-
-    def _versions(self, system: System, versions: dict[str, str]) -> None:
-        self.record.data["about"].setdefault("versions", {})[system.runtime] = versions
 
     def _distances(self, network: str, count: int, system: System) -> Entry:
         """How far its attributions are from those of the compiled files, relative to the largest of these.
