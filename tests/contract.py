@@ -45,6 +45,7 @@ LIFTS_AS_OTHERS = {
     "scan": "a loop lifts as an opaque node",
     "scatter_add": "internal: the adjoint of a gather, lifts as its parts",
     "scatter_rows": "internal: the adjoint of a gather, lifts as its parts",
+    "unpool": "MaxUnpool isn't modeled: elsewhere its indices may be equal",
     "tile_rows": "internal: pairs samples with references, lifts as its parts",
     "top_k_indices": "internal: the target's classes",
 }

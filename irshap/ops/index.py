@@ -24,9 +24,10 @@ from irshap.ops.base import (
 )
 from irshap.ops.families import NonDifferentiable
 from irshap.ops.reduce import Reduction
+from irshap.ops.shape import reshape
 from irshap.types import Array, DType, TensorType, Type
 
-__all__ = ["ArgMax", "GatherElements", "Indexed", "ScatterAdd", "TopKIndices"]
+__all__ = ["ArgMax", "GatherElements", "Indexed", "ScatterAdd", "TopKIndices", "Unpool"]
 
 
 class Indexed(Op, family=True):
@@ -91,10 +92,14 @@ class GatherElements(Indexed):
 
 @dataclass(frozen=True)
 class ScatterAdd(Indexed):
-    """y = zeros; y[..., index[..., i, ...], ...] += x[..., i, ...] along `axis`, of `size` elements."""
+    """y = zeros; y[..., index[..., i, ...], ...] += x[..., i, ...] along `axis`, of `size` elements.
+
+    `distinct`: no two elements go to the same place.
+    """
 
     axis: int
     size: Dim
+    distinct: bool = False
     mnemonic = "scatter_add"
     precision = Precision.FULL
 
@@ -127,6 +132,48 @@ class ScatterAdd(Indexed):
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls(1, 4), (randn(2, 3), np.array([[1, 1, 3], [0, 3, 2]])), (0,), (0, 0))
         yield Sample(cls(0, 3), (randn(4, 2), np.array([[2, 0], [2, 1], [2, 2], [0, 0]])), (0,))
+
+
+@dataclass(frozen=True)
+class Unpool(Indexed):
+    """y[n, c, :] of `size` elements, flattened: zeros, but y[index[n, c, i]] = x[n, c, i].
+
+    The indices count through the whole result, and no two are equal (ONNX's MaxUnpool).
+    """
+
+    size: int
+    mnemonic = "unpool"
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        x, index = tensors(types)
+        require(
+            x.rank == 3 and index.dtype is DType.I64 and all(map(same, x.dims, index.dims)),
+            f"indices {index} don't fit {x}",
+        )
+        planes = isinstance(x.dims[2], int) and x.dims[2] <= self.size
+        require(planes, f"{x.dims[2]} elements don't fit into {self.size} distinct places")
+        return (x.with_shape((*x.dims[:2], self.size)),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        x, index = arrays
+        y = np.zeros((*x.shape[:2], self.size), x.dtype)
+        y.reshape(-1)[index] = x
+        return (y,)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        raise MixesBatch("its indices count through all rows")
+
+    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+        index = at.operands[1]
+        flat = (reshape(v, (product(v.shape),)) for v in (ct, index))
+        return reshape(emit1(GatherElements(0), *flat), index.shape)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(4), (randn(2, 1, 2), np.array([[[3, 0]], [[5, 6]]])), (0,))
+        yield Sample(cls(3), (randn(1, 2, 1), np.array([[[2], [3]]])), (0,))
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,9 @@ class MaxPool(Op):
     def _scatter(self, share: Any, index: Any, like: Any) -> Any:
         n, c, *plane = like.shape
         flat = (n, c, product(share.shape[2:]))
-        summed = emit1(ScatterAdd(2, product(plane)), reshape(share, flat), reshape(index, flat))
+        reaches = zip(self.kernel, self.strides, self.dilations, strict=True)
+        apart = all((k - 1) * d < s for k, s, d in reaches)
+        summed = emit1(ScatterAdd(2, product(plane), apart), reshape(share, flat), reshape(index, flat))
         return reshape(summed, like.shape)
 
     def _gather(self, x: Any, index: Any) -> Any:

@@ -190,6 +190,14 @@ def _scatter_add(e: Export, op: index.ScatterAdd) -> None:
     e.narrow("ScatterElements", [zeros, e.inputs[1], e.wide()], axis=op.axis, reduction="add")
 
 
+@exporter(index.Unpool)
+def _unpool(e: Export, op: index.Unpool) -> None:
+    # windows that slide by one over a plane of `size` elements: its length follows from theirs, and is not
+    # given as `output_shape`, to which ONNX Runtime and ONNX's reference refer the indices differently
+    length = op.size - e.operand().shape[2] + 1
+    e.result("MaxUnpool", e.inputs, kernel_shape=[length], strides=[1])
+
+
 @exporter(linear.Gemm)
 def _gemm(e: Export, op: linear.Gemm) -> None:
     flags = {"transA": int(op.trans_a), "transB": int(op.trans_b)}

@@ -1,0 +1,47 @@
+"""max-unpool: what goes to distinct places, as in max-pooling without overlap, is set there, not added."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from irshap.graph import Graph, Node, Value
+from irshap.ops.base import emit1
+from irshap.ops.generate import Arange
+from irshap.ops.index import ScatterAdd, Unpool
+from irshap.ops.shape import reshape
+from irshap.pass_base import Context, Pass, Semantics
+from irshap.rewrite import NoMatch, Replacement, apply, rewrite
+from irshap.types import DType
+
+__all__ = ["MaxUnpool"]
+
+
+@rewrite(ScatterAdd)
+def scatter_to_distinct_places(node: Node, x: Value, index: Value) -> Replacement:
+    """scatter_add(x, i) = unpool(x, i + size row): rows and channels counted through."""
+    op = node.op
+    assert isinstance(op, ScatterAdd)
+    if not op.distinct or op.axis != 2 or x.rank != 3:
+        return NoMatch("its elements may meet, or it is no plane of rows and channels")
+    rows, channels, count = x.shape
+    if x.dtype is not DType.F32 or not (isinstance(op.size, int) and isinstance(count, int)):
+        return NoMatch("ONNX Runtime's MaxUnpool is in float32, and for planes of a known size")
+    starts = reshape(emit1(Arange(0, op.size, rows * channels)), (rows, channels, 1))
+    return emit1(Unpool(op.size), x, index + starts)
+
+
+@dataclass(frozen=True)
+class MaxUnpool(Pass):
+    """ScatterAdd to distinct places becomes MaxUnpool.
+
+    ONNX Runtime's CPU provider runs it 2 to 3 times as fast as ScatterElements; its CUDA provider has none.
+    """
+
+    name = "max-unpool"
+    semantics = Semantics.PRESERVES
+    into_bodies = True
+
+    def run(self, ir: Graph, context: Context) -> Graph:
+        graph, fired = apply(ir, [scatter_to_distinct_places])
+        context.statistics.update(fired)
+        return graph
