@@ -21,7 +21,7 @@ from irshap.types import Array, DType, Tensor, TensorType, Type
 
 __all__ = ["Fp16"]
 
-_RANGE = np.finfo(np.float16)
+_SMALLEST, _LARGEST = float(np.finfo(np.float16).tiny), float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ def _holds(array: Array) -> bool:
     if array.dtype.kind != "f" or not array.size or _is_guard(array):
         return True
     largest = float(np.max(np.abs(array), where=np.isfinite(array), initial=0.0))
-    return largest == 0.0 or bool(_RANGE.tiny <= largest <= _RANGE.max)
+    return largest == 0.0 or _SMALLEST <= largest <= _LARGEST
 
 
 def _is_guard(array: Array) -> bool:

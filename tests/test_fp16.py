@@ -1,4 +1,4 @@
-"""Half precision: each op alone in ONNX Runtime."""
+"""Half precision: each op alone in ONNX Runtime, float16 models, and the pass on the fixtures' models."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ import onnx
 import pytest
 from contract import Case, feeds_of, session_outputs
 from onnx import numpy_helper
+from rounding import rounding
 from test_contract import DIFFERENTIABLE, op_graph
+from test_exactness import FAMILIES, MODELS, SINGLE, assert_close, attributions, case, explained
 
 import irshap
 from irshap import demo
+from irshap.api import pipeline_text
+from irshap.errors import PipelineError
 from irshap.lowering import lower
+from irshap.pipeline_text import parse_pipeline
+from irshap.pipelines import PIPELINES
+from irshap.types import DType
 
 
 def in_half(case: Case) -> tuple[Case, list[np.ndarray]]:
@@ -60,3 +67,73 @@ def test_a_float16_model(target: str) -> None:
     assert found.values.dtype == np.float16
     largest = np.abs(wanted.values).max()
     np.testing.assert_allclose(found.values.astype(np.float32), wanted.values, atol=0.02 * largest)
+
+
+def assert_near_float32(name: str, found: irshap.Explanation) -> None:
+    """Predictions are the same, attributions within 2 % of the largest, and sums within 2 % of f - base."""
+    wanted = explained(name, "@default")
+    for output, array in wanted.outputs.items():
+        np.testing.assert_allclose(found.outputs[output], array, rtol=1e-5, atol=1e-5, err_msg=output)
+    assert_close(attributions(found.raw), attributions(wanted.raw), 0.02)
+    gap = np.abs(found.target_values - found.base_values)
+    assert (np.abs(found.completeness_error) <= 0.02 * gap + 1e-4).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_fixtures_in_onnx_runtime(name: str) -> None:
+    given = case(name)
+    compiled = irshap.compile(given.path, given.references, wrt=given.wrt, fp16=True)
+    assert_near_float32(name, compiled.explainer()(given.inputs))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", [*SINGLE, *(f"{family}_dynamo" for family in FAMILIES)])
+def test_the_fixtures_where_every_op_rounds(name: str, device: str) -> None:
+    given = case(name)
+    compiled = irshap.compile(given.path, given.references, wrt=given.wrt, device=device, fp16=True)
+    metadata = {p.key: p.value for p in compiled.model.metadata_props}
+    found = irshap.Explainer(lower(rounding(compiled.graph), metadata=metadata))(given.inputs)
+    assert_near_float32(name, found)
+
+
+@pytest.mark.parametrize("store", ["activations", "references"])
+def test_in_a_loop_over_references(store: str) -> None:
+    """What the loop's body reads in float16 comes in so, and is stored so."""
+    given = case("digits")
+    steps = PIPELINES["default"].replace("fold-references", f"stream{{chunk=4, store={store}}}")
+    options = {"passes": steps, "fp16": True, "verify": "types"}
+    compiled = irshap.compile(given.path, given.references, **options)  # type: ignore[arg-type]
+    (loop,) = (n for n in compiled.graph.nodes if n.op.bodies)
+    assert any(v.dtype is DType.F16 for v in loop.operands)
+    assert all(v.dtype is DType.F32 for v in loop.results)
+    assert_near_float32("digits", compiled.explainer()(given.inputs))
+
+
+def test_what_is_asked_for() -> None:
+    def names(**given: object) -> list[str]:
+        return [p.name for p in parse_pipeline(pipeline_text(**given))]  # type: ignore[arg-type]
+
+    assert "fp16" not in names()
+    assert names(fp16=True)[-2:] == ["fp16", "lower"]
+    assert names(device="cuda")[-2:] == ["fp16", "lower"]
+    assert not {"fp16", "conv-adjoint"} & set(names(device="cuda", fp16=False))
+    assert names(device="cuda", method="gradient")[-3:] == ["dce", "fp16", "lower"]
+    assert names(passes="@naive", fp16=True)[-2:] == ["fp16", "lower"]
+    assert names(passes="@cuda", fp16=True) == names(device="cuda")
+    with pytest.raises(PipelineError, match="fp16=False contradicts the given passes"):
+        names(passes="@cuda", fp16=False)
+    with pytest.raises(PipelineError, match="device 'cuda' contradicts the given passes"):
+        names(passes="@naive", device="cuda")
+    with pytest.raises(PipelineError, match="no device is called 'gpu'"):
+        names(device="gpu")
+    with pytest.raises(PipelineError, match="no op is called 'convolution'"):
+        parse_pipeline("fp16{keep=(convolution)}")
+
+
+def test_half_inputs_and_outputs() -> None:
+    given = case("digits")
+    steps = PIPELINES["default"].replace(",lower", ",fp16{io=half},lower")
+    found = irshap.compile(given.path, given.references, passes=steps).explainer()(given.inputs)
+    assert found.raw["logits"].dtype == np.float16
+    assert found.values.dtype == found.base_values.dtype == np.float32
+    assert_close(attributions(found.raw), attributions(explained("digits", "@default").raw), 0.02)
