@@ -144,7 +144,7 @@ class Emitter:
         self._outer: Emitter | None = None
 
     def inner(self) -> Emitter:
-        """An emitter for a subgraph: it sees all that is here by now, and has nodes and initializers of its own.
+        """An emitter for a subgraph: it sees what is here by now, and has nodes and initializers of its own.
 
         Sizes that are known out here are computed out here, once.
         """

@@ -12,7 +12,7 @@ from irshap.ops.base import MixesBatch
 from irshap.ops.program import Full, Input
 from irshap.ops.reduce import ReduceMean, ReduceSum
 from irshap.ops.rows import RepeatRows, TileRows
-from irshap.ops.shape import Expand, Reshape
+from irshap.ops.shape import Expand, Reshape, Split
 from irshap.types import TensorType
 
 __all__ = ["Place", "ReferenceRows"]
@@ -80,6 +80,8 @@ class ReferenceRows:
             return [None]
         if isinstance(node.op, Reshape):
             return [_reshaped(rowed[0], node.operands[0], node.results[0])]
+        if isinstance(node.op, Split) and rowed[0].uniform and rowed[0].axis == node.op.axis:
+            return [_equal_rows(rowed[0], size) for size in node.op.sizes]
         if isinstance(node.op, RepeatRows | TileRows) and node.op.axis == rowed[0].axis:
             (place,) = rowed
             if isinstance(node.op, RepeatRows):
@@ -127,6 +129,14 @@ def _made(node: Node, axis: int) -> Place:
     if around is not None and (isinstance(op, Full) or spread):
         return Place(axis, around, 1, uniform=True)
     raise MixesBatch("it isn't known to make equal rows for all references")
+
+
+def _equal_rows(place: Place, size: Dim) -> Place:
+    """As many equal rows as `size` says, where those of `place` were."""
+    outer = divide(size, product((R, place.inner)))
+    if outer is None:
+        raise MixesBatch("it cuts across the references")
+    return replace(place, outer=outer)
 
 
 def _is_one(value: Value, from_right: int) -> bool:

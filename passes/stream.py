@@ -81,6 +81,7 @@ class _Loop:
         sums: the sums over references that end it; `known` are those that are computed while compiling.
         stored: the values with references that come into the loop, a chunk at a time.
         captured: the values without references that do.
+        computed: what is needed of the references while compiling: what is stored, and what known sums add.
     """
 
     def __init__(self, graph: Graph, given: Mapping[Value, Array], *, recompute: bool) -> None:
@@ -99,15 +100,19 @@ class _Loop:
         entering = dict.fromkeys(v for v in read if v not in inside)
         self.stored = [v for v in entering if self.rows.place(v) is not None]
         self.captured = [v for v in entering if self.rows.place(v) is None]
+        self.computed = [*self.stored, *(n.operands[0] for n in self.known)]
         self._check()
 
     def _has_rows(self, node: Node) -> bool:
         return any(self.rows.place(v) is not None for v in node.results)
 
     def _check(self) -> None:
-        summed = _descendants(self.live, {n.results[0] for n in self.rows.reductions})
+        summed = _descendants(self.live, {n.results[0] for n in self.sums})
+        ready = _descendants(self.live, {n.results[0] for n in self.rows.reductions})
+        apart = {n for n in self.nodes if not summed.isdisjoint(n.operands)}
+        apart |= {v.node for v in self.computed if v in ready}
         for node in self.live:
-            if self._has_rows(node) and node.results[0] in summed:
+            if node in apart:
                 raise UserError(
                     "it compares single references with a sum over all of them: that needs two loops",
                     where=node.label,
@@ -216,7 +221,7 @@ class _Arrays:
     def _computed(self, size: int, starts: Iterable[int]) -> Iterator[list[Array]]:
         """The stored values for `size` references from each start on; known sums add up on the way."""
         loop = self._loop
-        part = Part(loop.graph, [*loop.stored, *(n.operands[0] for n in loop.known)], {R: size})
+        part = Part(loop.graph, loop.computed, {R: size})
         for start in starts:
             rows = {v: _rows(loop.rows, v, a, slice(start, start + size)) for v, a in self._given.items()}
             found = part(rows)

@@ -18,7 +18,7 @@ def test_golden(golden: Callable[[Path], None], path: Path) -> None:
     golden(path)
 
 
-@pytest.mark.parametrize("name", ["bind-references", "fold-references"])
+@pytest.mark.parametrize("name", ["bind-references", "fold-references", "stream"])
 def test_golden_with_references(golden: Callable[..., None], name: str) -> None:
     references = {"x": np.array([[1.0, 2.0], [-3.0, 0.5]])}
     golden(f"references/{name}.ir", Context(references=references, weights=np.array([0.25, 0.75])))

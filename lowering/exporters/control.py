@@ -29,10 +29,11 @@ def _scan(e: Export, op: scan.Scan) -> None:
         where[value] = inner.fresh(str(value.name))
         inner.know(where[value], value.type)
     convolved = {v for n in body.nodes if isinstance(n.op, conv.Conv) for v in n.operands}
-    for value in (v for n in body.nodes for v in n.results if isinstance(n.op, Constant)):
-        known = e.emitter.initializers.get(value.node.op.value)
-        if known is not None and value not in convolved:
-            where[value] = known[0]
+    for node in body.nodes:
+        if isinstance(node.op, Constant) and node.results[0] not in convolved:
+            known = e.emitter.initializers.get(node.op.value)
+            if known is not None:
+                where[node.results[0]] = known[0]
     outputs = [Output(inner.fresh(o.name), o.value) for o in body.outputs]
     emit_into(inner, [n for n in body.nodes if n.results[0] not in where], outputs, where)
     subgraph = onnx.GraphProto(name=body.name, node=inner.nodes)

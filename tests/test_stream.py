@@ -1,0 +1,172 @@
+"""References in chunks: the same attributions as the naive pipeline, whatever the chunk, or a refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from test_exactness import FAMILIES, SINGLE, assert_close, attributions, case, explained
+
+import irshap
+from irshap import demo
+from irshap.errors import UserError
+from irshap.evaluator import evaluate
+from irshap.pass_base import Context
+from irshap.pass_manager import PassManager
+from irshap.passes.stream import chunk_size
+from irshap.pipelines import PIPELINES
+from irshap.text import parse_graph
+
+
+def streamed(chunk: int, **options: str) -> str:
+    """`@default` with references streamed instead of folded."""
+    listed = ",".join([f"chunk={chunk}", *(f"{k}={v}" for k, v in options.items())])
+    return PIPELINES["default"].replace("fold-references", f"stream{{{listed}}}")
+
+
+@pytest.mark.parametrize("store", ["activations", "references"])
+@pytest.mark.parametrize("name", [*SINGLE, *(f"{family}_torchscript" for family in FAMILIES)])
+def test_the_same_as_naive(name: str, store: str) -> None:
+    """Chunks of 3 leave references over in some of these sets."""
+    found = attributions(explained(name, streamed(3, store=store)).raw)
+    assert_close(found, attributions(explained(name, "@naive").raw), 1e-5)
+
+
+@pytest.mark.parametrize("store", ["activations", "references"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target": "all", "emit": "completeness_error"},
+        {"target": "top-3", "weights": np.arange(1.0, 8.0)},
+        {"target": 4},
+        {"rule": "reveal-cancel"},
+        {"rule": "mixed", "emit": "completeness_error", "weights": np.arange(1.0, 8.0)},
+    ],
+    ids=str,
+)
+def test_every_kind_of_explanation(options: dict[str, Any], store: str) -> None:
+    """In float64, for several samples and a number of references that no chunk divides."""
+    digits = case("digits_f64")
+    sample, references = digits.cut(3, 7)
+    results = []
+    for passes in ("@naive", streamed(3, store=store)):
+        compiled = irshap.compile(digits.path, references, passes=passes, **options)
+        results.append(evaluate(compiled.graph, sample))
+    naive, chunks = results
+    assert naive.keys() == chunks.keys()
+    for name, expected in naive.items():
+        scale = max(float(np.abs(expected).max()), 1.0)
+        np.testing.assert_allclose(chunks[name], expected, rtol=0, atol=1e-12 * scale, err_msg=name)
+
+
+def test_the_target_at_run_time() -> None:
+    digits = case("digits")
+    sample, references = digits.cut(3, 5)
+    given = {**sample, "target": np.array([3, 0, 9])}
+    naive, chunks = (
+        irshap.compile(digits.path, references, passes=passes, target="input").explainer()(given)
+        for passes in ("@naive", streamed(2))
+    )
+    assert_close(attributions(chunks.raw), attributions(naive.raw), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "size"),
+    [(20, 4, 4), (10, 4, 2), (9, 4, 3), (7, 4, 4), (7, 3, 3), (3, 4, 3), (1, 4, 1), (5, 1, 1), (0, 4, 1)],
+)
+def test_chunks_divide_the_set_where_that_costs_little(count: int, most: int, size: int) -> None:
+    assert chunk_size(count, most) == size
+
+
+def _scan_of(model: onnx.ModelProto) -> tuple[onnx.NodeProto, onnx.GraphProto]:
+    (node,) = (n for n in model.graph.node if n.op_type == "Scan")
+    (body,) = (a.g for a in node.attribute if a.name == "body")
+    return node, body
+
+
+def test_what_the_loop_holds() -> None:
+    """The adjoints of stride 1 as convolutions, whose weights are the body's own; nothing of the sample's."""
+    references = case("digits").references["image"][:4]
+    model = irshap.compile(demo.model_path(), references, passes=streamed(2)).model
+    _, body = _scan_of(model)
+    kinds = [n.op_type for n in body.node]
+    assert kinds.count("Conv") == 3
+    assert "ConvTranspose" not in kinds
+    assert "Relu" not in kinds
+    own = {t.name for t in body.initializer}
+    assert all(n.input[1] in own for n in body.node if n.op_type == "Conv")
+    # what the outer graph has anyway isn't written twice
+    names = {t.name for t in model.graph.initializer}
+    assert all(n.input[1] in names for n in body.node if n.op_type == "Gemm")
+    recomputing = irshap.compile(demo.model_path(), references, passes=streamed(2, store="references")).model
+    assert "Relu" in [n.op_type for n in _scan_of(recomputing)[1].node]
+
+
+def test_a_chunk_for_all_needs_no_loop() -> None:
+    references = case("digits").references["image"][:4]
+    model = irshap.compile(demo.model_path(), references, passes=streamed(4)).model
+    assert "Scan" not in [n.op_type for n in model.graph.node]
+
+
+HEAD = """graph @g {decided}
+%x = input{name="x"} : f32[N, 2]
+%x0 = input{name="x_references", kind="references", of="x"} : f32[R, 2]
+"""
+TAIL = """%col = reshape{shape=[N, 1, 2]}(%x) : f32[N, 1, 2]
+%row = reshape{shape=[1, R, 2]}(%c) : f32[1, R, 2]
+%p = sub(%col, %row) : f32[N, R, 2]   // pair
+%m = reduce_mean{axes=[1], keepdims=false}(%p) : f32[N, 2]
+output "x_attributions" {role=attribution, of="x"} = %m
+"""
+
+
+def run(body: str, passes: str) -> Any:
+    context = Context(references={"x": np.array([[1.0, 2.0], [-3.0, 0.5], [4.0, 1.0]], np.float32)})
+    return PassManager.from_text(passes, verify="types").run(parse_graph(HEAD + body), context)
+
+
+def test_an_op_that_mixes_references_is_named() -> None:
+    body = f"%c = cum_sum{{axis=0}}(%x0) : f32[R, 2]   // running\n{TAIL}"
+    with pytest.raises(UserError, match="sums along the batch") as caught:
+        run(body, "stream{chunk=1}")
+    assert "running" in str(caught.value)
+    assert "fold-references" in str(caught.value)
+
+
+@pytest.mark.parametrize("store", ["activations", "references"])
+def test_references_against_their_mean_are_refused(store: str) -> None:
+    mean = "%b = reduce_mean{axes=[0], keepdims=true}(%x0) : f32[1, 2]\n"
+    with pytest.raises(UserError, match="two loops"):
+        run(f"{mean}%c = sub(%x0, %b) : f32[R, 2]   // centred\n{TAIL}", f"stream{{chunk=1, store={store}}}")
+
+
+def test_a_mean_over_references_alone_is_known_before() -> None:
+    mean = "%b = reduce_mean{axes=[0], keepdims=true}(%x0) : f32[1, 2]\n"
+    body = mean + TAIL.replace("%c", "%x0") + 'output "mean" {role=base} = %b\n'
+    graph = run(body, "stream{chunk=2}")
+    x = np.float32([[0.5, 1.0]])
+    found = evaluate(graph, {"x": x})
+    np.testing.assert_allclose(found["mean"], [[2 / 3, 3.5 / 3]], rtol=1e-6)
+    np.testing.assert_allclose(found["x_attributions"], x - found["mean"], rtol=1e-6)
+
+
+def test_an_output_for_each_reference_is_refused() -> None:
+    body = TAIL.replace("%c", "%x0") + 'output "rows" {role=probe} = %p\n'
+    with pytest.raises(UserError, match="a row for each reference") as caught:
+        run(body, "stream{chunk=1}")
+    assert "rows" in str(caught.value)
+
+
+def test_chunks_of_nothing_are_refused() -> None:
+    with pytest.raises(UserError, match="chunk=1"):
+        run(TAIL.replace("%c", "%x0"), "stream{chunk=0}")
+
+
+def test_what_takes_too_much_room_is_refused() -> None:
+    references = case("digits").references["image"]
+    passes = streamed(2, limit="100000")
+    with pytest.raises(UserError, match="over the limit") as caught:
+        irshap.compile(demo.model_path(), references, passes=passes)
+    assert "stream{limit=BYTES}" in str(caught.value)
