@@ -26,7 +26,7 @@ def in_half(case: Case) -> tuple[Case, list[np.ndarray]]:
     return case.with_arrays(arrays), arrays
 
 
-@pytest.mark.parametrize("case", DIFFERENTIABLE)
+@pytest.mark.parametrize("case", [p for p in DIFFERENTIABLE if not p.values[0].op.bodies])
 def test_every_op_runs_in_float16(case: Case) -> None:
     """Lowered, it has kernels on ONNX Runtime's CPU, or casts around it; sums of float16 are no worse."""
     with np.errstate(over="ignore"):

@@ -143,6 +143,7 @@ class Unpool(Indexed):
 
     size: int
     mnemonic = "unpool"
+    precision = Precision.FULL
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         x, index = tensors(types)

@@ -195,7 +195,7 @@ def _unpool(e: Export, op: index.Unpool) -> None:
     # windows that slide by one over a plane of `size` elements: its length follows from theirs, and is not
     # given as `output_shape`, to which ONNX Runtime and ONNX's reference refer the indices differently
     length = op.size - e.operand().shape[2] + 1
-    e.result("MaxUnpool", e.inputs, kernel_shape=[length], strides=[1])
+    e.narrow("MaxUnpool", [e.wide(), e.inputs[1]], kernel_shape=[length], strides=[1])
 
 
 @exporter(linear.Gemm)
