@@ -137,3 +137,26 @@ def test_half_inputs_and_outputs() -> None:
     assert found.raw["logits"].dtype == np.float16
     assert found.values.dtype == found.base_values.dtype == np.float32
     assert_close(attributions(found.raw), attributions(explained("digits", "@default").raw), 0.02)
+
+
+@pytest.mark.parametrize("io", ["keep", "half"])
+@pytest.mark.parametrize("name", ["digits", "text_dynamo"])
+def test_numeric_verification(name: str, io: str) -> None:
+    """It allows what float16 inside rounds to, and other element types of outputs after this pass."""
+    given = case(name)
+    steps = PIPELINES["default"].replace(",lower", f",fp16{{io={io}}},lower")
+    references = {k: a[:2] for k, a in given.references.items()}
+    compiled = irshap.compile(given.path, references, passes=steps, verify="numeric")
+    checked = [r.verified for r in compiled.report.passes if r.text.startswith(("fp16", "lower"))]
+    # inputs of another type can't be given to both sides
+    assert ["skipped" in v for v in checked] == [io == "half" and name == "digits", False]
+
+
+def test_a_float16_model_keeps_its_predictions() -> None:
+    model, references = converted(onnx.load(demo.model_path())), np.load(demo.references_path())[:5]
+    images = demo.digits()[0][:3]
+    wanted = irshap.compile(model, references).explainer()(images)
+    found = irshap.compile(model, references, fp16=True).explainer()(images)
+    assert {a.dtype for a in (*found.outputs.values(), found.values)} == {np.dtype(np.float16)}
+    np.testing.assert_array_equal(found.outputs["logits"], wanted.outputs["logits"])
+    assert_close({"": found.values}, {"": wanted.values}, 0.02)
