@@ -35,6 +35,7 @@ class Context:
         weights: one weight for each reference [R], summing to 1; None means equal weights.
         source: the ONNX model that is compiled (for its opset, and for messages).
         metadata: key-value pairs for the lowered model.
+        unbound: no references are there yet, and passes that bind them leave their number a symbol.
         statistics: counts that the running pass reports; the manager reads and clears them.
     """
 
@@ -42,6 +43,7 @@ class Context:
     weights: Array | None = None
     source: Any = None
     metadata: dict[str, str] = field(default_factory=dict)
+    unbound: bool = False
     statistics: Counter[str] = field(default_factory=Counter)
 
     def count(self, what: str, number: int = 1) -> None:

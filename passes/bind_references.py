@@ -14,7 +14,9 @@ from irshap.ops.program import Constant, Input
 from irshap.pass_base import Context, Pass, Semantics
 from irshap.types import Array, Tensor
 
-__all__ = ["BindReferences", "reference_binding", "reference_values"]
+__all__ = ["BindReferences", "reference_binding", "reference_inputs", "reference_values"]
+
+_KINDS = ("references", "weights")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class BindReferences(Pass):
     binds_references = True
 
     def run(self, ir: Graph, context: Context) -> Graph:
+        if context.unbound:
+            return ir
         given = reference_values(ir, context)
         binding = reference_binding(context)
         with Builder() as b:
@@ -49,6 +53,11 @@ def reference_binding(context: Context) -> dict[sympy.Expr, Dim]:
     if len(counts) > 1:
         raise ReferencesError(f"the reference sets have different sizes: {sorted(counts)}")
     return dict.fromkeys([R], counts.pop()) if counts else {}
+
+
+def reference_inputs(graph: Graph) -> list[Value]:
+    """The graph's inputs for references and their weights."""
+    return [v for v in graph.inputs if isinstance(v.node.op, Input) and v.node.op.kind in _KINDS]
 
 
 def reference_values(graph: Graph, context: Context) -> dict[Value, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import sympy
 
@@ -43,13 +43,10 @@ def read_by_others(graph: Graph, fixed: Collection[Value]) -> Iterator[Value]:
     yield from (o.value for o in graph.outputs if o.value in fixed)
 
 
-def check_size(name: str, values: Collection[Value], binding: Mapping[sympy.Expr, Dim], limit: int) -> None:
-    """Refuses to store `values` where they take more than `limit` bytes; nothing is computed for it."""
-    total = 0
-    for value in values:
-        size = value.tensor.substitute(binding).nbytes
-        assert isinstance(size, int)
-        total += size if size > _CHEAP else 0
+def check_size(name: str, types: Iterable[TensorType], limit: int) -> None:
+    """Refuses to store tensors that take more than `limit` bytes; nothing is computed for it."""
+    sizes = [int(t.nbytes) for t in types]
+    total = sum(size for size in sizes if size > _CHEAP)
     if total > limit:
         raise UserError(
             f"the references' activations take {total / 2**30:.1f} GiB, over the limit of "

@@ -30,12 +30,14 @@ class FoldReferences(Pass):
     requires = frozenset({"decided"})
 
     def run(self, ir: Graph, context: Context) -> Graph:
+        if context.unbound:
+            return ir
         given = reference_values(ir, context)
         binding = reference_binding(context)
         fixed = fixed_values(ir, given, binding)
         made = (v for v in read_by_others(ir, fixed) if not isinstance(v.node.op, Constant | Input))
         kept = tuple(dict.fromkeys(made))
-        check_size(self.name, kept, binding, self.limit)
+        check_size(self.name, (v.tensor.substitute(binding) for v in kept), self.limit)
         arrays = dict(zip(kept, Part(ir, kept, binding)(given), strict=True))
         with Builder() as b:
             mapping: dict[Value, Value] = {}

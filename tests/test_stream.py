@@ -15,7 +15,7 @@ from irshap.errors import UserError
 from irshap.evaluator import evaluate
 from irshap.pass_base import Context
 from irshap.pass_manager import PassManager
-from irshap.passes.stream import chunk_size
+from irshap.passes.chunks import chunk_size
 from irshap.pipelines import PIPELINES
 from irshap.text import parse_graph
 
@@ -170,3 +170,28 @@ def test_what_takes_too_much_room_is_refused() -> None:
     with pytest.raises(UserError, match="over the limit") as caught:
         irshap.compile(demo.model_path(), references, passes=passes)
     assert "stream{limit=BYTES}" in str(caught.value)
+
+
+@pytest.mark.parametrize("store", ["activations", "references"])
+def test_activations_in_half_the_room(store: str) -> None:
+    """Rounded to float16 as they are stored; references themselves never are."""
+    digits = case("digits")
+    sample, references = digits.cut(5, 6)
+    exact, half = (
+        irshap.compile(digits.path, references, passes=streamed(2, store=store, dtype=dtype))
+        for dtype in ("same", "float16")
+    )
+    values = [attributions(c.explainer()(sample).raw) for c in (exact, half)]
+    assert_close(values[1], values[0], 1e-3 if store == "activations" else 0.0)
+    if store == "activations":
+        sizes = [sum(len(t.raw_data) for t in c.model.graph.initializer) for c in (exact, half)]
+        assert sizes[1] < 0.75 * sizes[0]
+
+
+def test_activations_too_large_for_half_are_refused() -> None:
+    body = "%c = mul(%x0, %k) : f32[R, 2]\n" + TAIL.replace(
+        "(%c) : f32[1, R, 2]", "(%c) : f32[1, R, 2]   // large"
+    )
+    with pytest.raises(UserError, match="no float16") as caught:
+        run("%k = constant{value=dense<f32[], [100000.0]>} : f32[]\n" + body, "stream{chunk=1,dtype=float16}")
+    assert "large" in str(caught.value)
