@@ -142,6 +142,8 @@ class Emitter:
         self._dims: dict[Dim, str] = {}
         self._shapes: dict[tuple[Dim, ...], str] = {}
         self._outer: Emitter | None = None
+        self.bodies: dict[str, Any] = {}
+        """What the subgraph of a node holds (an Emission), by the node's name."""
 
     def inner(self) -> Emitter:
         """An emitter for a subgraph: it sees what is here by now, and has nodes and initializers of its own.

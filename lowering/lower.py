@@ -61,7 +61,7 @@ def lower(graph: Graph, *, opset: int = 0, metadata: Mapping[str, str] | None = 
 @dataclass(frozen=True)
 class Emission:
     """A graph's ONNX nodes: in `emitter`, its published outputs, the names of values, and for each IR node
-    the position of its first ONNX node."""
+    the position of its first ONNX node.  Those of loops' bodies are in `emitter.bodies`."""
 
     outputs: list[Output]
     emitter: Emitter
@@ -69,8 +69,8 @@ class Emission:
     starts: list[tuple[Node, int]]
 
 
-def emit_nodes(graph: Graph, *, opset: int = 0, constants: bool = True) -> Emission:
-    """Emits the nodes that a graph lowers to; without `constants` these only get names, which is fast."""
+def emit_nodes(graph: Graph, *, opset: int = 0) -> Emission:
+    """Emits the nodes that a graph lowers to."""
     outputs = [o for role in _PUBLISHED for o in graph.outputs if o.role is role]
     needed = _needed(graph, outputs)
     emitter = Emitter(
@@ -80,17 +80,12 @@ def emit_nodes(graph: Graph, *, opset: int = 0, constants: bool = True) -> Emiss
     for value in graph.inputs:
         where[value] = str(value.name)
         emitter.know(str(value.name), value.type)
-    starts = emit_into(emitter, needed, outputs, where, constants=constants)
+    starts = emit_into(emitter, needed, outputs, where)
     return Emission(outputs, emitter, where, starts)
 
 
 def emit_into(
-    emitter: Emitter,
-    nodes: Sequence[Node],
-    outputs: Sequence[Output],
-    where: dict[Value, str],
-    *,
-    constants: bool = True,
+    emitter: Emitter, nodes: Sequence[Node], outputs: Sequence[Output], where: dict[Value, str]
 ) -> list[tuple[Node, int]]:
     """Emits `nodes`, and gives `outputs` their names; `where` names what is there, and gets the results.
 
@@ -103,10 +98,7 @@ def emit_into(
     starts = []
     for node in nodes:
         starts.append((node, len(emitter.nodes)))
-        if isinstance(node.op, Constant) and not constants:
-            where[node.results[0]] = emitter.fresh(node.results[0].name or "constant")
-        else:
-            _emit(node, emitter, where, final, used)
+        _emit(node, emitter, where, final, used)
     for output in outputs:
         if where[output.value] != output.name:
             emitter.add("Identity", [where[output.value]], [output.name])

@@ -10,7 +10,7 @@ docs/cost.md tells how each constant here was measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from irshap.cost.allocators import Arena, Heap, Pattern
@@ -19,6 +19,7 @@ from irshap.cost.plan import plan
 from irshap.cost.schedule import BLOCKED, Schedule, Step, packs
 from irshap.lowering.protos import OUTLINE_OVER
 from irshap.lowering.save import MAX_PROTO
+from irshap.ops.scan import Scan
 
 __all__ = ["Memory", "Settings", "predict"]
 
@@ -36,6 +37,9 @@ PARSE_BUFFER = 4 << 20
 
 CONTEXT = 400 << 20
 """What a CUDA context and its libraries take of a device's memory."""
+
+_TRIPS = 3
+"""How many trips of a loop are simulated."""
 
 OBJECTS = 256
 """Names, shapes and the like, which a load keeps beside each tensor."""
@@ -97,10 +101,10 @@ class _Process:
     def __init__(self, schedule: Schedule, binding: Binding, settings: Settings) -> None:
         self.schedule, self.settings = schedule, settings
         self.sizes = [evaluate(slot.size, binding) for slot in schedule.slots]
-        self.scratch = [evaluate(step.scratch, binding) for step in schedule.steps]
+        self.binding = binding
+        self.patterns: dict[Schedule, Pattern] = {}
         self.heap = Heap()
         self.arena = Arena(self.heap) if settings.arena else None
-        self.owner, self.frees = plan(schedule)
         self.ran = False
         self.mapped: set[int] = set()
         self.held: dict[int, int] = {}
@@ -112,26 +116,27 @@ class _Process:
         self._load()
         self.heap.between, self.heap.owned = 0, True
         load_peak, loaded = self.heap.peak, self.heap.resident
-        base = LIBRARY + PER_NODE * len(self.schedule.steps) + PER_CONSTANT * len(self.schedule.constants)
-        pattern = Pattern()
-        live, where = self._trace(pattern)
+        parts = list(self.schedule.walk())
+        base = LIBRARY + sum(PER_NODE * len(p.steps) + PER_CONSTANT * len(p.constants) for p in parts)
+        live, where = self._trace(self.schedule)
         self.heap.peak = 0
-        self._run(None)
+        self._run(self.schedule, again=False)
         first, later = self.heap.peak, 0
         if self.settings.runs > 1:
             self.heap.peak = 0
             for _ in range(min(self.settings.runs - 1, 2)):
-                self._run(pattern if self.settings.pattern else None)
+                self._run(self.schedule, again=True)
             later = self.heap.peak + base + RUNNING
         private = self.heap.private_peak + base + RUNNING
         return Memory(load_peak + base, loaded + base, first + base + RUNNING, later, private, live, where)
 
     def _on_device(self) -> Memory:
-        for i in self.schedule.constants:
-            self.heap.alloc(self.sizes[i])
+        for part in self.schedule.walk():
+            for i in part.constants:
+                self.heap.alloc(self.sizes[i])
         loaded = self.heap.resident + CONTEXT
-        live, where = self._trace(Pattern())
-        self._run(None)
+        live, where = self._trace(self.schedule)
+        self._run(self.schedule, again=False)
         peak = self.heap.peak + CONTEXT
         return Memory(loaded, loaded, peak, 0, peak, live, where)
 
@@ -143,7 +148,7 @@ class _Process:
 
     def _load(self) -> None:
         """In the order of session creation (inference_session.cc, session_state.cc)."""
-        slots, steps = self.schedule.slots, self.schedule.steps
+        slots, steps = self.schedule.slots, [s for part in self.schedule.walk() for s in part.steps]
         held = self._parse()
         wanted = [packs(step, slots) for step in steps]
         for i in dict.fromkeys(i for found in wanted for i, layout in found.items() if layout == BLOCKED):
@@ -157,15 +162,16 @@ class _Process:
         for i in [i for i in held if readers[i] <= {BLOCKED}]:
             # what only a load reads is forgotten; a blocked copy replaces its original
             self.heap.free(held.pop(i))
-        self._pack(held, readers, wanted)
+        self._pack(held, readers, list(zip(steps, wanted, strict=True)))
         self.held = held
 
     def _parse(self) -> dict[int, int]:
         """The addresses of all constants: parsed first, then each moved into a tensor."""
-        heap, sizes, constants = self.heap, self.sizes, self.schedule.constants
+        heap, sizes, parts = self.heap, self.sizes, list(self.schedule.walk())
+        constants = [i for part in parts for i in part.constants]
         if sum(sizes[i] for i in constants) > MAX_PROTO:
-            # external data, which is mapped instead of parsed
-            self.mapped = {i for i in constants if sizes[i] > OUTLINE_OVER}
+            # external data, which is mapped instead of parsed; a body's own constants stay in the file
+            self.mapped = {i for i in self.schedule.constants if sizes[i] > OUTLINE_OVER}
         buffer = heap.alloc(PARSE_BUFFER)
         parsed = [i for i in constants if i not in self.mapped]
         raw = [heap.alloc(sizes[i]) for i in parsed]
@@ -174,18 +180,19 @@ class _Process:
         for i, address in zip(parsed, raw, strict=True):
             held[i] = heap.alloc(sizes[i], align=ALIGN)
             heap.free(address)
-        for step in self.schedule.loaded:
-            for i in step.results:
-                held[i] = heap.alloc(sizes[i], align=ALIGN)
+        for i in (i for part in parts for step in part.loaded for i in step.results):
+            held[i] = heap.alloc(sizes[i], align=ALIGN)
         return held
 
     def _pack(
-        self, held: dict[int, int], readers: dict[int, set[str]], wanted: Sequence[Mapping[int, str]]
+        self,
+        held: dict[int, int],
+        readers: dict[int, set[str]],
+        wanted: Sequence[tuple[Step, Mapping[int, str]]],
     ) -> None:
         """Copies in layouts of kernels: equal ones are shared; originals go with their last reader."""
         packed: set[tuple[int, str]] = set()
-        order = sorted(zip(self.schedule.steps, wanted, strict=True), key=lambda pair: pair[0].results)
-        for _, found in order:
+        for _, found in sorted(wanted, key=lambda pair: pair[0].results):
             for i, layout in found.items():
                 if layout == BLOCKED:
                     continue
@@ -212,37 +219,43 @@ class _Process:
         for part in reversed(parts):
             heap.free(part)
 
-    def _events(self) -> Iterator[tuple[Step, list[int], int, list[int]]]:
-        for i, step in enumerate(self.schedule.steps):
-            fresh = [s for s in step.results if self.owner[s] == s and self.sizes[s]]
-            yield step, fresh, self.scratch[i], self.frees[i]
+    def _events(self, schedule: Schedule) -> Iterator[tuple[Step, list[int], int, list[int]]]:
+        owner, frees = plan(schedule)
+        body = schedule is not self.schedule
+        for step, freed in zip(schedule.steps, frees, strict=True):
+            # what a body gives goes into buffers of the loop
+            own = [s for s in step.results if not (body and schedule.slots[s].outside)]
+            fresh = [s for s in own if owner[s] == s and self.sizes[s]]
+            yield step, fresh, evaluate(step.scratch, self.binding), freed
 
-    def _trace(self, pattern: Pattern) -> tuple[int, Step | None]:
-        """Fills the pattern; the most bytes alive, and where."""
+    def _trace(self, schedule: Schedule) -> tuple[int, Step | None]:
+        """Makes the pattern; the most bytes alive, and where."""
         live = best = 0
         where = None
-        outside = {i for i, slot in enumerate(self.schedule.slots) if slot.outside}
-        for step, fresh, scratch, freed in self._events():
+        pattern = self.patterns[schedule] = Pattern()
+        for step, fresh, scratch, freed in self._events(schedule):
             for slot in fresh:
                 live += self.sizes[slot]
-                if slot not in outside:
+                if not schedule.slots[slot].outside:
                     pattern.alloc(slot, -(-self.sizes[slot] // 256) * 256)
-            if live + scratch > best:
-                best, where = live + scratch, step
+            within, inner = self._trace(step.body) if step.body is not None else (0, None)
+            if live + scratch + within > best:
+                best, where = live + scratch + within, inner or step
             for slot in freed:
                 if self.sizes[slot]:
                     live -= self.sizes[slot]
                     pattern.free(slot)
         return best, where
 
-    def _run(self, pattern: Pattern | None) -> None:
+    def _run(self, schedule: Schedule, *, again: bool) -> None:
+        """One run, or one trip of a loop; `again`: not the first one, so that there may be a pattern."""
+        pattern = self.patterns[schedule] if again and self.settings.pattern else None
         block = self._alloc(pattern.size) if pattern and pattern.size else None
         held: dict[int, int] = {}
         # a tensor in another's buffer is an object all the same, and stays until the run ends
         views: list[int] = []
-        alloc: Callable[[int], int] = self._alloc
-        slots = self.schedule.slots
-        for step, fresh, scratch, freed in self._events():
+        slots = schedule.slots
+        for step, fresh, scratch, freed in self._events(schedule):
             if self.mapped and not self.ran:
                 for slot in self.mapped.intersection(step.operands):
                     self._read(self.held, slot)
@@ -250,9 +263,12 @@ class _Process:
                 views += [self.heap.small() for _ in range(len(step.results) - len(fresh))]
             for slot in fresh:
                 if block is None or slots[slot].outside:
-                    held[slot] = alloc(self.sizes[slot])
-            if scratch:
-                self._release(alloc(scratch))
+                    held[slot] = self._alloc(self.sizes[slot])
+            room = self._alloc(scratch) if scratch else None
+            if step.body is not None:
+                self._loop(step, step.body, again)
+            if room is not None:
+                self._release(room)
             for slot in freed:
                 if slot in held:
                     self._release(held.pop(slot))
@@ -262,4 +278,11 @@ class _Process:
             self.heap.free_small(address)
         if block is not None:
             self._release(block)
-        self.ran = True
+        self.ran = self.ran or schedule is self.schedule
+
+    def _loop(self, step: Step, body: Schedule, again: bool) -> None:
+        """The trips of a loop: from the third on each is as the one before."""
+        assert step.node is not None and isinstance(step.node.op, Scan)
+        trips = evaluate(step.node.op.trips([v.tensor for v in step.node.operands]), self.binding)
+        for trip in range(min(trips, _TRIPS)):
+            self._run(body, again=again or trip > 0)

@@ -8,17 +8,19 @@ loads the model), and to the *explanation* otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
 from irshap.cost.formula import total
-from irshap.dims import Dim, N, symbols_of
+from irshap.dims import Dim, N, as_dim, symbols_of
 from irshap.errors import IRError
 from irshap.graph import Graph, Node, Role, Value
+from irshap.lowering.exporters.control import own_constants
 from irshap.ops.base import Op
 from irshap.ops.program import Constant, Input, Opaque
+from irshap.ops.scan import Scan
 from irshap.types import TensorType
 
 __all__ = ["GraphCost", "NodeCost", "Part", "cost", "fixed_values", "needed_nodes"]
@@ -129,7 +131,11 @@ def cost(graph: Graph, *, stored: bool = False) -> GraphCost:
             if value in fixed and not isinstance(value.node.op, Input):
                 (weights if node in forward else others)[value] = _size(value)
         part = Part.LOAD if load else Part.FORWARD if node in forward else Part.EXPLANATION
-        rows.append(NodeCost(node, part, *_counts(node, memory)))
+        if isinstance(node.op, Scan):
+            rows.extend(_trips(node, node.op, part, memory))
+            others.update((v, _size(v)) for v in _own_constants(node.op, graph))
+        else:
+            rows.append(NodeCost(node, part, *_counts(node, memory)))
     if not stored:
         # what a load computes is no content of the file
         others = {v: d for v, d in others.items() if isinstance(v.node.op, Constant)}
@@ -168,6 +174,29 @@ def _is_reference(value: Value) -> bool:
 
 def _is_read(value: Value, rows: Iterable[NodeCost]) -> bool:
     return any(value in row.node.operands for row in rows)
+
+
+def _trips(loop: Node, op: Scan, part: Part, memory: dict[tuple[object, ...], _Count]) -> Iterator[NodeCost]:
+    """The nodes of a loop's body, each with what it costs in all trips."""
+    trips = op.trips([v.tensor for v in loop.operands])
+    fixed = fixed_values(op.body, references=False)
+    for node in op.body.nodes:
+        if isinstance(node.op, Constant):
+            continue
+        flops, moved, unknown = _counts(node, memory)
+        if all(v in fixed for v in node.results):
+            yield NodeCost(node, Part.LOAD, flops, moved, unknown)
+        else:
+            yield NodeCost(node, part, as_dim(flops * trips), as_dim(moved * trips), unknown)
+
+
+def _own_constants(op: Scan, graph: Graph) -> Iterator[Value]:
+    """The constants of a loop's body that its file doesn't share with the rest of the program."""
+    outside = {n.op for n in graph.nodes if isinstance(n.op, Constant)}
+    unshared = own_constants(op.body)
+    for node in op.body.nodes:
+        if isinstance(node.op, Constant) and (node.op not in outside or node.results[0] in unshared):
+            yield node.results[0]
 
 
 def _size(value: Value) -> Dim:

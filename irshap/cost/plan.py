@@ -29,7 +29,7 @@ def _owners(schedule: Schedule) -> list[int]:
         for slot in (*step.operands, *step.results):
             uses[slot] += 1
     for i, kept in enumerate(slots):
-        uses[i] += kept.constant or kept.outside
+        uses[i] += kept.constant or kept.outside or i < schedule.first
     dead: list[int] = []
 
     def share(slot: int, other: int) -> None:

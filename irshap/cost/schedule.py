@@ -6,20 +6,22 @@ the operand whose node stands latest in the file first (graph_viewer.cc, executi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from irshap.cost.formula import total
 from irshap.cost.nodes import fixed_values
 from irshap.dims import Dim, as_dim, product, symbols_of
 from irshap.graph import Graph, Node, Value
 from irshap.lowering.lower import Emission, emit_nodes
 from irshap.ops.conv import Conv, ConvTranspose
 from irshap.ops.linear import Gemm, MatMul
-from irshap.ops.program import Constant, Input
+from irshap.ops.program import Input
+from irshap.ops.scan import Scan
 from irshap.types import TensorType
 
 __all__ = ["Schedule", "Slot", "Step", "order", "packs", "schedule"]
@@ -60,13 +62,17 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An ONNX node: its op type, slots, and bytes that its kernel needs only while it runs."""
+    """An ONNX node: its op type, slots, and bytes that its kernel needs only while it runs.
+
+    The operands of a loop are also what its `body` reads from outside.
+    """
 
     kind: str
     operands: tuple[int, ...]
     results: tuple[int, ...]
     node: Node | None
     scratch: Dim = 0
+    body: Schedule | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +80,21 @@ class Schedule:
     """Slots and steps, in order of execution.
 
     `loaded` are steps that a load computes, since nothing in them varies; `constants` are the initializers.
+    A loop's body shares the slots of the schedule around it; those below `first` aren't the body's own.
     """
 
     slots: list[Slot]
     steps: list[Step]
     loaded: list[Step]
     constants: list[int] = field(default_factory=list)
+    first: int = 0
+
+    def walk(self) -> Iterator[Schedule]:
+        """This schedule and those of the bodies in it."""
+        yield self
+        for step in self.steps:
+            if step.body is not None:
+                yield from step.body.walk()
 
 
 def schedule(graph: Graph, *, stored: bool = False) -> Schedule:
@@ -97,25 +112,32 @@ class _Scheduler:
         self.graph = graph
         self.fixed = fixed_values(graph, references=True)
         self.stored = stored
-        self.emission: Emission = emit_nodes(graph, constants=False)
         self.slots: list[Slot] = []
         self.index: dict[str, int] = {}
-        self.published = {o.name for o in self.emission.outputs}
-        self.constants: list[int] = []
 
     def run(self) -> Schedule:
-        emitter = self.emission.emitter
         for value in self.graph.inputs:
             constant = isinstance(value.node.op, Input) and value.node.op.kind in ("references", "weights")
             self._slot(str(value.name), value, constant=constant, outside=not constant)
+        given = [i for i, slot in enumerate(self.slots) if slot.constant]
+        return self._emitted(emit_nodes(self.graph), given, self.stored)
+
+    def _body(self, emission: Emission, scan: Scan) -> Schedule:
+        """The slots of a loop's inputs are new; what it captures has one already."""
+        first = len(self.slots)
+        for value in scan.body.inputs[: scan.carried + scan.scanned]:
+            self._slot(emission.names[value], value, outside=True)
+        return replace(self._emitted(emission, [], False), first=first)
+
+    def _emitted(self, emission: Emission, given: list[int], stored: bool) -> Schedule:
+        emitter = emission.emitter
+        published = {o.name for o in emission.outputs}
+        first = len(self.slots)
         for name, array in emitter.initializers.values():
             self._add(Slot(name, np.asarray(array).nbytes, None, constant=True))
-        by_name = {name: value for value, name in self.emission.names.items()}
-        for value, name in self.emission.names.items():
-            if isinstance(value.node.op, Constant):
-                self._slot(name, value, constant=True)
-        self.constants = [i for i, slot in enumerate(self.slots) if slot.constant]
-        owners = self._owners()
+        constants = [*given, *range(first, len(self.slots))]
+        by_name = {name: value for value, name in emission.names.items()}
+        owners = _owners(emission)
         steps: list[Step] = []
         loaded: list[Step] = []
         known_steps: dict[tuple[object, ...], tuple[int, ...]] = {}
@@ -126,32 +148,29 @@ class _Scheduler:
                 self.index.update(zip(proto.output, known_steps[key], strict=True))
                 continue
             node = owners[position]
-            load = node is not None and all(v in self.fixed for v in node.results)
-            load = load or all(self.slots[self.index[n]].constant for n in proto.input if n)
+            body = None
             operands = tuple(self.index[n] for n in proto.input if n)
+            if proto.name in emitter.bodies and node is not None and isinstance(node.op, Scan):
+                body = self._body(emitter.bodies[proto.name], node.op)
+                operands += _captured(body)
+            load = node is not None and all(v in self.fixed for v in node.results)
+            load = load or all(self.slots[i].constant for i in operands)
             known = all(self.slots[i].constant or self.slots[i].shape is not None for i in operands)
             results = tuple(
-                self._result(name, i, proto, node, by_name.get(name), known, load)
+                self._result(name, i, proto, node, by_name.get(name), known, load, name in published)
                 for i, name in enumerate(proto.output)
                 if name
             )
             if not any(self.slots[i].outside for i in results):
                 known_steps[key] = results
             scratch = _scratch(proto.op_type, len(proto.input), node, [self.slots[i].size for i in results])
-            (loaded if load else steps).append(Step(proto.op_type, operands, results, node, scratch))
+            (loaded if load else steps).append(Step(proto.op_type, operands, results, node, scratch, body))
         read = {i for step in steps for i in step.operands}
-        if self.stored:
-            self.constants += [i for step in loaded for i in step.results if i in read]
-        self.constants = [i for i in dict.fromkeys(self.constants) if not self.stored or i in read]
+        if stored:
+            constants += [i for step in loaded for i in step.results if i in read]
+        constants = [i for i in dict.fromkeys(constants) if not stored or i in read]
         steps = _fused(steps, self.slots)
-        return Schedule(self.slots, order(steps), [] if self.stored else loaded, self.constants)
-
-    def _owners(self) -> list[Node | None]:
-        owners: list[Node | None] = [None] * len(self.emission.emitter.nodes)
-        starts = [*self.emission.starts, (None, len(owners))]
-        for (node, start), (_, end) in pairwise(starts):
-            owners[start:end] = [node] * (end - start)
-        return owners
+        return Schedule(self.slots, order(steps), [] if stored else loaded, constants)
 
     def _key(self, proto: Any) -> tuple[object, ...]:
         attributes = sorted(a.SerializeToString(deterministic=True) for a in proto.attribute)
@@ -171,9 +190,16 @@ class _Scheduler:
         return self.index[slot.name]
 
     def _result(
-        self, name: str, i: int, proto: Any, node: Node | None, value: Value | None, known: bool, load: bool
+        self,
+        name: str,
+        i: int,
+        proto: Any,
+        node: Node | None,
+        value: Value | None,
+        known: bool,
+        load: bool,
+        outside: bool,
     ) -> int:
-        outside = name in self.published
         if value is not None and isinstance(value.type, TensorType) and value.type.shape is not None:
             dims, width = value.type.dims, value.type.dtype.bytes
         elif node is None or name.startswith("shape_") or not isinstance(node.types[0], TensorType):
@@ -192,6 +218,20 @@ class _Scheduler:
         return self._add(Slot(name, size, shape, load, outside))
 
 
+def _owners(emission: Emission) -> list[Node | None]:
+    """The IR node that each ONNX node stems from."""
+    owners: list[Node | None] = [None] * len(emission.emitter.nodes)
+    for (node, start), (_, end) in pairwise([*emission.starts, (None, len(owners))]):
+        owners[start:end] = [node] * (end - start)
+    return owners
+
+
+def _captured(body: Schedule) -> tuple[int, ...]:
+    """What a body reads of the schedule around it."""
+    inner = [s for schedule in body.walk() for s in (*schedule.steps, *schedule.loaded)]
+    return tuple(dict.fromkeys(i for step in inner for i in step.operands if i < body.first))
+
+
 def _scratch(kind: str, operands: int, node: Node | None, results: list[Dim]) -> Dim:
     """What a kernel of the CPU provider allocates and frees while it runs (measured with its profiler)."""
     if kind == "ConvTranspose" and node is not None and isinstance(node.op, ConvTranspose):
@@ -202,6 +242,9 @@ def _scratch(kind: str, operands: int, node: Node | None, results: list[Dim]) ->
         return as_dim(2 * results[0])
     if kind in ("Max", "Min", "Sum", "Mean") and operands > 2:
         return results[0]
+    if kind == "Scan":
+        # the carried values of this trip and of the one before
+        return total([*results, *results])
     return 0
 
 

@@ -1,12 +1,13 @@
 """The program between passes with R still a symbol: what a cost in R is read from.
 
 Binding references makes R a number, and folding them costs a forward pass over all of them.  Neither is
-needed to know what the result would cost, so the passes that bind are left out, and what they would store is
-told apart by looking (`irshap.cost.nodes.fixed_values`).
+needed to know what the result would cost, so the passes that bind leave inputs in their place.  What
+fold-references would store is told apart by looking (`irshap.cost.nodes.fixed_values`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,10 @@ from irshap.pass_base import Context, Pass
 from irshap.pass_manager import PassManager
 from irshap.pipeline_text import parse_pipeline
 
-__all__ = ["Stage", "explained", "stages"]
+__all__ = ["Stage", "explained", "run_unbound", "stages"]
 
-FOLDS = "fold-references"
+STORING = ("fold-references", "stream")
+"""The passes that compute while compiling what follows from the references alone."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +59,24 @@ def stages(model: Any, passes: str = "@default", options: dict[str, Any] | None 
     given = parse_pipeline(pipeline_text(passes=passes, **(options or {})))
     if not given or given[0].takes != "model":
         raise PipelineError("a cost is that of a model's program", where="pipeline", mend="begin with lift")
-    kept = [p for p in given if p.gives == "graph" and not getattr(p, "binds_references", False)]
-    after_fold: list[Pass] = []
-    if any(p.name == FOLDS for p in given):
-        names = [p.name for p in given]
-        after_fold = list(given[names.index(FOLDS) :])
+    kept = [p for p in given if p.gives == "graph"]
+    return run_unbound(kept, model)
+
+
+def run_unbound(passes: Sequence[Pass], ir: Any, *, stored: bool = False) -> list[Stage]:
+    """The program after each pass, with the number of references a symbol.
+
+    Args:
+        ir: what the first pass takes.
+        stored: whether a pass before has stored what follows from the references alone.
+    """
     found: list[Stage] = []
 
     def after(index: int, instance: Pass, graph: Any) -> None:
-        # by identity: a pass may stand in a pipeline twice
-        found.append(Stage(instance.name, graph, any(instance is p for p in after_fold)))
+        before = found[-1].stored if found else stored
+        found.append(Stage(instance.name, graph, before or instance.name in STORING))
 
-    PassManager(kept).run(model, Context(), after=after)
-    if after_fold and not found[-1].stored:
-        found.append(Stage(FOLDS, found[-1].graph, True))
+    PassManager(passes).run(ir, Context(unbound=True), after=after)
     return found
 
 

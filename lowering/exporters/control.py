@@ -5,22 +5,18 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
-from irshap.graph import Output, Value
+from irshap.graph import Graph, Output, Value
 from irshap.lowering.emitter import Export, exporter, fill_tensor, onnx_type
 from irshap.ops import conv, scan
 from irshap.ops.program import Constant
 
-__all__: list[str] = []
+__all__ = ["own_constants"]
 
 
 @exporter(scan.Scan)
 def _scan(e: Export, op: scan.Scan) -> None:
-    """The body is a subgraph: what it captures is read there under its name out here.
-
-    So are weights that the outer graph has anyway, but for those of convolutions: ONNX Runtime runs a
-    convolution in its blocked layout only where the weights are initializers of the very graph it stands in.
-    """
-    from irshap.lowering.lower import emit_into
+    """The body is a subgraph: what it captures is read there under its name out here."""
+    from irshap.lowering.lower import Emission, emit_into
 
     inner, body = e.emitter.inner(), op.body
     passed = op.carried + op.scanned
@@ -28,14 +24,14 @@ def _scan(e: Export, op: scan.Scan) -> None:
     for value in body.inputs[:passed]:
         where[value] = inner.fresh(str(value.name))
         inner.know(where[value], value.type)
-    convolved = {v for n in body.nodes if isinstance(n.op, conv.Conv) for v in n.operands}
+    unshared = own_constants(body)
     for node in body.nodes:
-        if isinstance(node.op, Constant) and node.results[0] not in convolved:
+        if isinstance(node.op, Constant) and node.results[0] not in unshared:
             known = e.emitter.initializers.get(node.op.value)
             if known is not None:
                 where[node.results[0]] = known[0]
     outputs = [Output(inner.fresh(o.name), o.value) for o in body.outputs]
-    emit_into(inner, [n for n in body.nodes if n.results[0] not in where], outputs, where)
+    starts = emit_into(inner, [n for n in body.nodes if n.results[0] not in where], outputs, where)
     subgraph = onnx.GraphProto(name=body.name, node=inner.nodes)
     for name, array in inner.initializers.values():
         fill_tensor(subgraph.initializer.add(), array, name)
@@ -44,3 +40,14 @@ def _scan(e: Export, op: scan.Scan) -> None:
     for output in outputs:
         subgraph.output.append(helper.make_value_info(output.name, onnx_type(output.value.type)))
     e.result("Scan", e.inputs[:passed], body=subgraph, num_scan_inputs=op.scanned)
+    e.emitter.bodies[e.emitter.nodes[-1].name] = Emission(outputs, inner, where, starts)
+
+
+def own_constants(body: Graph) -> set[Value]:
+    """The constants of a body that can't be shared with the graph around it: weights of convolutions.
+
+    ONNX Runtime runs a convolution in its blocked layout only where its weights are initializers of the very
+    graph that it stands in.
+    """
+    read = {v for n in body.nodes if isinstance(n.op, conv.Conv) for v in n.operands}
+    return {v for v in read if isinstance(v.node.op, Constant)}
