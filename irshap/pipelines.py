@@ -11,7 +11,7 @@ PIPELINES: dict[str, str] = {
     # What is fastest in ONNX Runtime on a CPU; equal to naive up to rounding.
     "default": (
         "lift,target,canonicalize,fuse-activations,nest-concats,autodiff,deeplift,eliminate-split-tile,"
-        "broadcast-target,dce,fold-references,conv-adjoint,absorb-scales,max-unpool,canonicalize,dce,"
+        "broadcast-target,dce,stream{otherwise=fold},conv-adjoint,absorb-scales,max-unpool,canonicalize,dce,"
         "lower"
     ),
     # For CUDA: cuDNN has kernels for the adjoint of a convolution, with the weights as they are; float16

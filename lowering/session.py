@@ -39,16 +39,19 @@ class Session:
 
     Args:
         threads: 1 repeats to the bit; 0 is ONNX Runtime's choice, for work that takes long.
+        fuse: whether ONNX Runtime may merge nodes into kernels of its own.
 
     Raises:
         RuntimeRefusal: ONNX Runtime doesn't load the model.
     """
 
-    def __init__(self, model: onnx.ModelProto, *, threads: int = 1) -> None:
+    def __init__(self, model: onnx.ModelProto, *, threads: int = 1, fuse: bool = True) -> None:
         options = onnxruntime.SessionOptions()
         # what goes wrong comes as an exception; the log would go to the terminal
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
+        if not fuse:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
             content = model.SerializeToString()
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

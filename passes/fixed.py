@@ -12,8 +12,8 @@ from irshap.errors import UserError
 from irshap.evaluator import evaluate
 from irshap.graph import Graph, Output, Value
 from irshap.ops.program import Input, Opaque
-from irshap.reverse import ancestors
-from irshap.types import Array, TensorType
+from irshap.reverse import ancestors, is_float
+from irshap.types import Array, DType, TensorType
 
 __all__ = ["Part", "check_size", "fixed_values", "read_by_others"]
 
@@ -75,8 +75,10 @@ class Part:
             outputs = [Output(f"fixed_{i}", mapping[v]) for i, v in enumerate(wanted)]
             self._graph = b.build("references", outputs)
         try:
-            # optimized as any model: references round as samples do, and turn no other relu gate over
-            self._session = Session(lower(self._graph), threads=0) if wanted else None
+            # optimized as any model: references round as samples do, and turn no other relu gate over;
+            # but in float64 some kernels of ONNX Runtime's own have float32 inside
+            fuse = not any(is_float(v) and v.dtype is DType.F64 for v in self._graph.values())
+            self._session = Session(lower(self._graph), threads=0, fuse=fuse) if wanted else None
         except RuntimeRefusal:
             self._session = None
 

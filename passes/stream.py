@@ -9,7 +9,7 @@ from typing import Literal
 import sympy
 
 from irshap.builder import Builder
-from irshap.dims import Dim, R, same
+from irshap.dims import Dim, N, R, same
 from irshap.errors import UserError
 from irshap.graph import Graph, Node, Output, Value
 from irshap.ops.base import Precision, emit1
@@ -19,13 +19,18 @@ from irshap.ops.reduce import number
 from irshap.ops.scan import Scan
 from irshap.pass_base import Context, Pass, Semantics
 from irshap.passes.bind_references import reference_binding, reference_inputs, reference_values
-from irshap.passes.chunks import Arrays, Chunks, Inputs, sum_of, terms
+from irshap.passes.chunks import Arrays, Chunks, Inputs, chunk_size, sum_of, terms
 from irshap.passes.fixed import check_size, fixed_values
+from irshap.passes.fold_references import FoldReferences
 from irshap.passes.reference_rows import ReferenceRows
 from irshap.reverse import ancestors, is_float
 from irshap.types import DType, TensorType
 
 __all__ = ["Loop", "Stream"]
+
+_CACHED = 16 * 2**20
+_FEWEST = 4
+"""Fewer references at a time leave convolutions too little to do (tests/bench/vs_peers.py, four networks)."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +40,21 @@ class Stream(Pass):
     The sums over references are carried from chunk to chunk; the rest of the program stays outside.  Equal to
     the whole set at once, up to the order in which is summed.
 
-    `chunk`: the most references at a time.  A number that divides the whole set is taken where there is one
-    from half of this up; otherwise what is left over stands before the loop.  `store`: "activations" computes
+    `chunk`: the most references at a time; 0: as many as keep the largest tensor of the loop below 16 MiB for
+    one sample, so that much of it stays in a cache, but at least 4.  A number that divides the whole set is
+    taken where there is one from half of this up; otherwise what is left over stands before the loop, and so
+    do all where one chunk holds them.  `store`: "activations" computes
     what follows from the references alone while compiling, and stores it; "references" stores nothing else,
     and computes their forward pass again in each run.  `dtype`: "float16" stores activations rounded, in half
-    the room; the pass then approximates.  `limit`: bytes that may be stored; more is an error before anything
-    is computed.
+    the room; the pass then approximates.  `otherwise`: a program whose references can't be taken one after
+    another is an error, which names the node ("refuse"), or left to fold-references ("fold").  `limit`: bytes
+    that may be stored; more is an error before anything is computed.
     """
 
-    chunk: int = 4
+    chunk: int = 0
     store: Literal["activations", "references"] = "activations"
     dtype: Literal["same", "float16"] = "same"
+    otherwise: Literal["refuse", "fold"] = "refuse"
     limit: int = 16 * 2**30
     name = "stream"
     semantics = Semantics.PRESERVES
@@ -58,18 +67,25 @@ class Stream(Pass):
             object.__setattr__(self, "semantics", Semantics.APPROXIMATES)
 
     def run(self, ir: Graph, context: Context) -> Graph:
-        if self.chunk < 1:
+        if self.chunk < 0:
             raise UserError(f"chunks of {self.chunk} references", mend="Use stream{chunk=1} or more")
-        loop = Loop(ir, recompute=self.store == "references", half=self.dtype == "float16")
+        try:
+            loop = Loop(ir, recompute=self.store == "references", half=self.dtype == "float16")
+        except UserError:
+            if self.otherwise == "refuse":
+                raise
+            context.count("folded instead")
+            return FoldReferences(self.limit).run(ir, context)
+        most = self.chunk or loop.fitting(_CACHED)
         chunks: Chunks
         if context.unbound:
             binding: Mapping[sympy.Expr, Dim] = {}
-            chunks = Inputs(loop, self.chunk)
+            chunks = Inputs(loop, chunk_size(context.expected, most) if context.expected else most)
         else:
             given, binding = reference_values(ir, context), reference_binding(context)
             count = int(binding.get(R, 0))
             check_size(self.name, (loop.type(v, count) for v in loop.stored), self.limit)
-            arrays = chunks = Arrays(loop, given, self.chunk, count)
+            arrays = chunks = Arrays(loop, given, most, count)
             context.statistics.update(chunk=arrays.size, trips=arrays.trips, stored_bytes=arrays.nbytes)
         with Builder() as b:
             return b.rebuild(ir, loop.emit(b, chunks, binding))
@@ -105,6 +121,12 @@ class Loop:
         self.computed = [*self.stored, *(n.operands[0] for n in self.known)]
         self._rounded = {v for v in self.stored if half and is_float(v) and not _is_moved(v)}
         self._check()
+
+    def fitting(self, nbytes: int) -> int:
+        """How many references keep each tensor of the loop below `nbytes` for one sample; at least 4."""
+        sizes = (v.tensor.substitute({N: 1, R: 1}).nbytes for n in self.nodes for v in n.results)
+        largest = max((size for size in sizes if isinstance(size, int)), default=1)
+        return max(_FEWEST, nbytes // max(largest, 1))
 
     def type(self, stored: Value, count: Dim) -> TensorType:
         """How a stored value is stored for this many references."""

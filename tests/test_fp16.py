@@ -100,7 +100,7 @@ def test_the_fixtures_where_every_op_rounds(name: str, device: str) -> None:
 def test_in_a_loop_over_references(store: str) -> None:
     """What the loop's body reads in float16 comes in so, and is stored so."""
     given = case("digits")
-    steps = PIPELINES["default"].replace("fold-references", f"stream{{chunk=4, store={store}}}")
+    steps = PIPELINES["default"].replace("stream{otherwise=fold}", f"stream{{chunk=4, store={store}}}")
     options = {"passes": steps, "fp16": True, "verify": "types"}
     compiled = irshap.compile(given.path, given.references, **options)  # type: ignore[arg-type]
     (loop,) = (n for n in compiled.graph.nodes if n.op.bodies)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from irshap.text import parse_graph
 def streamed(chunk: int, **options: str) -> str:
     """`@default` with references streamed instead of folded."""
     listed = ",".join([f"chunk={chunk}", *(f"{k}={v}" for k, v in options.items())])
-    return PIPELINES["default"].replace("fold-references", f"stream{{{listed}}}")
+    return PIPELINES["default"].replace("stream{otherwise=fold}", f"stream{{{listed}}}")
 
 
 @pytest.mark.parametrize("store", ["activations", "references"])
@@ -135,6 +136,26 @@ def test_an_op_that_mixes_references_is_named() -> None:
     assert "fold-references" in str(caught.value)
 
 
+def test_what_has_no_loop_is_folded_on_request() -> None:
+    body = f"%c = cum_sum{{axis=0}}(%x0) : f32[R, 2]\n{TAIL}"
+    sample = {"x": np.float32([[0.5, 1.0]])}
+    found, folded = (run(body, p) for p in ("stream{chunk=1, otherwise=fold}", "fold-references"))
+    assert not any(n.op.bodies for n in found.nodes)
+    expected = evaluate(folded, sample)["x_attributions"]
+    np.testing.assert_array_equal(evaluate(found, sample)["x_attributions"], expected)
+
+
+@pytest.mark.parametrize(("largest", "count"), [(2**10, 3), (2**22, 4), (2**24, 4)])
+def test_chunks_keep_the_largest_tensor_in_a_cache(largest: int, count: int) -> None:
+    """Everything at once where that is small, and never fewer than four at a time."""
+    text = re.sub(r"\b2\]", f"{largest // 4}]", HEAD + TAIL.replace("%c", "%x0"))
+    references = {"x": np.zeros((8 if largest > 2**20 else count, largest // 4), np.float32)}
+    manager = PassManager.from_text("stream")
+    graph = manager.run(parse_graph(text), Context(references=references))
+    assert manager.report.passes[0].statistics["chunk"] == count
+    assert any(n.op.bodies for n in graph.nodes) == (largest > 2**20)
+
+
 @pytest.mark.parametrize("store", ["activations", "references"])
 def test_references_against_their_mean_are_refused(store: str) -> None:
     mean = "%b = reduce_mean{axes=[0], keepdims=true}(%x0) : f32[1, 2]\n"
@@ -161,7 +182,7 @@ def test_an_output_for_each_reference_is_refused() -> None:
 
 def test_chunks_of_nothing_are_refused() -> None:
     with pytest.raises(UserError, match="chunk=1"):
-        run(TAIL.replace("%c", "%x0"), "stream{chunk=0}")
+        run(TAIL.replace("%c", "%x0"), "stream{chunk=-1}")
 
 
 def test_what_takes_too_much_room_is_refused() -> None:
