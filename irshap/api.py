@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from irshap import __version__
+from irshap.cost.devices import parse_size
 from irshap.errors import PipelineError, near
 from irshap.graph import Graph, Role
 from irshap.incomplete import references_needed
@@ -21,6 +22,7 @@ from irshap.pipelines import DEVICES, METHODS
 from irshap.references import check_references, check_weights
 from irshap.reverse import ancestors
 from irshap.sources import model_inputs
+from irshap.strategies import Choice, choose, with_strategy
 from irshap.types import Array, TensorType
 
 if TYPE_CHECKING:
@@ -51,12 +53,14 @@ class CompiledModel:
         graph: the last form of the program in irshap's IR.
         report: what each pass did.
         pipeline: the canonical text of the passes that made it.
+        choice: the strategy that a memory limit led to, and what each was predicted to take.
     """
 
     model: onnx.ModelProto
     graph: Graph
     report: Report
     pipeline: str
+    choice: Choice | None = None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model to `path`: all of it or nothing, the same bytes for the same compilation.
@@ -90,6 +94,8 @@ def compile(
     rule: str = "rescale",
     device: str = "cpu",
     fp16: bool | None = None,
+    strategy: str = "auto",
+    memory_limit: int | str | None = None,
     passes: str | None = None,
     wrt: str | None = None,
     output: str | None = None,
@@ -122,6 +128,11 @@ def compile(
         device: what the compiled model is to be fast on, "cpu" or "cuda"; it runs on both.
         fp16: whether attributions are computed in float16 where that does little harm (see the pass fp16);
             the model's own outputs stay exact.  None: on "cuda".
+        strategy: where what follows from the references is kept: "fold" stores it in the model and takes all
+            references at once, "stream" stores it and takes them in chunks, "recompute" stores the references
+            alone.  "auto": the pipeline's own, or the first that stays within `memory_limit`.
+        memory_limit: bytes, or a text such as "8GiB", that a process may take which runs the model with one
+            sample, beside the pages of mapped files; the peak is predicted (docs/cost.md).  None: no limit.
         passes: the text of a pipeline (see irshap.pipeline_text) instead of the method's own.  The other
             arguments fill in options that it leaves at their defaults; one that contradicts it is refused.
         wrt: the tensors to attribute to, inputs or interior ones, separated by commas; None: every float
@@ -163,6 +174,12 @@ def compile(
         emit=emit,
         on_incomplete=on_incomplete,
     )
+    choice = None
+    if strategy != "auto":
+        text = format_pipeline(with_strategy(parse_pipeline(text), strategy))
+    elif memory_limit is not None:
+        choice = choose(model, text, references, parse_size(str(memory_limit)))
+        text = choice.pipeline
     manager = PassManager.from_text(text, verify=verify, print_after=print_after, time_passes=time_passes)
     first, last = manager.passes[0], manager.passes[-1]
     if (first.takes, last.gives) != ("model", "model"):
@@ -175,7 +192,7 @@ def compile(
         graphs[:] = [graph]
 
     compiled = run_passes(manager, model, references, weights, progress=progress, seen=keep)
-    return CompiledModel(compiled, graphs[-1], manager.report, manager.text)
+    return CompiledModel(compiled, graphs[-1], manager.report, manager.text, choice)
 
 
 def run_passes(

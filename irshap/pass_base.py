@@ -36,6 +36,7 @@ class Context:
         source: the ONNX model that is compiled (for its opset, and for messages).
         metadata: key-value pairs for the lowered model.
         unbound: no references are there yet, and passes that bind them leave their number a symbol.
+        expected: how many there will be, 0 if that isn't known either.
         statistics: counts that the running pass reports; the manager reads and clears them.
     """
 
@@ -44,6 +45,7 @@ class Context:
     source: Any = None
     metadata: dict[str, str] = field(default_factory=dict)
     unbound: bool = False
+    expected: int = 0
     statistics: Counter[str] = field(default_factory=Counter)
 
     def count(self, what: str, number: int = 1) -> None:

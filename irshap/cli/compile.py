@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from irshap.cli.options import explained_arguments, explaining
 from irshap.cli.output import PassProgress, echo_json, require_folder, size_text, warn_incomplete
 from irshap.errors import UserError
 from irshap.pipelines import DEVICES, METHODS
+from irshap.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from irshap.api import CompiledModel
@@ -38,6 +40,16 @@ VERIFY = click.Choice(["none", "types", "numeric"])
     "--fp16/--no-fp16",
     default=None,
     help="Attributions in float16 where it does little harm; predictions stay exact.  [default: for cuda]",
+)
+@click.option(
+    "--strategy",
+    type=click.Choice(["auto", *STRATEGIES]),
+    default="auto",
+    show_default=True,
+    help="Store what follows from the references (fold), in chunks (stream), or nothing of it (recompute).",
+)
+@click.option(
+    "--memory-limit", metavar="SIZE", help="With auto, the first strategy that needs no more, such as 8GiB."
 )
 @click.option("--emit", multiple=True, metavar="NAME", help="A further output: completeness_error.")
 @click.option(
@@ -101,6 +113,7 @@ def _report(compiled: CompiledModel, output: str, seconds: float) -> dict[str, A
         "attributions": attributed,
         "metadata": {p.key: p.value for p in compiled.model.metadata_props},
         **compiled.report.to_dict(),
+        "strategy": None if compiled.choice is None else asdict(compiled.choice),
         "seconds": seconds,
     }
 
@@ -117,5 +130,7 @@ def _print(report: dict[str, Any], compiled: CompiledModel) -> None:
     skipped = [r.verified for r in compiled.report.passes if "skipped" in r.verified]
     for why in dict.fromkeys(skipped):
         click.echo(f"  verified {why} ({skipped.count(why)} of {len(compiled.report.passes)} passes)")
+    if compiled.choice is not None:
+        click.echo(f"  strategy {compiled.choice.reason}")
     click.echo(f"  passes   {compiled.pipeline}")
     click.echo(f"  time     {report['seconds']:.2f} s")

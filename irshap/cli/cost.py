@@ -143,7 +143,7 @@ def _tables(data: dict[str, Any], most: int) -> list[tuple[str, list[str], list[
         row += [size_text(entry[k]) for k in ("file_bytes",)]
         row += [size_text(memory["load_peak"]), size_text(memory["peak"])]
         if data["memory_limit"] is not None:
-            row.append("-" if "largest_references" not in entry else str(entry["largest_references"]))
+            row.append(_most(entry))
         if data["device"] is not None:
             row.append(f"{1000 * entry['seconds_estimate']:.3g} ms")
         rows.append(row)
@@ -152,6 +152,8 @@ def _tables(data: dict[str, Any], most: int) -> list[tuple[str, list[str], list[
     if data["device"] is not None:
         columns.append("time, at least")
     tables = [(f"N = {n} samples, R = {r} references", columns, rows)]
+    if data["strategies"]:
+        tables.append(("Strategies", *_strategies(data)))
     formulas = [
         [p["name"], p["flops_formula"], p["file_bytes_formula"], p.get("peak_formula", "-")] for p in programs
     ]
@@ -173,6 +175,28 @@ def _tables(data: dict[str, Any], most: int) -> list[tuple[str, list[str], list[
             rows.append([f"{len(groups) - most} more", "", "", ""])
         tables.append((f"{kind} ({programs[-1]['name']})", ["name", "nodes", "FLOP", "moved"], rows))
     return tables
+
+
+def _strategies(data: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    columns = ["strategy", "file", "load", "peak memory", "beside mapped files"]
+    rows = []
+    for entry in data["strategies"]:
+        memory = entry["memory"]
+        row = [entry["name"], size_text(entry["file_bytes"])]
+        row += [size_text(memory[key]) for key in ("load_peak", "peak", "private")]
+        if data["memory_limit"] is not None:
+            row.append(_most(entry))
+        rows.append(row)
+    if data["memory_limit"] is not None:
+        columns.append(f"most R in {size_text(data['memory_limit'])}")
+    return columns, rows
+
+
+def _most(entry: dict[str, Any]) -> str:
+    """The largest number of references within the limit; any where memory doesn't grow with it."""
+    if "largest_references" not in entry:
+        return "-"
+    return "any" if entry["more_fit"] else str(entry["largest_references"])
 
 
 def flop_text(count: int) -> str:

@@ -119,6 +119,7 @@ def cost(graph: Graph, *, stored: bool = False) -> GraphCost:
     fixed = fixed_values(graph, references=stored)
     memory: dict[tuple[object, ...], _Count] = {}
     rows: list[NodeCost] = []
+    read: set[Value] = set()
     weights: dict[Value, Dim] = {}
     others: dict[Value, Dim] = {}
     for node in graph.nodes:
@@ -127,6 +128,7 @@ def cost(graph: Graph, *, stored: bool = False) -> GraphCost:
         load = all(v in fixed for v in node.results)
         if load and stored:
             continue
+        read.update(node.operands)
         for value in node.operands:
             if value in fixed and not isinstance(value.node.op, Input):
                 (weights if node in forward else others)[value] = _size(value)
@@ -141,7 +143,7 @@ def cost(graph: Graph, *, stored: bool = False) -> GraphCost:
         others = {v: d for v, d in others.items() if isinstance(v.node.op, Constant)}
     for value in weights:
         others.pop(value, None)
-    references = [_size(v) for v in graph.inputs if _is_reference(v) and _is_read(v, rows)]
+    references = [_size(v) for v in graph.inputs if _is_reference(v) and v in read]
     return GraphCost(tuple(rows), total(weights.values()), total(others.values()), total(references))
 
 
@@ -170,10 +172,6 @@ def fixed_values(graph: Graph, *, references: bool) -> set[Value]:
 
 def _is_reference(value: Value) -> bool:
     return isinstance(value.node.op, Input) and value.node.op.kind in ("references", "weights")
-
-
-def _is_read(value: Value, rows: Iterable[NodeCost]) -> bool:
-    return any(value in row.node.operands for row in rows)
 
 
 def _trips(loop: Node, op: Scan, part: Part, memory: dict[tuple[object, ...], _Count]) -> Iterator[NodeCost]:

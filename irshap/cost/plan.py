@@ -70,6 +70,7 @@ def _frees(schedule: Schedule, owner: list[int]) -> list[list[int]]:
             last[owner[slot]] = position
     made = {owner[s] for step in schedule.steps for s in step.results}
     kept = {owner[i] for i, slot in enumerate(schedule.slots) if slot.outside or slot.constant}
+    kept |= set(range(schedule.first))
     frees: list[list[int]] = [[] for _ in schedule.steps]
     for slot, position in last.items():
         if slot in made and slot not in kept:

@@ -61,10 +61,14 @@ class Program:
 
 @dataclass(frozen=True)
 class Report:
-    """All programs, and the query that they are costed for; the first is the model alone."""
+    """All programs, and the query that they are costed for; the first is the model alone.
+
+    `strategies` are the main program with each strategy.
+    """
 
     query: Query
     programs: tuple[Program, ...]
+    strategies: tuple[Program, ...] = ()
 
     @property
     def inference(self) -> Program:
@@ -91,6 +95,7 @@ class Report:
             },
             "device": None if query.device is None else vars(query.device),
             "programs": [self._program(p) for p in self.programs],
+            "strategies": [self._program(p) for p in self.strategies],
         }
         data["by_op"] = self._groups(lambda n: n.kind)
         data["by_layer"] = self._groups(lambda n: n.layer)
@@ -162,7 +167,7 @@ def report(
     """
     programs: list[Program] = []
     for text in pipelines:
-        found = stages(model, text, dict(options or {}))
+        found = stages(model, text, dict(options or {}), expected=query.references)
         if not programs:
             programs.append(_program("inference", Stage("inference", found[0].graph, False)))
         decided = [s for s in found if s.decided]
@@ -170,7 +175,17 @@ def report(
         for stage in decided if last and query.each_pass else decided[-1:]:
             name = text if stage is found[-1] else f"after {stage.name}"
             programs.append(_program(name, stage))
-    return Report(query, tuple(programs))
+    return Report(query, tuple(programs), _strategies(model, query, pipelines[-1], dict(options or {})))
+
+
+def _strategies(model: Any, query: Query, pipeline: str, options: dict[str, Any]) -> tuple[Program, ...]:
+    from irshap.api import pipeline_text
+    from irshap.strategies import candidates, has_strategies
+
+    text = pipeline_text(passes=pipeline, **options)
+    if not has_strategies(text):
+        return ()
+    return tuple(_program(c.strategy, c.stage) for c in candidates(model, text, query.references))
 
 
 def _program(name: str, stage: Stage) -> Program:

@@ -44,12 +44,15 @@ class Stage:
         return bool(self.graph.outputs_of(Role.ATTRIBUTION))
 
 
-def stages(model: Any, passes: str = "@default", options: dict[str, Any] | None = None) -> list[Stage]:
+def stages(
+    model: Any, passes: str = "@default", options: dict[str, Any] | None = None, *, expected: int = 0
+) -> list[Stage]:
     """Runs a pipeline on a model (a path, bytes or a ModelProto) without binding references.
 
     Args:
         passes: the pipeline's text.
         options: arguments of `irshap.compile` that set options of passes (target, wrt, ...).
+        expected: how many references the program is made for, 0 for any number: chunks depend on it.
 
     Returns:
         The program after each pass, the first being the model itself after `lift`.
@@ -60,23 +63,23 @@ def stages(model: Any, passes: str = "@default", options: dict[str, Any] | None 
     if not given or given[0].takes != "model":
         raise PipelineError("a cost is that of a model's program", where="pipeline", mend="begin with lift")
     kept = [p for p in given if p.gives == "graph"]
-    return run_unbound(kept, model)
+    return run_unbound(kept, model, expected=expected)
 
 
-def run_unbound(passes: Sequence[Pass], ir: Any, *, stored: bool = False) -> list[Stage]:
+def run_unbound(passes: Sequence[Pass], ir: Any, *, expected: int = 0) -> list[Stage]:
     """The program after each pass, with the number of references a symbol.
 
     Args:
         ir: what the first pass takes.
-        stored: whether a pass before has stored what follows from the references alone.
+        expected: how many references the program is made for, 0 for any number.
     """
     found: list[Stage] = []
 
     def after(index: int, instance: Pass, graph: Any) -> None:
-        before = found[-1].stored if found else stored
+        before = bool(found) and found[-1].stored
         found.append(Stage(instance.name, graph, before or instance.name in STORING))
 
-    PassManager(passes).run(ir, Context(unbound=True), after=after)
+    PassManager(passes).run(ir, Context(unbound=True, expected=expected), after=after)
     return found
 
 

@@ -1,0 +1,177 @@
+"""Strategies: where what follows from the references is kept, and how many of them are computed at a time.
+
+Each is a pass that binds the references; which one fits into a memory limit is predicted before it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from irshap.dims import N, R
+from irshap.errors import PipelineError, ReferencesError, UserError, near
+from irshap.pass_base import Pass
+from irshap.pipeline_text import format_pipeline, parse_pipeline
+
+if TYPE_CHECKING:
+    from irshap.cost.stages import Stage
+
+__all__ = ["STRATEGIES", "Candidate", "Choice", "Prediction", "candidates", "choose", "predictions"]
+__all__ += ["has_strategies", "with_strategy"]
+
+STRATEGIES: dict[str, str] = {
+    "fold": "fold-references",
+    "stream": "stream{otherwise=fold}",
+    "recompute": "stream{store=references}",
+}
+"""The pass of each strategy: all references at once from what is stored of them; in chunks, from the same;
+in chunks, with their forward pass in each run.  From the fastest to the smallest for large networks, whose
+activations don't stay in a cache, but for the first two, which are close."""
+
+_DECIDES = ("store", "otherwise")
+"""The options that tell strategies of one pass apart."""
+
+_SLOTS = {parse_pipeline(text)[0].name for text in STRATEGIES.values()}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a strategy is predicted to take.
+
+    Attributes:
+        strategy: its name.
+        peak: bytes of the process that runs the model, beside mapped files, which the system can drop.
+        file: bytes of the compiled model.
+        pipeline: the passes.
+    """
+
+    strategy: str
+    peak: int
+    file: int
+    pipeline: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A strategy, and why: what each is predicted to take, and the limit, in bytes."""
+
+    strategy: str
+    pipeline: str
+    predictions: tuple[Prediction, ...]
+    limit: int
+
+    @property
+    def reason(self) -> str:
+        """One line for people."""
+        listed = ", ".join(f"{p.strategy} {p.peak / 2**20:.0f} MiB" for p in self.predictions)
+        return f"{self.strategy}: the first to stay within {self.limit / 2**20:.0f} MiB ({listed})"
+
+
+def has_strategies(pipeline: str) -> bool:
+    """Whether a pipeline's text has a pass that strategies replace."""
+    return any(p.name in _SLOTS for p in parse_pipeline(pipeline))
+
+
+def with_strategy(pipeline: Sequence[Pass], strategy: str) -> tuple[Pass, ...]:
+    """The pipeline with another pass in the place of the one that binds the references.
+
+    Raises:
+        PipelineError: an unknown strategy, or a pipeline without such a place.
+    """
+    if strategy not in STRATEGIES:
+        raise PipelineError(f"no strategy is called {strategy!r}", mend=near(strategy, STRATEGIES))
+    (wanted,) = parse_pipeline(STRATEGIES[strategy])
+    slot = _slot(pipeline)
+    if pipeline[slot].name == wanted.name:
+        # options that are set already stay: a chunk, a limit
+        changes = {name: getattr(wanted, name) for name in _DECIDES if hasattr(wanted, name)}
+        wanted = replace(pipeline[slot], **changes)
+    return (*pipeline[:slot], wanted, *pipeline[slot + 1 :])
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A strategy's program, with the number of references still a symbol."""
+
+    strategy: str
+    pipeline: str
+    stage: Stage
+
+
+def candidates(model: Any, pipeline: str, count: int) -> list[Candidate]:
+    """The programs of all strategies, made for `count` references: the pipeline's own first.
+
+    A strategy that can't take this program is left out.
+    """
+    from irshap.cost.stages import run_unbound
+
+    given = parse_pipeline(pipeline)
+    slot = _slot(given)
+    start = run_unbound(given[:slot], model)[-1].graph
+    own = [name for name in STRATEGIES if with_strategy(given, name) == tuple(given)]
+    found = []
+    for name in dict.fromkeys((*own, *STRATEGIES)):
+        passes = with_strategy(given, name)
+        try:
+            tail = [p for p in passes[slot:] if p.gives == "graph"]
+            stage = run_unbound(tail, start, expected=count)[-1]
+        except UserError:
+            continue
+        found.append(Candidate(name, format_pipeline(passes), stage))
+    return found
+
+
+def predictions(model: Any, pipeline: str, count: int) -> list[Prediction]:
+    """What each strategy takes for `count` references and one sample, in a session as `Explainer` has it."""
+    from irshap.cost import Settings, cost, evaluate, predict, schedule
+
+    binding = {N: 1, R: count}
+    found = []
+    for made in candidates(model, pipeline, count):
+        graph, stored = made.stage.graph, made.stage.stored
+        peak = predict(schedule(graph, stored=stored), binding, Settings(pattern=False)).private
+        size = evaluate(cost(graph, stored=stored).file_bytes, binding)
+        found.append(Prediction(made.strategy, peak, size, made.pipeline))
+    return found
+
+
+def choose(model: Any, pipeline: str, references: Any, limit: int) -> Choice:
+    """The first strategy whose predicted peak stays within `limit` bytes, for one sample at a time.
+
+    The pipeline's own comes first, the others in the order of `STRATEGIES`.
+
+    Raises:
+        UserError: none does.
+    """
+    from irshap.cost.limits import MARGIN
+
+    found = predictions(model, pipeline, _count(references))
+    for prediction in found:
+        if prediction.peak <= limit * (1 - MARGIN):
+            return Choice(prediction.strategy, prediction.pipeline, tuple(found), limit)
+    listed = ", ".join(f"{p.strategy} {p.peak / 2**20:.0f} MiB" for p in found)
+    raise UserError(
+        f"no strategy stays within {limit / 2**20:.0f} MiB: {listed}",
+        mend="Raise the limit, or pass stream{chunk=1} for smaller chunks",
+    )
+
+
+def _slot(pipeline: Sequence[Pass]) -> int:
+    """The position of the pass that binds the references."""
+    for i, instance in enumerate(pipeline):
+        if instance.name in _SLOTS:
+            return i
+    raise PipelineError(
+        f"a strategy needs a pipeline with one of {', '.join(sorted(_SLOTS))}",
+        where="pipeline",
+        mend="leave strategy and memory limit out",
+    )
+
+
+def _count(references: Any) -> int:
+    """How many references are given, before anything is known of the model."""
+    from irshap.arrays import as_arrays
+
+    arrays = as_arrays(references, ["references"], ReferencesError, "references")
+    return max((len(array) for array in arrays.values()), default=0)

@@ -1,0 +1,104 @@
+"""Which strategy a compilation takes, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import irshap
+from irshap import demo
+from irshap.cli import main
+from irshap.errors import PipelineError, UserError
+from irshap.pipeline_text import format_pipeline, parse_pipeline
+from irshap.pipelines import PIPELINES
+from irshap.strategies import STRATEGIES, predictions, with_strategy
+
+REFERENCES = np.random.default_rng(3).random((64, 1, 8, 8), dtype=np.float32)
+SAMPLES = REFERENCES[:3]
+STREAM, FOLD = (
+    format_pipeline(with_strategy(parse_pipeline(PIPELINES["default"]), name)) for name in ("stream", "fold")
+)
+
+
+def binders(text: str) -> list[str]:
+    return [p.name for p in parse_pipeline(text) if p.binds_references]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_gives_the_same(strategy: str) -> None:
+    naive = irshap.compile(demo.model_path(), REFERENCES, passes="@naive").explainer()(SAMPLES)
+    compiled = irshap.compile(demo.model_path(), REFERENCES, strategy=strategy)
+    assert compiled.choice is None
+    assert binders(compiled.pipeline) == binders(STRATEGIES[strategy])
+    scale = np.abs(naive.values).max()
+    np.testing.assert_allclose(compiled.explainer()(SAMPLES).values, naive.values, rtol=0, atol=1e-5 * scale)
+
+
+def test_options_that_are_set_already_stay() -> None:
+    given = parse_pipeline(STREAM.replace("stream{otherwise=fold}", "stream{chunk=3, limit=77}"))
+    (found,) = (p for p in with_strategy(given, "recompute") if p.name == "stream")
+    assert (found.chunk, found.limit, found.store) == (3, 77, "references")
+
+
+def test_a_limit_leads_to_the_first_that_fits() -> None:
+    """Tight limits: what is stored for 4000 references takes 70 MiB, and to recompute it little."""
+    passes = STREAM.replace("stream{otherwise=fold}", "stream{chunk=50, otherwise=fold}")
+    found = predictions(demo.model_path(), passes, 4000)
+    peaks = {p.strategy: p.peak for p in found}
+    files = {p.strategy: p.file for p in found}
+    assert set(peaks) == set(STRATEGIES)
+    assert peaks["recompute"] < peaks["stream"] < peaks["fold"]
+    assert files["recompute"] < files["stream"]
+    references = np.concatenate([REFERENCES] * 63)[:4000]
+    between = (peaks["recompute"] + peaks["stream"]) // 2
+    compiled = irshap.compile(demo.model_path(), references, passes=passes, memory_limit=between)
+    assert compiled.choice is not None
+    assert compiled.choice.strategy == "recompute"
+    assert compiled.pipeline == compiled.choice.pipeline
+    assert "recompute" in compiled.choice.reason
+    with pytest.raises(UserError, match="no strategy stays within") as caught:
+        irshap.compile(demo.model_path(), references, passes=passes, memory_limit="1MiB")
+    assert all(name in str(caught.value) for name in STRATEGIES)
+
+
+def test_the_pipelines_own_strategy_comes_first() -> None:
+    for name, own in (("stream", STREAM), ("fold", FOLD)):
+        compiled = irshap.compile(demo.model_path(), REFERENCES, passes=own, memory_limit="4GiB")
+        assert compiled.choice is not None
+        assert compiled.choice.strategy == name
+
+
+@pytest.mark.parametrize("given", [{"strategy": "fold"}, {"memory_limit": "1GiB"}])
+def test_a_pipeline_without_the_place_is_refused(given: dict[str, str]) -> None:
+    with pytest.raises(PipelineError, match="one of fold-references, stream"):
+        irshap.compile(demo.model_path(), REFERENCES, passes="@naive", **given)
+
+
+def test_unknown_strategies_list_the_near_ones() -> None:
+    with pytest.raises(PipelineError, match="stream"):
+        irshap.compile(demo.model_path(), REFERENCES, strategy="streem")
+
+
+def test_the_command_says_what_it_chose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "refs.npy", REFERENCES)
+    files = ["-r", str(tmp_path / "refs.npy"), "-o", str(tmp_path / "out.onnx")]
+    limit = ["--passes", STREAM, "--memory-limit", "1GiB"]
+    assert main(["compile", str(demo.model_path()), *files, *limit]) == 0
+    assert "strategy stream: the first to stay within 1024 MiB" in capsys.readouterr().out
+    assert main(["compile", str(demo.model_path()), *files, "--strategy", "recompute", "--json"]) == 0
+    assert "store=references" in json.loads(capsys.readouterr().out)["pipeline"]
+
+
+def test_costs_of_each_strategy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cost", str(demo.model_path()), "-r", "50", "--memory", "1GiB", "--json"]) == 0
+    found = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["strategies"]}
+    assert set(found) == set(STRATEGIES)
+    assert found["fold"]["file_bytes"] == pytest.approx(found["stream"]["file_bytes"], rel=0.1)
+    assert found["recompute"]["file_bytes"] < found["stream"]["file_bytes"]
+    # the same work, but for the references' forward pass
+    assert found["fold"]["flops"] == pytest.approx(found["stream"]["flops"], rel=0.01)
+    assert found["recompute"]["flops"] > 1.2 * found["stream"]["flops"]
+    assert found["fold"]["largest_references"] < found["recompute"]["largest_references"]
