@@ -1,0 +1,110 @@
+"""Where the time of an explanation goes, by kind of ONNX node.
+
+    python tests/bench/op_profile.py --nets FOLDER [--references 20] [--passes @default] [NAME ...]
+
+ONNX Runtime's profiler, the fastest of --runs runs.  Times are relative to plain inference of 1 and of R
+samples, interleaved with these runs.  FOLDER holds NAME_torchscript.onnx, as tests/bench/networks.py writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+import irshap
+
+NAMES = ("vgg19", "resnet50", "densenet201", "efficientnet_b0")
+LAYOUT = ("ReorderInput", "ReorderOutput")
+
+
+class Runs:
+    """A session with its feeds; keeps the seconds of each run."""
+
+    def __init__(self, model: Path, feeds: dict[str, Any], profile: Path | None = None) -> None:
+        options = onnxruntime.SessionOptions()
+        options.enable_mem_pattern = False
+        options.log_severity_level = 3
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile)
+        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.feeds, self.seconds = feeds, list[float]()
+
+    def run(self) -> None:
+        start = time.perf_counter()
+        self.session.run(None, self.feeds)
+        self.seconds.append(time.perf_counter() - start)
+
+
+def profile(network: Path, count: int, passes: str, runs: int) -> tuple[Counter[str], float]:
+    """Seconds of each kind of node in the fastest run, and the time of that run over that of inference."""
+    rng = np.random.default_rng(0)
+    references = rng.standard_normal((count, 3, 224, 224)).astype(np.float32)
+    sample = rng.standard_normal((1, 3, 224, 224)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "explained.onnx"
+        irshap.compile(network, references, passes=passes).save(file)
+        one, many = (Runs(network, {"image": x}) for x in (sample, references))
+        explained = Runs(file, {"image": sample}, Path(folder) / "profile")
+        for _ in range(runs):
+            for system in (one, many, explained):
+                system.run()
+        events = json.loads(Path(explained.session.end_profiling()).read_text())
+    ratio = min(explained.seconds) / (min(one.seconds) + min(many.seconds))
+    return _by_kind(events), ratio
+
+
+def _by_kind(events: list[dict[str, Any]]) -> Counter[str]:
+    """Microseconds of the fastest run.  A loop counts as its nodes, which have events of their own."""
+    whole = min((e for e in events if e["name"] == "model_run"), key=lambda e: e["dur"])
+    found: Counter[str] = Counter()
+    for event in events:
+        inside = whole["ts"] <= event["ts"] <= whole["ts"] + whole["dur"]
+        if inside and event.get("cat") == "Node" and event["name"].endswith("kernel_time"):
+            kind = event["args"]["op_name"]
+            if kind != "Scan":
+                found["layout" if kind in LAYOUT else kind] += event["dur"]
+    found["between nodes"] = max(0, whole["dur"] - found.total())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", default=NAMES)
+    parser.add_argument("--nets", type=Path, required=True)
+    parser.add_argument("--references", type=int, default=20)
+    parser.add_argument("--passes", default="@default")
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--kinds", type=int, default=10, help="rows of the table")
+    given = parser.parse_args()
+    columns: dict[str, tuple[Counter[str], float]] = {}
+    for name in given.names:
+        network = given.nets / f"{name}_torchscript.onnx"
+        columns[name] = profile(network, given.references, given.passes, given.runs)
+    shares = Counter[str]()
+    for found, ratio in columns.values():
+        shares.update({kind: ratio * t / found.total() for kind, t in found.items()})
+    print(f"Time over that of inferring 1 and {given.references} samples, {given.passes}:\n")
+    print("| kind of node | " + " | ".join(columns) + " |\n| --- |" + " --- |" * len(columns))
+    listed = [kind for kind, _ in shares.most_common(given.kinds)]
+    for kind in (*listed, "other"):
+        cells = []
+        for found, ratio in columns.values():
+            part = found[kind] if kind != "other" else sum(t for k, t in found.items() if k not in listed)
+            cells.append(f"{ratio * part / found.total():.2f}")
+        print(f"| {kind} | {' | '.join(cells)} |")
+    print("| all | " + " | ".join(f"{ratio:.2f}" for _, ratio in columns.values()) + " |")
+
+
+if __name__ == "__main__":
+    main()
