@@ -69,7 +69,9 @@ class Arrays:
     def __init__(self, loop: Loop, given: Mapping[Value, Array], most: int, count: int) -> None:
         self.size = size = chunk_size(count, most)
         self.trips: Dim
-        self.trips, self.left = divmod(count, size) if count > size else (0, count)
+        # one chunk needs no loop, but outside of one a load would compute and keep what isn't to be stored
+        alone = count <= size and not loop.recompute
+        self.trips, self.left = (0, count) if alone else divmod(count, size)
         self._loop, self._given = loop, given
         self._totals = [np.zeros((), n.results[0].dtype.numpy) for n in loop.known]
         types = (loop.type(v, size) for v in loop.stored)

@@ -103,7 +103,7 @@ class Loop:
     """
 
     def __init__(self, graph: Graph, *, recompute: bool, half: bool) -> None:
-        self.graph, self.given = graph, reference_inputs(graph)
+        self.graph, self.given, self.recompute = graph, reference_inputs(graph), recompute
         self.rows = ReferenceRows(graph)
         live = ancestors(o.value for o in graph.outputs)
         self.live = [n for n in graph.nodes if live.intersection(n.results)]

@@ -173,6 +173,9 @@ class _Process:
             # external data, which is mapped instead of parsed; a body's own constants stay in the file
             self.mapped = {i for i in self.schedule.constants if sizes[i] > OUTLINE_OVER}
         buffer = heap.alloc(PARSE_BUFFER)
+        for i in (i for part in parts[1:] for i in part.constants):
+            # the attribute that holds a body keeps its message
+            heap.alloc(sizes[i])
         parsed = [i for i in constants if i not in self.mapped]
         raw = [heap.alloc(sizes[i]) for i in parsed]
         heap.free(buffer)

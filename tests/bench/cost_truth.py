@@ -2,7 +2,8 @@
 
     python tests/bench/cost_truth.py --networks FOLDER [--out truth.jsonl] [options]
 
-FOLDER holds NAME_torchscript.onnx files, as tests/bench/networks.py writes them.  Each measurement runs in a
+FOLDER holds NAME_torchscript.onnx files, as tests/bench/networks.py writes them.  A program is a pipeline, or
+a strategy (fold, stream, recompute) of @default.  Each measurement runs in a
 fresh process and is the process's peak less what it was before the session: VmHWM is reset there, and again
 before each run.  A cell is left out when the prediction is over what memory the machine has free.  With --out
 earlier results are kept, and only missing ones are measured.
@@ -85,6 +86,11 @@ def measure(model: str, samples: int, arena: bool, pattern: bool, runs: int) -> 
     }
 
 
+def session(text: str) -> tuple[bool, bool]:
+    arena, pattern = (bool(int(digit)) for digit in text)
+    return arena, pattern
+
+
 def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
     for name in arguments.names:
         for passes in arguments.passes:
@@ -92,9 +98,18 @@ def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
             batches = arguments.batches if passes == "inference" else [1]
             for references in counts:
                 for samples in batches:
-                    for arena in (True, False):
-                        for pattern in (True, False):
-                            yield Cell(name, passes, references, samples, arena, pattern)
+                    for arena, pattern in arguments.sessions:
+                        yield Cell(name, passes, references, samples, arena, pattern)
+
+
+def pipeline(program: str) -> str:
+    """The passes of a program."""
+    from irshap.pipeline_text import format_pipeline, parse_pipeline
+    from irshap.strategies import STRATEGIES, with_strategy
+
+    if program not in STRATEGIES:
+        return program
+    return format_pipeline(with_strategy(parse_pipeline("@default"), program))
 
 
 class Bench:
@@ -107,7 +122,7 @@ class Bench:
             for line in out.read_text().splitlines():
                 entry = json.loads(line)
                 self.known[entry["cell"]] = entry["measured"]
-        self.schedules: dict[tuple[str, str], Any] = {}
+        self.schedules: dict[tuple[str, str, int], Any] = {}
         self.lowered: tuple[tuple[str, str, int], Path] | None = None
 
     def source(self, cell: Cell) -> Path:
@@ -117,10 +132,10 @@ class Bench:
         from irshap.cost import Settings, predict, schedule, stages
         from irshap.dims import N, R
 
-        key = (cell.network, cell.passes)
+        key = (cell.network, cell.passes, cell.references)
         if key not in self.schedules:
-            passes = "lift,canonicalize" if cell.passes == "inference" else cell.passes
-            last = stages(self.source(cell), passes)[-1]
+            passes = "lift,canonicalize" if cell.passes == "inference" else pipeline(cell.passes)
+            last = stages(self.source(cell), passes, expected=cell.references)[-1]
             self.schedules[key] = schedule(last.graph, stored=last.stored)
         settings = Settings(cell.arena, cell.pattern, runs)
         return predict(self.schedules[key], {N: cell.samples, R: cell.references}, settings)
@@ -138,7 +153,7 @@ class Bench:
             path = self.scratch / "model.onnx"
             shape = (cell.references, 3, 224, 224)
             references = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-            irshap.compile(self.source(cell), references, passes=cell.passes).save(path)
+            irshap.compile(self.source(cell), references, passes=pipeline(cell.passes)).save(path)
             self.lowered = (key, path)
         return self.lowered[1]
 
@@ -181,6 +196,13 @@ def main() -> None:
     parser.add_argument("--passes", nargs="+", default=["inference", "@naive", "@default"])
     parser.add_argument("--references", nargs="+", type=int, default=[1, 5, 20])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    parser.add_argument(
+        "--sessions",
+        nargs="+",
+        type=session,
+        default=[session(s) for s in ("11", "10", "01", "00")],
+        help="arena and pattern, 1 or 0 each: 10 is what irshap.Explainer makes",
+    )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--known", action="store_true", help="measure nothing, show what --out has")
     parser.add_argument("--stages", action="store_true", help="a line for each cell, with all stages")
