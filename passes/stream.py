@@ -41,15 +41,15 @@ class Stream(Pass):
     the whole set at once, up to the order in which is summed.
 
     `chunk`: the most references at a time; 0: as many as keep the largest tensor of the loop below 16 MiB for
-    one sample, so that much of it stays in a cache, but at least 4.  A number that divides the whole set is
+    one sample, so that much of it stays in a cache, but at least 4. A number that divides the whole set is
     taken where there is one from half of this up; otherwise what is left over stands before the loop, and so
-    do all where one chunk holds them.  `store`: "activations" computes
-    what follows from the references alone while compiling, and stores it; "references" stores nothing else,
-    and computes their forward pass again in each run.  `dtype`: "float16" stores activations rounded, in half
-    the room; the pass then approximates: within 1e-3 for networks with ReLU, but chords of SiLU divide
-    differences of what is rounded apart (EfficientNetB0: off by 6 %).  `otherwise`: a program whose references can't be taken one after
-    another is an error, which names the node ("refuse"), or left to fold-references ("fold").  `limit`: bytes
-    that may be stored; more is an error before anything is computed.
+    do all where one chunk holds them. `store`: "activations" computes what follows from the references alone
+    while compiling, and stores it; "references" stores nothing else, and computes their forward pass again in
+    each run. `dtype`: "float16" stores activations rounded, in half the room; the pass then approximates:
+    within 1e-3 for networks with ReLU, but chords of SiLU divide differences of what is rounded apart
+    (EfficientNetB0: off by 6 %). `otherwise`: a program whose references can't be taken one after another is
+    an error, which names the node ("refuse"), or left to fold-references ("fold"). `limit`: bytes that may be
+    stored; more is an error before anything is computed.
     """
 
     chunk: int = 0
