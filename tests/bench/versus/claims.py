@@ -61,7 +61,7 @@ def _of(record: Record, network: str) -> Iterator[Finding]:
     promise = "`@default` and `@naive` apart, by the largest,"
     yield Finding(f"{promise} in float32", network, where, apart, "<=", 1e-5, "")
     wide, where = _worst(counts, lambda count: _wide(record, network, count))
-    yield Finding(f"{promise} in float64", network, where, wide, "<=", 1e-5, "")
+    yield Finding(f"{promise} in float64", network, where, wide, "<=", 1e-12, "")
     seconds = {"resnet50": 10.0, "densenet201": 20.0}
     if network in seconds:
         compiled = record.cell(network, 10)["compiled"].get("default") if 10 in counts else None
