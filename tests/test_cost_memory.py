@@ -19,8 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from irshap.cost import Settings, predict, schedule, stages
 from irshap.cost.allocators import Arena, Heap, Pages, Pattern
-from irshap.cost.schedule import Step, order
 from irshap.dims import N, R
+from irshap.lowering.schedule import Step, order
 
 MIB = 1 << 20
 BENCH = Path(__file__).parent / "bench" / "cost_truth.py"

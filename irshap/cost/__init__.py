@@ -3,8 +3,8 @@
 from irshap.cost.formula import Binding, evaluate, line, total
 from irshap.cost.memory import Memory, Settings, predict
 from irshap.cost.nodes import GraphCost, NodeCost, Part, cost
-from irshap.cost.schedule import Schedule, schedule
 from irshap.cost.stages import Stage, explained, stages
+from irshap.lowering.schedule import Schedule, schedule
 
 __all__ = ["Binding", "GraphCost", "Memory", "NodeCost", "Part", "Schedule", "Settings", "Stage", "cost"]
 __all__ += ["evaluate", "explained", "line", "predict", "schedule", "stages", "total"]

@@ -8,8 +8,8 @@ from functools import cache
 
 from irshap.cost.formula import Binding, line
 from irshap.cost.memory import Settings, predict
-from irshap.cost.schedule import Schedule
 from irshap.dims import Dim, R
+from irshap.lowering.schedule import Schedule
 
 __all__ = ["Limit", "largest", "references_within"]
 

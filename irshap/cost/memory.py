@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from irshap.cost.allocators import Arena, Heap, Pattern
 from irshap.cost.formula import Binding, evaluate
-from irshap.cost.plan import plan
-from irshap.cost.schedule import BLOCKED, Schedule, Step, packs
+from irshap.lowering.plan import plan
 from irshap.lowering.protos import OUTLINE_OVER
 from irshap.lowering.save import MAX_PROTO
+from irshap.lowering.schedule import BLOCKED, Schedule, Step, packs
 from irshap.ops.scan import Scan
 
 __all__ = ["Memory", "Settings", "predict"]

@@ -11,10 +11,10 @@ from irshap.cost.formula import Binding, evaluate, line
 from irshap.cost.limits import AT, references_within
 from irshap.cost.memory import Memory, Settings, predict
 from irshap.cost.nodes import GraphCost, Part, cost, counted
-from irshap.cost.schedule import Schedule, schedule
 from irshap.cost.stages import Stage, stages
 from irshap.dims import Dim, N, R
 from irshap.graph import Graph
+from irshap.lowering.schedule import Schedule, schedule
 
 __all__ = ["Program", "Query", "Report", "curve", "report"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from irshap.cost.schedule import IN_PLACE, VIEWS, Schedule
+from irshap.lowering.schedule import IN_PLACE, VIEWS, Schedule
 
 __all__ = ["plan"]
 
