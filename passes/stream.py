@@ -30,7 +30,7 @@ __all__ = ["Loop", "Stream"]
 
 _CACHED = 16 * 2**20
 _FEWEST = 4
-"""Fewer references at a time leave convolutions too little to do (tests/bench/vs_peers.py, four networks)."""
+"""Fewer references at a time leave convolutions too little to do."""
 
 
 @dataclass(frozen=True)
