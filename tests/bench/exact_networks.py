@@ -165,7 +165,7 @@ network of this depth.
 
 SHAP gives an element in front of a max-pool no multiplier where it changes by less than 1e-7 (a part of
 the sum is lost); irshap only where it doesn't change. With SHAP's guard put into irshap, both agree to
-rounding: that guard is the whole difference.
+rounding; with each its own they do where no such change occurs.
 
 | network | references | same guard | each with its own | SHAP float32 against SHAP float64 |
 | --- | --- | --- | --- | --- |
