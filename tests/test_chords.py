@@ -19,6 +19,7 @@ from irshap.ops.elementwise import Elu, Exp, Log, Relu, Sigmoid, Softplus, Sqrt,
 from irshap.ops.families import Composite
 from irshap.ops.gated import Erf, Gelu, HardSwish, Mish, Softsign, Swish
 from irshap.ops.norm import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from irshap.ops.pool import MaxPool
 from irshap.ops.power import Power, Reciprocal
 from irshap.ops.program import Constant
 from irshap.ops.reduce import ReduceMean, ReduceSum
@@ -242,6 +243,12 @@ DEGENERATE: list[tuple[Any, list[list[float]], list[list[float]]]] = [
     (Relu(), [[0, 0, -1]], [[0, 1, -1]]),
     (Sigmoid(), [[0, 200, -200]], [[0, -200, -200]]),
     (Softmax(2), [[1, MASK, 200], [-200, 0, 200]], [[200, MASK, 1], [-200, 0, 200]]),
+    (MaxPool((3,), (1,), ((1, 1),), (1,)), [[0, 0, 1, 1], [1, 2, 2, 1]], [[0, 0, 1, 1], [1, 1, 2, 2]]),
+    (
+        MaxPool((3,), (1,), ((1, 1),), (1,)),
+        [[0, 1e-30, 0, 9], [0, 0, 0, 0]],
+        [[0, 0, 1e-30, 9], [9, 9, 0, -9]],
+    ),
     (Softmax(2), [[1, 1, 1], [0, MASK, MASK]], [[1, 1, 1], [0, MASK, MASK]]),
     (Softplus(), [[0, 200, -200]], [[0, -200, -200]]),
     (Softsign(), [[0, 0, -1]], [[0, 1, 1]]),
@@ -260,7 +267,7 @@ def test_degenerate(
     ct = np.random.default_rng(2).standard_normal(worlds[0].shape).astype(dtype)
     (m,) = secant(op, worlds, *((p, p) for p in parameters), ct=ct)
     assert np.isfinite(m).all()
-    (y,), (y0,) = (op.evaluate(w, *parameters) for w in worlds)
+    y, y0 = (op.evaluate(w, *parameters)[0] for w in worlds)
     same = worlds[0] == worlds[1]
     d = np.where(same, 0, worlds[0] - np.where(same, 0, worlds[1]))
     gap = np.where(y == y0, 0, y - np.where(y == y0, 0, y0)) * ct
