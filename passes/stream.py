@@ -22,6 +22,7 @@ from irshap.passes.bind_references import reference_binding, reference_inputs, r
 from irshap.passes.chunks import Arrays, Chunks, Inputs, chunk_size, sum_of, terms
 from irshap.passes.fixed import check_size, fixed_values
 from irshap.passes.fold_references import FoldReferences
+from irshap.passes.light import recomputed, worthwhile
 from irshap.passes.reference_rows import ReferenceRows
 from irshap.reverse import ancestors, is_float
 from irshap.types import DType, TensorType
@@ -47,14 +48,17 @@ class Stream(Pass):
     while compiling, and stores it; "references" stores nothing else, and computes their forward pass again in
     each run. `dtype`: "float16" stores activations rounded, in half the room; the pass then approximates:
     within 1e-3 for networks with ReLU, but chords of SiLU divide differences of what is rounded apart
-    (EfficientNetB0: off by 6 %). `otherwise`: a program whose references can't be taken one after another is
-    an error, which names the node ("refuse"), or left to fold-references ("fold"). `limit`: bytes that may be
-    stored; more is an error before anything is computed.
+    (EfficientNetB0: off by 6 %). `light`: of several values that one light op makes of the same (relu(x) and
+    |x| of x), "recompute" stores x alone and computes them in the loop, "store" stores each, and "auto"
+    recomputes where layers do so much work that it costs about 5 % of the time. `otherwise`: a program whose
+    references can't be taken one after another is an error, which names the node ("refuse"), or left to
+    fold-references ("fold"). `limit`: bytes that may be stored; more is an error before anything is computed.
     """
 
     chunk: int = 0
     store: Literal["activations", "references"] = "activations"
     dtype: Literal["same", "float16"] = "same"
+    light: Literal["auto", "recompute", "store"] = "auto"
     otherwise: Literal["refuse", "fold"] = "refuse"
     limit: int = 16 * 2**30
     name = "stream"
@@ -78,15 +82,16 @@ class Stream(Pass):
             context.count("folded instead")
             return FoldReferences(self.limit).run(ir, context)
         most = self.chunk or loop.fitting(_CACHED)
+        binding: Mapping[sympy.Expr, Dim] = {} if context.unbound else reference_binding(context)
+        count = int(context.expected if context.unbound else binding.get(R, 0))
+        if self.light != "store" and not 0 < count <= most:
+            loop.recompute_light(always=self.light == "recompute")
         chunks: Chunks
         if context.unbound:
-            binding: Mapping[sympy.Expr, Dim] = {}
-            chunks = Inputs(loop, chunk_size(context.expected, most) if context.expected else most)
+            chunks = Inputs(loop, chunk_size(count, most) if count else most)
         else:
-            given, binding = reference_values(ir, context), reference_binding(context)
-            count = int(binding.get(R, 0))
             check_size(self.name, (loop.type(v, count) for v in loop.stored), self.limit)
-            arrays = chunks = Arrays(loop, given, most, count)
+            arrays = chunks = Arrays(loop, reference_values(ir, context), most, count)
             context.statistics.update(chunk=arrays.size, trips=arrays.trips, stored_bytes=arrays.nbytes)
         with Builder() as b:
             return b.rebuild(ir, loop.emit(b, chunks, binding))
@@ -119,9 +124,19 @@ class Loop:
         entering = dict.fromkeys(v for v in read if v not in inside)
         self.stored = [v for v in entering if self.rows.place(v) is not None]
         self.captured = [v for v in entering if self.rows.place(v) is None]
-        self.computed = [*self.stored, *(n.operands[0] for n in self.known)]
-        self._rounded = {v for v in self.stored if half and is_float(v) and not _is_moved(v)}
+        self._fixed, self._half = computed, half
         self._check()
+
+    @property
+    def computed(self) -> list[Value]:
+        return [*self.stored, *(n.operands[0] for n in self.known)]
+
+    def recompute_light(self, *, always: bool) -> None:
+        """Stores once what light ops make of one value, `always` or where the loop has much else to do."""
+        again = recomputed(self.stored, self._fixed)
+        if always or worthwhile(again.nodes, self.nodes):
+            added = {*again.nodes, *self.nodes}
+            self.stored, self.nodes = again.stored, [n for n in self.live if n in added]
 
     def fitting(self, nbytes: int) -> int:
         """How many references keep each tensor of the loop below `nbytes` for one sample; at least 4."""
@@ -132,7 +147,8 @@ class Loop:
     def type(self, stored: Value, count: Dim) -> TensorType:
         """How a stored value is stored for this many references."""
         kind = stored.tensor.substitute({R: count})
-        return kind.with_dtype(DType.F16) if stored in self._rounded else kind
+        rounded = self._half and is_float(stored) and not _is_moved(stored)
+        return kind.with_dtype(DType.F16) if rounded else kind
 
     def _has_rows(self, node: Node) -> bool:
         return any(self.rows.place(v) is not None for v in node.results)

@@ -216,3 +216,43 @@ def test_activations_too_large_for_half_are_refused() -> None:
     with pytest.raises(UserError, match="no float16") as caught:
         run("%k = constant{value=dense<f32[], [100000.0]>} : f32[]\n" + body, "stream{chunk=1,dtype=float16}")
     assert "large" in str(caught.value)
+
+
+LIGHT = """%k = constant{value=dense<f32[2, 2], [1.0, -2.0, 3.0, 0.5]>} : f32[2, 2]
+%h0 = matmul(%x0, %k) : f32[R, 2]   // fc
+%y0 = relu(%h0) : f32[R, 2]   // act
+%s0 = abs(%h0) : f32[R, 2]   // act
+%y = reshape{shape=[1, R, 2]}(%y0) : f32[1, R, 2]
+%s = reshape{shape=[1, R, 2]}(%s0) : f32[1, R, 2]
+%t = tanh(%h0) : f32[R, 2]   // heavy
+%col = reshape{shape=[N, 1, 2]}(%x) : f32[N, 1, 2]
+%a = add(%col, %y) : f32[N, R, 2]   // pair
+%b = mul(%a, %s) : f32[N, R, 2]   // pair
+%q = reshape{shape=[N*R, 2]}(%b) : f32[N*R, 2]
+%w = constant{value=dense<f32[2, WIDTH], splat 0.5>} : f32[2, WIDTH]
+%r = matmul(%q, %w) : f32[N*R, WIDTH]   // layer
+%p = reshape{shape=[N, R, WIDTH]}(%r) : f32[N, R, WIDTH]
+%u = reshape{shape=[1, R, 2]}(%t) : f32[1, R, 2]
+%v = reduce_sum{axes=[2], keepdims=true}(%u) : f32[1, R, 1]
+%z = mul(%p, %v) : f32[N, R, WIDTH]
+%m = reduce_mean{axes=[1], keepdims=false}(%z) : f32[N, WIDTH]
+output "x_attributions" {role=attribution, of="x"} = %m
+"""
+
+
+@pytest.mark.parametrize(
+    ("light", "width", "again"),
+    [("store", 600, False), ("recompute", 8, True), ("auto", 8, False), ("auto", 600, True)],
+)
+def test_what_light_ops_make_of_one_value_is_stored_once(light: str, width: int, again: bool) -> None:
+    """300 flops of layers for each number computed again, here four: 2 * 2 * width from a width of 300 on."""
+    text = LIGHT.replace("splat 0.5", repr([0.5] * 2 * width)).replace("WIDTH", str(width))
+    graph = run(text, f"stream{{chunk=1, light={light}}}")
+    (loop,) = (n for n in graph.nodes if n.op.bodies)
+    kinds = [n.op.mnemonic for n in loop.op.bodies[0].nodes]
+    assert ("relu" in kinds, "abs" in kinds) == (again, again)
+    assert "tanh" not in kinds
+    assert loop.op.scanned == (2 if again else 3)
+    sample = {"x": np.float32([[0.5, 1.0]])}
+    expected = evaluate(run(text, "fold-references"), sample)["x_attributions"]
+    np.testing.assert_allclose(evaluate(graph, sample)["x_attributions"], expected, rtol=1e-6)

@@ -42,6 +42,7 @@ class LeakyRelu(Elementwise):
     mnemonic = "leaky_relu"
     precision = Precision.HALF
     cost = 2
+    light = True
 
     def numpy(self, x: Array) -> Array:
         return np.where(x < 0, x * x.dtype.type(self.alpha), x)
@@ -170,6 +171,7 @@ class ThresholdedRelu(Elementwise):
     mnemonic = "thresholded_relu"
     precision = Precision.HALF
     cost = 1
+    light = True
 
     def numpy(self, x: Array) -> Array:
         return np.where(x > self.alpha, x, 0)
@@ -194,6 +196,7 @@ class Clip(Elementwise):
     mnemonic = "clip"
     precision = Precision.HALF
     cost = 2
+    light = True
 
     def numpy(self, x: Array) -> Array:
         raised = x if self.low is None else np.maximum(x, x.dtype.type(self.low))

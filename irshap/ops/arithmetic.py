@@ -265,6 +265,7 @@ class Neg(Linear, Elementwise):
     mnemonic = "neg"
     precision = Precision.HALF
     cost = 1
+    light = True
 
     def numpy(self, x: Array) -> Array:
         return -x
@@ -447,6 +448,7 @@ class Abs(Elementwise):
     mnemonic = "abs"
     precision = Precision.HALF
     cost = 1
+    light = True
 
     def numpy(self, x: Array) -> Array:
         return np.abs(x)
