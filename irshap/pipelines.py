@@ -11,8 +11,8 @@ PIPELINES: dict[str, str] = {
     # What is fastest in ONNX Runtime on a CPU; equal to naive up to rounding.
     "default": (
         "lift,target,canonicalize,fuse-activations,nest-concats,autodiff,deeplift,eliminate-split-tile,"
-        "broadcast-target,dce,stream{otherwise=fold},conv-adjoint,absorb-scales,max-unpool,canonicalize,dce,"
-        "lower"
+        "broadcast-target,dce,stream{otherwise=fold},conv-adjoint,absorb-scales,max-unpool,sink-reshapes,"
+        "canonicalize,dce,order,lower"
     ),
     # For CUDA: cuDNN has kernels for the adjoint of a convolution, with the weights as they are; float16
     # halves the memory traffic and runs on tensor cores.

@@ -25,7 +25,7 @@ from irshap.pass_manager import PassManager
 from irshap.types import Array
 
 STEPS = ("eliminate-split-tile", "broadcast-target", "dce", "conv-adjoint", "absorb-scales")
-STEPS += ("max-unpool", "canonicalize")
+STEPS += ("max-unpool", "sink-reshapes", "order", "canonicalize")
 """The passes behind the method, in the order of `@default`.  What binds the references comes last here."""
 
 BINDING = (

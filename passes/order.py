@@ -1,0 +1,38 @@
+"""order: what a long chain of nodes waits for is computed just before it is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from irshap.builder import Builder
+from irshap.graph import Graph, Value
+from irshap.pass_base import Context, Pass, Semantics
+
+__all__ = ["Order"]
+
+
+@dataclass(frozen=True)
+class Order(Pass):
+    """Sorts nodes by their depth, the longest way to them from an input or constant.
+
+    ONNX Runtime goes back from the results, and first to the operand that stands latest in the file: now the
+    one at the end of the longest chain.  A multiplier is then computed when its cotangent has arrived.  The
+    other way around all multipliers would wait for it, in memory, at once.
+    """
+
+    name = "order"
+    semantics = Semantics.PRESERVES
+    into_bodies = True
+
+    def run(self, ir: Graph, context: Context) -> Graph:
+        depth: dict[Value, int] = dict.fromkeys(ir.inputs, 0)
+        for node in ir.nodes:
+            own = 1 + max((depth[v] for v in node.operands), default=-1)
+            depth.update(dict.fromkeys(node.results, own))
+        nodes = sorted(ir.nodes, key=lambda node: depth[node.results[0]])
+        context.count("moved", sum(a is not b for a, b in zip(ir.nodes, nodes, strict=True)))
+        with Builder() as b:
+            mapping = {v: b.copy(v.node, {})[0] for v in ir.inputs}
+            for node in nodes:
+                mapping.update(zip(node.results, b.copy(node, mapping), strict=True))
+            return b.rebuild(ir, mapping)

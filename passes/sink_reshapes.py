@@ -1,0 +1,66 @@
+"""sink-reshapes: elementwise ops compute in the shape that layers have, and reshapes go behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from irshap.dims import Shape, same, same_shape
+from irshap.graph import Graph, Node, Value
+from irshap.ops.base import emit1
+from irshap.ops.families import ZippedElementwise
+from irshap.ops.shape import Reshape, reshape
+from irshap.pass_base import Context, Pass, Semantics
+from irshap.passes.canonicalize import reshape_of_reshape
+from irshap.rewrite import NoMatch, Replacement, apply, rewrite
+
+__all__ = ["SinkReshapes"]
+
+
+@rewrite(ZippedElementwise)  # type: ignore[type-abstract]
+def reshaped_operand(node: Node, *operands: Value) -> Replacement:
+    """f(reshape(x), y) = reshape(f(x, reshape(y))), where the reshape splits leading axes of x."""
+    outer = node.results[0].shape
+    split = next((v for v in operands if isinstance(v.node.op, Reshape) and _splits(v)), None)
+    if split is None or not same_shape(split.shape, outer):
+        return NoMatch("no operand of the result's shape had its leading axes split")
+    inner = split.node.operands[0].shape
+    kept = _common_end(inner, outer)
+    merged = []
+    for value in operands:
+        lead = value.rank - kept
+        if lead > 0 and not same_shape(value.shape[:lead], outer[: len(outer) - kept]):
+            return NoMatch("an operand is broadcast along the leading axes")
+        shape = (*inner[: len(inner) - kept], *value.shape[lead:]) if lead > 0 else value.shape
+        merged.append(reshape(value, shape))
+    return reshape(emit1(node.op, *merged), outer)  # type: ignore[no-any-return]
+
+
+def _splits(value: Value) -> bool:
+    """Whether a reshape only splits the first axis of its operand."""
+    source = value.node.operands[0]
+    return 0 < source.rank < value.rank and _common_end(source.shape, value.shape) == source.rank - 1
+
+
+def _common_end(a: Shape, b: Shape) -> int:
+    """How many of the last axes of two shapes are the same."""
+    pairs = list(zip(reversed(a), reversed(b), strict=False))
+    return next((i for i, (p, q) in enumerate(pairs) if not same(p, q)), len(pairs))
+
+
+@dataclass(frozen=True)
+class SinkReshapes(Pass):
+    """Keeps cotangents in the shape of the layers that they come from and go to, [N * R, ...].
+
+    Multipliers have an axis for samples and one for references, so that one side broadcasts against the
+    other; layers have one for both.  A reshape moves no data, but is a node: with one on the multiplier
+    instead of two on the cotangent, half of them are gone.
+    """
+
+    name = "sink-reshapes"
+    semantics = Semantics.PRESERVES
+    into_bodies = True
+
+    def run(self, ir: Graph, context: Context) -> Graph:
+        graph, fired = apply(ir, [reshape_of_reshape, reshaped_operand])
+        context.statistics.update(fired)
+        return graph
