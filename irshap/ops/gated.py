@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from irshap.ops.activations import Clip
-from irshap.ops.arithmetic import Abs, maximum, regularized_quotient
+from irshap.ops.arithmetic import Abs, maximum, regularized_chord
 from irshap.ops.base import Precision, Sample, emit1, randn
 from irshap.ops.elementwise import Exp, Relu, Sigmoid, Softplus, Tanh, unary_samples
 from irshap.ops.families import Elementwise
@@ -148,7 +148,9 @@ class Swish(_Gated):
     cost = 3
 
     def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
-        return regularized_quotient(y - y0, x - x0, self.slope(x, y))
+        g, u = self.gate(x), x * self.alpha
+        curvature = g * (1.0 - g) * self.alpha * (2.0 + u * (1.0 - 2.0 * g))
+        return regularized_chord(x, x0, y, y0, self.slope(x, y), curvature)
 
     def gate(self, x: Any) -> Any:
         return emit1(Sigmoid(), x * self.alpha)
