@@ -62,17 +62,23 @@ class CompiledModel:
     pipeline: str
     choice: Choice | None = None
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, external_data: bool | None = None) -> None:
         """Writes the model to `path`: all of it or nothing, the same bytes for the same compilation.
 
-        Weights go to `<path>.data` when the model exceeds what one ONNX file can hold (2 GiB).
+        Args:
+            external_data: whether weights, and what is stored of the references, go to `<path>.data`, from
+                where ONNX Runtime maps them: a chunk at a time is then all that must be in memory.  They do
+                in any case when the model exceeds what one ONNX file can hold (2 GiB).  None: as the memory
+                limit asks for.
 
         Raises:
             UserError: the folder doesn't exist or can't be written, or the disk is full.
         """
-        from irshap.lowering.save import save_model
+        from irshap.lowering.save import MAX_PROTO, save_model
 
-        save_model(self.model, path)
+        if external_data is None:
+            external_data = self.choice is not None and self.choice.external
+        save_model(self.model, path, external_over=0 if external_data else MAX_PROTO)
 
     def explainer(self, providers: Sequence[Any] | None = None) -> Explainer:
         """An `Explainer` of this model."""

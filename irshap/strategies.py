@@ -29,6 +29,9 @@ STRATEGIES: dict[str, str] = {
 in chunks, with their forward pass in each run.  From the fastest to the smallest for large networks, whose
 activations don't stay in a cache, but for the first two, which are close."""
 
+_COMPUTES = ("recompute",)
+"""Those that run what others store; slower by more than reading it from a file costs."""
+
 _DECIDES = ("store", "otherwise")
 """The options that tell strategies of one pass apart."""
 
@@ -44,28 +47,36 @@ class Prediction:
         peak: bytes of the process that runs the model, beside mapped files, which the system can drop.
         file: bytes of the compiled model.
         pipeline: the passes.
+        external: whether what is stored stands in a data file, from which it is mapped.
     """
 
     strategy: str
     peak: int
     file: int
     pipeline: str
+    external: bool = False
+
+    def __str__(self) -> str:
+        where = " with a data file" if self.external else ""
+        return f"{self.strategy}{where} {self.peak / 2**20:.0f} MiB"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A strategy, and why: what each is predicted to take, and the limit, in bytes."""
+    """A strategy, whether its data stands apart, and why: what each is predicted to take, and the limit."""
 
     strategy: str
     pipeline: str
     predictions: tuple[Prediction, ...]
     limit: int
+    external: bool = False
 
     @property
     def reason(self) -> str:
         """One line for people."""
-        listed = ", ".join(f"{p.strategy} {p.peak / 2**20:.0f} MiB" for p in self.predictions)
-        return f"{self.strategy}: the first to stay within {self.limit / 2**20:.0f} MiB ({listed})"
+        listed = ", ".join(map(str, self.predictions))
+        where = ", with a data file" if self.external else ""
+        return f"{self.strategy}{where}: the first to stay within {self.limit / 2**20:.0f} MiB ({listed})"
 
 
 def has_strategies(pipeline: str) -> bool:
@@ -123,23 +134,35 @@ def candidates(model: Any, pipeline: str, count: int) -> list[Candidate]:
 
 
 def predictions(model: Any, pipeline: str, count: int) -> list[Prediction]:
-    """What each strategy takes for `count` references and one sample, in a session as `Explainer` has it."""
+    """What each strategy takes for `count` references and one sample, in a session as `Explainer` has it.
+
+    From the fastest to the smallest: the pipeline's own, then the others in the order of `STRATEGIES`; what
+    fits into one file is there with a data file, too, in front of what computes more.
+    """
     from irshap.cost import Settings, cost, evaluate, predict, schedule
 
+    usual = Settings(pattern=False)
+    sessions = {False: usual, True: replace(usual, external_over=0)}
     binding = {N: 1, R: count}
-    found = []
+    found, apart = list[Prediction](), list[Prediction]()
     for made in candidates(model, pipeline, count):
         graph, stored = made.stage.graph, made.stage.stored
-        peak = predict(schedule(graph, stored=stored), binding, Settings(pattern=False)).private
-        size = evaluate(cost(graph, stored=stored).file_bytes, binding)
-        found.append(Prediction(made.strategy, peak, size, made.pipeline))
-    return found
+        plan, size = schedule(graph, stored=stored), evaluate(cost(graph, stored=stored).file_bytes, binding)
+        one, mapped = (
+            Prediction(made.strategy, predict(plan, binding, session).private, size, made.pipeline, external)
+            for external, session in sessions.items()
+        )
+        if made.strategy in _COMPUTES:
+            found += apart
+            apart = []
+        found.append(one)
+        if mapped.peak < one.peak:
+            apart.append(mapped)
+    return [*found, *apart]
 
 
 def choose(model: Any, pipeline: str, references: Any, limit: int) -> Choice:
-    """The first strategy whose predicted peak stays within `limit` bytes, for one sample at a time.
-
-    The pipeline's own comes first, the others in the order of `STRATEGIES`.
+    """The first of `predictions` whose peak stays within `limit` bytes, for one sample at a time.
 
     Raises:
         UserError: none does.
@@ -147,12 +170,11 @@ def choose(model: Any, pipeline: str, references: Any, limit: int) -> Choice:
     from irshap.cost.limits import MARGIN
 
     found = predictions(model, pipeline, _count(references))
-    for prediction in found:
-        if prediction.peak <= limit * (1 - MARGIN):
-            return Choice(prediction.strategy, prediction.pipeline, tuple(found), limit)
-    listed = ", ".join(f"{p.strategy} {p.peak / 2**20:.0f} MiB" for p in found)
+    for p in found:
+        if p.peak <= limit * (1 - MARGIN):
+            return Choice(p.strategy, p.pipeline, tuple(found), limit, p.external)
     raise UserError(
-        f"no strategy stays within {limit / 2**20:.0f} MiB: {listed}",
+        f"no strategy stays within {limit / 2**20:.0f} MiB: {', '.join(map(str, found))}",
         mend="Raise the limit, or pass stream{chunk=1} for smaller chunks",
     )
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, checker
 from irshap.errors import ModelError, UserError
 from irshap.lowering.protos import first_line, is_outlined, nbytes, outline, tensors
 
-__all__ = ["save_model"]
+__all__ = ["MAX_PROTO", "save_model"]
 
 MAX_PROTO = 2**31 - 1
 _TAG_BYTES = 16  # what protobuf writes around one tensor's raw data, at most

@@ -12,6 +12,7 @@ import irshap
 from irshap import demo
 from irshap.cli import main
 from irshap.errors import PipelineError, UserError
+from irshap.explainer import Explainer
 from irshap.pipeline_text import format_pipeline, parse_pipeline
 from irshap.pipelines import PIPELINES
 from irshap.strategies import STRATEGIES, predictions, with_strategy
@@ -43,25 +44,50 @@ def test_options_that_are_set_already_stay() -> None:
     assert (found.chunk, found.limit, found.store) == (3, 77, "references")
 
 
-def test_a_limit_leads_to_the_first_that_fits() -> None:
-    """Tight limits: what is stored for 4000 references takes 70 MiB, and to recompute it little."""
+def test_a_limit_leads_to_the_first_that_fits(tmp_path: Path) -> None:
+    """Tight limits: what is stored for 4000 references takes 70 MiB; to map or to recompute it, little."""
     passes = STREAM.replace("stream{otherwise=fold}", "stream{chunk=50, otherwise=fold}")
-    found = predictions(demo.model_path(), passes, 4000)
-    peaks = {p.strategy: p.peak for p in found}
-    files = {p.strategy: p.file for p in found}
-    assert set(peaks) == set(STRATEGIES)
-    assert peaks["recompute"] < peaks["stream"] < peaks["fold"]
-    assert files["recompute"] < files["stream"]
+    found = {(p.strategy, p.external): p for p in predictions(demo.model_path(), passes, 4000)}
+    peaks = {key: p.peak for key, p in found.items()}
+    assert {name for name, external in peaks if not external} == set(STRATEGIES)
+    assert peaks["recompute", False] < peaks["stream", False] < peaks["fold", False]
+    assert peaks["stream", True] < 0.7 * peaks["stream", False]
+    assert found["recompute", False].file < found["stream", False].file == found["stream", True].file
+    # reading what is stored takes less time than computing it
+    assert list(peaks).index(("stream", True)) < list(peaks).index(("recompute", False))
     references = np.concatenate([REFERENCES] * 63)[:4000]
-    between = (peaks["recompute"] + peaks["stream"]) // 2
-    compiled = irshap.compile(demo.model_path(), references, passes=passes, memory_limit=between)
-    assert compiled.choice is not None
-    assert compiled.choice.strategy == "recompute"
-    assert compiled.pipeline == compiled.choice.pipeline
-    assert "recompute" in compiled.choice.reason
+    for external in (False, True):
+        limit = int(peaks["stream", external] * 1.04)
+        assert external == (limit < peaks["stream", False])
+        compiled = irshap.compile(demo.model_path(), references, passes=passes, memory_limit=limit)
+        assert compiled.choice is not None
+        assert (compiled.choice.strategy, compiled.choice.external) == ("stream", external)
+        assert compiled.pipeline == compiled.choice.pipeline
+        assert ("stream, with a data file: the first" in compiled.choice.reason) == external
+        compiled.save(tmp_path / f"{external}.onnx")
+        assert (tmp_path / f"{external}.onnx.data").exists() == external
     with pytest.raises(UserError, match="no strategy stays within") as caught:
         irshap.compile(demo.model_path(), references, passes=passes, memory_limit="1MiB")
-    assert all(name in str(caught.value) for name in STRATEGIES)
+    assert all(name in str(caught.value) for name in (*STRATEGIES, "stream with a data file"))
+
+
+def test_a_data_file_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "refs.npy", REFERENCES)
+    one, two = tmp_path / "one.onnx", tmp_path / "two.onnx"
+    for path, options in ((one, []), (two, ["--external-data"])):
+        command = ["compile", str(demo.model_path()), "-r", str(tmp_path / "refs.npy"), "-o", str(path)]
+        assert main([*command, *options]) == 0
+    assert sorted(p.name for p in tmp_path.glob("*.data")) == ["two.onnx.data"]
+    assert two.stat().st_size < one.stat().st_size
+    expected, found = (Explainer(path)(SAMPLES).values for path in (one, two))
+    np.testing.assert_array_equal(found, expected)
+    capsys.readouterr()
+    private = []
+    for options in ([], ["--external-data"]):
+        assert main(["cost", str(demo.model_path()), "-r", "4000", "--json", *options]) == 0
+        programs = {e["name"]: e for e in json.loads(capsys.readouterr().out)["strategies"]}
+        private.append(programs["stream"]["memory"]["private"])
+    assert private[1] < private[0]
 
 
 def test_the_pipelines_own_strategy_comes_first() -> None:

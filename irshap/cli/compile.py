@@ -51,6 +51,12 @@ VERIFY = click.Choice(["none", "types", "numeric"])
 @click.option(
     "--memory-limit", metavar="SIZE", help="With auto, the first strategy that needs no more, such as 8GiB."
 )
+@click.option(
+    "--external-data",
+    is_flag=True,
+    default=None,
+    help="Store weights and references' activations in OUT.onnx.data, which is mapped as it is needed.",
+)
 @click.option("--emit", multiple=True, metavar="NAME", help="A further output: completeness_error.")
 @click.option(
     "--verify", type=VERIFY, default="none", show_default=True, help="What is checked after each pass."
@@ -58,7 +64,9 @@ VERIFY = click.Choice(["none", "types", "numeric"])
 @click.option("--print-after", multiple=True, metavar="PASS", help="Print the IR after this pass, or all.")
 @click.option("--time-passes", is_flag=True, help="Print the time that each pass took.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def compile_command(model: str, output: str, as_json: bool, **options: Any) -> None:
+def compile_command(
+    model: str, output: str, external_data: bool | None, as_json: bool, **options: Any
+) -> None:
     """Compile MODEL into one ONNX file with its prediction and its attributions.
 
     The file runs on any ONNX runtime, and has the outputs of MODEL, then INPUT_attributions for each
@@ -69,7 +77,7 @@ def compile_command(model: str, output: str, as_json: bool, **options: Any) -> N
     if Path(output).exists() and Path(model).exists() and Path(output).samefile(model):
         raise UserError("is the model itself", where=output, mend="give another name for the explained model")
     compiled = _compile(model, **options)
-    compiled.save(output)
+    compiled.save(output, external_data=external_data)
     seconds = time.perf_counter() - start
     report = _report(compiled, output, seconds)
     warn_incomplete(report["metadata"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ _ROWS = 25
 @click.option(
     "--pattern/--no-pattern", default=True, show_default=True, help="ONNX Runtime's enable_mem_pattern."
 )
+@click.option("--external-data", is_flag=True, help="The file's weights stand in a data file, as in compile.")
 @click.option("--single-run", is_flag=True, help="The session runs once: later runs may take more memory.")
 @click.option("--layers", is_flag=True, help="Print a table by layer, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
@@ -63,6 +65,7 @@ def cost_command(
     explain: str | None,
     arena: bool,
     pattern: bool,
+    external_data: bool,
     single_run: bool,
     layers: bool,
     as_json: bool,
@@ -87,6 +90,8 @@ def cost_command(
     on_device = on is not None and not on.name.lower().startswith("cpu")
     limit = parse_size(memory) if memory is not None else None if on is None else on.memory
     settings = Settings(arena, pattern, 1 if single_run else 2, on_device)
+    if external_data:
+        settings = replace(settings, external_over=0)
     query = Query(_count(references), samples, limit, settings, on, each_pass)
     options = {"target": target, "wrt": wrt, "output": explain}
     found = report(model, query, [passes] if passes == "@naive" else ["@naive", passes], options)

@@ -53,6 +53,7 @@ class Settings:
         arena: enable_cpu_mem_arena.
         pattern: enable_mem_pattern.
         runs: 1, or more.
+        external_over: bytes above which weights stand in a data file, from which they are mapped.
         device: on an accelerator: constants are held once, in no further layouts, and a context of the
             device's runtime takes the place of the process.  A rough figure: it is not measured.
     """
@@ -61,6 +62,7 @@ class Settings:
     pattern: bool = True
     runs: int = 2
     device: bool = False
+    external_over: int = MAX_PROTO
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class _Process:
         """The addresses of all constants: parsed first, then each moved into a tensor."""
         heap, sizes, parts = self.heap, self.sizes, list(self.schedule.walk())
         constants = [i for part in parts for i in part.constants]
-        if sum(sizes[i] for i in constants) > MAX_PROTO:
+        if sum(sizes[i] for i in constants) > self.settings.external_over:
             # external data, which is mapped instead of parsed; a body's own constants stay in the file
             self.mapped = {i for i in self.schedule.constants if sizes[i] > OUTLINE_OVER}
         buffer = heap.alloc(PARSE_BUFFER)

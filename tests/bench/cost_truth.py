@@ -3,10 +3,11 @@
     python tests/bench/cost_truth.py --networks FOLDER [--out truth.jsonl] [options]
 
 FOLDER holds NAME_torchscript.onnx files, as tests/bench/networks.py writes them.  A program is a pipeline, or
-a strategy (fold, stream, recompute) of @default.  Each measurement runs in a
-fresh process and is the process's peak less what it was before the session: VmHWM is reset there, and again
-before each run.  A cell is left out when the prediction is over what memory the machine has free.  With --out
-earlier results are kept, and only missing ones are measured.
+a strategy (fold, stream, recompute) of @default; with ":data" its weights stand in a data file, and what is
+compared is the memory beside mapped files.  Each measurement runs in a fresh process and is the process's
+peak less what it was before the session: VmHWM is reset there, and again before each run; memory beside
+mapped files is looked at every millisecond.  A cell is left out when the prediction is over what memory the
+machine has free.  With --out earlier results are kept, and only missing ones are measured.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import numpy as np
 
 NAMES = ("vgg19", "resnet50", "densenet201", "efficientnet_b0")
 MIB = 1 << 20
+DATA = ":data"
 SHARE = 0.8
 """Of the free memory, the part that one measurement may take."""
 
@@ -42,6 +45,19 @@ class Cell:
     def key(self) -> str:
         return json.dumps(vars(self), sort_keys=True)
 
+    @property
+    def program(self) -> str:
+        return self.passes.removesuffix(DATA)
+
+    @property
+    def external(self) -> bool:
+        return self.passes.endswith(DATA)
+
+    @property
+    def compared(self) -> str:
+        """What of predicted and measured memory."""
+        return "private" if self.external else "peak"
+
 
 def status(key: str) -> int:
     """A field of /proc/self/status in bytes."""
@@ -55,6 +71,24 @@ def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
+class Private:
+    """The most memory beside mapped files while it is entered."""
+
+    def __enter__(self) -> Private:
+        self.most, self._ended = 0, threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.001):
+            self.most = max(self.most, status("RssAnon"))
+
+
 def measure(model: str, samples: int, arena: bool, pattern: bool, runs: int) -> dict[str, int]:
     """Loads and runs a model in this process."""
     import onnxruntime
@@ -63,7 +97,7 @@ def measure(model: str, samples: int, arena: bool, pattern: bool, runs: int) -> 
     options.log_severity_level = 3
     options.enable_cpu_mem_arena, options.enable_mem_pattern = arena, pattern
     reset_peak()
-    before = status("VmRSS")
+    before, private_before = status("VmRSS"), status("RssAnon")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     found = {"load_peak": status("VmHWM") - before, "loaded": status("VmRSS") - before}
     random = np.random.default_rng(1)
@@ -74,12 +108,14 @@ def measure(model: str, samples: int, arena: bool, pattern: bool, runs: int) -> 
         for v in session.get_inputs()
     }
     peaks = []
-    for _ in range(runs):
-        reset_peak()
-        session.run(None, feeds)
-        peaks.append(status("VmHWM") - before)
+    with Private() as private:
+        for _ in range(runs):
+            reset_peak()
+            session.run(None, feeds)
+            peaks.append(status("VmHWM") - before)
     return {
         **found,
+        "private": private.most - private_before,
         "first": peaks[0],
         "later": max(peaks[1:], default=0),
         "peak": max(found["load_peak"], *peaks),
@@ -134,10 +170,12 @@ class Bench:
 
         key = (cell.network, cell.passes, cell.references)
         if key not in self.schedules:
-            passes = "lift,canonicalize" if cell.passes == "inference" else pipeline(cell.passes)
+            passes = "lift,canonicalize" if cell.passes == "inference" else pipeline(cell.program)
             last = stages(self.source(cell), passes, expected=cell.references)[-1]
             self.schedules[key] = schedule(last.graph, stored=last.stored)
         settings = Settings(cell.arena, cell.pattern, runs)
+        if cell.external:
+            settings = replace(settings, external_over=0)
         return predict(self.schedules[key], {N: cell.samples, R: cell.references}, settings)
 
     def model(self, cell: Cell) -> Path:
@@ -153,7 +191,8 @@ class Bench:
             path = self.scratch / "model.onnx"
             shape = (cell.references, 3, 224, 224)
             references = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-            irshap.compile(self.source(cell), references, passes=pipeline(cell.passes)).save(path)
+            compiled = irshap.compile(self.source(cell), references, passes=pipeline(cell.program))
+            compiled.save(path, external_data=cell.external)
             self.lowered = (key, path)
         return self.lowered[1]
 
@@ -214,14 +253,15 @@ def main() -> None:
             predicted = bench.predict(cell, arguments.runs)
             measured = bench.known.get(cell.key)
             if measured is None and not arguments.known:
-                measured = bench.truth(cell, arguments.runs, predicted.peak)
+                measured = bench.truth(cell, arguments.runs, getattr(predicted, cell.compared))
             found.append((cell, predicted, measured))
             if arguments.stages:
                 print_stages(cell, predicted, measured)
     if not arguments.stages:
         print_table(found)
     for arena in (True, False):
-        errors = [p.peak / m["peak"] - 1 for c, p, m in found if m and c.arena is arena]
+        pairs = [(getattr(p, c.compared), m[c.compared]) for c, p, m in found if m and c.arena is arena]
+        errors = [p / m - 1 for p, m in pairs]
         if errors:
             sizes = np.abs(errors)
             print(
@@ -248,9 +288,11 @@ def print_table(found: list[tuple[Cell, Any, dict[str, int] | None]]) -> None:
     rows: dict[tuple[Any, ...], list[str]] = {}
     for cell, predicted, measured in found:
         row = rows.setdefault((cell.network, cell.passes, cell.references or "", cell.samples), [])
-        text = f"{predicted.peak / MIB:.0f}"
+        expected = getattr(predicted, cell.compared)
+        text = f"{expected / MIB:.0f}"
         if measured:
-            text += f" / {measured['peak'] / MIB:.0f} ({predicted.peak / measured['peak'] - 1:+.0%})"
+            real = measured[cell.compared]
+            text += f" / {real / MIB:.0f} ({expected / real - 1:+.0%})"
         row.append(text)
     for key, row in rows.items():
         print("| " + " | ".join(map(str, (*key, *row))) + " |")
