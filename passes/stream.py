@@ -9,7 +9,7 @@ from typing import Literal
 import sympy
 
 from irshap.builder import Builder
-from irshap.dims import Dim, N, R, same
+from irshap.dims import Dim, N, R, product, same
 from irshap.errors import UserError
 from irshap.graph import Graph, Node, Output, Value
 from irshap.ops.base import Precision, emit1
@@ -17,6 +17,7 @@ from irshap.ops.cast import cast
 from irshap.ops.program import Constant, Full, Input
 from irshap.ops.reduce import number
 from irshap.ops.scan import Scan
+from irshap.ops.shape import Reshape
 from irshap.pass_base import Context, Pass, Semantics
 from irshap.passes.bind_references import reference_binding, reference_inputs, reference_values
 from irshap.passes.chunks import Arrays, Chunks, Inputs, chunk_size, sum_of, terms
@@ -145,8 +146,10 @@ class Loop:
         return max(_FEWEST, nbytes // max(largest, 1))
 
     def type(self, stored: Value, count: Dim) -> TensorType:
-        """How a stored value is stored for this many references."""
+        """How a stored value is stored for this many references; positions take 32 bits."""
         kind = stored.tensor.substitute({R: count})
+        if _is_position(stored):
+            return kind.with_dtype(DType.I32)
         rounded = self._half and is_float(stored) and not _is_moved(stored)
         return kind.with_dtype(DType.F16) if rounded else kind
 
@@ -238,6 +241,17 @@ class Loop:
 def _is_moved(value: Value) -> bool:
     """Whether a value is the references themselves, in another shape: these are never rounded."""
     return all(v.node.op.precision is Precision.DATA for v in ancestors([value]))
+
+
+def _is_position(value: Value) -> bool:
+    """Whether a value is positions in a tensor that 32 bits count, maybe in another shape."""
+    while isinstance(value.node.op, Reshape):
+        value = value.node.operands[0]
+    node = value.node
+    if node.results.index(value) not in node.op.positions:
+        return False
+    size = product(node.operands[0].shape[1:])
+    return isinstance(size, int) and size < 2**31
 
 
 def _mean(b: Builder, node: Node, total: Value, binding: Mapping[sympy.Expr, Dim]) -> Value:

@@ -256,3 +256,23 @@ def test_what_light_ops_make_of_one_value_is_stored_once(light: str, width: int,
     sample = {"x": np.float32([[0.5, 1.0]])}
     expected = evaluate(run(text, "fold-references"), sample)["x_attributions"]
     np.testing.assert_allclose(evaluate(graph, sample)["x_attributions"], expected, rtol=1e-6)
+
+
+def test_positions_are_stored_in_32_bits() -> None:
+    body = """%g = reshape{shape=[R, 1, 2]}(%x0) : f32[R, 1, 2]
+%y0, %i0 = max_pool{kernel=[2], strides=[2], pads=[[0, 0]], dilations=[1]}(%g) : f32[R, 1, 1], i64[R, 1, 1]
+%i = reshape{shape=[1, R, 1]}(%i0) : i64[1, R, 1]
+%col = reshape{shape=[N, 1, 2]}(%x) : f32[N, 1, 2]
+%b = full{value=2.0, dtype=!i64, shape=[N, R, 1]} : i64[N, R, 1]
+%p = mul(%b, %i) : i64[N, R, 1]   // pair
+%q = cast{to=!f32}(%p) : f32[N, R, 1]
+%c = mul(%col, %q) : f32[N, R, 2]
+%m = reduce_mean{axes=[1], keepdims=false}(%c) : f32[N, 2]
+output "x_attributions" {role=attribution, of="x"} = %m
+"""
+    graph = run(body, "stream{chunk=1}")
+    (loop,) = (n for n in graph.nodes if n.op.bodies)
+    assert [v.dtype.value for v in loop.operands if v.dtype.value.startswith("i")] == ["i32"]
+    x = np.float32([[0.5, 1.0]])
+    found = evaluate(graph, {"x": x})["x_attributions"]  # the maxima stand at 1, 1 and 0
+    np.testing.assert_allclose(found, x * 2 * 2 / 3, rtol=1e-6)

@@ -109,6 +109,8 @@ class Op:
     """Whether no coefficient of the op, where it is linear, is negative."""
     layer: ClassVar[Layer | None] = None
     """The kind of layer with weights that it is."""
+    positions: ClassVar[frozenset[int]] = frozenset()
+    """Which results are positions of its first operand's elements."""
 
     FACETS: ClassVar[dict[str, str]] = {
         "mnemonic": "its name in the text format",

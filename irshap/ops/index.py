@@ -185,6 +185,7 @@ class ArgMax(NonDifferentiable, Reduction):
     keepdims: bool
     mnemonic = "argmax"
     precision = Precision.DATA
+    positions = frozenset({0})
     result_dtype = DType.I64
     reason = "a position jumps: no local rule is complete"
 

@@ -43,6 +43,7 @@ class MaxPool(Op):
     ceil: bool = False
     mnemonic = "max_pool"
     precision = Precision.DATA
+    positions = frozenset({1})
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)

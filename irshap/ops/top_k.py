@@ -52,6 +52,7 @@ class TopK(Op):
     k: int
     largest: bool = True
     mnemonic = "top_k"
+    positions = frozenset({1})
     precision = Precision.DATA
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
