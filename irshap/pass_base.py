@@ -37,6 +37,7 @@ class Context:
         metadata: key-value pairs for the lowered model.
         unbound: no references are there yet, and passes that bind them leave their number a symbol.
         expected: how many there will be, 0 if that isn't known either.
+        exact: whether the program is for that number alone; otherwise its costs are formulas in R.
         statistics: counts that the running pass reports; the manager reads and clears them.
     """
 
@@ -46,6 +47,7 @@ class Context:
     metadata: dict[str, str] = field(default_factory=dict)
     unbound: bool = False
     expected: int = 0
+    exact: bool = False
     statistics: Counter[str] = field(default_factory=Counter)
 
     def count(self, what: str, number: int = 1) -> None:

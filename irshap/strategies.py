@@ -110,9 +110,10 @@ class Candidate:
     stage: Stage
 
 
-def candidates(model: Any, pipeline: str, count: int) -> list[Candidate]:
-    """The programs of all strategies, made for `count` references: the pipeline's own first.
+def candidates(model: Any, pipeline: str, count: int, *, exact: bool = False) -> list[Candidate]:
+    """The programs of all strategies, the pipeline's own first.
 
+    They are made for `count` references, and with `exact` for that number alone.
     A strategy that can't take this program is left out.
     """
     from irshap.cost.stages import run_unbound
@@ -126,7 +127,7 @@ def candidates(model: Any, pipeline: str, count: int) -> list[Candidate]:
         passes = with_strategy(given, name)
         try:
             tail = [p for p in passes[slot:] if p.gives == "graph"]
-            stage = run_unbound(tail, start, expected=count)[-1]
+            stage = run_unbound(tail, start, expected=count, exact=exact)[-1]
         except UserError:
             continue
         found.append(Candidate(name, format_pipeline(passes), stage))
@@ -145,7 +146,7 @@ def predictions(model: Any, pipeline: str, count: int) -> list[Prediction]:
     sessions = {False: usual, True: replace(usual, external_over=0)}
     binding = {N: 1, R: count}
     found, apart = list[Prediction](), list[Prediction]()
-    for made in candidates(model, pipeline, count):
+    for made in candidates(model, pipeline, count, exact=True):
         graph, stored = made.stage.graph, made.stage.stored
         plan, size = schedule(graph, stored=stored), evaluate(cost(graph, stored=stored).file_bytes, binding)
         one, mapped = (

@@ -20,7 +20,7 @@ from irshap.types import Array, Tensor, TensorType
 if TYPE_CHECKING:
     from irshap.passes.stream import Loop
 
-__all__ = ["Arrays", "Chunks", "Inputs", "chunk_size", "sum_of", "terms"]
+__all__ = ["Arrays", "Chunks", "Inputs", "chunk_size", "split", "sum_of", "terms"]
 
 
 class Chunks(Protocol):
@@ -50,6 +50,14 @@ def chunk_size(count: int, most: int) -> int:
     return max(divisors, default=most) if count > most else max(count, 1)
 
 
+def split(count: int, size: int, *, stored: bool) -> tuple[int, int]:
+    """How many whole chunks, and how many references are left over.
+
+    One chunk needs no loop, but outside of one a load would compute and keep what isn't `stored`.
+    """
+    return (0, count) if count <= size and stored else divmod(count, size)
+
+
 def sum_of(node: Node) -> ReduceSum:
     """The sum that a sum or mean starts with."""
     op = node.op
@@ -69,9 +77,7 @@ class Arrays:
     def __init__(self, loop: Loop, given: Mapping[Value, Array], most: int, count: int) -> None:
         self.size = size = chunk_size(count, most)
         self.trips: Dim
-        # one chunk needs no loop, but outside of one a load would compute and keep what isn't to be stored
-        alone = count <= size and not loop.recompute
-        self.trips, self.left = (0, count) if alone else divmod(count, size)
+        self.trips, self.left = split(count, size, stored=not loop.recompute)
         self._loop, self._given = loop, given
         self._totals = [np.zeros((), n.results[0].dtype.numpy) for n in loop.known]
         types = (loop.type(v, size) for v in loop.stored)
@@ -140,8 +146,10 @@ class Arrays:
 class Inputs:
     """Stored values as inputs: the program with the number of references still a symbol, to tell its cost."""
 
-    def __init__(self, loop: Loop, size: int) -> None:
-        self.size, self.trips, self.left = size, as_dim(R / size), 0
+    def __init__(self, loop: Loop, most: int, count: int, *, exact: bool) -> None:
+        self.size = size = chunk_size(count, most) if count else most
+        trips, self.left = split(count, size, stored=not loop.recompute) if exact else (1, count % size)
+        self.trips: Dim = trips if not trips else as_dim((R - self.left) / size)
         self._loop = loop
 
     def whole(self, b: Builder) -> list[Value]:
@@ -150,8 +158,8 @@ class Inputs:
         return _inputs(b, "stored", (t.with_shape((self.trips, *t.dims)) for t in types))
 
     def rest(self, b: Builder) -> list[Value]:
-        """Nothing is left over where the number isn't known."""
-        return []
+        """An input for each."""
+        return _inputs(b, "rest", (self._loop.type(v, self.left) for v in self._loop.stored))
 
     def known(self, b: Builder) -> list[Value]:
         """An input for each."""

@@ -20,7 +20,7 @@ from irshap.ops.scan import Scan
 from irshap.ops.shape import Reshape
 from irshap.pass_base import Context, Pass, Semantics
 from irshap.passes.bind_references import reference_binding, reference_inputs, reference_values
-from irshap.passes.chunks import Arrays, Chunks, Inputs, chunk_size, sum_of, terms
+from irshap.passes.chunks import Arrays, Chunks, Inputs, sum_of, terms
 from irshap.passes.fixed import check_size, fixed_values
 from irshap.passes.fold_references import FoldReferences
 from irshap.passes.light import recomputed, worthwhile
@@ -89,7 +89,7 @@ class Stream(Pass):
             loop.recompute_light(always=self.light == "recompute")
         chunks: Chunks
         if context.unbound:
-            chunks = Inputs(loop, chunk_size(count, most) if count else most)
+            chunks = Inputs(loop, most, count, exact=context.exact)
         else:
             check_size(self.name, (loop.type(v, count) for v in loop.stored), self.limit)
             arrays = chunks = Arrays(loop, reference_values(ir, context), most, count)

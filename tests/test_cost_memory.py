@@ -192,7 +192,7 @@ def test_predicted_memory_is_that_of_a_process(tmp_path: Path, passes: str, patt
     irshap.compile(model, references, passes=passes).save(path)
     command = [sys.executable, str(BENCH), "--child", str(path), "1", "1", str(int(pattern)), "2"]
     measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    stage = stages(model, passes)[-1]
+    stage = stages(model, passes, expected=count, exact=True)[-1]
     plan = schedule(stage.graph, stored=stage.stored)
     predicted = predict(plan, {N: 1, R: count}, Settings(pattern=pattern))
     assert predicted.peak == pytest.approx(measured["peak"], rel=0.12)

@@ -45,7 +45,12 @@ class Stage:
 
 
 def stages(
-    model: Any, passes: str = "@default", options: dict[str, Any] | None = None, *, expected: int = 0
+    model: Any,
+    passes: str = "@default",
+    options: dict[str, Any] | None = None,
+    *,
+    expected: int = 0,
+    exact: bool = False,
 ) -> list[Stage]:
     """Runs a pipeline on a model (a path, bytes or a ModelProto) without binding references.
 
@@ -53,6 +58,7 @@ def stages(
         passes: the pipeline's text.
         options: arguments of `irshap.compile` that set options of passes (target, wrt, ...).
         expected: how many references the program is made for, 0 for any number: chunks depend on it.
+        exact: whether it is for that number alone: few references need no loop.
 
     Returns:
         The program after each pass, the first being the model itself after `lift`.
@@ -63,15 +69,16 @@ def stages(
     if not given or given[0].takes != "model":
         raise PipelineError("a cost is that of a model's program", where="pipeline", mend="begin with lift")
     kept = [p for p in given if p.gives == "graph"]
-    return run_unbound(kept, model, expected=expected)
+    return run_unbound(kept, model, expected=expected, exact=exact)
 
 
-def run_unbound(passes: Sequence[Pass], ir: Any, *, expected: int = 0) -> list[Stage]:
+def run_unbound(passes: Sequence[Pass], ir: Any, *, expected: int = 0, exact: bool = False) -> list[Stage]:
     """The program after each pass, with the number of references a symbol.
 
     Args:
         ir: what the first pass takes.
         expected: how many references the program is made for, 0 for any number.
+        exact: whether it is for that number alone.
     """
     found: list[Stage] = []
 
@@ -79,7 +86,7 @@ def run_unbound(passes: Sequence[Pass], ir: Any, *, expected: int = 0) -> list[S
         before = bool(found) and found[-1].stored
         found.append(Stage(instance.name, graph, before or instance.name in STORING))
 
-    PassManager(passes).run(ir, Context(unbound=True, expected=expected), after=after)
+    PassManager(passes).run(ir, Context(unbound=True, expected=expected, exact=exact), after=after)
     return found
 
 

@@ -171,7 +171,7 @@ class Bench:
         key = (cell.network, cell.passes, cell.references)
         if key not in self.schedules:
             passes = "lift,canonicalize" if cell.passes == "inference" else pipeline(cell.program)
-            last = stages(self.source(cell), passes, expected=cell.references)[-1]
+            last = stages(self.source(cell), passes, expected=cell.references, exact=True)[-1]
             self.schedules[key] = schedule(last.graph, stored=last.stored)
         settings = Settings(cell.arena, cell.pattern, runs)
         if cell.external:
