@@ -81,7 +81,8 @@ class Explainer:
 
     Args:
         model: the path of an explained model, an `onnx.ModelProto`, its bytes, or a `CompiledModel`.
-        providers: ONNX Runtime's execution providers, in order of preference; None: the CPU.
+        providers: ONNX Runtime's execution providers, in order of preference; None: the CPU.  CUDA's without
+            options is told not to use TF32, whose rounding attributions don't survive (docs/gpu.md).
 
     Attributes:
         input_names: what must be given, in the model's order: its own inputs, then run-time ones (`target`,
@@ -216,6 +217,14 @@ def _total(values: Mapping[str, Array], classes: int) -> Array:
     return np.asarray(total)
 
 
+def exact(provider: Any) -> Any:
+    """A provider that is only named, with the options that keep float32 what it says."""
+    return (provider, _EXACT[provider]) if isinstance(provider, str) and provider in _EXACT else provider
+
+
+_EXACT = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+
+
 def _session(model: Any, providers: list[Any]) -> tuple[Any, str]:
     import onnxruntime
 
@@ -236,7 +245,8 @@ def _session(model: Any, providers: list[Any]) -> tuple[Any, str]:
         else:
             where, content = "the model in memory", _serialized(proto, Path(folder))
         try:
-            return onnxruntime.InferenceSession(content, options, providers=providers), where
+            chosen = [exact(provider) for provider in providers]
+            return onnxruntime.InferenceSession(content, options, providers=chosen), where
         except Exception as error:  # ONNX Runtime's errors have no common base but this
             raise ModelError(f"ONNX Runtime can't load it: {_line(error)}", where=where) from error
 

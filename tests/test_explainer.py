@@ -179,3 +179,23 @@ def test_shap_takes_an_explanation(explainer: irshap.Explainer, two: irshap.Expl
         two(samples()).to_shap()
     pytest.importorskip("shap")
     assert explainer(IMAGES).to_shap().values.shape == IMAGES.shape
+
+
+def test_cuda_without_options_computes_in_float32(
+    digits: CompiledModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TF32, which the provider takes by default, rounds so that attributions don't sum."""
+    import onnxruntime
+
+    given: list[Any] = []
+    made = onnxruntime.InferenceSession
+
+    def session(model: Any, options: Any, providers: list[Any]) -> Any:
+        given.extend(providers)
+        return made(model, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", session)
+    own = ("CUDAExecutionProvider", {"device_id": "1"})
+    for providers in (["CUDAExecutionProvider", "CPUExecutionProvider"], [own]):
+        digits.explainer(providers)
+    assert given == [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider", own]
