@@ -133,7 +133,7 @@ def compile(
             elsewhere).
         device: what the compiled model is to be fast on, "cpu" or "cuda"; it runs on both.
         fp16: whether attributions are computed in float16 where that does little harm (see the pass fp16);
-            the model's own outputs stay exact.  None: on "cuda".
+            the model's own outputs stay exact.  None: where the pipeline has that pass.
         strategy: where what follows from the references is kept: "fold" stores it in the model and takes all
             references at once, "stream" stores it and takes them in chunks, "recompute" stores the references
             alone.  "auto": the pipeline's own, or the first that stays within `memory_limit`.

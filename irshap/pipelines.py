@@ -14,19 +14,18 @@ PIPELINES: dict[str, str] = {
         "broadcast-target,dce,stream{otherwise=fold},conv-adjoint,absorb-scales,max-unpool,sink-reshapes,"
         "canonicalize,dce,order,lower"
     ),
-    # For CUDA: cuDNN has kernels for the adjoint of a convolution, with the weights as they are; float16
-    # halves the memory traffic and runs on tensor cores.
+    # For CUDA: cuDNN has kernels for the adjoint of a convolution, with the weights as they are; max-unpool
+    # and loops over small chunks would go back to the CPU or pay for each node (docs/gpu.md).
     "cuda": (
         "lift,target,canonicalize,fuse-activations,nest-concats,autodiff,deeplift,eliminate-split-tile,"
-        "broadcast-target,dce,fold-references,absorb-scales,canonicalize,dce,fp16,lower"
+        "broadcast-target,dce,fold-references,absorb-scales,canonicalize,dce,lower"
     ),
     "gradient": "lift,target,canonicalize,autodiff,gradient,dce,lower",
-    "gradient-cuda": "lift,target,canonicalize,autodiff,gradient,dce,fp16,lower",
 }
 
 METHODS: dict[str, dict[str, str]] = {
     "deeplift": {"cpu": "@default", "cuda": "@cuda"},
-    "gradient": {"cpu": "@gradient", "cuda": "@gradient-cuda"},
+    "gradient": {"cpu": "@gradient", "cuda": "@gradient"},
 }
 """The pipeline of each method for each device."""
 

@@ -115,13 +115,13 @@ def test_what_is_asked_for() -> None:
 
     assert "fp16" not in names()
     assert names(fp16=True)[-2:] == ["fp16", "lower"]
-    assert names(device="cuda")[-2:] == ["fp16", "lower"]
-    assert not {"fp16", "conv-adjoint"} & set(names(device="cuda", fp16=False))
-    assert names(device="cuda", method="gradient")[-3:] == ["dce", "fp16", "lower"]
+    assert names(device="cuda", fp16=True)[-2:] == ["fp16", "lower"]
+    assert not {"fp16", "conv-adjoint", "max-unpool"} & set(names(device="cuda"))
+    assert names(device="cuda", method="gradient", fp16=True)[-3:] == ["dce", "fp16", "lower"]
     assert names(passes="@naive", fp16=True)[-2:] == ["fp16", "lower"]
-    assert names(passes="@cuda", fp16=True) == names(device="cuda")
+    assert names(passes="@cuda", fp16=True) == names(device="cuda", fp16=True)
     with pytest.raises(PipelineError, match="fp16=False contradicts the given passes"):
-        names(passes="@cuda", fp16=False)
+        names(passes=PIPELINES["cuda"].replace("lower", "fp16,lower"), fp16=False)
     with pytest.raises(PipelineError, match="device 'cuda' contradicts the given passes"):
         names(passes="@naive", device="cuda")
     with pytest.raises(PipelineError, match="no device is called 'gpu'"):

@@ -39,7 +39,7 @@ VERIFY = click.Choice(["none", "types", "numeric"])
 @click.option(
     "--fp16/--no-fp16",
     default=None,
-    help="Attributions in float16 where it does little harm; predictions stay exact.  [default: for cuda]",
+    help="Attributions in float16 where it does little harm; predictions stay exact.  [default: no]",
 )
 @click.option(
     "--strategy",

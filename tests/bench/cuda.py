@@ -1,7 +1,7 @@
 """How fast and how exact are explanations on a GPU, and what does the CPU still do there?
 
     python tests/bench/cuda.py --nets FOLDER [--references 20] [--files FOLDER] [NAME ...]
-    python tests/bench/cuda.py --nets FOLDER --passes "@cuda +max-unpool -fp16" --option prefer_nhwc=1
+    python tests/bench/cuda.py --nets FOLDER --passes "@cuda +max-unpool +fp16" --option prefer_nhwc=1
 
 Needs onnxruntime-gpu and a GPU.  FOLDER holds NAME_torchscript.onnx, as tests/bench/networks.py writes.  A
 cell is for float32 / TF32, the CUDA provider's default.  Times are medians, with inputs and outputs on the
@@ -30,7 +30,7 @@ import torch
 import irshap
 from irshap.pipeline_text import format_pipeline, parse_pipeline
 
-PROGRAMS = ("@cuda", "@cuda -fp16", "@default", "@naive")
+PROGRAMS = ("@cuda", "@cuda +fp16", "@default", "@naive")
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 TAIL = (
     "conv-adjoint", "absorb-scales", "max-unpool", "sink-reshapes", "canonicalize", "dce", "order", "fp16",
@@ -40,7 +40,7 @@ TAIL = (
 
 
 def pipeline(program: str) -> str:
-    """The passes of "@cuda +max-unpool -fp16": @cuda with one pass more and one less."""
+    """The passes of "@cuda +max-unpool -absorb-scales": @cuda with one pass more and one less."""
     name, *changes = program.split()
     steps = list(parse_pipeline(name))
     for change in changes:
