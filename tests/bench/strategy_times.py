@@ -1,0 +1,63 @@
+"""How long a run takes with each strategy, against plain inference and against fold.
+
+    python tests/bench/strategy_times.py --nets FOLDER [--references 20] [--runs 9] [NAME ...]
+
+Programs are the strategies of @default, and "stream:data", which reads what is stored from a data file.  Runs
+of all of them and of plain inference of 1 and of R samples take turns; times are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from cost_truth import DATA, pipeline
+from op_profile import NAMES, Runs
+
+import irshap
+
+PROGRAMS = ("fold", "stream", f"stream{DATA}", "recompute")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", default=NAMES)
+    parser.add_argument("--nets", type=Path, required=True)
+    parser.add_argument("--references", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=9)
+    given = parser.parse_args()
+    rng = np.random.default_rng(0)
+    sample, references = (
+        rng.standard_normal((count, 3, 224, 224)).astype(np.float32) for count in (1, given.references)
+    )
+    print("| network | program | file, MiB | by inference | by fold |\n| --- | --- | --- | --- | --- |")
+    for name in given.names:
+        network = given.nets / f"{name}_torchscript.onnx"
+        with tempfile.TemporaryDirectory() as folder:
+            runs = {x.shape[0]: Runs(network, {"image": x}) for x in (sample, references)}
+            programs: dict[str, Runs] = {}
+            sizes: dict[str, int] = {}
+            for program in PROGRAMS:
+                file = Path(folder) / f"{program.replace(':', ' ')}.onnx"
+                compiled = irshap.compile(network, references, passes=pipeline(program.removesuffix(DATA)))
+                compiled.save(file, external_data=program.endswith(DATA))
+                del compiled
+                sizes[program] = sum(f.stat().st_size for f in Path(folder).glob(f"{file.name}*"))
+                programs[program] = Runs(file, {"image": sample})
+            for _ in range(given.runs + 1):
+                for system in (*runs.values(), *programs.values()):
+                    system.run()
+            inference = sum(np.array(r.seconds[1:]) for r in runs.values())
+            fold = np.array(programs["fold"].seconds[1:])
+            for program, system in programs.items():
+                seconds = np.array(system.seconds[1:])
+                by = [f"{np.median(seconds / yardstick):.2f}" for yardstick in (inference, fold)]
+                print(f"| {name} | {program} | {sizes[program] / 2**20:.0f} | {' | '.join(by)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
