@@ -54,19 +54,19 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     return emit1(Where(), condition, a, b)
 
 
-def regularized_chord(x: Any, x0: Any, y: Any, y0: Any, slope: Any, curvature: Any) -> Any:
+def regularized_chord(x: Any, x0: Any, y: Any, y0: Any, expansion: Callable[[float], tuple[Any, Any]]) -> Any:
     """(dy dx + h^2 t) / (dx^2 + h^2): dy/dx, going over to t = f' - f'' dx/2, its expansion, where |dx| < h.
 
     The expansion is short of dy/dx by dx^2/6 of the third derivative: near 0 the error is at most h^2/6 of
     it, and where |dx| > h it is the quotient's rounding.  Far away the gap dy - m dx is h^2 f''/2.
-    h = eps^(5/12) keeps both near the rounding of y.  No branch: few passes over pairs, since slope,
-    curvature and all that is made of them are the sample's.
+    h = eps^(5/12) keeps both near the rounding of y.  No branch: few passes over pairs, since `expansion`,
+    which gives s f' and s f''/2 for a factor s, is the sample's alone.
     """
     squared = float(np.finfo(x.dtype.numpy).eps) ** (5 / 6)
+    slope, bend = expansion(squared)
     dx = x - x0
     # h^2 t = h^2 f' - (h^2 f''/2) dx, whose second part goes into dy
-    dy = (y - curvature * (squared / 2)) - y0
-    return (dy * dx + slope * squared) / (dx * dx + squared)
+    return (((y - bend) - y0) * dx + slope) / (dx * dx + squared)
 
 
 def ratio(u: Any, v: Any) -> Any:

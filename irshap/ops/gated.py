@@ -148,9 +148,14 @@ class Swish(_Gated):
     cost = 3
 
     def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
-        g, u = self.gate(x), x * self.alpha
-        curvature = g * (1.0 - g) * self.alpha * (2.0 + u * (1.0 - 2.0 * g))
-        return regularized_chord(x, x0, y, y0, self.slope(x, y), curvature)
+        def expansion(scale: float) -> tuple[Any, Any]:
+            g = self.gate(x)
+            scaled = g * scale
+            first = scaled * (1.0 - g)
+            second = x * self.alpha * first
+            return scaled + second, (first + second * (0.5 - g)) * self.alpha
+
+        return regularized_chord(x, x0, y, y0, expansion)
 
     def gate(self, x: Any) -> Any:
         return emit1(Sigmoid(), x * self.alpha)
