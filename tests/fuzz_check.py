@@ -88,9 +88,10 @@ def check_case(case: Case, thorough: bool) -> tuple[str, str]:
         ):
             worst = np.abs(found["completeness_error"]).max()
             raise Wrong(f"{name} misses f(x) - base by {worst:.3g} of {scale.max():.3g} in float64")
+    size = (scale + _rounding(naive)).max()
     for name in (n for n in naive if n.endswith("_attributions")):
         difference = np.abs(naive[name] - default[name]).max(initial=0.0)
-        if not difference <= EQUAL * scale.max():
+        if not difference <= EQUAL * size:
             raise Wrong(f"{name}: naive and default differ by {difference:.3g} of {scale.max():.3g}")
         if not np.isfinite(raw[name]).all():
             raise Wrong(f"{name} isn't finite in float32")

@@ -18,6 +18,11 @@ def fail_with(outcomes: list[Outcome]) -> None:
         )
 
 
+def test_attributions_of_nothing_but_rounding() -> None:
+    """A sum of softmaxes doesn't change at all: attributions of 1e-16, beside outputs of 1."""
+    fail_with([check(9759)])
+
+
 @pytest.mark.parametrize("start", range(0, SEEDS, CHUNK))
 def test_random_models_are_exact_or_refused(start: int) -> None:
     outcomes = [check(seed) for seed in range(start, start + CHUNK)]
