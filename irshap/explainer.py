@@ -217,12 +217,13 @@ def _total(values: Mapping[str, Array], classes: int) -> Array:
     return np.asarray(total)
 
 
-def exact(provider: Any) -> Any:
-    """A provider that is only named, with the options that keep float32 what it says."""
-    return (provider, _EXACT[provider]) if isinstance(provider, str) and provider in _EXACT else provider
+_FLOAT32 = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+"""The options with which a provider computes float32 as such."""
 
 
-_EXACT = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+def _with_options(provider: Any) -> Any:
+    """A provider as given, or where it is only named, with the options for float32."""
+    return (provider, _FLOAT32[provider]) if isinstance(provider, str) and provider in _FLOAT32 else provider
 
 
 def _session(model: Any, providers: list[Any]) -> tuple[Any, str]:
@@ -245,7 +246,7 @@ def _session(model: Any, providers: list[Any]) -> tuple[Any, str]:
         else:
             where, content = "the model in memory", _serialized(proto, Path(folder))
         try:
-            chosen = [exact(provider) for provider in providers]
+            chosen = [_with_options(provider) for provider in providers]
             return onnxruntime.InferenceSession(content, options, providers=chosen), where
         except Exception as error:  # ONNX Runtime's errors have no common base but this
             raise ModelError(f"ONNX Runtime can't load it: {_line(error)}", where=where) from error

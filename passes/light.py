@@ -15,7 +15,7 @@ from irshap.types import TensorType
 __all__ = ["Recomputed", "recomputed", "worthwhile"]
 
 _FLOPS = 300
-"""A number computed again is cheap beside this many flops for it: about 5 % of the time on a CPU."""
+"""A number computed again is cheap beside this many flops for it."""
 
 
 @dataclass(frozen=True)

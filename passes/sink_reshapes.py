@@ -52,8 +52,8 @@ class SinkReshapes(Pass):
     """Keeps cotangents in the shape of the layers that they come from and go to, [N * R, ...].
 
     Multipliers have an axis for samples and one for references, so that one side broadcasts against the
-    other; layers have one for both.  A reshape moves no data, but is a node: with one on the multiplier
-    instead of two on the cotangent, half of them are gone.
+    other; layers have one for both.  A reshape moves no data, but is a node: one on the multiplier
+    takes the place of two on the cotangent.
     """
 
     name = "sink-reshapes"

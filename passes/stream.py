@@ -51,7 +51,7 @@ class Stream(Pass):
     within 1e-3 for networks with ReLU, but chords of SiLU divide differences of what is rounded apart
     (EfficientNetB0: off by 6 %). `light`: of several values that one light op makes of the same (relu(x) and
     |x| of x), "recompute" stores x alone and computes them in the loop, "store" stores each, and "auto"
-    recomputes where layers do so much work that it costs about 5 % of the time. `otherwise`: a program whose
+    recomputes where layers do much more work. `otherwise`: a program whose
     references can't be taken one after another is an error, which names the node ("refuse"), or left to
     fold-references ("fold"). `limit`: bytes that may be stored; more is an error before anything is computed.
     """

@@ -76,15 +76,21 @@ def _by_kind(events: list[dict[str, Any]]) -> Counter[str]:
     return found
 
 
-def main() -> None:
+def options(description: str | None) -> argparse.ArgumentParser:
+    """The options of a command that runs explanations and inference in turns."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", default=NAMES)
     parser.add_argument("--nets", type=Path, required=True)
     parser.add_argument("--references", type=int, default=20)
-    parser.add_argument("--passes", default="@default")
     parser.add_argument("--runs", type=int, default=7)
+    return parser
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--passes", default="@default")
     parser.add_argument("--kinds", type=int, default=10, help="rows of the table")
     given = parser.parse_args()
     columns: dict[str, tuple[Counter[str], float]] = {}

@@ -1,6 +1,6 @@
 """How long a run takes with each strategy, against plain inference and against fold.
 
-    python tests/bench/strategy_times.py --nets FOLDER [--references 20] [--runs 9] [NAME ...]
+    python tests/bench/strategy_times.py --nets FOLDER [--references 20] [--runs 7] [NAME ...]
 
 Programs are the strategies of @default, and "stream:data", which reads what is stored from a data file.  Runs
 of all of them and of plain inference of 1 and of R samples take turns; times are medians.
@@ -8,13 +8,12 @@ of all of them and of plain inference of 1 and of R samples take turns; times ar
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from cost_truth import DATA, pipeline
-from op_profile import NAMES, Runs
+from op_profile import Runs, options
 
 import irshap
 
@@ -22,14 +21,7 @@ PROGRAMS = ("fold", "stream", f"stream{DATA}", "recompute")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", default=NAMES)
-    parser.add_argument("--nets", type=Path, required=True)
-    parser.add_argument("--references", type=int, default=20)
-    parser.add_argument("--runs", type=int, default=9)
-    given = parser.parse_args()
+    given = options(__doc__).parse_args()
     rng = np.random.default_rng(0)
     sample, references = (
         rng.standard_normal((count, 3, 224, 224)).astype(np.float32) for count in (1, given.references)
