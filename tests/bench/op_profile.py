@@ -23,6 +23,9 @@ import irshap
 
 NAMES = ("vgg19", "resnet50", "densenet201", "efficientnet_b0")
 LAYOUT = ("ReorderInput", "ReorderOutput")
+SETTLE = 0.05
+"""Seconds before each run: the threads of a session that has just run go on spinning for a while, and would
+take time from the next one, which counts most for those with the shortest runs."""
 
 
 class Runs:
@@ -39,6 +42,7 @@ class Runs:
         self.feeds, self.seconds = feeds, list[float]()
 
     def run(self) -> None:
+        time.sleep(SETTLE)
         start = time.perf_counter()
         self.session.run(None, self.feeds)
         self.seconds.append(time.perf_counter() - start)
