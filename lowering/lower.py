@@ -13,7 +13,7 @@ from irshap.errors import UserError, near
 from irshap.graph import Graph, Node, Output, Role, Value
 from irshap.lowering import exporters
 from irshap.lowering.convert import default_opset, ir_version_for
-from irshap.lowering.emitter import EXPORTERS, FLOOR, Emitter, Export, fill_tensor, onnx_type
+from irshap.lowering.emitter import EXPORTERS, FLOOR, Emitter, Export, onnx_type
 from irshap.lowering.opaque import emit_opaque, used_domains
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pass_base import Context, Pass, Semantics
@@ -171,15 +171,12 @@ def _model(
     used = sorted({d for node in emitter.nodes for d in used_domains(node) if d in versions})
     imports = [helper.make_opsetid("", emitter.opset), *(helper.make_opsetid(d, versions[d]) for d in used)]
     model = onnx.ModelProto(ir_version=ir_version_for(imports), opset_import=imports)
-    # the graph is filled in place: helper.make_graph and make_model would copy all weights
     model.graph.name = graph.name
-    model.graph.node.extend(emitter.nodes)
+    emitter.fill(model.graph, {o.name for o in outputs})
     for value in graph.inputs:
         model.graph.input.add().CopyFrom(helper.make_value_info(str(value.name), onnx_type(value.type)))
     for output in outputs:
         model.graph.output.add().CopyFrom(helper.make_value_info(output.name, onnx_type(output.value.type)))
-    for name, array in emitter.initializers.values():
-        fill_tensor(model.graph.initializer.add(), array, name)
     model.producer_name, model.producer_version = "irshap", __version__
     model.doc_string = graph.source.doc
     for key in sorted(metadata):

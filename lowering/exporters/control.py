@@ -6,7 +6,7 @@ import onnx
 from onnx import helper
 
 from irshap.graph import Graph, Output, Value
-from irshap.lowering.emitter import Export, exporter, fill_tensor, onnx_type
+from irshap.lowering.emitter import Export, exporter, onnx_type
 from irshap.ops import conv, scan
 from irshap.ops.program import Constant
 
@@ -32,9 +32,8 @@ def _scan(e: Export, op: scan.Scan) -> None:
                 where[node.results[0]] = known[0]
     outputs = [Output(inner.fresh(o.name), o.value) for o in body.outputs]
     starts = emit_into(inner, [n for n in body.nodes if n.results[0] not in where], outputs, where)
-    subgraph = onnx.GraphProto(name=body.name, node=inner.nodes)
-    for name, array in inner.initializers.values():
-        fill_tensor(subgraph.initializer.add(), array, name)
+    subgraph = onnx.GraphProto(name=body.name)
+    inner.fill(subgraph, {o.name for o in outputs})
     for value in body.inputs[:passed]:
         subgraph.input.append(helper.make_value_info(where[value], onnx_type(value.type)))
     for output in outputs:
