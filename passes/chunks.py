@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,27 +16,20 @@ from irshap.graph import Node, Value
 from irshap.ops.program import Constant, Input
 from irshap.ops.reduce import ReduceMean, ReduceSum, over
 from irshap.passes.fixed import Part
+from irshap.passes.levels import joined
 from irshap.types import Array, Tensor, TensorType
 
 if TYPE_CHECKING:
     from irshap.passes.stream import Loop
 
-__all__ = ["Arrays", "Chunks", "Inputs", "chunk_size", "split", "sum_of", "terms"]
+__all__ = ["Arrays", "Chunks", "Inputs", "Plan", "chunk_size", "sum_of", "terms"]
 
 
 class Chunks(Protocol):
-    """Where the stored values of a loop come from.
+    """Where the stored values of a loop come from."""
 
-    Attributes:
-        size, trips, left: references in a chunk, chunks, and how many references are left over.
-    """
-
-    size: int
-    trips: Dim
-    left: int
-
-    def whole(self, b: Builder) -> list[Value]:
-        """Emits each stored value of all whole chunks, [trips, ...]."""
+    def whole(self, b: Builder) -> dict[Value, Value]:
+        """Emits each stored value of all whole chunks, as `Loop.stored_types` has them."""
 
     def rest(self, b: Builder) -> list[Value]:
         """Emits each stored value of the references left over."""
@@ -44,18 +38,60 @@ class Chunks(Protocol):
         """Emits the sums and means over references that don't depend on samples."""
 
 
-def chunk_size(count: int, most: int) -> int:
-    """How many of `count` references to take at a time."""
-    divisors = [c for c in range((most + 1) // 2, most + 1) if count % c == 0]
-    return max(divisors, default=most) if count > most else max(count, 1)
+@dataclass(frozen=True)
+class Plan:
+    """How many references are taken at a time.
 
-
-def split(count: int, size: int, *, stored: bool) -> tuple[int, int]:
-    """How many whole chunks, and how many references are left over.
-
-    One chunk needs no loop, but outside of one a load would compute and keep what isn't `stored`.
+    Attributes:
+        size: references in a chunk.
+        groups: chunks that go together where tensors are small.
+        whole: references in whole groups, a multiple of size * groups, or in R where their number is open.
+        left: references left over.
     """
-    return (0, count) if count <= size and stored else divmod(count, size)
+
+    size: int
+    groups: int
+    whole: Dim
+    left: int
+
+    @classmethod
+    def of(cls, count: int, most: int, together: int, *, stored: bool, exact: bool) -> Plan:
+        """For `count` references (0: an open number), at most `most`, or `together`, at a time.
+
+        What is `stored` needs no loop for one chunk.  Without `exact` the number may still change.
+        """
+        size = chunk_size(count, most) if count else most
+        bound = max(together // size, 1)
+        if not count:
+            return cls(size, bound, R, 0)
+        if exact and stored and count <= size:
+            return cls(size, 1, 0, count)
+        chunks = count // size
+        groups = _divisor(chunks, bound)
+        if 2 * groups <= _divisor(chunks - 1, bound):
+            chunks, groups = chunks - 1, _divisor(chunks - 1, bound)
+        left = count - chunks * size
+        return cls(size, groups, chunks * size if exact else as_dim(R - left), left)
+
+    def trips(self, size: int) -> Dim:
+        """How often a loop runs that takes `size` references at a time."""
+        return as_dim(self.whole / size) if isinstance(self.whole, sympy.Expr) else self.whole // size
+
+
+def chunk_size(count: int, most: int) -> int:
+    """How many of `count` references to take at a time.
+
+    What divides them all, if that is half of `most` or more, or if all but what is left over were one chunk.
+    """
+    if count <= most:
+        return max(count, 1)
+    divisor = _divisor(count, most)
+    return divisor if 2 * divisor >= most or count < 2 * most else most
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor of a number up to `most`."""
+    return max((d for d in range(1, most + 1) if number and number % d == 0), default=1)
 
 
 def sum_of(node: Node) -> ReduceSum:
@@ -74,34 +110,33 @@ def terms(node: Node, binding: Mapping[sympy.Expr, Dim]) -> Dim:
 class Arrays:
     """Stored values, computed from the references while compiling: no more than one chunk at a time."""
 
-    def __init__(self, loop: Loop, given: Mapping[Value, Array], most: int, count: int) -> None:
-        self.size = size = chunk_size(count, most)
-        self.trips: Dim
-        self.trips, self.left = split(count, size, stored=not loop.recompute)
-        self._loop, self._given = loop, given
+    def __init__(self, loop: Loop, given: Mapping[Value, Array]) -> None:
+        self._loop, self._given, plan = loop, given, loop.plan
         self._totals = [np.zeros((), n.results[0].dtype.numpy) for n in loop.known]
-        types = (loop.type(v, size) for v in loop.stored)
-        self._whole = [np.empty((self.trips, *map(int, t.dims)), t.dtype.numpy) for t in types]
+        whole = int(plan.whole)
+        stores = {v: _Store(loop, v, level.size) for level in loop.levels for v in level.stored}
+        for found in self._computed(plan.size, range(0, whole, plan.size)):
+            for value, array in zip(loop.stored, found, strict=True):
+                stores[value].add(array)
+        self._whole = {
+            v: stores[v].array.reshape([int(d) for d in t.dims]) for v, t in loop.stored_types().items()
+        }
         self._rest: list[Array] = []
-        starts = range(0, self.trips * size, size)
-        for trip, found in enumerate(self._computed(size, starts)):
-            for chunks, array in zip(self._whole, found, strict=True):
-                chunks[trip] = array
-        if self.left:
-            (self._rest,) = self._computed(self.left, [self.trips * size])
+        if plan.left:
+            (self._rest,) = self._computed(plan.left, [whole])
         self._known = [
-            np.asarray(total / int(terms(n, {R: count})), total.dtype)
+            np.asarray(total / int(terms(n, {R: whole + plan.left})), total.dtype)
             for n, total in zip(loop.known, self._totals, strict=True)
         ]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all that is stored."""
-        return sum(a.nbytes for a in (*self._whole, *self._rest, *self._known))
+        return sum(a.nbytes for a in (*self._whole.values(), *self._rest, *self._known))
 
-    def whole(self, b: Builder) -> list[Value]:
+    def whole(self, b: Builder) -> dict[Value, Value]:
         """A constant for each."""
-        return _constants(b, self._loop.stored, self._whole)
+        return dict(zip(self._whole, _constants(b, [*self._whole], [*self._whole.values()]), strict=True))
 
     def rest(self, b: Builder) -> list[Value]:
         """A constant for each."""
@@ -146,24 +181,38 @@ class Arrays:
 class Inputs:
     """Stored values as inputs: the program with the number of references still a symbol, to tell its cost."""
 
-    def __init__(self, loop: Loop, most: int, count: int, *, exact: bool) -> None:
-        self.size = size = chunk_size(count, most) if count else most
-        trips, self.left = split(count, size, stored=not loop.recompute) if exact else (1, count % size)
-        self.trips: Dim = trips if not trips else as_dim((R - self.left) / size)
+    def __init__(self, loop: Loop) -> None:
         self._loop = loop
 
-    def whole(self, b: Builder) -> list[Value]:
+    def whole(self, b: Builder) -> dict[Value, Value]:
         """An input for each."""
-        types = (self._loop.type(v, self.size) for v in self._loop.stored)
-        return _inputs(b, "stored", (t.with_shape((self.trips, *t.dims)) for t in types))
+        types = self._loop.stored_types()
+        return dict(zip(types, _inputs(b, "stored", types.values()), strict=True))
 
     def rest(self, b: Builder) -> list[Value]:
         """An input for each."""
-        return _inputs(b, "rest", (self._loop.type(v, self.left) for v in self._loop.stored))
+        return _inputs(b, "rest", (self._loop.type(v, self._loop.plan.left) for v in self._loop.stored))
 
     def known(self, b: Builder) -> list[Value]:
         """An input for each."""
         return _inputs(b, "known", (n.results[0].tensor for n in self._loop.known))
+
+
+class _Store:
+    """A stored value of all whole chunks, [trips, ...], for a level that takes several of them at a time."""
+
+    def __init__(self, loop: Loop, value: Value, size: int) -> None:
+        place, kind = loop.rows.place(value), loop.type(value, size)
+        assert place is not None
+        self.array = np.empty((int(loop.plan.trips(size)), *map(int, kind.dims)), kind.dtype.numpy)
+        self._place, self._each = place, size // loop.plan.size
+        self._trip, self._parts = 0, list[Array]()
+
+    def add(self, chunk: Array) -> None:
+        self._parts.append(chunk)
+        if len(self._parts) == self._each:
+            self.array[self._trip] = joined(self._parts, self._place)
+            self._trip, self._parts = self._trip + 1, []
 
 
 def _constants(b: Builder, values: Sequence[Value], arrays: Sequence[Array]) -> list[Value]:

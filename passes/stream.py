@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import sympy
 
 from irshap.builder import Builder
-from irshap.dims import Dim, N, R, product, same
+from irshap.dims import Dim, R, product, same
 from irshap.errors import UserError
-from irshap.graph import Graph, Node, Output, Value
-from irshap.ops.base import Precision, emit1
-from irshap.ops.cast import cast
-from irshap.ops.program import Constant, Full, Input
+from irshap.graph import Graph, Node, Value
+from irshap.ops.base import Precision
 from irshap.ops.reduce import number
-from irshap.ops.scan import Scan
 from irshap.ops.shape import Reshape
 from irshap.pass_base import Context, Pass, Semantics
 from irshap.passes.bind_references import reference_binding, reference_inputs, reference_values
-from irshap.passes.chunks import Arrays, Chunks, Inputs, sum_of, terms
+from irshap.passes.chunks import Arrays, Chunks, Inputs, Plan, terms
 from irshap.passes.fixed import check_size, fixed_values
 from irshap.passes.fold_references import FoldReferences
+from irshap.passes.levels import Level, divided, nbytes
 from irshap.passes.light import recomputed, worthwhile
 from irshap.passes.reference_rows import ReferenceRows
+from irshap.passes.trips import totals
 from irshap.reverse import ancestors, is_float
 from irshap.types import DType, TensorType
 
 __all__ = ["Loop", "Stream"]
 
 _CACHED = 16 * 2**20
-_FEWEST = 4
+_FEWEST = 2
 """Fewer references at a time leave convolutions too little to do."""
+
+_TOGETHER = 20
+"""More references at a time hardly save nodes any more."""
 
 
 @dataclass(frozen=True)
@@ -43,20 +45,25 @@ class Stream(Pass):
     the whole set at once, up to the order in which is summed.
 
     `chunk`: the most references at a time; 0: as many as keep the largest tensor of the loop below 16 MiB for
-    one sample, so that much of it stays in a cache, but at least 4. A number that divides the whole set is
+    one sample, so that much of it stays in a cache, but at least 2. A number that divides the whole set is
     taken where there is one from half of this up; otherwise what is left over stands before the loop, and so
-    do all where one chunk holds them. `store`: "activations" computes what follows from the references alone
-    while compiling, and stores it; "references" stores nothing else, and computes their forward pass again in
-    each run. `dtype`: "float16" stores activations rounded, in half the room; the pass then approximates:
-    within 1e-3 for networks with ReLU, but chords of SiLU divide differences of what is rounded apart
-    (EfficientNetB0: off by 6 %). `light`: of several values that one light op makes of the same (relu(x) and
-    |x| of x), "recompute" stores x alone and computes them in the loop, "store" stores each, and "auto"
-    recomputes where layers do much more work. `otherwise`: a program whose
-    references can't be taken one after another is an error, which names the node ("refuse"), or left to
-    fold-references ("fold"). `limit`: bytes that may be stored; more is an error before anything is computed.
+    do all where one chunk holds them. `together`: the most references at a time where tensors are so small
+    that they make none larger than the loop's largest is for a chunk: near the output, where the cotangent
+    begins; the rest is then a loop inside this one. 0: 20, or no more than `chunk` if that is set.
+
+    `store`: "activations" computes what follows from the references alone while compiling, and stores it;
+    "references" stores nothing else, and computes their forward pass again in each run. `dtype`: "float16"
+    stores activations rounded, in half the room; the pass then approximates: within 1e-3 for networks with
+    ReLU, but chords of SiLU divide differences of what is rounded apart (EfficientNetB0: off by percents).
+    `light`: of several values that one light op makes of the same (relu(x) and |x| of x), "recompute" stores
+    x alone and computes them in the loop, "store" stores each, and "auto" recomputes where layers do much
+    more work. `otherwise`: a program whose references can't be taken one after another is an error, which
+    names the node ("refuse"), or left to fold-references ("fold"). `limit`: bytes that may be stored; more is
+    an error before anything is computed.
     """
 
     chunk: int = 0
+    together: int = 0
     store: Literal["activations", "references"] = "activations"
     dtype: Literal["same", "float16"] = "same"
     light: Literal["auto", "recompute", "store"] = "auto"
@@ -82,18 +89,23 @@ class Stream(Pass):
                 raise
             context.count("folded instead")
             return FoldReferences(self.limit).run(ir, context)
-        most = self.chunk or loop.fitting(_CACHED)
         binding: Mapping[sympy.Expr, Dim] = {} if context.unbound else reference_binding(context)
         count = int(context.expected if context.unbound else binding.get(R, 0))
+        most = self.chunk or loop.fitting(_CACHED)
+        together = self.together or self.chunk or _TOGETHER
+        exact = context.exact or not context.unbound
         if self.light != "store" and not 0 < count <= most:
             loop.recompute_light(always=self.light == "recompute")
+        plan = Plan.of(count, most, together, stored=not loop.recompute, exact=exact)
+        loop.divide(plan)
         chunks: Chunks
         if context.unbound:
-            chunks = Inputs(loop, most, count, exact=context.exact)
+            chunks = Inputs(loop)
         else:
             check_size(self.name, (loop.type(v, count) for v in loop.stored), self.limit)
-            arrays = chunks = Arrays(loop, reference_values(ir, context), most, count)
-            context.statistics.update(chunk=arrays.size, trips=arrays.trips, stored_bytes=arrays.nbytes)
+            arrays = chunks = Arrays(loop, reference_values(ir, context))
+            context.statistics.update(chunk=plan.size, stored_bytes=arrays.nbytes)
+            context.statistics.update({f"nodes_for_{level.size}": len(level.nodes) for level in loop.levels})
         with Builder() as b:
             return b.rebuild(ir, loop.emit(b, chunks, binding))
 
@@ -125,6 +137,7 @@ class Loop:
         entering = dict.fromkeys(v for v in read if v not in inside)
         self.stored = [v for v in entering if self.rows.place(v) is not None]
         self.captured = [v for v in entering if self.rows.place(v) is None]
+        self.plan, self.levels = Plan(0, 1, 0, 0), list[Level]()
         self._fixed, self._half = computed, half
         self._check()
 
@@ -139,11 +152,10 @@ class Loop:
             added = {*again.nodes, *self.nodes}
             self.stored, self.nodes = again.stored, [n for n in self.live if n in added]
 
-    def fitting(self, nbytes: int) -> int:
-        """How many references keep each tensor of the loop below `nbytes` for one sample; at least 4."""
-        sizes = (v.tensor.substitute({N: 1, R: 1}).nbytes for n in self.nodes for v in n.results)
-        largest = max((size for size in sizes if isinstance(size, int)), default=1)
-        return max(_FEWEST, nbytes // max(largest, 1))
+    def fitting(self, most: int) -> int:
+        """How many references keep each tensor of the loop below `most` bytes for one sample; at least 2."""
+        largest = max((nbytes([v]) for n in self.nodes for v in n.results), default=1)
+        return max(_FEWEST, most // max(largest, 1))
 
     def type(self, stored: Value, count: Dim) -> TensorType:
         """How a stored value is stored for this many references; positions take 32 bits."""
@@ -152,6 +164,32 @@ class Loop:
             return kind.with_dtype(DType.I32)
         rounded = self._half and is_float(stored) and not _is_moved(stored)
         return kind.with_dtype(DType.F16) if rounded else kind
+
+    def divide(self, plan: Plan) -> None:
+        """Tells which nodes take how many references at a time: more where tensors are small."""
+        self.plan = plan
+        self.levels = divided(self.nodes, self.sums, {*self.captured}, plan.size, plan.groups)
+
+    def trips(self, i: int) -> Dim:
+        """How often level i runs for each time that the one around it does."""
+        size = self.levels[i].size
+        return self.levels[i - 1].size // size if i else self.plan.trips(size)
+
+    def runs_once(self, i: int) -> bool:
+        """Whether level i needs no loop; outside of one a load would compute and keep what isn't stored."""
+        return same(self.trips(i), 1) and not self.recompute
+
+    def stored_types(self) -> dict[Value, TensorType]:
+        """How each stored value of all whole chunks is stored: [trips of the levels that are loops, ...]."""
+        found = dict[Value, TensorType]()
+        lead = list[Dim]()
+        for i, level in enumerate(self.levels):
+            if not self.runs_once(i):
+                lead.append(self.trips(i))
+            for value in level.stored:
+                kind = self.type(value, level.size)
+                found[value] = kind.with_shape((*lead, *kind.dims))
+        return found
 
     def _has_rows(self, node: Node) -> bool:
         return any(self.rows.place(v) is not None for v in node.results)
@@ -185,57 +223,13 @@ class Loop:
         for node in outside:
             if node.results[0] not in late:
                 mapping.update(zip(node.results, b.copy(node, mapping, binding), strict=True))
-        totals = self._totals(b, mapping, chunks) if self.sums else ()
-        for node, total in zip(self.sums, totals, strict=True):
+        sums = totals(b, self, mapping, chunks) if self.sums else ()
+        for node, total in zip(self.sums, sums, strict=True):
             mapping[node.results[0]] = _mean(b, node, total, binding)
         for node in outside:
             if node.results[0] in late:
                 mapping.update(zip(node.results, b.copy(node, mapping, binding), strict=True))
         return mapping
-
-    def _totals(self, b: Builder, mapping: Mapping[Value, Value], chunks: Chunks) -> Sequence[Value]:
-        """The sums over all references: over what is left of whole chunks, then chunk by chunk."""
-        if chunks.left:
-            totals = self._sums(b, mapping, chunks.rest(b), chunks.left)
-        else:
-            totals = [_zeros(b, n.results[0]) for n in self.sums]
-        if same(chunks.trips, 0):
-            return totals
-        rows = chunks.whole(b)
-        captured = [v for v in self.captured if not isinstance(v.node.op, Constant)]
-        scan = Scan(len(totals), len(rows), self._body(captured, chunks.size))
-        return b.emit(scan, *totals, *rows, *(mapping[v] for v in captured))
-
-    def _body(self, captured: Sequence[Value], size: int) -> Graph:
-        with Builder() as b:
-
-            def inputs(prefix: str, types: Iterable[TensorType]) -> list[Value]:
-                named = {f"{prefix}_{i}": kind for i, kind in enumerate(types)}
-                return [b.emit(Input(n), types=(t,), names=(n,))[0] for n, t in named.items()]
-
-            before = inputs("sum", (n.results[0].tensor for n in self.sums))
-            rows = inputs("chunk", (self.type(v, size) for v in self.stored))
-            mapping = dict(zip(captured, inputs("whole", (v.tensor for v in captured)), strict=True))
-            for value in self.captured:
-                if isinstance(value.node.op, Constant):
-                    mapping[value] = b.copy(value.node, {})[0]
-            pairs = zip(before, self._sums(b, mapping, rows, size), strict=True)
-            return b.build("chunk", [Output(f"next_{i}", old + new) for i, (old, new) in enumerate(pairs)])
-
-    def _sums(
-        self, b: Builder, mapping: Mapping[Value, Value], rows: Sequence[Value], count: int
-    ) -> list[Value]:
-        """Emits the loop's nodes for the stored `rows` of `count` references, and their sums."""
-        where = dict(mapping)
-        for value, row in zip(self.stored, rows, strict=True):
-            where[value] = cast(row, value.dtype)
-        for node in self.nodes:
-            where.update(zip(node.results, b.copy(node, where, {R: count}), strict=True))
-        sums = []
-        for node in self.sums:
-            with b.at(node.origin):
-                sums.append(emit1(sum_of(node), where[node.operands[0]]))
-        return sums
 
 
 def _is_moved(value: Value) -> bool:
@@ -258,10 +252,6 @@ def _mean(b: Builder, node: Node, total: Value, binding: Mapping[sympy.Expr, Dim
     count = terms(node, binding)
     with b.at(node.origin):
         return total if same(count, 1) else total / number(count, total.dtype)
-
-
-def _zeros(b: Builder, like: Value) -> Value:
-    return b.emit(Full(0.0, like.dtype, like.shape), origin=like.node.origin)[0]
 
 
 def _descendants(nodes: Iterable[Node], values: Collection[Value]) -> set[Value]:

@@ -25,12 +25,13 @@ from irshap.pass_manager import PassManager
 from irshap.types import Array
 
 STEPS = ("eliminate-split-tile", "broadcast-target", "dce", "conv-adjoint", "absorb-scales")
-STEPS += ("max-unpool", "sink-reshapes", "order", "canonicalize")
+STEPS += ("max-unpool", "sink-reshapes", "share-weights{smallest=1}", "order", "canonicalize")
 """The passes behind the method, in the order of `@default`.  What binds the references comes last here."""
 
 BINDING = (
     "fold-references",
     "stream{chunk=2}",
+    "stream{chunk=1, together=2}",
     "stream{chunk=1, store=references}",
     "stream{chunk=3, store=references}",
 )

@@ -27,15 +27,19 @@ def streamed(chunk: int, **options: str) -> str:
     return PIPELINES["default"].replace("stream{otherwise=fold}", f"stream{{{listed}}}")
 
 
-@pytest.mark.parametrize("store", ["activations", "references"])
+@pytest.mark.parametrize(
+    ("chunk", "options"),
+    [(3, {}), (3, {"store": "references"}), (1, {"together": "2"}), (1, {"together": "20"})],
+    ids=str,
+)
 @pytest.mark.parametrize("name", [*SINGLE, *(f"{family}_torchscript" for family in FAMILIES)])
-def test_the_same_as_naive(name: str, store: str) -> None:
-    """Chunks of 3 leave references over in some of these sets."""
-    found = attributions(explained(name, streamed(3, store=store)).raw)
+def test_the_same_as_naive(name: str, chunk: int, options: dict[str, str]) -> None:
+    """Chunks of 3 leave references over in some of these sets; 2 together make a loop in a loop."""
+    found = attributions(explained(name, streamed(chunk, **options)).raw)
     assert_close(found, attributions(explained(name, "@naive").raw), 1e-5)
 
 
-@pytest.mark.parametrize("store", ["activations", "references"])
+@pytest.mark.parametrize("how", [{}, {"store": "references"}, {"together": "6"}], ids=str)
 @pytest.mark.parametrize(
     "options",
     [
@@ -47,12 +51,12 @@ def test_the_same_as_naive(name: str, store: str) -> None:
     ],
     ids=str,
 )
-def test_every_kind_of_explanation(options: dict[str, Any], store: str) -> None:
+def test_every_kind_of_explanation(options: dict[str, Any], how: dict[str, str]) -> None:
     """In float64, for several samples and a number of references that no chunk divides."""
     digits = case("digits_f64")
     sample, references = digits.cut(3, 7)
     results = []
-    for passes in ("@naive", streamed(3, store=store)):
+    for passes in ("@naive", streamed(3, **how)):
         compiled = irshap.compile(digits.path, references, passes=passes, **options)
         results.append(evaluate(compiled.graph, sample))
     naive, chunks = results
@@ -75,7 +79,7 @@ def test_the_target_at_run_time() -> None:
 
 @pytest.mark.parametrize(
     ("count", "most", "size"),
-    [(20, 4, 4), (10, 4, 2), (9, 4, 3), (7, 4, 4), (7, 3, 3), (3, 4, 3), (1, 4, 1), (5, 1, 1), (0, 4, 1)],
+    [(20, 4, 4), (10, 4, 2), (9, 4, 3), (7, 4, 1), (7, 3, 3), (3, 4, 3), (1, 4, 1), (5, 1, 1), (0, 4, 1)],
 )
 def test_chunks_divide_the_set_where_that_costs_little(count: int, most: int, size: int) -> None:
     assert chunk_size(count, most) == size
@@ -145,9 +149,9 @@ def test_what_has_no_loop_is_folded_on_request() -> None:
     np.testing.assert_array_equal(evaluate(found, sample)["x_attributions"], expected)
 
 
-@pytest.mark.parametrize(("largest", "count"), [(2**10, 3), (2**22, 4), (2**24, 4)])
+@pytest.mark.parametrize(("largest", "count"), [(2**10, 3), (2**22, 4), (2**24, 2)])
 def test_chunks_keep_the_largest_tensor_in_a_cache(largest: int, count: int) -> None:
-    """Everything at once where that is small, and never fewer than four at a time."""
+    """Everything at once where that is small, and never fewer than two at a time."""
     text = re.sub(r"\b2\]", f"{largest // 4}]", HEAD + TAIL.replace("%c", "%x0"))
     references = {"x": np.zeros((8 if largest > 2**20 else count, largest // 4), np.float32)}
     manager = PassManager.from_text("stream")
@@ -216,6 +220,57 @@ def test_activations_too_large_for_half_are_refused() -> None:
     with pytest.raises(UserError, match="no float16") as caught:
         run("%k = constant{value=dense<f32[], [100000.0]>} : f32[]\n" + body, "stream{chunk=1,dtype=float16}")
     assert "large" in str(caught.value)
+
+
+GROWING = """%k = constant{value=dense<f32[2, 2], [1.0, -2.0, 3.0, 0.5]>} : f32[2, 2]
+%w = constant{value=dense<f32[2, WIDTH], SPLAT>} : f32[2, WIDTH]
+%i = reshape{shape=[1, R, 2]}(%x0) : f32[1, R, 2]
+%j = reshape{shape=[N, 1, 2]}(%x) : f32[N, 1, 2]
+%a = mul(%i, %j) : f32[N, R, 2]   // near
+%b = tanh(%a) : f32[N, R, 2]   // near
+%c = mul(%b, %j) : f32[N, R, 2]   // near
+%d = tanh(%c) : f32[N, R, 2]   // near
+%e = mul(%d, %i) : f32[N, R, 2]   // near
+%f = tanh(%e) : f32[N, R, 2]   // near
+%g = reshape{shape=[N*R, 2]}(%f) : f32[N*R, 2]
+%h = matmul(%g, %w) : f32[N*R, WIDTH]   // far
+%l = abs(%h) : f32[N*R, WIDTH]   // far
+%n = reduce_sum{axes=[1], keepdims=true}(%l) : f32[N*R, 1]
+%o = mul(%g, %n) : f32[N*R, 2]
+%p = reshape{shape=[N, R, 2]}(%o) : f32[N, R, 2]
+%s = neg(%a) : f32[N, R, 2]   // alone
+%t = add(%p, %s) : f32[N, R, 2]
+%m = reduce_mean{axes=[1], keepdims=false}(%t) : f32[N, 2]
+%y = reduce_sum{axes=[1], keepdims=false}(%b) : f32[N, 2]
+output "x_attributions" {role=attribution, of="x"} = %m
+output "small" {role=probe} = %y
+"""
+
+
+@pytest.mark.parametrize(("together", "outer"), [(2, False), (6, True)])
+def test_small_tensors_go_through_together(together: int, outer: bool) -> None:
+    """Values of `far` are as large as those of `near` for all that go together; a node alone stays there."""
+    width = 2 * together
+    text = GROWING.replace("SPLAT", repr([0.5] * 2 * width)).replace("WIDTH", str(width))
+    references = {"x": np.random.default_rng(0).standard_normal((6, 2), dtype=np.float32)}
+    graph, folded = (
+        PassManager.from_text(passes, verify="types").run(
+            parse_graph(HEAD + text), Context(references=references)
+        )
+        for passes in (f"stream{{chunk=1, together={together}}}", "fold-references")
+    )
+    (loop,) = (n for n in graph.nodes if n.op.bodies)
+    where = graph if outer else loop.op.bodies[0]
+    inner = next(n for n in where.nodes if n.op.bodies)
+    assert (loop is inner) is outer
+    kinds = [n.op.mnemonic for n in inner.op.bodies[0].nodes]
+    assert "tanh" not in kinds
+    assert {"matmul", "abs", "neg"} <= {*kinds}
+    assert sum(n.op.mnemonic == "tanh" for n in where.nodes) == 3
+    sample = {"x": np.float32([[0.5, 1.0], [-2.0, 0.25]])}
+    found, expected = evaluate(graph, sample), evaluate(folded, sample)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, err_msg=name)
 
 
 LIGHT = """%k = constant{value=dense<f32[2, 2], [1.0, -2.0, 3.0, 0.5]>} : f32[2, 2]

@@ -9,7 +9,7 @@ loads the model), and to the *explanation* otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TypeAlias
 
@@ -181,20 +181,26 @@ def _trips(loop: Node, op: Scan, part: Part, memory: dict[tuple[object, ...], _C
     for node in op.body.nodes:
         if isinstance(node.op, Constant):
             continue
-        flops, moved, unknown = _counts(node, memory)
-        if all(v in fixed for v in node.results):
-            yield NodeCost(node, Part.LOAD, flops, moved, unknown)
+        if isinstance(node.op, Scan):
+            own = list(_trips(node, node.op, part, memory))
         else:
-            yield NodeCost(node, part, as_dim(flops * trips), as_dim(moved * trips), unknown)
+            own = [NodeCost(node, part, *_counts(node, memory))]
+        for cost in own:
+            if cost.part is Part.LOAD or all(v in fixed for v in node.results):
+                yield replace(cost, part=Part.LOAD)
+            else:
+                yield replace(cost, flops=as_dim(cost.flops * trips), moved=as_dim(cost.moved * trips))
 
 
 def _own_constants(op: Scan, graph: Graph) -> Iterator[Value]:
-    """The constants of a loop's body that its file doesn't share with the rest of the program."""
+    """The constants of a loop's body that its file doesn't share with the program around it."""
     outside = {n.op for n in graph.nodes if isinstance(n.op, Constant)}
     unshared = own_constants(op.body)
     for node in op.body.nodes:
         if isinstance(node.op, Constant) and (node.op not in outside or node.results[0] in unshared):
             yield node.results[0]
+        elif isinstance(node.op, Scan):
+            yield from _own_constants(node.op, op.body)
 
 
 def _size(value: Value) -> Dim:
