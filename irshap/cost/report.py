@@ -15,6 +15,7 @@ from irshap.cost.stages import Stage, stages
 from irshap.dims import Dim, N, R
 from irshap.graph import Graph
 from irshap.lowering.schedule import Schedule, schedule
+from irshap.pipeline_text import format_pipeline, parse_pipeline
 
 __all__ = ["Program", "Query", "Report", "curve", "report"]
 
@@ -46,17 +47,23 @@ class Query:
 
 @dataclass(frozen=True)
 class Program:
-    """One form of the program: the model alone, or an explanation after some pass."""
+    """One form of the program: the model alone, or an explanation after some pass.
+
+    `schedule` has the number of references as a symbol; `exact` is that of the program which is compiled for
+    the query's number, where that differs: few references need no loop.
+    """
 
     name: str
     graph: Graph
     cost: GraphCost
     schedule: Schedule
+    exact: Schedule | None = None
 
     def memory(self, query: Query, *, references: int | None = None) -> Memory:
-        """Its memory at the query's numbers, or at another number of references."""
-        binding = query.binding if references is None else {**query.binding, R: references}
-        return predict(self.schedule, binding, query.settings)
+        """Its memory at the query's numbers, or about that at another number of references."""
+        if references is None:
+            return predict(self.exact or self.schedule, query.binding, query.settings)
+        return predict(self.schedule, {**query.binding, R: references}, query.settings)
 
 
 @dataclass(frozen=True)
@@ -165,35 +172,37 @@ def report(
         pipelines: texts such as `@naive`; the last is the one that tables are about.
         options: arguments of `irshap.compile` that set options of passes (target, wrt, ...).
     """
-    programs: list[Program] = []
-    for text in pipelines:
-        found = stages(model, text, dict(options or {}), expected=query.references)
-        if not programs:
-            programs.append(_program("inference", Stage("inference", found[0].graph, False)))
-        decided = [s for s in found if s.decided]
-        last = text == pipelines[-1]
-        for stage in decided if last and query.each_pass else decided[-1:]:
-            name = text if stage is found[-1] else f"after {stage.name}"
-            programs.append(_program(name, stage))
-    return Report(query, tuple(programs), _strategies(model, query, pipelines[-1], dict(options or {})))
-
-
-def _strategies(model: Any, query: Query, pipeline: str, options: dict[str, Any]) -> tuple[Program, ...]:
     from irshap.api import pipeline_text
     from irshap.strategies import candidates, has_strategies
 
-    text = pipeline_text(passes=pipeline, **options)
-    if not has_strategies(text):
-        return ()
-    return tuple(_program(c.strategy, c.stage) for c in candidates(model, text, query.references))
+    def full(pipeline: str) -> str:
+        return format_pipeline(parse_pipeline(pipeline_text(passes=pipeline, **(options or {}))))
+
+    main = full(pipelines[-1])
+    loops, count = has_strategies(main), query.references
+    for_any = candidates(model, main, count) if loops else []
+    for_these = candidates(model, main, count, exact=True) if loops else []
+    exact = {c.pipeline: schedule(c.stage.graph, stored=c.stage.stored) for c in for_these}
+    programs: list[Program] = []
+    for text in pipelines:
+        found = stages(model, text, dict(options or {}), expected=count)
+        if not programs:
+            programs.append(_program("inference", Stage("inference", found[0].graph, False)))
+        *before, end = [s for s in found if s.decided]
+        if text == pipelines[-1] and query.each_pass:
+            programs += [_program(f"after {s.name}", s) for s in before]
+        programs.append(_program(text, end, exact.get(full(text))))
+    strategies = (_program(c.strategy, c.stage, exact.get(c.pipeline)) for c in for_any)
+    return Report(query, tuple(programs), tuple(strategies))
 
 
-def _program(name: str, stage: Stage) -> Program:
+def _program(name: str, stage: Stage, exact: Schedule | None = None) -> Program:
     return Program(
         name,
         stage.graph,
         cost(stage.graph, stored=stage.stored),
         schedule(stage.graph, stored=stage.stored),
+        exact,
     )
 
 
