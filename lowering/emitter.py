@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Container, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from copy import copy
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
@@ -54,11 +54,6 @@ class Export:
         names = [self.emitter.fresh(self.outputs[0])] if into is None else list(into)
         self.emitter.add(kind, inputs, names, self.node.origin, attributes)
         return names[0]
-
-    def declare(self) -> None:
-        """Tells the shapes of this IR node's results, which runtimes don't infer with its symbols."""
-        for name, value in zip(self.outputs, self.node.results, strict=True):
-            self.emitter.declared.append(helper.make_value_info(name, onnx_type(value.type)))
 
     def result(self, kind: str, inputs: Sequence[str], **attributes: Any) -> None:
         """Adds the ONNX node that gives this IR node's results."""
@@ -159,8 +154,6 @@ class Emitter:
         self._dims: dict[Dim, str] = {}
         self._shapes: dict[tuple[Dim, ...], str] = {}
         self._outer: Emitter | None = None
-        self.declared: list[onnx.ValueInfoProto] = []
-        """The types of tensors that the file tells, beside those of inputs and outputs."""
         self.bodies: dict[str, Any] = {}
         """What the subgraph of a node holds (an Emission), by the node's name."""
 
@@ -170,14 +163,13 @@ class Emitter:
         Sizes that are known out here are computed out here, once.
         """
         child = copy(self)
-        child.nodes, child.initializers, child.declared, child._outer = [], {}, [], self
+        child.nodes, child.initializers, child._outer = [], {}, self
         child._sources, child._dims, child._shapes = {}, {}, {}
         return child
 
-    def fill(self, graph: onnx.GraphProto, outputs: Container[str]) -> None:
+    def fill(self, graph: onnx.GraphProto) -> None:
         """Puts what was emitted into a graph, in place: helper.make_graph would copy all weights."""
         graph.node.extend(self.nodes)
-        graph.value_info.extend(info for info in self.declared if info.name not in outputs)
         for name, array in self.initializers.values():
             fill_tensor(graph.initializer.add(), array, name)
 

@@ -172,7 +172,7 @@ def _model(
     imports = [helper.make_opsetid("", emitter.opset), *(helper.make_opsetid(d, versions[d]) for d in used)]
     model = onnx.ModelProto(ir_version=ir_version_for(imports), opset_import=imports)
     model.graph.name = graph.name
-    emitter.fill(model.graph, {o.name for o in outputs})
+    emitter.fill(model.graph)
     for value in graph.inputs:
         model.graph.input.add().CopyFrom(helper.make_value_info(str(value.name), onnx_type(value.type)))
     for output in outputs:

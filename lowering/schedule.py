@@ -44,9 +44,6 @@ ACTIVATIONS = frozenset({"HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 SHAPED = frozenset({"ConstantOfShape", "Expand", "Pad", "Range", "Reshape", "Slice", "Split", "Tile"})
 """Ops whose result's shape ONNX Runtime can't tell beforehand when it has a symbol in it."""
 
-DECLARED = frozenset({"Concat"})
-"""Ops whose result's shape the file tells."""
-
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -214,8 +211,6 @@ class _Scheduler:
             width = 8 if proto.op_type == "MaxPool" and i else first.dtype.bytes
             if proto.op_type in VIEWS:
                 dims, width = (self.slots[self.index[proto.input[0]]].size,), 1
-        if proto.op_type in DECLARED:
-            known = True
         if proto.op_type in SHAPED and symbols_of(dims):
             known = False
         shape = (width, *dims) if known else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from irshap.dims import Dim, same, symbols_of
+from irshap.dims import Dim, same
 from irshap.lowering.emitter import Export, exporter, onnx_dtype
 from irshap.ops import arithmetic, cast, elementwise, index, linear, program, rows, shape
 
@@ -86,10 +86,6 @@ def _transpose(e: Export, op: shape.Transpose) -> None:
 @exporter(shape.Concat)
 def _concat(e: Export, op: shape.Concat) -> None:
     e.result("Concat", e.inputs, axis=op.axis)
-    # ONNX Runtime has no name for a sum of dimensions, and doesn't fuse an addition into a convolution where
-    # it can't tell that shapes are equal: a joint batch would round differently from its halves
-    if symbols_of(e.node.results[0].shape):
-        e.declare()
 
 
 @exporter(shape.Split)

@@ -33,7 +33,7 @@ def _scan(e: Export, op: scan.Scan) -> None:
     outputs = [Output(inner.fresh(o.name), o.value) for o in body.outputs]
     starts = emit_into(inner, [n for n in body.nodes if n.results[0] not in where], outputs, where)
     subgraph = onnx.GraphProto(name=body.name)
-    inner.fill(subgraph, {o.name for o in outputs})
+    inner.fill(subgraph)
     for value in body.inputs[:passed]:
         subgraph.input.append(helper.make_value_info(where[value], onnx_type(value.type)))
     for output in outputs:

@@ -48,12 +48,14 @@ def _conv_transpose(e: Export, op: conv.ConvTranspose) -> None:
 @exporter(pool.MaxPool)
 def _max_pool(e: Export, op: pool.MaxPool) -> None:
     attributes = {"kernel_shape": op.kernel, "ceil_mode": int(op.ceil), **_window(op)}
+    # ONNX Runtime's blocked kernel gives no positions.  Behind any other it can't tell that two branches have
+    # equal shapes, and fuses an addition less than in the model: the values would round differently
+    e.add("MaxPool", e.inputs, into=e.outputs[:1], **attributes)
     if not e.used(1):
-        e.add("MaxPool", e.inputs, into=e.outputs[:1], **attributes)
         return
     # ONNX counts positions through the whole tensor, the IR within each plane
-    whole = e.emitter.fresh(e.outputs[1] + "_whole")
-    e.add("MaxPool", e.inputs, into=[e.outputs[0], whole], **attributes)
+    again, whole = (e.emitter.fresh(f"{e.outputs[1]}_{what}") for what in ("values", "whole"))
+    e.add("MaxPool", e.inputs, into=[again, whole], **attributes)
     plane = e.emitter.dim(product(e.operand().shape[2:]))
     e.add("Mod", [whole, plane], into=[e.outputs[1]])
 
