@@ -23,6 +23,9 @@ _CACHED = 8 * 2**20
 _NODE = 16 * 2**10
 """Bytes whose way from one level to the next takes about as long as running a node once more."""
 
+_SHARE = 0.1
+"""Of a loop's nodes, those that must be able to go ahead for another loop to be worth it."""
+
 _WAY = 4
 """Nodes on that way: two reshapes, a transposition, the loop's slice."""
 
@@ -59,6 +62,8 @@ def divided(
     """
     largest = min(max((nbytes(n.results) for n in nodes), default=0) * size, _CACHED)
     first = ahead(nodes, sums, largest // (groups * size)) if groups > 1 else set()
+    if len(first) < _SHARE * len(nodes):
+        first = set()
     parts = [([n for n in nodes if n in first], groups * size), ([n for n in nodes if n not in first], size)]
     levels, known = list[Level](), set[Value]()
     for own, together in parts:
