@@ -44,12 +44,13 @@ class Stream(Pass):
     The sums over references are carried from chunk to chunk; the rest of the program stays outside.  Equal to
     the whole set at once, up to the order in which is summed.
 
-    `chunk`: the most references at a time; 0: as many as keep the largest tensor of the loop below 16 MiB for
-    one sample, so that much of it stays in a cache, but at least 2. A number that divides the whole set is
-    taken where there is one from half of this up; otherwise what is left over stands before the loop, and so
-    do all where one chunk holds them. `together`: the most references at a time where tensors are so small
-    that they make none larger than the loop's largest is for a chunk: near the output, where the cotangent
-    begins; the rest is then a loop inside this one. 0: 20, or no more than `chunk` if that is set.
+    `chunk`: the most references at a time; 0: all where the largest tensor of the loop stays below 16 MiB for
+    one sample, otherwise as many as keep it below 8 MiB, so that much stays in a cache, but at least 2. A
+    number that divides the whole set is taken where there is one from half of this up; otherwise what is left
+    over stands before the loop, and so do all where one chunk holds them. `together`: the most references at
+    a time where tensors are so small that they make none larger than the loop's largest is for a chunk: near
+    the output, where the cotangent begins; the rest is then a loop inside this one. 0: 20, or no more than
+    `chunk` if that is set.
 
     `store`: "activations" computes what follows from the references alone while compiling, and stores it;
     "references" stores nothing else, and computes their forward pass again in each run. `dtype`: "float16"
@@ -92,6 +93,8 @@ class Stream(Pass):
         binding: Mapping[sympy.Expr, Dim] = {} if context.unbound else reference_binding(context)
         count = int(context.expected if context.unbound else binding.get(R, 0))
         most = self.chunk or loop.fitting(_CACHED)
+        if not self.chunk and not 0 < count <= most:
+            most = loop.fitting(_CACHED // 2)
         together = self.together or self.chunk or _TOGETHER
         exact = context.exact or not context.unbound
         if self.light != "store" and not 0 < count <= most:

@@ -106,8 +106,8 @@ def _in_float64(case: Case, name: str) -> dict[str, Any]:
     weights = case.arguments.get("weights")
     options = {k: v for k, v in case.arguments.items() if k != "weights"}
     passes = PIPELINES[name].replace("lift,", "lift,widen,").removesuffix(",lower")
-    # models this small need no loop over references; with chunks of 2 they get one
-    passes = passes.replace("stream{", "stream{chunk=2, ")
+    # models this small need no loop over references; like this they get one, and another one inside it
+    passes = passes.replace("stream{", "stream{chunk=1, together=2, ")
     text = pipeline_text(passes=passes, emit="completeness_error", weighted=weights is not None, **options)
     graph = run_passes(PassManager.from_text(text), case.model, case.references, weights)
     feeds = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in case.inputs.items()}

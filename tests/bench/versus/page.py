@@ -31,7 +31,7 @@ LEGEND = """\
 - **load, first**: a fresh process loads the model and makes the explainer, and runs once; files are in the
   system's cache, libraries are imported.
 - **warm**: median of the rounds, least and largest in brackets. In a round every system runs in turn, in its
-  own process (fast ones for 0.3 s, of which the median counts).
+  own process (fast ones for a second, of whose runs the median counts).
 - **by inference**: median over the rounds of the time by that of inferring 1 and then R samples with ONNX
   Runtime in the same round. Systems that don't fit into memory together are measured in separate rounds;
   this number is then the one to compare.

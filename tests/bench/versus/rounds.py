@@ -47,7 +47,7 @@ class Plan:
     rounds: int = 5
     least: int = 3
     enough: float = 150.0
-    slice: float = 0.3
+    slice: float = 1.0
     memory: int = 18 * GIB
 
 
