@@ -106,7 +106,7 @@ def _in_float64(case: Case, name: str) -> dict[str, Any]:
     weights = case.arguments.get("weights")
     options = {k: v for k, v in case.arguments.items() if k != "weights"}
     passes = PIPELINES[name].replace("lift,", "lift,widen,").removesuffix(",lower")
-    # models this small need no loop over references; like this they get one, and another one inside it
+    # models this small need no loop over references; like this they get one, behind what goes together
     passes = passes.replace("stream{", "stream{chunk=1, together=2, ")
     text = pipeline_text(passes=passes, emit="completeness_error", weighted=weights is not None, **options)
     graph = run_passes(PassManager.from_text(text), case.model, case.references, weights)
