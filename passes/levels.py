@@ -64,17 +64,20 @@ def divided(
     first = ahead(nodes, sums, largest // (groups * size)) if groups > 1 else set()
     if len(first) < _SHARE * len(nodes):
         first = set()
-    parts = [([n for n in nodes if n in first], groups * size), ([n for n in nodes if n not in first], size)]
-    levels, known = list[Level](), set[Value]()
-    for own, together in parts:
+    early, late = ([n for n in nodes if (n in first) is side] for side in (True, False))
+    parts = [(own, together) for own, together in ((early, groups * size), (late, size)) if own]
+    levels, known, left = list[Level](), set[Value](), list(sums)
+    for own, together in parts or [(late, size)]:
         made = {v for n in own for v in n.results}
-        ends = [n for n in sums if (n.operands[0].node in first) == (together > size)] if own else []
+        # what no level makes comes in from outside, and is summed in the last one
+        last = len(levels) == max(len(parts), 1) - 1
+        ends = [n for n in left if last or n.operands[0] in made]
+        left = [n for n in left if n not in ends]
         read = dict.fromkeys(v for n in (*own, *ends) for v in n.operands if v not in made)
         rows = [v for v in read if v not in captured]
         crossing = [v for v in rows if v in known]
         stored = [v for v in rows if v not in known]
-        if own:
-            levels.append(Level(together, own, ends, stored, crossing, [v for v in read if v in captured]))
+        levels.append(Level(together, own, ends, stored, crossing, [v for v in read if v in captured]))
         known |= {*made, *rows}
     return levels
 

@@ -177,6 +177,19 @@ def test_a_mean_over_references_alone_is_known_before() -> None:
     np.testing.assert_allclose(found["x_attributions"], x - found["mean"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_sum_over_references_as_they_come(alone: bool) -> None:
+    """It reads no value of the loop's nodes, which all go together, or of which there are none."""
+    mean = "%b = reduce_mean{axes=[0], keepdims=true}(%x0) : f32[1, 2]\n"
+    body = mean + ("" if alone else TAIL.replace("%c", "%x0")) + 'output "mean" {role=base} = %b\n'
+    found, expected = (
+        evaluate(run(body, passes), {"x": np.float32([[0.5, 1.0]])})
+        for passes in ("stream{chunk=1, together=3, store=references}", "fold-references")
+    )
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-6, err_msg=name)
+
+
 def test_an_output_for_each_reference_is_refused() -> None:
     body = TAIL.replace("%c", "%x0") + 'output "rows" {role=probe} = %p\n'
     with pytest.raises(UserError, match="a row for each reference") as caught:
