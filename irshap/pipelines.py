@@ -11,8 +11,8 @@ PIPELINES: dict[str, str] = {
     # What is fastest in ONNX Runtime on a CPU; equal to naive up to rounding.
     "default": (
         "lift,target,canonicalize,fuse-activations,nest-concats,autodiff,deeplift,eliminate-split-tile,"
-        "broadcast-target,canonicalize,dce,stream{otherwise=fold},conv-adjoint,absorb-scales,max-unpool,"
-        "sink-reshapes,canonicalize,dce,share-weights,order,lower"
+        "broadcast-target,canonicalize,polyphase,dce,stream{otherwise=fold},conv-adjoint,absorb-scales,"
+        "max-unpool,sink-reshapes,canonicalize,dce,share-weights,order,lower"
     ),
     # For CUDA: cuDNN has kernels for the adjoint of a convolution, with the weights as they are; max-unpool
     # and loops over small chunks would go back to the CPU or pay for each node (docs/gpu.md).

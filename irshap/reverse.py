@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from irshap.graph import Node, Value
 from irshap.types import TensorType
 
-__all__ = ["Local", "ancestors", "is_float", "reverse", "upstream", "varying_values"]
+__all__ = ["Local", "ancestors", "descendants", "is_float", "reverse", "upstream", "varying_values"]
 
 Local = Callable[[Node, Sequence[Value], Sequence[int], frozenset[int]], Sequence[Value]]
 """(node, cotangents of its float results, operands wanted, operands that vary) -> cotangents wanted."""
@@ -44,6 +44,15 @@ def ancestors(values: Iterable[Value]) -> set[Value]:
         if value not in found:
             found.add(value)
             stack.extend(value.node.operands)
+    return found
+
+
+def descendants(nodes: Iterable[Node], values: Iterable[Value]) -> set[Value]:
+    """`values` and all that `nodes`, which are in order, compute from them."""
+    found = set(values)
+    for node in nodes:
+        if not found.isdisjoint(node.operands):
+            found.update(node.results)
     return found
 
 

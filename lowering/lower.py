@@ -13,7 +13,7 @@ from irshap.errors import UserError, near
 from irshap.graph import Graph, Node, Output, Role, Value
 from irshap.lowering import exporters
 from irshap.lowering.convert import default_opset, ir_version_for
-from irshap.lowering.emitter import EXPORTERS, FLOOR, Emitter, Export, onnx_type
+from irshap.lowering.emitter import EXPORTERS, FLOOR, Emitter, Export, onnx_type, spread_over_pooled
 from irshap.lowering.opaque import emit_opaque, used_domains
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pass_base import Context, Pass, Semantics
@@ -94,7 +94,8 @@ def emit_into(
     """
     made = {v for n in nodes if not isinstance(n.op, Constant) for v in n.results}
     final = {o.value: o.name for o in reversed(outputs) if o.value in made}
-    used = {v for n in nodes for v in n.operands} | {o.value for o in outputs}
+    used = {v for n in nodes for i, v in enumerate(n.operands) if not spread_over_pooled(n, i)}
+    used |= {o.value for o in outputs}
     starts = []
     for node in nodes:
         starts.append((node, len(emitter.nodes)))
@@ -141,7 +142,9 @@ def _emit(
     node: Node, emitter: Emitter, where: dict[Value, str], final: Mapping[Value, str], used: set[Value]
 ) -> None:
     if isinstance(node.op, Constant):
-        where[node.results[0]] = emitter.constant(node.op.value.array, node.results[0].name)
+        # a scalar that is only read in another shape is written in that
+        if node.results[0] in used:
+            where[node.results[0]] = emitter.constant(node.op.value.array, node.results[0].name)
         return
     stem = node.origin[0] if node.origin else node.op.mnemonic
     results = []
@@ -151,7 +154,7 @@ def _emit(
         )
         where[value] = name
         results.append(name)
-    inputs = [where[v] for v in node.operands]
+    inputs = ["" if spread_over_pooled(node, i) else where[v] for i, v in enumerate(node.operands)]
     if isinstance(node.op, Opaque):
         emit_opaque(emitter, node, inputs, results)
     elif type(node.op) in EXPORTERS:

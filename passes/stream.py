@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +24,7 @@ from irshap.passes.levels import Level, divided, nbytes
 from irshap.passes.light import recomputed, worthwhile
 from irshap.passes.reference_rows import ReferenceRows
 from irshap.passes.trips import totals
-from irshap.reverse import ancestors, is_float
+from irshap.reverse import ancestors, descendants, is_float
 from irshap.types import DType, TensorType
 
 __all__ = ["Loop", "Stream"]
@@ -130,7 +130,7 @@ class Loop:
         live = ancestors(o.value for o in graph.outputs)
         self.live = [n for n in graph.nodes if live.intersection(n.results)]
         fixed = set(self.given) if recompute else fixed_values(graph, self.given, {R: 1})
-        computed = fixed & _descendants(self.live, self.given)
+        computed = fixed & descendants(self.live, self.given)
         self.nodes = [n for n in self.live if self._has_rows(n) and n.results[0] not in computed]
         sums = [n for n in self.live if n in self.rows.reductions]
         self.known = [n for n in sums if n.results[0] in computed]
@@ -198,8 +198,8 @@ class Loop:
         return any(self.rows.place(v) is not None for v in node.results)
 
     def _check(self) -> None:
-        summed = _descendants(self.live, {n.results[0] for n in self.sums})
-        ready = _descendants(self.live, {n.results[0] for n in self.rows.reductions})
+        summed = descendants(self.live, {n.results[0] for n in self.sums})
+        ready = descendants(self.live, {n.results[0] for n in self.rows.reductions})
         apart = {n for n in self.nodes if not summed.isdisjoint(n.operands)}
         apart |= {v.node for v in self.computed if v in ready}
         for node in self.live:
@@ -220,7 +220,7 @@ class Loop:
             if value not in self.given or not binding:
                 mapping[value] = b.copy(value.node, {})[0]
         mapping.update(zip((n.results[0] for n in self.known), chunks.known(b), strict=True))
-        late = _descendants(self.live, {n.results[0] for n in self.sums})
+        late = descendants(self.live, {n.results[0] for n in self.sums})
         inside = {*self.nodes, *self.sums, *self.known}
         outside = [n for n in self.live if n not in inside and not self._has_rows(n)]
         for node in outside:
@@ -255,12 +255,3 @@ def _mean(b: Builder, node: Node, total: Value, binding: Mapping[sympy.Expr, Dim
     count = terms(node, binding)
     with b.at(node.origin):
         return total if same(count, 1) else total / number(count, total.dtype)
-
-
-def _descendants(nodes: Iterable[Node], values: Collection[Value]) -> set[Value]:
-    """`values` and all that is computed from them."""
-    found = set(values)
-    for node in nodes:
-        if not found.isdisjoint(node.operands):
-            found.update(node.results)
-    return found

@@ -125,6 +125,18 @@ def test_odd_names() -> None:
     assert names(again.graph.output) == [ODD_NAMES[6], ODD_NAMES[8]]
 
 
+@pytest.mark.parametrize(("shape", "axes"), [("N, 3, 1, 1", 4), ("N, 3, 1", 0), ("N, 3, 2, 2", 0)])
+def test_scalars_beside_pooled_tensors_have_their_axes(shape: str, axes: int) -> None:
+    """ONNX Runtime broadcasts a scalar over [n, c, 1, 1] number by number."""
+    kind = f"f32[{shape}]"
+    half = "%h = constant{value=dense<f32[], [0.5]>} : f32[]"
+    graph = f'graph @g\n%x = input{{name="x"}} : {kind}\n{half}\n%y = mul(%x, %h) : {kind}\noutput "y" = %y'
+    lowered = lower(parse_graph(graph))
+    assert [len(t.dims) for t in lowered.graph.initializer] == [axes]
+    (found,) = Session(lowered).run({"x": f32(*(2 if d == "N" else int(d) for d in shape.split(", ")))})
+    assert found.ndim == shape.count(",") + 1
+
+
 def test_node_names_are_unique_and_kept() -> None:
     model = parsed("(float[2] x) => (float[2] z) { [a] y = Relu(x) [a] w = Shrink(y) [b] z = Neg(w) }")
     assert names(lower(lift(model)).graph.node) == ["a", "a_1", "b"]

@@ -24,7 +24,7 @@ from irshap.pass_base import Context
 from irshap.pass_manager import PassManager
 from irshap.types import Array
 
-STEPS = ("eliminate-split-tile", "broadcast-target", "dce", "conv-adjoint", "absorb-scales")
+STEPS = ("eliminate-split-tile", "broadcast-target", "polyphase", "dce", "conv-adjoint", "absorb-scales")
 STEPS += ("max-unpool", "sink-reshapes", "share-weights{smallest=1}", "order", "canonicalize")
 """The passes behind the method, in the order of `@default`.  What binds the references comes last here."""
 
@@ -85,6 +85,32 @@ NETS = {
             "b4": (3,),
         },
     ),
+    # depthwise convolutions with strides behind pointwise ones; a gate; one whose sizes don't divide
+    "mobile": Net(
+        {"x": (2, 8, 9)},
+        "3",
+        """a = Conv<kernel_shape = [1, 1]>(x, w1)
+        s = Sigmoid(a)  h = Mul(a, s)
+        b = Conv<kernel_shape = [3, 5], pads = [1, 2, 1, 2], strides = [2, 3], group = 6>(h, w2)
+        n = Relu(b)
+        m = GlobalAveragePool(n)
+        t = Sigmoid(m)  g = Mul(n, t)
+        c = Conv<kernel_shape = [1, 1]>(g, w3)
+        e = Conv<kernel_shape = [1, 1]>(c, w4)
+        r = Relu(e)
+        d = Conv<kernel_shape = [2, 3], strides = [2, 2], group = 5>(r, w5)
+        u = Tanh(d)
+        f = Flatten(u)
+        y = Gemm<transB = 1>(f, w6)""",
+        {
+            "w1": (6, 2, 1, 1),
+            "w2": (6, 1, 3, 5),
+            "w3": (4, 6, 1, 1),
+            "w4": (5, 4, 1, 1),
+            "w5": (5, 1, 2, 3),
+            "w6": (3, 10),
+        },
+    ),
     # products of two varying operands, softmax, a normalization
     "attention": Net(
         {"x": (4, 6)},
@@ -136,6 +162,8 @@ CASES = [
     ("cnn", "target=all", "emit=completeness_error"),
     ("cnn", "target=input", "weights=true"),
     ("cnn", "wrt=h", ""),
+    ("mobile", "", "weights=true"),
+    ("mobile", "target=top-2", "emit=completeness_error"),
     ("attention", "", "weights=true, emit=completeness_error"),
     ("attention", "target=top-2", ""),
     ("two inputs", "target=all", "weights=true"),
