@@ -6,8 +6,7 @@ the operand whose node stands latest in the file first (graph_viewer.cc, executi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,14 +16,15 @@ from irshap.cost.formula import total
 from irshap.cost.nodes import fixed_values
 from irshap.dims import Dim, as_dim, product, symbols_of
 from irshap.graph import Graph, Node, Value
+from irshap.lowering.blocked import in_blocks
 from irshap.lowering.lower import Emission, emit_nodes
-from irshap.ops.conv import Conv, ConvTranspose
-from irshap.ops.linear import Gemm, MatMul
+from irshap.lowering.steps import BLOCKED, Schedule, Slot, Step, order, packs
+from irshap.ops.conv import ConvTranspose
 from irshap.ops.program import Input
 from irshap.ops.scan import Scan
 from irshap.types import TensorType
 
-__all__ = ["Schedule", "Slot", "Step", "order", "packs", "schedule"]
+__all__ = ["BLOCKED", "Schedule", "Slot", "Step", "order", "packs", "schedule"]
 
 VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 """Kernels whose result is their first operand's buffer."""
@@ -35,66 +35,11 @@ IN_PLACE = frozenset(
 )  # fmt: skip
 """Kernels that may write over an operand that nobody reads again."""
 
-BLOCKED = "blocked"
-"""The layout of a convolution's weights with blocks of channels, which replaces the original in the graph."""
-
 ACTIVATIONS = frozenset({"HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh"})
 """What ONNX Runtime fuses into a product before it."""
 
 SHAPED = frozenset({"ConstantOfShape", "Expand", "Pad", "Range", "Reshape", "Slice", "Split", "Tile"})
 """Ops whose result's shape ONNX Runtime can't tell beforehand when it has a symbol in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """A tensor of the lowered model.
-
-    `shape` is what ONNX Runtime knows of it while it plans: two tensors with the same may share a buffer.
-    """
-
-    name: str
-    size: Dim
-    shape: tuple[object, ...] | None
-    constant: bool = False
-    outside: bool = False
-    """Whether it belongs to the caller: an input, or an output once it is made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """An ONNX node: its op type, slots, and bytes that its kernel needs only while it runs.
-
-    The operands of a loop are also what its `body` reads from outside.
-    """
-
-    kind: str
-    operands: tuple[int, ...]
-    results: tuple[int, ...]
-    node: Node | None
-    scratch: Dim = 0
-    body: Schedule | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Schedule:
-    """Slots and steps, in order of execution.
-
-    `loaded` are steps that a load computes, since nothing in them varies; `constants` are the initializers.
-    A loop's body shares the slots of the schedule around it; those below `first` aren't the body's own.
-    """
-
-    slots: list[Slot]
-    steps: list[Step]
-    loaded: list[Step]
-    constants: list[int] = field(default_factory=list)
-    first: int = 0
-
-    def walk(self) -> Iterator[Schedule]:
-        """This schedule and those of the bodies in it."""
-        yield self
-        for step in self.steps:
-            if step.body is not None:
-                yield from step.body.walk()
 
 
 def schedule(graph: Graph, *, stored: bool = False) -> Schedule:
@@ -169,7 +114,7 @@ class _Scheduler:
         if stored:
             constants += [i for step in loaded for i in step.results if i in read]
         constants = [i for i in dict.fromkeys(constants) if not stored or i in read]
-        steps = _fused(steps, self.slots)
+        steps = in_blocks(_fused(steps, self.slots), self.slots)
         return Schedule(self.slots, order(steps), [] if stored else loaded, constants)
 
     def _key(self, proto: Any) -> tuple[object, ...]:
@@ -270,58 +215,3 @@ def _fused(steps: list[Step], slots: list[Slot]) -> list[Step]:
             gone |= {i, following[0]}
             made.append(replace(step, kind=f"Fused{step.kind}", results=steps[following[0]].results))
     return [step for i, step in enumerate(steps) if i not in gone] + made
-
-
-def order(steps: Sequence[Step]) -> list[Step]:
-    """Steps as ONNX Runtime orders them; they come in the order of the file."""
-    made = {slot: i for i, step in enumerate(steps) for slot in step.results}
-    before = [sorted({made[s] for s in step.operands if s in made}) for step in steps]
-    read = {i for operands in before for i in operands}
-    stack = [(i, False) for i in range(len(steps)) if i not in read]
-    seen: set[int] = set()
-    result: list[Step] = []
-    while stack:
-        i, done = stack.pop()
-        if done:
-            result.append(steps[i])
-        elif i not in seen:
-            seen.add(i)
-            stack.append((i, True))
-            stack += [(j, False) for j in before[i] if j not in seen]
-    return result
-
-
-def packs(step: Step, slots: list[Slot]) -> Mapping[int, str]:
-    """The constant operands that ONNX Runtime keeps in a layout of its own for this step, and which layout.
-
-    Steps that agree in both share the copy.  Once every reader of a constant has its copy, the original goes.
-    """
-    node = step.node
-    if node is None or len(step.operands) < 2:
-        return {}
-    found: dict[int, str] = {}
-    second = step.operands[1]
-    if isinstance(node.op, ConvTranspose):
-        found[second] = f"ConvTranspose{node.op.group}"
-    elif isinstance(node.op, Conv):
-        found[second] = BLOCKED if _is_blocked(node) else ""
-    elif isinstance(node.op, Gemm):
-        found[second] = f"{step.kind}{node.op.trans_b}"
-    elif isinstance(node.op, MatMul) and step.kind == "MatMul" and node.operands[1].rank == 2:
-        found[second] = "MatMul"
-    return {i: layout for i, layout in found.items() if layout and slots[i].constant}
-
-
-def _is_blocked(node: Node) -> bool:
-    """Whether a convolution runs in the layout with blocks of 16 channels (nchwc_transformer.cc)."""
-    assert isinstance(node.op, Conv)
-    w = node.operands[1].tensor
-    if w.rank != 4 or w.dtype.value != "f32":
-        return False
-    out, inner = w.dims[:2]
-    if not isinstance(out, int) or not isinstance(inner, int) or out % 16:
-        return False
-    group = node.op.group
-    if group == 1:
-        return inner < 16 or inner % 16 == 0
-    return (inner == 1 and out == group) or (inner % 16 == 0 and (out // group) % 16 == 0)
