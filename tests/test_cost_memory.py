@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -107,6 +108,28 @@ def test_arena_chunks_never_overlap_and_merge_again(given_requests: list[tuple[i
         assert arena.held == held
 
 
+def test_a_large_block_goes_where_the_heap_has_room() -> None:
+    heap = Heap()
+    first = [heap.alloc(100 << 10) for _ in range(40)]
+    last = heap.alloc(1 << 10)
+    for address in first:
+        heap.free(address)
+    before = heap.resident
+    inside = heap.alloc(3 * MIB)  # over the threshold for mappings, which counts where there is no room
+    assert inside < last
+    assert heap.resident - before < 4096
+    assert heap.alloc(3 * MIB) >= heap.MAPPED
+
+
+def test_cuts_that_are_kept_make_a_place_too_small_for_the_next() -> None:
+    heap = Heap()
+    heap.kept = True
+    block, behind = heap.alloc(64 << 10, align=64), heap.alloc(64)
+    heap.free(block)
+    assert heap.alloc(64 << 10, align=64) > behind
+    assert heap.alloc(64 << 10) < behind
+
+
 def test_a_region_doubles_and_has_a_table() -> None:
     heap = Heap()
     arena = Arena(heap)
@@ -178,6 +201,25 @@ def network(depth: int = 6, channels: int = 32) -> onnx.ModelProto:
         weights,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_copies_between_layouts_are_those_of_onnx_runtime(tmp_path: Path) -> None:
+    model = network(3)
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    session.run(None, {"x": np.ones((1, 3, 180, 180), np.float32)})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    real = Counter(
+        e["args"]["op_name"] for e in events if e.get("cat") == "Node" and e["name"].endswith("kernel_time")
+    )
+    steps = schedule(stages(model, "lift,canonicalize")[-1].graph).steps
+    found = Counter(step.kind.removeprefix("Fused") for step in steps)
+    kinds = ("Conv", "ReorderInput", "ReorderOutput", "Relu")
+    assert {k: found[k] for k in kinds} == {k: real[k] for k in kinds}
+    assert real["ReorderOutput"]
 
 
 @pytest.mark.slow

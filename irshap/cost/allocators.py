@@ -58,6 +58,11 @@ class _Gaps:
         self._at: dict[int, int] = {}
         self._until: dict[int, int] = {}
 
+    @property
+    def largest(self) -> int:
+        """The length of the longest stretch."""
+        return self._sorted[-1][0] if self._sorted else 0
+
     def put(self, start: int, length: int) -> None:
         """Adds a stretch that touches no other."""
         insort(self._sorted, (length, start))
@@ -116,7 +121,7 @@ class Pattern:
 
 
 class Heap:
-    """malloc: large blocks are mappings of their own, others the best fit in a heap that only ends shrink.
+    """malloc: the best fit in a heap that only ends shrink; a large block that fits nowhere is a mapping.
 
     What a program frees inside the heap stays resident; that is why loading a model leaves more behind than
     its weights.  An aligned block is cut out of a larger one, and the cut before it is where a program's next
@@ -126,6 +131,12 @@ class Heap:
     Attributes:
         between: bytes of small objects that a program puts behind each block when the heap grows, for good.
         owned: whether each aligned block has a small object of its own, made after it and freed after it.
+        kept: whether objects that stay are put into the cuts on both sides of an aligned block, so that the
+            place of one that is freed is too small for the next aligned one of its size.
+
+    Args:
+        threshold: a request of so many bytes that fits nowhere in the heap is mapped.  When a larger
+            mapping is freed, the threshold becomes its size.
     """
 
     MMAP_THRESHOLD = 128 * 1024
@@ -139,12 +150,12 @@ class Heap:
     SMALL = 48
     CACHED = 7
 
-    def __init__(self) -> None:
+    def __init__(self, threshold: int = MMAP_THRESHOLD) -> None:
         self.pages, self.files = Pages(), Pages()
         self.peak = self.private_peak = 0
         self.between = 0
-        self.owned = False
-        self._threshold = self.MMAP_THRESHOLD
+        self.owned = self.kept = False
+        self._threshold = threshold
         self._top = self._break = 0
         self._used: dict[int, int] = {}
         self._gaps = _Gaps()
@@ -167,13 +178,19 @@ class Heap:
         for small in self._waiting:
             self._merge(small, self.SMALL)
         self._waiting.clear()
-        if need + (align + 2 * self.HEADER if align else 0) >= self._threshold:
+        room = need + (align + 2 * self.HEADER if align else 0)
+        if room >= self._threshold and room > max(self._gaps.largest, self._break - self._top):
             address = next(self._maps)
             self._used[address] = -(-(need + 2 * self.HEADER) // self.PAGE) * self.PAGE
+        elif align and self.kept:
+            start = self._block(room, room)
+            del self._used[start]
+            address = start + self.SMALL
+            self._used[address] = need
         elif align and self.owned:
             address = self._owner(need, align)
         else:
-            address = self._block(need, need + (align + 2 * self.HEADER if align else 0))
+            address = self._block(need, room)
         if touch:
             self.touch(address, 0, size)
         return address

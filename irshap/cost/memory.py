@@ -41,8 +41,14 @@ CONTEXT = 400 << 20
 _TRIPS = 3
 """How many trips of a loop are simulated."""
 
-OBJECTS = 256
-"""Names, shapes and the like, which a load keeps beside each tensor."""
+OBJECTS = 448
+"""Names, shapes and the like, which a parser puts beside each tensor, and keeps."""
+
+MMAP_THRESHOLD = 212 << 10
+"""malloc's, after Python's imports have mapped and freed a buffer of this size (traced)."""
+
+CODE = 14 << 20
+"""Of LIBRARY and RUNNING, pages of ONNX Runtime's code, which are mapped from its file."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ class _Process:
         self.sizes = [evaluate(slot.size, binding) for slot in schedule.slots]
         self.binding = binding
         self.patterns: dict[Schedule, Pattern] = {}
-        self.heap = Heap()
+        self.heap = Heap(MMAP_THRESHOLD)
         self.arena = Arena(self.heap) if settings.arena else None
         self.ran = False
         self.mapped: set[int] = set()
@@ -114,9 +120,8 @@ class _Process:
     def run(self) -> Memory:
         if self.settings.device:
             return self._on_device()
-        self.heap.between = OBJECTS
         self._load()
-        self.heap.between, self.heap.owned = 0, True
+        self.heap.owned = True
         load_peak, loaded = self.heap.peak, self.heap.resident
         parts = list(self.schedule.walk())
         base = LIBRARY + sum(PER_NODE * len(p.steps) + PER_CONSTANT * len(p.constants) for p in parts)
@@ -129,7 +134,7 @@ class _Process:
             for _ in range(min(self.settings.runs - 1, 2)):
                 self._run(self.schedule, again=True)
             later = self.heap.peak + base + RUNNING
-        private = self.heap.private_peak + base + RUNNING
+        private = self.heap.private_peak + base + RUNNING - CODE
         return Memory(load_peak + base, loaded + base, first + base + RUNNING, later, private, live, where)
 
     def _on_device(self) -> Memory:
@@ -153,9 +158,11 @@ class _Process:
         slots, steps = self.schedule.slots, [s for part in self.schedule.walk() for s in part.steps]
         held = self._parse()
         wanted = [packs(step, slots) for step in steps]
+        self.heap.kept = True
         for i in dict.fromkeys(i for found in wanted for i, layout in found.items() if layout == BLOCKED):
             self._read(held, i)
             self._block(self.sizes[i])
+        self.heap.kept = False
         readers: dict[int, set[str]] = {i: set() for i in held}
         for step, found in zip(steps, wanted, strict=True):
             for i in step.operands:
@@ -175,12 +182,23 @@ class _Process:
             # external data, which is mapped instead of parsed; a body's own constants stay in the file
             self.mapped = {i for i in self.schedule.constants if sizes[i] > OUTLINE_OVER}
         buffer = heap.alloc(PARSE_BUFFER)
-        for i in (i for part in parts[1:] for i in part.constants):
+        heap.between = OBJECTS
+        inner = [i for part in parts[1:] for i in part.constants]
+        for i in inner:
             # the attribute that holds a body keeps its message
             heap.alloc(sizes[i])
-        parsed = [i for i in constants if i not in self.mapped]
+        parsed = [i for i in self.schedule.constants if i not in self.mapped]
         raw = [heap.alloc(sizes[i]) for i in parsed]
+        heap.between = 0
         heap.free(buffer)
+        # a body is copied twice: into the node's attribute, for a moment, and into the body's graph
+        copy = [heap.alloc(sizes[i]) for i in inner]
+        heap.between = OBJECTS
+        raw += [heap.alloc(sizes[i]) for i in inner]
+        heap.between = 0
+        parsed += inner
+        for address in copy:
+            heap.free(address)
         held = {i: heap.map(sizes[i]) for i in self.mapped}
         for i, address in zip(parsed, raw, strict=True):
             held[i] = heap.alloc(sizes[i], align=ALIGN)
