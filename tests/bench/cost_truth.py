@@ -8,7 +8,7 @@ compared is the memory beside mapped files.  Each measurement runs in a fresh pr
 peak less what it was before the session: VmHWM is reset there, and again before each run; memory beside
 mapped files is looked at every millisecond.  A cell is left out when the prediction is over what memory the
 machine has free.  With --out earlier results are kept, and only missing ones are measured.  Of several
---processes the largest counts: what a load frees at its end goes back to the system in some, not in others.
+--processes the largest counts: VGG19's loads end in one of two states, 150 MiB apart (docs/cost.md).
 """
 
 from __future__ import annotations
