@@ -20,6 +20,7 @@ from irshap.lowering.blocked import in_blocks
 from irshap.lowering.lower import Emission, emit_nodes
 from irshap.lowering.steps import BLOCKED, Schedule, Slot, Step, order, packs
 from irshap.ops.conv import ConvTranspose
+from irshap.ops.families import Elementwise
 from irshap.ops.program import Input
 from irshap.ops.scan import Scan
 from irshap.types import TensorType
@@ -150,9 +151,12 @@ class _Scheduler:
         elif node is None or name.startswith("shape_") or not isinstance(node.types[0], TensorType):
             dims, width = (1,), 8  # arithmetic on shapes
         else:
-            # what an exporter puts between: as large as the result that it leads to
+            # what an exporter puts between: as large as the result that it leads to, and of its shape
+            # where that is one number for each
             first = node.types[0]
             dims = (product(first.dims),) if first.shape is not None else (0,)
+            if first.shape is not None and isinstance(node.op, Elementwise):
+                dims = first.dims
             width = 8 if proto.op_type == "MaxPool" and i else first.dtype.bytes
             if proto.op_type in VIEWS:
                 dims, width = (self.slots[self.index[proto.input[0]]].size,), 1

@@ -17,7 +17,8 @@ MOST = 1 << 20
 """More references than this are not looked for."""
 
 MARGIN = 0.03
-"""Of a limit, what is left free: the mean error of predicted peaks, and page tables, which count, too."""
+"""Of a limit, what is left free: the mean error of predicted peaks, and page tables, which count, too; and of
+a number of references, how many more must fit."""
 
 AT = (64, 256)
 """Where straight lines in R are taken: beyond the corners that small counts make, and where what is stored
@@ -37,9 +38,11 @@ class Limit:
 def references_within(
     schedule: Schedule, limit: int, others: Binding, settings: Settings | None = None
 ) -> Limit:
-    """The most references for which the predicted peak stays within `limit` bytes.
+    """The most references for which the predicted peak stays within `limit` bytes, with a margin.
 
-    Pages of mapped files don't count: where memory is short, they are dropped and read again.
+    The peak jumps where the arena takes another region, and a prediction may be off in where: so a few more
+    references must stay within the limit, too.  Pages of mapped files don't count: where memory is short,
+    they are dropped and read again.
 
     Args:
         others: numbers of the other dimension symbols (N).
@@ -53,7 +56,11 @@ def references_within(
     formula = line(peak, AT)
     each = max(1, (peak(AT[1]) - peak(AT[0])) // (AT[1] - AT[0]))
     guess = AT[1] + (room - peak(AT[1])) // each
-    found = largest(lambda count: peak(count) <= room, MOST, near=guess)
+
+    def fits(count: int) -> bool:
+        return peak(count) <= room and peak(count + round(MARGIN * count)) <= limit
+
+    found = largest(fits, MOST, near=guess)
     return Limit(found, formula, found >= MOST)
 
 
