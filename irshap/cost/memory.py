@@ -60,6 +60,8 @@ class Settings:
         pattern: enable_mem_pattern.
         runs: 1, or more.
         external_over: bytes above which weights stand in a data file, from which they are mapped.
+        cuts: while weights are reordered, small objects take the cuts beside their copies, so that the place
+            of one is too small for the next.  Most loads are so; some processes need less.
         device: on an accelerator: constants are held once, in no further layouts, and a context of the
             device's runtime takes the place of the process.  A rough figure: it is not measured.
     """
@@ -69,6 +71,7 @@ class Settings:
     runs: int = 2
     device: bool = False
     external_over: int = MAX_PROTO
+    cuts: bool = True
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ class _Process:
         slots, steps = self.schedule.slots, [s for part in self.schedule.walk() for s in part.steps]
         held = self._parse()
         wanted = [packs(step, slots) for step in steps]
-        self.heap.kept = True
+        self.heap.kept = self.settings.cuts
         for i in dict.fromkeys(i for found in wanted for i, layout in found.items() if layout == BLOCKED):
             self._read(held, i)
             self._block(self.sizes[i])

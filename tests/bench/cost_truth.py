@@ -165,7 +165,7 @@ class Bench:
     def source(self, cell: Cell) -> Path:
         return self.folder / f"{cell.network}_torchscript.onnx"
 
-    def predict(self, cell: Cell, runs: int) -> Any:
+    def predict(self, cell: Cell, runs: int, cuts: bool) -> Any:
         from irshap.cost import Settings, predict, schedule, stages
         from irshap.dims import N, R
 
@@ -174,7 +174,7 @@ class Bench:
             passes = "lift,canonicalize" if cell.passes == "inference" else pipeline(cell.program)
             last = stages(self.source(cell), passes, expected=cell.references, exact=True)[-1]
             self.schedules[key] = schedule(last.graph, stored=last.stored)
-        settings = Settings(cell.arena, cell.pattern, runs)
+        settings = Settings(cell.arena, cell.pattern, runs, cuts=cuts)
         if cell.external:
             settings = replace(settings, external_over=0)
         return predict(self.schedules[key], {N: cell.samples, R: cell.references}, settings)
@@ -248,6 +248,9 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1, help="that measure a cell one after another")
+    parser.add_argument(
+        "--cuts", action=argparse.BooleanOptionalAction, default=True, help="see irshap.cost.Settings"
+    )
     parser.add_argument("--known", action="store_true", help="measure nothing, show what --out has")
     parser.add_argument("--stages", action="store_true", help="a line for each cell, with all stages")
     arguments = parser.parse_args()
@@ -255,7 +258,7 @@ def main() -> None:
         bench = Bench(arguments.networks, arguments.out, Path(scratch))
         found = []
         for cell in cells(arguments):
-            predicted = bench.predict(cell, arguments.runs)
+            predicted = bench.predict(cell, arguments.runs, arguments.cuts)
             measured = bench.known.get(cell.key)
             if measured is None and not arguments.known:
                 limit = getattr(predicted, cell.compared)
