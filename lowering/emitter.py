@@ -17,12 +17,9 @@ from irshap.dims import Dim, as_dim, same, symbols_of
 from irshap.errors import UserError
 from irshap.graph import Node, Value
 from irshap.ops.base import Op
-from irshap.ops.families import ZippedElementwise
-from irshap.ops.program import Constant
 from irshap.types import Array, DType, Tensor, TensorType
 
 __all__ = ["EXPORTERS", "Emitter", "Export", "Exporter", "exporter", "onnx_dtype", "onnx_type"]
-__all__ += ["spread_over_pooled"]
 
 FLOOR = 13
 """The lowest opset that irshap writes: from here on axes of Squeeze, Unsqueeze and ReduceSum are inputs."""
@@ -115,19 +112,6 @@ def exporter(*classes: type[Op], opset: Lowest = FLOOR) -> Callable[[_F], _F]:
         return function
 
     return register
-
-
-def spread_over_pooled(node: Node, i: int) -> bool:
-    """Whether the i-th operand is a stored scalar beside [n, c, 1, 1].
-
-    It is written with as many axes: otherwise ONNX Runtime goes over such a tensor number by number, 60 times
-    slower.  With one last axis of 1 it stays a scalar: there, ONNX Runtime looks for the one that a layer
-    normalization adds to the variance.
-    """
-    if not (isinstance(node.op, ZippedElementwise) and isinstance(node.operands[i].node.op, Constant)):
-        return False
-    shape = node.results[0].shape
-    return not node.operands[i].shape and len(shape) > 2 and all(same(d, 1) for d in shape[-2:])
 
 
 @cache

@@ -9,12 +9,14 @@ import onnx
 from onnx import helper
 
 from irshap import __version__
+from irshap.dims import same
 from irshap.errors import UserError, near
 from irshap.graph import Graph, Node, Output, Role, Value
 from irshap.lowering import exporters
 from irshap.lowering.convert import default_opset, ir_version_for
-from irshap.lowering.emitter import EXPORTERS, FLOOR, Emitter, Export, onnx_type, spread_over_pooled
+from irshap.lowering.emitter import EXPORTERS, FLOOR, Emitter, Export, onnx_type
 from irshap.lowering.opaque import emit_opaque, used_domains
+from irshap.ops.families import ZippedElementwise
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pass_base import Context, Pass, Semantics
 
@@ -94,7 +96,7 @@ def emit_into(
     """
     made = {v for n in nodes if not isinstance(n.op, Constant) for v in n.results}
     final = {o.value: o.name for o in reversed(outputs) if o.value in made}
-    used = {v for n in nodes for i, v in enumerate(n.operands) if not spread_over_pooled(n, i)}
+    used = {v for n in nodes for i, v in enumerate(n.operands) if not _spreads(n, i)}
     used |= {o.value for o in outputs}
     starts = []
     for node in nodes:
@@ -154,7 +156,7 @@ def _emit(
         )
         where[value] = name
         results.append(name)
-    inputs = ["" if spread_over_pooled(node, i) else where[v] for i, v in enumerate(node.operands)]
+    inputs = [_input(node, i, emitter, where) for i in range(len(node.operands))]
     if isinstance(node.op, Opaque):
         emit_opaque(emitter, node, inputs, results)
     elif type(node.op) in EXPORTERS:
@@ -165,6 +167,27 @@ def _emit(
         raise UserError(f"{node.op.mnemonic} has no form in ONNX; {hint}", where=node.label)
     for value, name in zip(node.results, results, strict=True):
         emitter.know(name, value.type)
+
+
+def _input(node: Node, i: int, emitter: Emitter, where: Mapping[Value, str]) -> str:
+    """The name of the i-th operand; a scalar spread over pooled tensors has as many axes as these."""
+    value = node.operands[i]
+    if not _spreads(node, i):
+        return where[value]
+    assert isinstance(value.node.op, Constant)
+    return emitter.constant(value.node.op.value.array.reshape([1] * node.results[0].rank))
+
+
+def _spreads(node: Node, i: int) -> bool:
+    """Whether the i-th operand is a stored scalar beside [n, c, 1, 1].
+
+    ONNX Runtime would go over such a tensor number by number.  With one last axis of 1 it stays a scalar:
+    there, ONNX Runtime looks for the one that a layer normalization adds to the variance.
+    """
+    if not (isinstance(node.op, ZippedElementwise) and isinstance(node.operands[i].node.op, Constant)):
+        return False
+    shape = node.results[0].shape
+    return not node.operands[i].shape and len(shape) > 2 and all(same(d, 1) for d in shape[-2:])
 
 
 def _model(

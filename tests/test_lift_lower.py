@@ -126,15 +126,17 @@ def test_odd_names() -> None:
 
 
 @pytest.mark.parametrize(("shape", "axes"), [("N, 3, 1, 1", 4), ("N, 3, 1", 0), ("N, 3, 2, 2", 0)])
-def test_scalars_beside_pooled_tensors_have_their_axes(shape: str, axes: int) -> None:
+@pytest.mark.parametrize("op", ["mul", "prelu"])
+def test_scalars_beside_pooled_tensors_have_their_axes(op: str, shape: str, axes: int) -> None:
     """ONNX Runtime broadcasts a scalar over [n, c, 1, 1] number by number."""
     kind = f"f32[{shape}]"
     half = "%h = constant{value=dense<f32[], [0.5]>} : f32[]"
-    graph = f'graph @g\n%x = input{{name="x"}} : {kind}\n{half}\n%y = mul(%x, %h) : {kind}\noutput "y" = %y'
+    graph = f'graph @g\n%x = input{{name="x"}} : {kind}\n{half}\n%y = {op}(%x, %h) : {kind}\noutput "y" = %y'
     lowered = lower(parse_graph(graph))
     assert [len(t.dims) for t in lowered.graph.initializer] == [axes]
-    (found,) = Session(lowered).run({"x": f32(*(2 if d == "N" else int(d) for d in shape.split(", ")))})
-    assert found.ndim == shape.count(",") + 1
+    x = f32(*(2 if d == "N" else int(d) for d in shape.split(", ")))
+    (found,) = Session(lowered).run({"x": x})
+    np.testing.assert_array_equal(found, x * 0.5 if op == "mul" else np.where(x < 0, x * 0.5, x))
 
 
 def test_node_names_are_unique_and_kept() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from irshap.dims import Dim, same
-from irshap.lowering.emitter import Export, exporter, onnx_dtype, spread_over_pooled
+from irshap.lowering.emitter import Export, exporter, onnx_dtype
 from irshap.ops import arithmetic, cast, elementwise, index, linear, program, rows, shape
 
 __all__: list[str] = []
@@ -15,7 +15,18 @@ _INT64_MAX = np.iinfo(np.int64).max
 
 _PLAIN = {
     arithmetic.Abs: "Abs",
+    arithmetic.Add: "Add",
+    arithmetic.Div: "Div",
+    arithmetic.Equal: "Equal",
+    arithmetic.Greater: "Greater",
+    arithmetic.Less: "Less",
+    arithmetic.Max: "Max",
+    arithmetic.Min: "Min",
+    arithmetic.Mul: "Mul",
     arithmetic.Neg: "Neg",
+    arithmetic.Ratio: "Div",
+    arithmetic.Sub: "Sub",
+    arithmetic.Where: "Where",
     elementwise.Exp: "Exp",
     elementwise.Log: "Log",
     elementwise.Relu: "Relu",
@@ -29,39 +40,10 @@ _PLAIN = {
 }
 """Ops that ONNX has under another name, with the same operands and no attributes."""
 
-_ZIPPED = {
-    arithmetic.Add: "Add",
-    arithmetic.Div: "Div",
-    arithmetic.Equal: "Equal",
-    arithmetic.Greater: "Greater",
-    arithmetic.Less: "Less",
-    arithmetic.Max: "Max",
-    arithmetic.Min: "Min",
-    arithmetic.Mul: "Mul",
-    arithmetic.Ratio: "Div",
-    arithmetic.Sub: "Sub",
-    arithmetic.Where: "Where",
-}
-"""The same for ops whose operands broadcast."""
-
 
 @exporter(*_PLAIN)  # type: ignore[type-abstract]
 def _plain(e: Export, op: object) -> None:
     e.result(_PLAIN[type(op)], e.inputs)  # type: ignore[index]
-
-
-@exporter(*_ZIPPED)  # type: ignore[type-abstract]
-def _zipped(e: Export, op: object) -> None:
-    e.result(_ZIPPED[type(op)], [_spread(e, i) for i in range(len(e.inputs))])  # type: ignore[index]
-
-
-def _spread(e: Export, i: int) -> str:
-    """The i-th operand, a scalar with as many axes as the result if it is spread over pooled tensors."""
-    op = e.operand(i).node.op
-    if not spread_over_pooled(e.node, i):
-        return e.inputs[i]
-    assert isinstance(op, program.Constant)
-    return e.constant(op.value.array.reshape([1] * e.node.results[0].rank))
 
 
 @exporter(elementwise.Elu)
