@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 from irshap import errors
 
 if TYPE_CHECKING:
-    from irshap.api import CompiledModel, compile
-    from irshap.explainer import Explainer, Explanation
+    from irshap.compiler.compile import CompiledModel, compile
     from irshap.lowering.lift import lift
     from irshap.lowering.lower import lower
-    from irshap.pass_manager import PassManager
+    from irshap.pipeline.manager import PassManager
+    from irshap.runtime.explainer import Explainer, Explanation
 
 __version__ = "0.1.0"
 
@@ -28,11 +28,11 @@ __all__ = ["CompiledModel", "Explainer", "Explanation", "PassManager", "__versio
 __all__ += ["lift", "lower"]
 
 _HOMES = {
-    "CompiledModel": "irshap.api",
-    "Explainer": "irshap.explainer",
-    "Explanation": "irshap.explainer",
-    "PassManager": "irshap.pass_manager",
-    "compile": "irshap.api",
+    "CompiledModel": "irshap.compiler.compile",
+    "Explainer": "irshap.runtime.explainer",
+    "Explanation": "irshap.runtime.explainer",
+    "PassManager": "irshap.pipeline.manager",
+    "compile": "irshap.compiler.compile",
     "lift": "irshap.lowering.lift",
     "lower": "irshap.lowering.lower",
 }

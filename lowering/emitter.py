@@ -13,11 +13,10 @@ import onnx
 import sympy
 from onnx import helper, numpy_helper
 
-from irshap.dims import Dim, as_dim, same, symbols_of
 from irshap.errors import UserError
-from irshap.graph import Node, Value
-from irshap.ops.base import Op
-from irshap.types import Array, DType, Tensor, TensorType
+from irshap.ir.core import Node, Op, Value
+from irshap.ir.dims import Dim, as_dim, same, symbols_of
+from irshap.ir.types import Array, DType, Tensor, TensorType
 
 __all__ = ["EXPORTERS", "Emitter", "Export", "Exporter", "exporter", "onnx_dtype", "onnx_type"]
 

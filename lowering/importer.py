@@ -8,12 +8,11 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from onnx import NodeProto, helper
 
-from irshap.builder import Builder
-from irshap.dims import Dim
-from irshap.graph import Value
-from irshap.ops.base import Op
+from irshap.ir.builder import Builder
+from irshap.ir.core import Op, Value
+from irshap.ir.dims import Dim
+from irshap.ir.types import Array
 from irshap.ops.program import Constant, Dims
-from irshap.types import Array
 
 __all__ = ["IMPORTERS", "Import", "Importer", "Unmodeled", "importer", "known"]
 

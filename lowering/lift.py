@@ -14,24 +14,23 @@ import onnx
 import sympy
 from onnx import helper, numpy_helper
 
-from irshap.builder import Builder
-from irshap.dims import Dim, Shape, symbol
 from irshap.errors import IRError, ModelError
-from irshap.graph import Graph, Node, Output, Source, Value
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Node, Output, Source, TypeMismatch, Value
+from irshap.ir.dims import Dim, Shape, symbol
+from irshap.ir.types import Array, DType, ForeignType, Tensor, TensorType, Type
+from irshap.ir.walks import is_float
 from irshap.lowering import importers
 from irshap.lowering.emitter import onnx_type, tensor_proto
+from irshap.lowering.files.load import OLDEST_OPSET, infer_shapes, inline_functions, load_model
+from irshap.lowering.files.protos import first_line, outline
+from irshap.lowering.files.scopes import captured_names
 from irshap.lowering.importer import IMPORTERS, KNOWN_LIMIT, Import, Unmodeled
-from irshap.lowering.load import OLDEST_OPSET, infer_shapes, inline_functions, load_model
 from irshap.lowering.opaque import used_domains
-from irshap.lowering.protos import first_line, outline
 from irshap.lowering.rebatch import named_batch, why_not_row_by_row
-from irshap.lowering.scopes import captured_names
 from irshap.lowering.shape_arithmetic import worked_out
-from irshap.ops.base import TypeMismatch
 from irshap.ops.program import Constant, Input, Opaque
-from irshap.pass_base import Context, Pass, Semantics
-from irshap.reverse import is_float
-from irshap.types import Array, DType, ForeignType, Tensor, TensorType, Type
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Lift", "lift"]
 

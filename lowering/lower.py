@@ -9,16 +9,16 @@ import onnx
 from onnx import helper
 
 from irshap import __version__
-from irshap.dims import same
 from irshap.errors import UserError, near
-from irshap.graph import Graph, Node, Output, Role, Value
+from irshap.ir.core import Graph, Node, Output, Role, Value
+from irshap.ir.dims import same
 from irshap.lowering import exporters
-from irshap.lowering.convert import default_opset, ir_version_for
 from irshap.lowering.emitter import EXPORTERS, FLOOR, Emitter, Export, onnx_type
+from irshap.lowering.files.convert import default_opset, ir_version_for
 from irshap.lowering.opaque import emit_opaque, used_domains
 from irshap.ops.families import ZippedElementwise
 from irshap.ops.program import Constant, Input, Opaque
-from irshap.pass_base import Context, Pass, Semantics
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Emission", "Lower", "emit_into", "emit_nodes", "lower"]
 

@@ -10,15 +10,21 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from irshap.dims import symbols_of
 from irshap.errors import IRError, ModelError
-from irshap.graph import Node, Value
-from irshap.lowering.convert import Unconvertible, changed_kind, convert_node, default_opset, ir_version_for
+from irshap.ir.core import Node, Value
+from irshap.ir.dims import symbols_of
+from irshap.ir.types import Array, DType, ForeignType, TensorType
 from irshap.lowering.emitter import Emitter, onnx_type, tensor_proto
-from irshap.lowering.protos import nodes
-from irshap.lowering.scopes import rename_nodes
-from irshap.lowering.session import RuntimeRefusal, Session
-from irshap.types import Array, DType, ForeignType, TensorType
+from irshap.lowering.files.convert import (
+    Unconvertible,
+    changed_kind,
+    convert_node,
+    default_opset,
+    ir_version_for,
+)
+from irshap.lowering.files.protos import nodes
+from irshap.lowering.files.scopes import rename_nodes
+from irshap.lowering.files.session import RuntimeRefusal, Session
 
 if TYPE_CHECKING:
     from irshap.ops.program import Opaque

@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 from google.protobuf.message import EncodeError
 
-from irshap.analysis import batch_axes
-from irshap.dims import N, symbols_of
 from irshap.errors import IrshapError
-from irshap.graph import Graph, Node, Output, Value
-from irshap.lowering.protos import first_line
-from irshap.lowering.session import RuntimeRefusal, Session
-from irshap.types import Array, DType, TensorType
+from irshap.ir.batch import batch_axes
+from irshap.ir.core import Graph, Node, Output, Value
+from irshap.ir.dims import N, symbols_of
+from irshap.ir.types import Array, DType, TensorType
+from irshap.lowering.files.protos import first_line
+from irshap.lowering.files.session import RuntimeRefusal, Session
 
 __all__ = ["BatchPlan", "named_batch", "why_not_row_by_row"]
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import sympy
 
-from irshap.builder import Builder
-from irshap.dims import Dim, as_dim, divide, equal, floor_div
-from irshap.graph import Node, Value
+from irshap.ir.builder import Builder
+from irshap.ir.core import Node, Value
+from irshap.ir.dims import Dim, as_dim, divide, equal, floor_div
+from irshap.ir.types import Array, DType, Tensor, TensorType
 from irshap.lowering.importer import KNOWN_LIMIT, known
 from irshap.ops.program import Constant, Dims, Full, Input, Opaque
-from irshap.types import Array, DType, Tensor, TensorType
 
 __all__ = ["worked_out"]
 

@@ -8,12 +8,10 @@ from irshap.passes import (
     canonicalize,
     conv_adjoint,
     dce,
-    deeplift,
     eliminate_split_tile,
     fold_references,
     fp16,
     fuse_activations,
-    gradient,
     max_unpool,
     nest_concats,
     order,
@@ -24,6 +22,7 @@ from irshap.passes import (
     target,
     widen,
 )
+from irshap.passes.methods import deeplift, gradient
 
 __all__ = [
     "absorb_scales",

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from irshap.builder import Builder
-from irshap.dims import same_shape
-from irshap.graph import Graph, Node, Value
+from irshap.ir.builder import Builder, emit1
+from irshap.ir.core import Graph, Node, Value
+from irshap.ir.dims import same_shape
+from irshap.ir.types import Array, Tensor
 from irshap.ops.arithmetic import Mul
-from irshap.ops.base import emit1
 from irshap.ops.conv import Conv, ConvTranspose
 from irshap.ops.program import Constant
 from irshap.ops.shape import Reshape, reshape
-from irshap.pass_base import Context, Pass, Semantics
-from irshap.types import Array, Tensor
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["AbsorbScales"]
 

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from irshap import reverse
-from irshap.builder import Builder
 from irshap.errors import NotDifferentiable, TargetError
-from irshap.graph import Graph, Node, Output, Role, Value
-from irshap.ops.base import NoLocalRule, Point, emit1
+from irshap.ir.builder import Builder, emit1
+from irshap.ir.core import Graph, Node, NoLocalRule, Output, Point, Role, Value
+from irshap.ir.walks import varying_values
 from irshap.ops.program import Full, Pullback, Tap
+from irshap.ops.reverse import LocalMap, reverse
 from irshap.ops.shape import zeros_like
-from irshap.pass_base import Context, Pass, Semantics, graph_property
-from irshap.reverse import varying_values
+from irshap.pipeline.base import Context, Pass, Semantics, graph_property
 
 __all__ = ["Autodiff", "Local", "differentiate", "refuse"]
 
@@ -67,9 +66,7 @@ class Autodiff(Pass):
             return b.build(ir.name, outputs, ir.properties, like=ir)
 
 
-def differentiate(
-    b: Builder, graph: Graph, local: reverse.Local
-) -> tuple[dict[Value, Value], dict[Value, Value]]:
+def differentiate(b: Builder, graph: Graph, local: LocalMap) -> tuple[dict[Value, Value], dict[Value, Value]]:
     """Emits the graph and its reverse; returns where its values went, and the cotangents of those.
 
     Taps end here: the cotangents of what they mark are wanted, and the reverse walk ends there.
@@ -85,7 +82,7 @@ def differentiate(
     nodes = b.nodes
     seed = emit1(Full(1.0, target.dtype, target.shape))
     varying = varying_values(nodes, sources)
-    return mapping, reverse.reverse(nodes, varying, {target: seed}, local, cut=sources)
+    return mapping, reverse(nodes, varying, {target: seed}, local, cut=sources)
 
 
 def _apart(graph: Graph, mapping: dict[Value, Value]) -> list[Value]:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import sympy
 
-from irshap.builder import Builder
-from irshap.dims import Dim, R
 from irshap.errors import ReferencesError
-from irshap.graph import Graph, Value
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Value
+from irshap.ir.dims import Dim, R
+from irshap.ir.types import Array, Tensor
 from irshap.ops.program import Constant, Input
-from irshap.pass_base import Context, Pass, Semantics
-from irshap.types import Array, Tensor
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["BindReferences", "reference_binding", "reference_inputs", "reference_values"]
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from irshap.builder import Builder
-from irshap.dims import Dim, same
-from irshap.graph import Graph, Node, Value
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Node, Value
+from irshap.ir.dims import Dim, same
 from irshap.ops.families import Elementwise, ZippedElementwise
 from irshap.ops.rows import RepeatRows, TileRows
 from irshap.ops.shape import reshape
-from irshap.pass_base import Context, Pass, Semantics
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["BroadcastTarget"]
 

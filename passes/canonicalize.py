@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from irshap.dims import Dim, same, same_shape
 from irshap.errors import IRError
-from irshap.graph import Graph, Node, Value
+from irshap.ir.builder import emit1
+from irshap.ir.core import Graph, Node, Op, Value
+from irshap.ir.dims import Dim, same, same_shape
+from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
+from irshap.ir.types import Tensor, TensorType
 from irshap.ops.arithmetic import Add, Div, Mul, Neg, Sub
-from irshap.ops.base import Op, emit1
 from irshap.ops.families import ZippedElementwise
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.ops.shape import Concat, Expand, Pad, Reshape, Slice, Split, Transpose, reshape, transpose
-from irshap.pass_base import Context, Pass, Semantics
-from irshap.rewrite import NoMatch, Replacement, apply, rewrite
-from irshap.types import Tensor, TensorType
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Canonicalize"]
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from irshap.builder import Builder
-from irshap.dims import as_dim
-from irshap.graph import Graph, Node, Value
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Node, Value
+from irshap.ir.dims import as_dim
+from irshap.ir.types import Array, Tensor
 from irshap.ops.conv import Conv, ConvTranspose
 from irshap.ops.program import Constant
-from irshap.pass_base import Context, Pass, Semantics
-from irshap.types import Array, Tensor
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["ConvAdjoint"]
 

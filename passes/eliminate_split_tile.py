@@ -14,14 +14,13 @@ from typing import TypeAlias
 
 import sympy
 
-from irshap.builder import Builder
-from irshap.dims import Dim, N, as_dim, same, symbols_of
-from irshap.graph import Graph, Node, Value
-from irshap.ops.base import MixesBatch, Op
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, MixesBatch, Node, Op, Value
+from irshap.ir.dims import Dim, N, as_dim, same, symbols_of
+from irshap.ir.types import TensorType
 from irshap.ops.rows import RepeatRows, TileRows
 from irshap.ops.shape import Concat, Split, concat
-from irshap.pass_base import Context, Pass, Semantics
-from irshap.types import TensorType
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["EliminateSplitTile"]
 

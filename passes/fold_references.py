@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from irshap.builder import Builder
-from irshap.graph import Graph, Value
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Value
+from irshap.ir.types import Tensor
 from irshap.ops.program import Constant, Input
-from irshap.pass_base import Context, Pass, Semantics
 from irshap.passes.bind_references import reference_binding, reference_values
-from irshap.passes.fixed import Part, check_size, fixed_values, read_by_others
-from irshap.types import Tensor
+from irshap.passes.references.fixed import Part, check_size, fixed_values, read_by_others
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["FoldReferences"]
 

@@ -9,15 +9,14 @@ from typing import Literal
 
 import numpy as np
 
-from irshap.builder import Builder, current
 from irshap.errors import ModelError, near
-from irshap.graph import Graph, Node, Output, Role, Value
-from irshap.ops.base import OPS, Precision
+from irshap.ir.builder import Builder, current
+from irshap.ir.core import OPS, Graph, Node, Output, Precision, Role, Value
+from irshap.ir.types import Array, DType, Tensor, TensorType, Type
+from irshap.ir.walks import ancestors, is_float
 from irshap.ops.cast import Cast, cast, retyped
 from irshap.ops.program import Constant, Input, Pullback
-from irshap.pass_base import Context, Pass, Semantics
-from irshap.reverse import ancestors, is_float
-from irshap.types import Array, DType, Tensor, TensorType, Type
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Fp16"]
 

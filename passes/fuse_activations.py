@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from irshap.graph import Graph, Node, Value
+from irshap.ir.builder import emit1
+from irshap.ir.core import Graph, Node, Value
+from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
 from irshap.ops.arithmetic import Mul
-from irshap.ops.base import emit1
 from irshap.ops.elementwise import Sigmoid
 from irshap.ops.gated import Swish
-from irshap.pass_base import Context, Pass, Semantics
-from irshap.rewrite import NoMatch, Replacement, apply, rewrite
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["FuseActivations"]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from irshap.graph import Graph, Node, Value
-from irshap.ops.base import emit1
+from irshap.ir.builder import emit1
+from irshap.ir.core import Graph, Node, Value
+from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
+from irshap.ir.types import DType
 from irshap.ops.generate import Arange
 from irshap.ops.index import ScatterAdd, Unpool
 from irshap.ops.shape import reshape
-from irshap.pass_base import Context, Pass, Semantics
-from irshap.rewrite import NoMatch, Replacement, apply, rewrite
-from irshap.types import DType
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["MaxUnpool"]
 

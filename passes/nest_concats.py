@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from irshap.builder import Builder
-from irshap.graph import Graph, Value
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Value
 from irshap.ops.shape import Concat
-from irshap.pass_base import Context, Pass, Semantics
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["NestConcats"]
 

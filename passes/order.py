@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from irshap.builder import Builder
-from irshap.graph import Graph, Value
-from irshap.pass_base import Context, Pass, Semantics
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Value
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Order"]
 

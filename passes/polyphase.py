@@ -10,19 +10,18 @@ from itertools import product
 
 import numpy as np
 
-from irshap.builder import Builder
-from irshap.dims import Dim, as_dim, divide, same, same_shape
-from irshap.graph import Graph, Node, Value
+from irshap.ir.builder import Builder, emit1
+from irshap.ir.core import Graph, Node, Value
+from irshap.ir.dims import Dim, as_dim, divide, same, same_shape
+from irshap.ir.types import Array, Tensor
+from irshap.ir.walks import descendants
 from irshap.ops.arithmetic import Mul
-from irshap.ops.base import emit1
 from irshap.ops.conv import Conv, ConvTranspose
 from irshap.ops.families import Elementwise, ZippedElementwise
 from irshap.ops.program import Constant
 from irshap.ops.shape import Reshape, concat, reshape, split
-from irshap.pass_base import Context, Pass, Semantics
 from irshap.passes.bind_references import reference_inputs
-from irshap.reverse import descendants
-from irshap.types import Array, Tensor
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Polyphase"]
 

@@ -6,15 +6,14 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Any
 
-from irshap.builder import Builder
-from irshap.graph import Graph, Node, Value
-from irshap.ops.base import Op, emit1
+from irshap.ir.builder import Builder, emit1
+from irshap.ir.core import Graph, Node, Op, Value
+from irshap.ir.rewrite import map_bodies
+from irshap.ir.types import DType
 from irshap.ops.linear import Gemm
 from irshap.ops.program import Constant
 from irshap.ops.shape import reshape, transpose
-from irshap.pass_base import Context, Pass, Semantics
-from irshap.rewrite import map_bodies
-from irshap.types import DType
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["ShareWeights"]
 

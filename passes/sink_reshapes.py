@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from irshap.dims import Shape, same, same_shape
-from irshap.graph import Graph, Node, Value
-from irshap.ops.base import emit1
+from irshap.ir.builder import emit1
+from irshap.ir.core import Graph, Node, Value
+from irshap.ir.dims import Shape, same, same_shape
+from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
 from irshap.ops.families import ZippedElementwise
 from irshap.ops.shape import Reshape, reshape
-from irshap.pass_base import Context, Pass, Semantics
 from irshap.passes.canonicalize import reshape_of_reshape
-from irshap.rewrite import NoMatch, Replacement, apply, rewrite
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["SinkReshapes"]
 

@@ -8,24 +8,23 @@ from typing import Literal
 
 import sympy
 
-from irshap.builder import Builder
-from irshap.dims import Dim, R, product, same
 from irshap.errors import UserError
-from irshap.graph import Graph, Node, Value
-from irshap.ops.base import Precision
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Node, Precision, Value
+from irshap.ir.dims import Dim, R, product, same
+from irshap.ir.types import DType, TensorType
+from irshap.ir.walks import ancestors, descendants, is_float
 from irshap.ops.reduce import number
 from irshap.ops.shape import Reshape
-from irshap.pass_base import Context, Pass, Semantics
 from irshap.passes.bind_references import reference_binding, reference_inputs, reference_values
-from irshap.passes.chunks import Arrays, Chunks, Inputs, Plan, terms
-from irshap.passes.fixed import check_size, fixed_values
 from irshap.passes.fold_references import FoldReferences
-from irshap.passes.levels import Level, divided, nbytes
-from irshap.passes.light import recomputed, worthwhile
-from irshap.passes.reference_rows import ReferenceRows
-from irshap.passes.trips import totals
-from irshap.reverse import ancestors, descendants, is_float
-from irshap.types import DType, TensorType
+from irshap.passes.references.chunks import Arrays, Chunks, Inputs, Plan, terms
+from irshap.passes.references.fixed import check_size, fixed_values
+from irshap.passes.references.levels import Level, divided, nbytes
+from irshap.passes.references.light import recomputed, worthwhile
+from irshap.passes.references.rows import ReferenceRows
+from irshap.passes.references.trips import totals
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Loop", "Stream"]
 

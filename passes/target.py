@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from irshap.builder import Builder
-from irshap.dims import N, as_dim, product, symbols_of
+from irshap.attribution.sources import find_sources, names_in, with_held, with_taps
 from irshap.errors import TargetError, near
-from irshap.graph import Graph, Output, Role, Value
-from irshap.ops.base import emit1
+from irshap.ir.builder import Builder, emit1
+from irshap.ir.core import Graph, Output, Role, Value
+from irshap.ir.dims import N, as_dim, product, symbols_of
+from irshap.ir.types import DType, TensorType
+from irshap.ir.walks import is_float
 from irshap.ops.index import ArgMax, GatherElements, TopKIndices
 from irshap.ops.program import Full, Hold, Input
 from irshap.ops.rows import RepeatRows
 from irshap.ops.shape import Slice, reshape
-from irshap.pass_base import Context, Pass, Semantics, graph_property
-from irshap.reverse import is_float
-from irshap.sources import find_sources, names_in, with_held, with_taps
-from irshap.types import DType, TensorType
+from irshap.pipeline.base import Context, Pass, Semantics, graph_property
 
 __all__ = ["Target"]
 

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from irshap.builder import Builder
 from irshap.errors import ModelError
-from irshap.graph import Graph, Node, Value
-from irshap.ops.base import Op
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Node, Op, Value
+from irshap.ir.types import DType, Tensor, TensorType, Type
+from irshap.ir.walks import is_float
 from irshap.ops.cast import cast, retyped
 from irshap.ops.program import Constant, Pullback
-from irshap.pass_base import Context, Pass, Semantics
-from irshap.reverse import is_float
-from irshap.types import DType, Tensor, TensorType, Type
+from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Widen"]
 

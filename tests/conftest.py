@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from goldens import FOLDER, check_golden
 
-from irshap.pass_base import Context
+from irshap.pipeline.base import Context
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

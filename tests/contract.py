@@ -11,13 +11,12 @@ import onnx
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
-from irshap.builder import Builder
-from irshap.dims import Dim, N
-from irshap.graph import Graph, Node, Output, Value
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Node, Output, Sample, Value
+from irshap.ir.dims import Dim, N
+from irshap.ir.types import Array, DType, TensorType
 from irshap.lowering import lower
-from irshap.ops.base import Sample
 from irshap.ops.program import Input
-from irshap.types import Array, DType, TensorType
 
 NO_SAMPLES = {
     "input": "its value is given from outside",

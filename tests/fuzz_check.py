@@ -11,12 +11,12 @@ import numpy as np
 from fuzz_graphs import Case, generate
 
 import irshap
-from irshap.api import pipeline_text, run_passes
+from irshap.attribution.gaps import METADATA
+from irshap.compiler.compile import pipeline_text, run_passes
 from irshap.errors import UserError
-from irshap.evaluator import evaluate
-from irshap.incomplete import METADATA
-from irshap.pass_manager import PassManager
-from irshap.pipelines import PIPELINES
+from irshap.ir.evaluator import evaluate
+from irshap.pipeline.manager import PassManager
+from irshap.pipeline.named import PIPELINES
 
 sys.path.insert(0, str(Path(__file__).parent / "oracles"))
 

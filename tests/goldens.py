@@ -16,8 +16,8 @@ import difflib
 from pathlib import Path
 
 from irshap.errors import UserError
-from irshap.pass_base import Context
-from irshap.pass_manager import PassManager
+from irshap.pipeline.base import Context
+from irshap.pipeline.manager import PassManager
 from irshap.text import parse_graph, print_graph
 
 __all__ = ["FOLDER", "check_golden", "run_golden"]

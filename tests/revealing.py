@@ -21,8 +21,8 @@ from two_world import explain
 from two_world_scalar import curve_of
 
 import irshap
-from irshap.evaluator import evaluate
-from irshap.types import Array
+from irshap.ir.evaluator import evaluate
+from irshap.ir.types import Array
 
 FIXTURES = Path(__file__).parent / "fixtures"
 COMPLETE = 1e-10

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from irshap.builder import Builder
-from irshap.graph import Graph, Value
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Value
+from irshap.ir.types import DType, TensorType
 from irshap.ops.cast import Cast, cast, retyped
 from irshap.ops.program import Constant
-from irshap.types import DType, TensorType
 
 
 def is_half(value: Value) -> bool:

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given, settings
 from strategies import BINDING, graphs
 
-from irshap.analysis import active, batch_axes, critical_path, digraph, jumps, live_bytes, peak
-from irshap.dims import N, R, substitute
+from irshap.cost.liveness import critical_path, digraph, live_bytes, peak
 from irshap.errors import IRError, ModelError
-from irshap.graph import Graph, Value
+from irshap.ir.batch import batch_axes
+from irshap.ir.core import Graph, Value
+from irshap.ir.dims import N, R, substitute
+from irshap.ir.walks import active, jumps
 from irshap.text import parse_graph
 from irshap.text.printer import value_names
 

@@ -13,7 +13,7 @@ import pytest
 
 import irshap
 from irshap import demo
-from irshap.api import CompiledModel, pipeline_text
+from irshap.compiler.compile import CompiledModel, pipeline_text
 from irshap.errors import (
     IrshapError,
     ModelError,
@@ -22,7 +22,7 @@ from irshap.errors import (
     ReferencesError,
     TargetError,
 )
-from irshap.evaluator import evaluate
+from irshap.ir.evaluator import evaluate
 
 FIXTURES = Path(__file__).parent / "fixtures"
 WITHOUT_REFERENCES = "lift,target,canonicalize,autodiff,deeplift,dce,lower"
@@ -326,7 +326,7 @@ def test_public_names() -> None:
     [
         ("irshap", ["numpy", "sympy", "onnx", "onnxruntime"]),
         ("irshap.cli", ["numpy", "sympy", "onnx", "onnxruntime", "rich", "matplotlib"]),
-        ("irshap.explainer", ["sympy", "onnx"]),
+        ("irshap.runtime.explainer", ["sympy", "onnx"]),
     ],
 )
 def test_imports_stay_light(module: str, absent: list[str]) -> None:

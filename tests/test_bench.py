@@ -26,7 +26,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 def test_steps_lead_from_naive_to_default(bench: Any) -> None:
-    from irshap.pass_manager import PassManager
+    from irshap.pipeline.manager import PassManager
 
     steps = bench.steps()
     managers = [PassManager.from_text(step.pipeline) for step in steps]

@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irshap.builder import Builder, current
-from irshap.dims import N, R
 from irshap.errors import IRError, near
-from irshap.graph import Graph, Output, Role, Value
+from irshap.ir.builder import Builder, current, emit1
+from irshap.ir.core import Graph, Op, Output, Precision, Role, Value
+from irshap.ir.dims import N, R
+from irshap.ir.types import DType, Tensor, TensorType
 from irshap.ops import OPS
 from irshap.ops.arithmetic import Add
-from irshap.ops.base import Op, Precision, emit1
 from irshap.ops.elementwise import Relu
 from irshap.ops.families import Elementwise, Linear
 from irshap.ops.linear import MatMul
 from irshap.ops.program import Constant, Full, Input, Opaque
 from irshap.ops.shape import Reshape
-from irshap.types import DType, Tensor, TensorType
 
 KIND = TensorType(DType.F32, (N, 4))
 
@@ -200,7 +199,7 @@ def test_two_ops_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(TypeError, match=r"two ops are called 'relu': irshap.ops.elementwise has it already"):
         type("Twin", (Elementwise,), facets(mnemonic="relu"))
     assert OPS["relu"] is Relu
-    monkeypatch.setattr("irshap.ops.base.OPS", dict(OPS))
+    monkeypatch.setattr("irshap.ir.core.OPS", dict(OPS))
 
     @dataclass(frozen=True)
     class Complete(Elementwise):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from mpmath import mp, mpf
 
-from irshap.builder import Builder
-from irshap.graph import Output, Value
+from irshap.ir.builder import Builder, emit1
+from irshap.ir.core import Op, Output, Point, Value
+from irshap.ir.types import Array, Tensor
 from irshap.ops.activations import Celu, Clip, HardSigmoid, LeakyRelu, Selu
 from irshap.ops.arithmetic import Abs
-from irshap.ops.base import Op, Point, emit1
+from irshap.ops.composite import Composite
 from irshap.ops.elementwise import Elu, Exp, Log, Relu, Sigmoid, Softplus, Sqrt, Tanh
-from irshap.ops.families import Composite
 from irshap.ops.gated import Erf, Gelu, HardSwish, Mish, Softsign, Swish
 from irshap.ops.norm import GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from irshap.ops.pool import MaxPool
@@ -27,7 +27,6 @@ from irshap.ops.response import LpNormalization
 from irshap.ops.shape import reshape
 from irshap.ops.softmax import LogSoftmax, Softmax
 from irshap.ops.trigonometry import Acos, Acosh, Asin, Asinh, Atan, Atanh, Cos, Cosh, Sin, Sinh, Tan
-from irshap.types import Array, Tensor
 
 mp.dps = 50
 

@@ -19,9 +19,9 @@ import irshap
 from irshap import demo
 from irshap.cli import main
 from irshap.cli.output import PassProgress
-from irshap.pass_base import PASSES
-from irshap.pipeline_text import pass_text
-from irshap.pipelines import PIPELINES
+from irshap.pipeline.base import PASSES
+from irshap.pipeline.named import PIPELINES
+from irshap.pipeline.text import pass_text
 
 BODY = """
     w = Constant <value = float[3,2] {1, -2, 3, 0.5, 2, 1}> ()
@@ -359,7 +359,7 @@ def test_an_interrupt_leaves_nothing(shell: Shell, monkeypatch: pytest.MonkeyPat
     def interrupt(*args: Any, **kwargs: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("irshap.api.PassManager.run", interrupt)
+    monkeypatch.setattr("irshap.compiler.compile.PassManager.run", interrupt)
     assert shell(*COMPILE).code == 130
     assert not (shell.folder / "out.onnx").exists()
     assert "Traceback" not in shell.err

@@ -11,15 +11,15 @@ import onnx
 import onnx.parser
 import pytest
 
-from irshap.account import account
 from irshap.cli import main
-from irshap.completeness import check_completeness
 from irshap.errors import UserError
+from irshap.metrics.account import account
+from irshap.metrics.completeness import check_completeness
 from irshap.ops.elementwise import Relu, Sigmoid
 from irshap.ops.softmax import Softmax
-from irshap.pass_manager import PassManager
 from irshap.passes import conv_adjoint
-from irshap.passes.deeplift import DeepLift
+from irshap.passes.methods.deeplift import DeepLift
+from irshap.pipeline.manager import PassManager
 
 FIXTURES = Path(__file__).parent / "fixtures"
 PIPELINES = ("@naive", "@default")

@@ -32,16 +32,15 @@ from contract import (
     run,
 )
 
-from irshap.builder import Builder
-from irshap.dims import same_shape, substitute
-from irshap.graph import Graph, Value
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, MixesBatch, NoLocalRule, Point, Value
+from irshap.ir.dims import same_shape, substitute
+from irshap.ir.types import Array, Tensor
 from irshap.lowering import lift, lower
 from irshap.lowering.emitter import EXPORTERS
 from irshap.ops import OPS
-from irshap.ops.base import MixesBatch, NoLocalRule, Point
 from irshap.ops.program import Constant
 from irshap.text import parse_graph, print_graph
-from irshap.types import Array, Tensor
 
 
 def collected() -> Iterator[Any]:

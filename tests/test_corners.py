@@ -11,13 +11,13 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from irshap.builder import Builder
-from irshap.dims import Dim, N, symbol
-from irshap.evaluator import evaluate
-from irshap.graph import Graph, Output, Value
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, MixesBatch, NoLocalRule, Op, Output, Point, Value
+from irshap.ir.dims import Dim, N, symbol
+from irshap.ir.evaluator import evaluate
+from irshap.ir.types import Array, DType, Tensor, TensorType
 from irshap.lowering import lift, lower
 from irshap.ops.average_pool import AveragePool
-from irshap.ops.base import MixesBatch, NoLocalRule, Op, Point
 from irshap.ops.conv import Conv
 from irshap.ops.gather import Gather, GatherND
 from irshap.ops.lp import LpPool, ReduceLp
@@ -26,7 +26,6 @@ from irshap.ops.reduce_log import ReduceLogSumExp, ReduceProd
 from irshap.ops.resize import Resize
 from irshap.ops.tile import Tile
 from irshap.ops.top_k import TopK
-from irshap.types import Array, DType, Tensor, TensorType
 
 
 def normal(*shape: int, seed: int = 0) -> Array:

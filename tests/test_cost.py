@@ -17,8 +17,8 @@ from irshap.cost import Part, cost, evaluate, line, schedule, stages, total
 from irshap.cost.devices import DEVICES, device, parse_size, roofline
 from irshap.cost.limits import largest
 from irshap.demo import __path__ as demo_path
-from irshap.dims import N, R, floor_div
 from irshap.errors import IRError, UserError
+from irshap.ir.dims import N, R, floor_div
 from irshap.ops.program import Constant
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from irshap.cost import Settings, predict, schedule, stages
-from irshap.cost.allocators import Arena, Heap, Pages, Pattern
-from irshap.dims import N, R
-from irshap.lowering.schedule import Step, order
+from irshap.cost.session.allocators import Arena, Heap, Pages, Pattern
+from irshap.cost.session.schedule import Step, order
+from irshap.ir.dims import N, R
 
 MIB = 1 << 20
 BENCH = Path(__file__).parent / "bench" / "cost_truth.py"

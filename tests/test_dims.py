@@ -10,7 +10,8 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irshap.dims import (
+from irshap.errors import ParseError
+from irshap.ir.dims import (
     Dim,
     N,
     R,
@@ -30,7 +31,6 @@ from irshap.dims import (
     symbol,
     symbols_of,
 )
-from irshap.errors import ParseError
 
 M = symbol("M")
 SYMBOLS = (M, N, R)

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from strategies import graphs, input_arrays
 
-from irshap.builder import Builder
-from irshap.dims import N, R, symbol
 from irshap.errors import IRError, UserError
-from irshap.evaluator import bind_symbols, evaluate, evaluate_values
-from irshap.graph import Graph, Output, Value
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Output, Value
+from irshap.ir.dims import N, R, symbol
+from irshap.ir.evaluator import bind_symbols, evaluate, evaluate_values
+from irshap.ir.types import Array, DType, Tensor, TensorType
 from irshap.ops.elementwise import Relu
 from irshap.ops.program import Dims, Full, Input, Opaque
 from irshap.text import parse_graph, print_graph
-from irshap.types import Array, DType, Tensor, TensorType
 
 GRAPH = parse_graph(
     """graph @g

@@ -18,8 +18,8 @@ import pytest
 
 import irshap
 from irshap import demo
-from irshap.evaluator import evaluate
-from irshap.pipelines import PIPELINES
+from irshap.ir.evaluator import evaluate
+from irshap.pipeline.named import PIPELINES
 
 sys.path.insert(0, str(Path(__file__).parent / "oracles"))
 

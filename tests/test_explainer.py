@@ -13,7 +13,7 @@ import pytest
 
 import irshap
 from irshap import demo
-from irshap.api import CompiledModel
+from irshap.compiler.compile import CompiledModel
 from irshap.errors import ModelError, TargetError, UserError
 
 IMAGES = demo.digits()[0][:4]

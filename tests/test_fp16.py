@@ -13,12 +13,12 @@ from test_exactness import FAMILIES, MODELS, SINGLE, assert_close, attributions,
 
 import irshap
 from irshap import demo
-from irshap.api import pipeline_text
+from irshap.compiler.compile import pipeline_text
 from irshap.errors import PipelineError
+from irshap.ir.types import DType
 from irshap.lowering import lower
-from irshap.pipeline_text import parse_pipeline
-from irshap.pipelines import PIPELINES
-from irshap.types import DType
+from irshap.pipeline.named import PIPELINES
+from irshap.pipeline.text import parse_pipeline
 
 
 def in_half(case: Case) -> tuple[Case, list[np.ndarray]]:

@@ -10,7 +10,7 @@ import pytest
 from goldens import FOLDER, check_golden, run_golden
 
 from irshap.errors import ParseError
-from irshap.pass_base import Context
+from irshap.pipeline.base import Context
 
 
 @pytest.mark.parametrize("path", sorted(p.relative_to(FOLDER) for p in FOLDER.glob("*.ir")), ids=str)

@@ -13,7 +13,7 @@ import onnx.parser
 import pytest
 
 import irshap
-from irshap.evaluator import evaluate
+from irshap.ir.evaluator import evaluate
 
 sys.path.insert(0, str(Path(__file__).parent / "oracles"))
 
@@ -82,7 +82,7 @@ def net(name: str) -> onnx.ModelProto:
 
 
 def pipeline(name: str, widen: str) -> str:
-    from irshap.pipelines import PIPELINES
+    from irshap.pipeline.named import PIPELINES
 
     return PIPELINES[name].replace("lift,", f"lift,{widen}")
 

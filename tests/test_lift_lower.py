@@ -18,11 +18,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from irshap.errors import ModelError, UserError
+from irshap.ir.types import Array
 from irshap.lowering import lift, lower
-from irshap.lowering.session import Session
+from irshap.lowering.files.session import Session
 from irshap.ops.program import Constant, Opaque
 from irshap.text import parse_graph, print_graph
-from irshap.types import Array
 
 
 def parsed(text: str, opset: int = 17, ir: int = 8) -> onnx.ModelProto:
@@ -233,7 +233,7 @@ def test_a_converted_node_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     model = parsed("(float[n,3] x) => (float[n,3] y) { y = MeanVarianceNormalization<axes=[1]>(x) }", 9, 4)
     graph = lift(model)
     lower(graph, opset=13)
-    monkeypatch.setattr("irshap.lowering.convert.version_converter.convert_version", wrong)
+    monkeypatch.setattr("irshap.lowering.files.convert.version_converter.convert_version", wrong)
     with pytest.raises(ModelError, match="gives other numbers"):
         lower(graph, opset=13)
 

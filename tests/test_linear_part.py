@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irshap.builder import Builder
-from irshap.dims import N
-from irshap.evaluator import evaluate
-from irshap.graph import Output, Value
-from irshap.ops.base import OPS, NoLocalRule, Op, Sample
+from irshap.ir.builder import Builder
+from irshap.ir.core import OPS, NoLocalRule, Op, Output, Sample, Value
+from irshap.ir.dims import N
+from irshap.ir.evaluator import evaluate
+from irshap.ir.types import Array, DType, TensorType
 from irshap.ops.program import Input
-from irshap.types import Array, DType, TensorType
 
 
 def normal(seed: int, *shape: int) -> Array:

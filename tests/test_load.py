@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper, parser
 
-import irshap.lowering.load as load
+import irshap.lowering.files.load as load
 from irshap.errors import ModelError
-from irshap.lowering.load import infer_shapes, inline_functions, load_model
+from irshap.lowering.files.load import infer_shapes, inline_functions, load_model
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4)
 HEADER = '<ir_version: 10, opset_import: ["": 17, "loc": 1]>'

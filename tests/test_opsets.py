@@ -10,10 +10,10 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from irshap.evaluator import evaluate
+from irshap.ir.evaluator import evaluate
+from irshap.ir.types import Array
 from irshap.lowering import lift, lower
 from irshap.ops.program import Opaque
-from irshap.types import Array
 
 X = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
 IMAGE = np.random.default_rng(1).standard_normal((2, 6, 3, 3)).astype(np.float32)

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irshap.builder import Builder
-from irshap.dims import N
 from irshap.errors import PassError, PipelineError, TargetError
-from irshap.graph import Graph, Node, Output
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Node, Output
+from irshap.ir.dims import N
+from irshap.ir.types import DType, TensorType
 from irshap.ops.program import Input
-from irshap.pass_base import PASSES, PROPERTIES, Context, Pass, Semantics
-from irshap.pass_manager import PassManager
-from irshap.pipeline_text import known_passes
-from irshap.types import DType, TensorType
+from irshap.pipeline.base import PASSES, PROPERTIES, Context, Pass, Semantics
+from irshap.pipeline.manager import PassManager
+from irshap.pipeline.text import known_passes
 
 
 @pytest.fixture(autouse=True)

@@ -18,11 +18,11 @@ import pytest
 from onnx import numpy_helper
 
 import irshap
-from irshap.evaluator import evaluate
-from irshap.graph import Graph
-from irshap.pass_base import Context
-from irshap.pass_manager import PassManager
-from irshap.types import Array
+from irshap.ir.core import Graph
+from irshap.ir.evaluator import evaluate
+from irshap.ir.types import Array
+from irshap.pipeline.base import Context
+from irshap.pipeline.manager import PassManager
 
 STEPS = ("eliminate-split-tile", "broadcast-target", "polyphase", "dce", "conv-adjoint", "absorb-scales")
 STEPS += ("max-unpool", "sink-reshapes", "share-weights{smallest=1}", "order", "canonicalize")

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irshap import pipelines
 from irshap.errors import PipelineError
-from irshap.pass_base import PASSES, Context, Pass, Semantics
-from irshap.pass_options import options_of
-from irshap.pipeline_text import format_pipeline, known_passes, parse_pipeline, pass_text
+from irshap.pipeline import named as pipelines
+from irshap.pipeline.base import PASSES, Context, Pass, Semantics
+from irshap.pipeline.options import options_of
+from irshap.pipeline.text import format_pipeline, known_passes, parse_pipeline, pass_text
 
 
 class Mode(Enum):

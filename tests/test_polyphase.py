@@ -7,18 +7,17 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from irshap.builder import Builder
-from irshap.dims import N, R, as_dim
-from irshap.equivalence import check_same
-from irshap.graph import Graph, Output, Role
-from irshap.ops.base import emit1
+from irshap.checks.equivalence import check_same
+from irshap.ir.builder import Builder, emit1
+from irshap.ir.core import Graph, Output, Role
+from irshap.ir.dims import N, R, as_dim
+from irshap.ir.types import DType, Tensor, TensorType
 from irshap.ops.conv import ConvTranspose
 from irshap.ops.program import Constant, Input
 from irshap.ops.shape import reshape
-from irshap.pass_base import Context
 from irshap.passes.dce import DeadCodeElimination
 from irshap.passes.polyphase import Polyphase
-from irshap.types import DType, Tensor, TensorType
+from irshap.pipeline.base import Context
 
 CHANNELS, FEWER = 3, 2
 

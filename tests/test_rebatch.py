@@ -12,10 +12,10 @@ import pytest
 
 import irshap
 from irshap.errors import TargetError
-from irshap.graph import Graph
+from irshap.ir.core import Graph
+from irshap.ir.types import Array, TensorType
 from irshap.lowering import lift, lower
-from irshap.lowering.session import Session
-from irshap.types import Array, TensorType
+from irshap.lowering.files.session import Session
 
 FAMILIES = Path(__file__).parent / "fixtures" / "families"
 ROWS = 5

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irshap.dims import N, symbol
+from irshap.compiler.references import check_references, check_weights
 from irshap.errors import ReferencesError
-from irshap.references import check_references, check_weights
-from irshap.types import DType, TensorType
+from irshap.ir.dims import N, symbol
+from irshap.ir.types import DType, TensorType
 
 IMAGE = {"image": TensorType(DType.F32, (N, 1, 2, 2))}
 TWO = {**IMAGE, "features": TensorType(DType.F64, (N, 3))}

@@ -15,7 +15,7 @@ import irshap
 from irshap import demo
 from irshap.cli import main
 from irshap.errors import NotDifferentiable, PipelineError
-from irshap.evaluator import evaluate
+from irshap.ir.evaluator import evaluate
 
 # Around it: several inputs, interior tensors, classes, weights, references at run time
 
@@ -153,7 +153,7 @@ def test_the_gap_of_an_op_without_a_rule() -> None:
     found = evaluate(compiled.graph, {"x": x})
     gap = (x**2) @ v - ((r**2) @ v).mean(axis=0)
     np.testing.assert_allclose(found["completeness_error"], gap[:, 0], rtol=1e-10)
-    assert "mul" in next(p.value for p in compiled.model.metadata_props if p.key == "irshap.incomplete")
+    assert "mul" in next(p.value for p in compiled.model.metadata_props if p.key == "irshap.attribution.gaps")
 
 
 def test_unknown_rule() -> None:

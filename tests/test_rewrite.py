@@ -7,20 +7,19 @@ import pytest
 from hypothesis import given, settings
 from strategies import graphs, input_arrays
 
-from irshap.builder import current
+from irshap.checks.verifier import verify
 from irshap.errors import IRError
-from irshap.evaluator import evaluate
-from irshap.graph import Graph, Node, Value
+from irshap.ir.builder import current, emit1
+from irshap.ir.core import Graph, Node, Value
+from irshap.ir.evaluator import evaluate
+from irshap.ir.rewrite import Miss, NoMatch, Replacement, Rule, apply, live_nodes, rewrite
 from irshap.ops.arithmetic import Abs, Add, Neg, Sub
-from irshap.ops.base import emit1
 from irshap.ops.elementwise import Exp, Relu
 from irshap.ops.families import Elementwise
 from irshap.ops.program import Constant
 from irshap.ops.reduce import ReduceSum
 from irshap.ops.shape import Split
-from irshap.rewrite import Miss, NoMatch, Replacement, Rule, apply, live_nodes, rewrite
 from irshap.text import parse_graph, print_graph
-from irshap.verifier import verify
 
 
 @rewrite(Neg)

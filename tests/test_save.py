@@ -16,8 +16,8 @@ import pytest
 from onnx import TensorProto, numpy_helper, parser
 
 from irshap.errors import ModelError, UserError
-from irshap.lowering.load import load_model
-from irshap.lowering.save import save_model
+from irshap.lowering.files.load import load_model
+from irshap.lowering.files.save import save_model
 
 KIB = 1024
 

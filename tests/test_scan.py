@@ -9,16 +9,16 @@ import onnx
 import onnxruntime
 import pytest
 
-from irshap.analysis import batch_axes
+from irshap.checks.verifier import verify
 from irshap.errors import IRError, ModelError, ParseError
-from irshap.evaluator import evaluate
-from irshap.graph import Graph
+from irshap.ir.batch import batch_axes
+from irshap.ir.core import Graph
+from irshap.ir.evaluator import evaluate
+from irshap.ir.types import Array
 from irshap.lowering import lift, lower
 from irshap.ops.scan import Scan
-from irshap.pass_manager import PassManager
+from irshap.pipeline.manager import PassManager
 from irshap.text import parse_graph, print_graph
-from irshap.types import Array
-from irshap.verifier import verify
 
 TEXT = """graph @g
 %x = input{name="x"} : f32[N, 4]

@@ -11,11 +11,12 @@ import pytest
 import irshap
 from irshap import demo
 from irshap.cli import main
+from irshap.cost.choose import predictions
 from irshap.errors import PipelineError, UserError
-from irshap.explainer import Explainer
-from irshap.pipeline_text import format_pipeline, parse_pipeline
-from irshap.pipelines import PIPELINES
-from irshap.strategies import STRATEGIES, predictions, with_strategy
+from irshap.pipeline.named import PIPELINES
+from irshap.pipeline.strategies import STRATEGIES, with_strategy
+from irshap.pipeline.text import format_pipeline, parse_pipeline
+from irshap.runtime.explainer import Explainer
 
 REFERENCES = np.random.default_rng(3).random((64, 1, 8, 8), dtype=np.float32)
 SAMPLES = REFERENCES[:3]

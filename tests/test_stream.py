@@ -13,11 +13,11 @@ from test_exactness import FAMILIES, SINGLE, assert_close, attributions, case, e
 import irshap
 from irshap import demo
 from irshap.errors import UserError
-from irshap.evaluator import evaluate
-from irshap.pass_base import Context
-from irshap.pass_manager import PassManager
-from irshap.passes.chunks import chunk_size
-from irshap.pipelines import PIPELINES
+from irshap.ir.evaluator import evaluate
+from irshap.passes.references.chunks import chunk_size
+from irshap.pipeline.base import Context
+from irshap.pipeline.manager import PassManager
+from irshap.pipeline.named import PIPELINES
 from irshap.text import parse_graph
 
 

@@ -10,20 +10,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import SAMPLES, TEXT, graphs, tensors
 
-from irshap.builder import Builder
-from irshap.dims import N, symbol
+from irshap.checks.verifier import verify
 from irshap.errors import IRError, ParseError
-from irshap.graph import Graph, Node, Output, Role, Source
+from irshap.ir.builder import Builder, emit1
+from irshap.ir.core import Graph, Node, Output, Role, Source
+from irshap.ir.dims import N, symbol
+from irshap.ir.types import DType, ForeignType, Tensor, TensorType, Type
 from irshap.ops.arithmetic import Add
-from irshap.ops.base import emit1
 from irshap.ops.elementwise import Elu, Relu
 from irshap.ops.pool import MaxPool
 from irshap.ops.program import Constant, Dims, Full, Input, Opaque, Pullback
 from irshap.ops.reduce import ReduceSum
 from irshap.ops.shape import Pad, Reshape
 from irshap.text import parse_graph, print_graph, print_op
-from irshap.types import DType, ForeignType, Tensor, TensorType, Type
-from irshap.verifier import verify
 
 F32 = DType.F32
 

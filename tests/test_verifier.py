@@ -8,18 +8,18 @@ import pytest
 from hypothesis import given, settings
 from strategies import graphs
 
-from irshap.dims import N
+from irshap.checks.verifier import verify
 from irshap.errors import IRError
-from irshap.graph import Graph, Node, Output, Value
+from irshap.ir.core import Graph, Node, Output, Value
+from irshap.ir.dims import N
+from irshap.ir.types import DType, TensorType
 from irshap.ops.arithmetic import Add
 from irshap.ops.elementwise import Relu
 from irshap.ops.index import ArgMax
 from irshap.ops.program import Input
 from irshap.ops.shape import Concat
-from irshap.pass_base import PROPERTIES, graph_property
+from irshap.pipeline.base import PROPERTIES, graph_property
 from irshap.text import parse_graph
-from irshap.types import DType, TensorType
-from irshap.verifier import verify
 
 GRAPH = parse_graph(
     """graph @g
@@ -112,7 +112,7 @@ def test_outputs(outputs: tuple[Output, ...], message: str) -> None:
 
 
 def test_properties_are_known_and_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("irshap.pass_base.PROPERTIES", PROPERTIES)
+    monkeypatch.setattr("irshap.pipeline.base.PROPERTIES", PROPERTIES)
     monkeypatch.setitem(PROPERTIES, "short-for-the-test", lambda g: "too long" if len(g.nodes) > 1 else None)
     graph = GRAPH.with_properties("short-for-the-test")
     assert fault(graph) == "graph @g: the graph isn't short-for-the-test: too long"

@@ -12,11 +12,11 @@ import click
 from irshap.cli.options import explained_arguments, explaining
 from irshap.cli.output import PassProgress, echo_json, require_folder, size_text, warn_incomplete
 from irshap.errors import UserError
-from irshap.pipelines import DEVICES, METHODS
-from irshap.strategies import STRATEGIES
+from irshap.pipeline.named import DEVICES, METHODS
+from irshap.pipeline.strategies import STRATEGIES
 
 if TYPE_CHECKING:
-    from irshap.api import CompiledModel
+    from irshap.compiler.compile import CompiledModel
 
 __all__ = ["compile_command"]
 
@@ -90,7 +90,7 @@ def compile_command(
 def _compile(
     model: str, references: str | None, print_after: tuple[str, ...], **options: Any
 ) -> CompiledModel:
-    from irshap.api import compile as compile_model
+    from irshap.compiler.compile import compile as compile_model
 
     with PassProgress() as progress:
         return compile_model(
@@ -103,7 +103,7 @@ def _compile(
 
 
 def _report(compiled: CompiledModel, output: str, seconds: float) -> dict[str, Any]:
-    from irshap.graph import Role
+    from irshap.ir.core import Role
 
     # The lowered model leaves out the outputs that were only of use between passes.
     published = {o.name for o in compiled.model.graph.output}

@@ -80,8 +80,8 @@ def cost_command(
     """
     from irshap.cost.devices import device as named
     from irshap.cost.devices import parse_size
-    from irshap.cost.memory import Settings
     from irshap.cost.report import Query, report
+    from irshap.cost.session.memory import Settings
 
     for path in (html, plot):
         if path is not None:
@@ -115,8 +115,8 @@ def _count(references: str) -> int:
         return int(references)
     if not Path(references).is_file():
         raise UserError(f"{references!r} is neither a number of references nor a file of them")
-    from irshap.arrays import as_arrays
     from irshap.errors import ReferencesError
+    from irshap.runtime.arrays import as_arrays
 
     arrays = as_arrays(references, ["references"], ReferencesError, "references")
     return max(len(array) for array in arrays.values())

@@ -24,8 +24,8 @@ __all__ = ["opt_command", "print_command"]
 @click.option("--output", "-o", metavar="FILE.ir", help="Write to this file.")
 def print_command(model: str, passes: str, full: bool, output: str | None) -> None:
     """Print MODEL in irshap's IR."""
-    from irshap.graph import Graph
-    from irshap.pass_manager import PassManager
+    from irshap.ir.core import Graph
+    from irshap.pipeline.manager import PassManager
     from irshap.text import print_graph
 
     require_folder(output)
@@ -65,12 +65,12 @@ def opt_command(
     output: str | None,
 ) -> None:
     """Run passes on IR text (- for standard input) and print the result."""
-    from irshap.graph import Graph
-    from irshap.pass_base import Context
-    from irshap.pass_manager import PassManager
-    from irshap.references import check_weights
+    from irshap.checks.verifier import verify as verify_graph
+    from irshap.compiler.references import check_weights
+    from irshap.ir.core import Graph
+    from irshap.pipeline.base import Context
+    from irshap.pipeline.manager import PassManager
     from irshap.text import parse_graph, print_graph
-    from irshap.verifier import verify as verify_graph
 
     require_folder(output)
     after: Any = "all" if "all" in print_after else print_after
@@ -88,7 +88,7 @@ def opt_command(
     if isinstance(result, Graph):
         _emit(print_graph(result, elide=elide), output)
     elif output is not None:
-        from irshap.lowering.save import save_model
+        from irshap.lowering.files.save import save_model
 
         save_model(result, output)
 
@@ -96,8 +96,8 @@ def opt_command(
 def _references(source: str | None, graph: Any) -> dict[str, Any]:
     if source is None:
         return {}
+    from irshap.compiler.references import check_references
     from irshap.ops.program import Input
-    from irshap.references import check_references
 
     inputs = {}
     for value in graph.inputs:

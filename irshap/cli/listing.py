@@ -11,8 +11,8 @@ from irshap.cli.output import echo_json, table
 from irshap.errors import PipelineError, near
 
 if TYPE_CHECKING:
-    from irshap.ops.base import Op
-    from irshap.pass_base import Pass
+    from irshap.ir.core import Op
+    from irshap.pipeline.base import Pass
 
 __all__ = ["ops_command", "passes_command"]
 
@@ -22,8 +22,8 @@ __all__ = ["ops_command", "passes_command"]
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def passes_command(name: str | None, as_json: bool) -> None:
     """List the passes and named pipelines, or tell all about the pass NAME."""
-    from irshap.pipeline_text import known_passes
-    from irshap.pipelines import PIPELINES
+    from irshap.pipeline.named import PIPELINES
+    from irshap.pipeline.text import known_passes
 
     known = known_passes()
     if name is not None:
@@ -59,7 +59,7 @@ def passes_command(name: str | None, as_json: bool) -> None:
 
 
 def _facts(cls: type[Pass]) -> dict[str, Any]:
-    from irshap.pass_options import REQUIRED, expects, options_of
+    from irshap.pipeline.options import REQUIRED, expects, options_of
 
     return {
         "name": cls.name,
@@ -116,8 +116,8 @@ def ops_command(as_json: bool) -> None:
 
 
 def _family(cls: type[Op]) -> str:
+    from irshap.ir.core import Op
     from irshap.ops import OPS
-    from irshap.ops.base import Op
 
     bases = [
         c for c in cls.__mro__[1:] if issubclass(c, Op) and c not in OPS.values() and c.__name__[0] != "_"

@@ -19,7 +19,7 @@ import click
 from irshap.errors import UserError
 
 if TYPE_CHECKING:
-    from irshap.types import Array
+    from irshap.ir.types import Array
 
 __all__ = [
     "PassProgress",
@@ -68,7 +68,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Seq
 
 def warn_incomplete(metadata: Mapping[str, str]) -> None:
     """Says on standard error which ops keep a model's attributions from summing up."""
-    from irshap.incomplete import METADATA, from_text
+    from irshap.attribution.gaps import METADATA, from_text
 
     for gap in from_text(metadata.get(METADATA, "")):
         text = f"warning: attributions leave out what {gap.where} does: {gap.reason}; see completeness_error"

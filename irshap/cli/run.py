@@ -11,7 +11,7 @@ from irshap.cli.output import echo_json, require_folder, table, write_npz
 from irshap.errors import CheckFailed
 
 if TYPE_CHECKING:
-    from irshap.explainer import Explanation
+    from irshap.runtime.explainer import Explanation
 
 __all__ = ["explanation_rows", "run_command"]
 
@@ -44,7 +44,7 @@ def run_command(
     as_json: bool,
 ) -> None:
     """Explain the samples in INPUT (.npy [N, ...], or .npz by input) with the compiled model EXPLAINED."""
-    from irshap.explainer import Explainer
+    from irshap.runtime.explainer import Explainer
 
     require_folder(output)
     explainer = Explainer(explained, list(provider) or None)
@@ -72,8 +72,8 @@ def _inputs(samples: str, target: int | None) -> tuple[Any, dict[str, Any]]:
         return samples, {}
     import numpy as np
 
-    from irshap.arrays import as_arrays
     from irshap.errors import UserError
+    from irshap.runtime.arrays import as_arrays
 
     # One class for all samples: as many as the input has rows.
     arrays = as_arrays(samples, ["input"], UserError, "input")

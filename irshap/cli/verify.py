@@ -12,7 +12,7 @@ from irshap.cli.output import PassProgress, echo_json, table
 from irshap.errors import CheckFailed
 
 if TYPE_CHECKING:
-    from irshap.completeness import Completeness
+    from irshap.metrics.completeness import Completeness
 
 __all__ = ["verify_command"]
 
@@ -46,7 +46,7 @@ def verify_command(
     Where they don't, every op's share of the difference is compared with what it was given, and the ops that
     lose most are named.  Exits with 1 then.
     """
-    from irshap.completeness import check_completeness
+    from irshap.metrics.completeness import check_completeness
 
     with PassProgress() as progress:
         found = check_completeness(

@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 import sympy
 
-from irshap.dims import Dim, R, as_dim
 from irshap.errors import IRError
+from irshap.ir.dims import Dim, R, as_dim
 
 __all__ = ["Binding", "Sum", "evaluate", "line", "total"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from irshap.cost.formula import Binding, line
-from irshap.cost.memory import Settings, predict
-from irshap.dims import Dim, R
-from irshap.lowering.schedule import Schedule
+from irshap.cost.session.memory import Settings, predict
+from irshap.cost.session.schedule import Schedule
+from irshap.ir.dims import Dim, R
 
 __all__ = ["Limit", "largest", "references_within"]
 

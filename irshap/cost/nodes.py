@@ -14,14 +14,13 @@ from enum import Enum
 from typing import TypeAlias
 
 from irshap.cost.formula import total
-from irshap.dims import Dim, N, as_dim, symbols_of
 from irshap.errors import IRError
-from irshap.graph import Graph, Node, Role, Value
+from irshap.ir.core import Graph, Node, Op, Role, Value
+from irshap.ir.dims import Dim, N, as_dim, symbols_of
+from irshap.ir.types import TensorType
 from irshap.lowering.exporters.control import own_constants
-from irshap.ops.base import Op
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.ops.scan import Scan
-from irshap.types import TensorType
 
 __all__ = ["GraphCost", "NodeCost", "Part", "cost", "fixed_values", "needed_nodes"]
 

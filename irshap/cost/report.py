@@ -9,13 +9,13 @@ from typing import Any
 from irshap.cost.devices import Device, roofline
 from irshap.cost.formula import Binding, evaluate, line
 from irshap.cost.limits import AT, references_within
-from irshap.cost.memory import Memory, Settings, predict
 from irshap.cost.nodes import GraphCost, Part, cost, counted
-from irshap.cost.stages import Stage, stages
-from irshap.dims import Dim, N, R
-from irshap.graph import Graph
-from irshap.lowering.schedule import Schedule, schedule
-from irshap.pipeline_text import format_pipeline, parse_pipeline
+from irshap.cost.session.memory import Memory, Settings, predict
+from irshap.cost.session.schedule import Schedule, schedule
+from irshap.ir.core import Graph
+from irshap.ir.dims import Dim, N, R
+from irshap.pipeline.stages import Stage, stages
+from irshap.pipeline.text import format_pipeline, parse_pipeline
 
 __all__ = ["Program", "Query", "Report", "curve", "report"]
 
@@ -172,8 +172,9 @@ def report(
         pipelines: texts such as `@naive`; the last is the one that tables are about.
         options: arguments of `irshap.compile` that set options of passes (target, wrt, ...).
     """
-    from irshap.api import pipeline_text
-    from irshap.strategies import candidates, has_strategies
+    from irshap.compiler.compile import pipeline_text
+    from irshap.cost.choose import candidates
+    from irshap.pipeline.strategies import has_strategies
 
     def full(pipeline: str) -> str:
         return format_pipeline(parse_pipeline(pipeline_text(passes=pipeline, **(options or {}))))

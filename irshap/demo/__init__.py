@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from irshap.api import Progress
-    from irshap.explainer import Explainer, Explanation
-    from irshap.types import Array
+    from irshap.compiler.compile import Progress
+    from irshap.ir.types import Array
+    from irshap.runtime.explainer import Explainer, Explanation
 
 __all__ = ["DemoResult", "digits", "model_path", "references_path", "run"]
 
@@ -62,8 +62,8 @@ def run(
     folder: Path, count: int = 10, *, passes: str | None = None, progress: Progress | None = None
 ) -> DemoResult:
     """Compiles the digits CNN into `folder` and explains `count` test digits, one of each kind first."""
-    from irshap.api import compile as compile_model
-    from irshap.explainer import Explainer
+    from irshap.compiler.compile import compile as compile_model
+    from irshap.runtime.explainer import Explainer
 
     start = time.perf_counter()
     compiled = compile_model(

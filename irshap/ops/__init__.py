@@ -1,5 +1,6 @@
 """The ops of the IR, a file for each family.  Importing this package registers all of them."""
 
+from irshap.ir.core import OPS, Op
 from irshap.ops import (
     activations,
     arithmetic,
@@ -34,7 +35,6 @@ from irshap.ops import (
     top_k,
     trigonometry,
 )
-from irshap.ops.base import OPS, Op
 
 __all__ = ["OPS", "Op", "activations", "arithmetic", "average_pool", "cast", "conv", "cumulative"]
 __all__ += ["einsum", "elementwise", "extremum", "gated", "gather", "generate", "index", "linear", "logic"]

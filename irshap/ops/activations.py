@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import same_shape
+from irshap.ir.builder import emit1
+from irshap.ir.core import Point, Precision, Sample, require, tensors
+from irshap.ir.dims import same_shape
+from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.arithmetic import Greater, guarded_quotient, minimum, ratio, where
-from irshap.ops.base import Point, Precision, Sample, emit1, randn, require, tensors
 from irshap.ops.elementwise import Elu, Relu
-from irshap.ops.families import Elementwise, ZippedElementwise, unbroadcast
+from irshap.ops.families import Elementwise, ZippedElementwise
 from irshap.ops.parts import Parts, Sharing, between, curve, only
 from irshap.ops.program import constant
-from irshap.types import Array, TensorType, Type
+from irshap.ops.samples import randn
+from irshap.ops.shape import unbroadcast
 
 __all__ = ["Celu", "Clip", "HardSigmoid", "LeakyRelu", "PRelu", "Selu", "ThresholdedRelu"]
 

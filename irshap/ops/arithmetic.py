@@ -9,21 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import same_shape
-from irshap.ops.base import NoLocalRule, Op, Point, Precision, Sample, emit1, randn, require, tensors
-from irshap.ops.families import (
-    Bilinear,
-    Elementwise,
-    Linear,
-    NonDifferentiable,
-    ZippedElementwise,
-    broadcast,
-    unbroadcast,
-)
+from irshap.ir.builder import emit1
+from irshap.ir.core import NoLocalRule, Op, Point, Precision, Sample, require, tensors
+from irshap.ir.dims import same_shape
+from irshap.ir.types import Array, DType, TensorType, Type
+from irshap.ops.families import Bilinear, Elementwise, Linear, NonDifferentiable, ZippedElementwise, broadcast
 from irshap.ops.parts import Parts, Sharing, between, curve, only
 from irshap.ops.program import constant
-from irshap.ops.shape import Reshape
-from irshap.types import Array, DType, TensorType, Type
+from irshap.ops.samples import randn
+from irshap.ops.shape import Reshape, unbroadcast
 
 __all__ = ["Abs", "Add", "Comparison", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Neg", "Sub"]
 __all__ += ["Where", "apply", "guarded_quotient", "maximum", "minimum", "quotient_or_zero"]

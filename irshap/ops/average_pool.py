@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, Shape, product, same
-from irshap.ops.base import Axes, MixesBatch, Op, Point, Precision, Sample, emit1, randn, require, tensors
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, require, tensors
+from irshap.ir.dims import Dim, Shape, product, same
+from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.conv import ConvTranspose
 from irshap.ops.families import Linear
 from irshap.ops.program import Full, constant
 from irshap.ops.resize import Resize, transposed
+from irshap.ops.samples import randn
 from irshap.ops.shape import reshape
 from irshap.ops.window import padded, window_count, windows
-from irshap.types import Array, TensorType, Type
 
 __all__ = ["AveragePool", "Windowed"]
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, product
-from irshap.ops.base import Axes, NoLocalRule, Op, Point, Precision, Sample, emit1, randn, tensors
-from irshap.types import Array, DType, TensorType, Type
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, NoLocalRule, Op, Point, Precision, Sample, tensors
+from irshap.ir.dims import Dim, product
+from irshap.ir.types import Array, DType, TensorType, Type
+from irshap.ops.samples import randn
 
 __all__ = ["Cast", "cast", "retyped"]
 

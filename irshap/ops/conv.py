@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, Shape, as_dim, product, same
-from irshap.ops.arithmetic import sized
-from irshap.ops.base import (
+from irshap.ir.builder import emit1
+from irshap.ir.core import (
     Axes,
     Layer,
     MixesBatch,
@@ -19,16 +18,17 @@ from irshap.ops.base import (
     Point,
     Precision,
     Sample,
-    emit1,
-    randn,
     require,
     tensors,
 )
+from irshap.ir.dims import Dim, Shape, as_dim, product, same
+from irshap.ir.types import Array, TensorType, Type
+from irshap.ops.arithmetic import sized
 from irshap.ops.families import Bilinear
 from irshap.ops.parts import only
 from irshap.ops.reduce import ReduceSum
+from irshap.ops.samples import randn
 from irshap.ops.window import padded, window_count, windows
-from irshap.types import Array, TensorType, Type
 
 __all__ = ["Conv", "ConvTranspose"]
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim
-from irshap.ops.base import Axes, MixesBatch, Point, Precision, Sample, emit1, numel, randn, require, tensors
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, numel, require, tensors
+from irshap.ir.dims import Dim
+from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.families import Linear
-from irshap.types import Array, TensorType, Type
+from irshap.ops.samples import randn
 
 __all__ = ["CumSum", "Trilu"]
 

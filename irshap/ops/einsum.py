@@ -8,25 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, product, same
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, Layer, MixesBatch, Op, Point, Precision, Sample, require, tensors
+from irshap.ir.dims import Dim, product, same
+from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.arithmetic import sized
-from irshap.ops.base import (
-    Axes,
-    Layer,
-    MixesBatch,
-    Op,
-    Point,
-    Precision,
-    Sample,
-    emit1,
-    randn,
-    require,
-    tensors,
-)
 from irshap.ops.families import Bilinear
 from irshap.ops.parts import only
+from irshap.ops.samples import randn
 from irshap.ops.shape import Expand, reshape
-from irshap.types import Array, TensorType, Type
 
 __all__ = ["Einsum"]
 

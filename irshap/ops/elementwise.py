@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from irshap.ir.builder import emit1
+from irshap.ir.core import Precision, Sample
+from irshap.ir.types import Array
 from irshap.ops.arithmetic import Abs, Equal, Greater, Less, guarded_quotient, maximum, minimum, ratio, where
-from irshap.ops.base import Precision, Sample, emit1, randn
 from irshap.ops.families import Elementwise
 from irshap.ops.program import constant
-from irshap.types import Array
+from irshap.ops.samples import randn
 
 __all__ = ["Elu", "Exp", "Log", "Relu", "Sigmoid", "Softplus", "Sqrt", "Tanh"]
 __all__ += ["inverse_or_zero", "logc", "phi", "tanhc", "unary_samples"]

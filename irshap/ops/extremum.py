@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Shape
+from irshap.ir.builder import emit1
+from irshap.ir.core import Point, Precision, Sample
+from irshap.ir.dims import Shape
+from irshap.ir.types import Array
 from irshap.ops.arithmetic import maximum, minimum, share_quotient
-from irshap.ops.base import Point, Precision, Sample, emit1, randn
 from irshap.ops.index import ArgMax, ScatterAdd
 from irshap.ops.parts import Parts, Routed, Sharing
 from irshap.ops.program import constant
 from irshap.ops.reduce import ReduceSum, Reduction, over
+from irshap.ops.samples import randn
 from irshap.ops.shape import reshape, transpose
-from irshap.types import Array
 
 __all__ = ["ReduceMax", "ReduceMin", "from_rows", "to_rows"]
 

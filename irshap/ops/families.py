@@ -8,26 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from irshap.dims import Dim, Shape, divide, product, same
-from irshap.ops.base import (
-    Axes,
-    MixesBatch,
-    NoLocalRule,
-    Op,
-    Point,
-    TypeMismatch,
-    emit1,
-    numel,
-    require,
-    tensors,
-)
-from irshap.types import Array, TensorType, Type
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, NoLocalRule, Op, Point, TypeMismatch, numel, require, tensors
+from irshap.ir.dims import Dim, Shape, divide, product, same
+from irshap.ir.types import Array, TensorType, Type
 
 if TYPE_CHECKING:
     from irshap.ops.parts import Parts, Sharing
 
-__all__ = ["Bilinear", "Composite", "Elementwise", "Linear", "NonDifferentiable", "ZippedElementwise"]
-__all__ += ["broadcast", "unbroadcast", "zip_axes"]
+__all__ = ["Bilinear", "Elementwise", "Linear", "NonDifferentiable", "ZippedElementwise"]
+__all__ += ["broadcast", "zip_axes"]
 
 
 class Linear(Op, family=True):
@@ -198,65 +188,6 @@ class NonDifferentiable(Op, family=True):
         raise NoLocalRule(self.reason)
 
 
-class Composite(Op, family=True):
-    """An op that is differentiated through its parts, and still evaluated and lowered as one op.
-
-    The parts are computed again for the backward walk only; a leaf may override `derivative` or `secant`
-    with a stabler closed form.
-    """
-
-    REQUIRED: ClassVar[dict[str, str]] = {
-        "decompose": "def decompose(self, *operands) -> results, by emitting"
-    }
-
-    @abstractmethod
-    def decompose(self, *operands: Any) -> tuple[Any, ...]:
-        """The same results from simpler ops, emitted into the current builder."""
-
-    def linear_in(self, varying: frozenset[int]) -> bool:
-        return False
-
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
-        return self._through_parts(cts, (at,), wrt)
-
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
-        return self._through_parts(cts, (at, at0), wrt)
-
-    def _through_parts(
-        self, cts: Sequence[Any], worlds: Sequence[Point], wrt: Sequence[int]
-    ) -> tuple[Any, ...]:
-        from irshap.builder import Builder, current
-        from irshap.ops.program import Input
-        from irshap.reverse import reverse, varying_values
-
-        with Builder() as parts:
-            formals = [
-                parts.emit(Input(f"operand{i}"), types=(v.type,))[0] for i, v in enumerate(worlds[0].operands)
-            ]
-            results = self.decompose(*formals)
-            region = parts.build("parts", ())
-        maps = []
-        for world in worlds:
-            maps.append(current().graft(region, dict(zip(formals, world.operands, strict=True))))
-
-        def local(
-            node: Any, node_cts: Sequence[Any], node_wrt: Sequence[int], changing: frozenset[int]
-        ) -> Sequence[Any]:
-            points = [
-                Point(tuple(m[v] for v in node.operands), tuple(m[v] for v in node.results)) for m in maps
-            ]
-            if node.op.linear_in(changing):
-                return [node.op.adjoints(node_cts, points[0], i) for i in node_wrt]
-            rule = node.op.derivative if len(points) == 1 else node.op.secant
-            return rule(node_cts, *points, node_wrt)  # type: ignore[no-any-return]
-
-        varying = varying_values(region.nodes, [formals[i] for i in wrt])
-        # zeros for cotangents that never arrive are shaped like the region's values: same types, any world
-        seeds = dict(zip(results, cts, strict=True))
-        found = reverse(region.nodes, varying, seeds, local)
-        return tuple(found[formals[i]] for i in wrt)
-
-
 def broadcast(shapes: Sequence[Shape]) -> Shape:
     """numpy's broadcasting on symbolic shapes; two dimensions not known to agree are refused."""
     rank = max(map(len, shapes))
@@ -278,19 +209,6 @@ def smaller(a: Shape, b: Shape) -> bool:
     """Whether a tensor of shape `a` certainly has fewer elements than one of shape `b`."""
     ratio = divide(product(b), product(a))
     return isinstance(ratio, int) and ratio > 1
-
-
-def unbroadcast(ct: Any, shape: Shape) -> Any:
-    """Sums `ct` over the axes along which a tensor of `shape` was broadcast: the adjoint of broadcasting."""
-    from irshap.ops.reduce import ReduceSum
-    from irshap.ops.shape import reshape
-
-    extra = ct.rank - len(shape)
-    axes = [*range(extra)]
-    axes += [extra + i for i, d in enumerate(shape) if same(d, 1) and not same(ct.shape[extra + i], 1)]
-    if axes:
-        ct = emit1(ReduceSum(axes=tuple(axes), keepdims=True), ct)
-    return reshape(ct, shape)
 
 
 def zip_axes(axes: Axes, operands: Sequence[TensorType], result: TensorType) -> int | None:

@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from irshap.ir.builder import emit1
+from irshap.ir.core import Precision, Sample
+from irshap.ir.types import Array
 from irshap.ops.activations import Clip
 from irshap.ops.arithmetic import Abs, maximum, regularized_chord
-from irshap.ops.base import Precision, Sample, emit1, randn
 from irshap.ops.elementwise import Exp, Relu, Sigmoid, Softplus, Tanh, unary_samples
 from irshap.ops.families import Elementwise
-from irshap.types import Array
+from irshap.ops.samples import randn
 
 __all__ = ["Erf", "Gelu", "HardSwish", "Mish", "Softsign", "Swish"]
 

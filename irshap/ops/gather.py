@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, Shape, as_dim, product, same
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, require, tensors
+from irshap.ir.dims import Dim, Shape, as_dim, product, same
+from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.arithmetic import Less, where
-from irshap.ops.base import Axes, MixesBatch, Point, Precision, Sample, emit1, randn, require, tensors
 from irshap.ops.cast import cast
 from irshap.ops.index import Indexed, ScatterAdd
 from irshap.ops.program import Constant, Dims, constant
 from irshap.ops.reduce import ReduceSum
+from irshap.ops.samples import randn
 from irshap.ops.shape import Expand, Pad, reshape
-from irshap.types import Array, DType, TensorType, Type
 
 __all__ = ["Gather", "GatherND", "ScatterRows"]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from irshap.dims import Dim, product
-from irshap.ops.base import Axes, MixesBatch, Precision, Sample, require, tensors
+from irshap.ir.core import Axes, MixesBatch, Precision, Sample, require, tensors
+from irshap.ir.dims import Dim, product
+from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.families import NonDifferentiable
 from irshap.ops.program import NOTHING_VARIES, batch_from_shape
-from irshap.types import Array, DType, TensorType, Type
 
 __all__ = ["Arange", "OneHot"]
 

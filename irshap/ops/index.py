@@ -8,24 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, Shape, product, same
-from irshap.ops.base import (
-    Axes,
-    MixesBatch,
-    NoLocalRule,
-    Op,
-    Point,
-    Precision,
-    Sample,
-    emit1,
-    randn,
-    require,
-    tensors,
-)
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, NoLocalRule, Op, Point, Precision, Sample, require, tensors
+from irshap.ir.dims import Dim, Shape, product, same
+from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.families import NonDifferentiable
 from irshap.ops.reduce import Reduction
+from irshap.ops.samples import randn
 from irshap.ops.shape import reshape
-from irshap.types import Array, DType, TensorType, Type
 
 __all__ = ["ArgMax", "GatherElements", "Indexed", "ScatterAdd", "TopKIndices", "Unpool"]
 

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, product, same, same_shape
-from irshap.ops.arithmetic import Mul, sized
-from irshap.ops.base import (
+from irshap.ir.builder import emit1
+from irshap.ir.core import (
     Axes,
     Layer,
     MixesBatch,
@@ -19,17 +18,18 @@ from irshap.ops.base import (
     Point,
     Precision,
     Sample,
-    emit1,
-    randn,
     require,
     tensors,
 )
+from irshap.ir.dims import Dim, product, same, same_shape
+from irshap.ir.types import Array, TensorType, Type
+from irshap.ops.arithmetic import Mul, sized
 from irshap.ops.elementwise import Sqrt
-from irshap.ops.families import Bilinear, Linear, broadcast, unbroadcast
+from irshap.ops.families import Bilinear, Linear, broadcast
 from irshap.ops.parts import only
 from irshap.ops.reduce import ReduceSum
-from irshap.ops.shape import reshape, transpose
-from irshap.types import Array, TensorType, Type
+from irshap.ops.samples import randn
+from irshap.ops.shape import reshape, transpose, unbroadcast
 
 __all__ = ["BatchNorm", "Gemm", "MatMul", "matmul"]
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from irshap.ir.core import Precision, Sample, require, tensors
+from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.arithmetic import Comparison
-from irshap.ops.base import Precision, Sample, randn, require, tensors
 from irshap.ops.families import NonDifferentiable, ZippedElementwise
-from irshap.types import Array, DType, TensorType, Type
+from irshap.ops.samples import randn
 
 __all__ = ["And", "Ceil", "Floor", "GreaterOrEqual", "IsInf", "IsNaN", "LessOrEqual", "Mod", "Not", "Or"]
 __all__ += ["Round", "Sign", "Xor"]

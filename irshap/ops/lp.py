@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim
+from irshap.ir.builder import emit1
+from irshap.ir.core import Point, Precision, Sample, numel, require
+from irshap.ir.dims import Dim
+from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.arithmetic import Abs, maximum, quotient_or_zero
 from irshap.ops.average_pool import Windowed
-from irshap.ops.base import Point, Precision, Sample, emit1, numel, randn, require
 from irshap.ops.reduce import Reduction
+from irshap.ops.samples import randn
 from irshap.ops.shape import reshape
-from irshap.types import Array, TensorType, Type
 
 __all__ = ["LpPool", "ReduceLp", "ReduceSumSquare"]
 

@@ -9,25 +9,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from irshap.dims import Dim, Shape, divide, product, same, same_shape
-from irshap.ops.base import (
-    Axes,
-    MixesBatch,
-    Op,
-    Point,
-    Precision,
-    Sample,
-    emit1,
-    numel,
-    randn,
-    require,
-    tensors,
-)
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, numel, require, tensors
+from irshap.ir.dims import Dim, Shape, divide, product, same, same_shape
+from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.elementwise import Sqrt
-from irshap.ops.families import broadcast, unbroadcast
+from irshap.ops.families import broadcast
 from irshap.ops.reduce import ReduceMean
-from irshap.ops.shape import reshape
-from irshap.types import Array, TensorType, Type
+from irshap.ops.samples import randn
+from irshap.ops.shape import reshape, unbroadcast
 
 __all__ = ["GroupNorm", "InstanceNorm", "LayerNorm", "Normalization", "RMSNorm"]
 

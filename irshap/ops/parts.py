@@ -17,10 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from irshap.ops.base import NoLocalRule, Op, Point, emit1
+from irshap.ir.builder import emit1
+from irshap.ir.core import NoLocalRule, Op, Point
 
 if TYPE_CHECKING:
-    from irshap.graph import Value
+    from irshap.ir.core import Value
 
 __all__ = ["Curve", "Multipliers", "Parts", "Routed", "Sharing", "between", "curve"]
 

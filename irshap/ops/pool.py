@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, product
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, require, tensors
+from irshap.ir.dims import Dim, product
+from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.arithmetic import maximum, quotient_or_zero, share_quotient
-from irshap.ops.base import Axes, MixesBatch, Op, Point, Precision, Sample, emit1, randn, require, tensors
 from irshap.ops.index import GatherElements, ScatterAdd
 from irshap.ops.parts import Parts, Routed, Sharing
+from irshap.ops.samples import randn
 from irshap.ops.shape import reshape
 from irshap.ops.window import padded, window_count, windows
-from irshap.types import Array, DType, TensorType, Type
 
 __all__ = ["MaxPool", "max_shares"]
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from irshap.ir.builder import emit1
+from irshap.ir.core import Op, Point, Precision, Sample
+from irshap.ir.types import Array
 from irshap.ops.arithmetic import Abs, Greater, maximum, minimum, quotient_or_zero, where
-from irshap.ops.base import Op, Point, Precision, Sample, emit1, randn
 from irshap.ops.elementwise import Log, Sqrt, inverse_or_zero, logc, phi, unary_samples
-from irshap.ops.families import Elementwise, ZippedElementwise, unbroadcast
+from irshap.ops.families import Elementwise, ZippedElementwise
 from irshap.ops.program import constant
-from irshap.types import Array
+from irshap.ops.samples import randn
+from irshap.ops.shape import unbroadcast
 
 __all__ = ["Pow", "Power", "Reciprocal"]
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, N, Shape, symbols_of
 from irshap.errors import IRError
-from irshap.ops.base import Axes, MixesBatch, NoLocalRule, Op, Point, Precision, Sample, emit1, require
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, NoLocalRule, Op, Point, Precision, Sample, require
+from irshap.ir.dims import Dim, N, Shape, symbols_of
+from irshap.ir.types import Array, DType, Tensor, TensorType, Type
 from irshap.ops.families import Linear, NonDifferentiable
-from irshap.types import Array, DType, Tensor, TensorType, Type
 
 __all__ = ["Constant", "Dims", "Full", "Hold", "Input", "Opaque", "Pullback", "Tap", "constant"]
 

@@ -8,23 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, Shape, product
-from irshap.ops.base import (
-    Axes,
-    MixesBatch,
-    Op,
-    Point,
-    Precision,
-    Sample,
-    emit1,
-    numel,
-    randn,
-    require,
-    tensors,
-)
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, numel, require, tensors
+from irshap.ir.dims import Dim, Shape, product
+from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.families import Linear
 from irshap.ops.program import constant
-from irshap.types import Array, DType, TensorType, Type
+from irshap.ops.samples import randn
 
 __all__ = ["ReduceMean", "ReduceSum", "Reduction", "over"]
 

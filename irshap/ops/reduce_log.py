@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim
+from irshap.ir.builder import emit1
+from irshap.ir.core import NoLocalRule, Point, Precision, Sample, numel
+from irshap.ir.dims import Dim
+from irshap.ir.types import Array, TensorType
 from irshap.ops.arithmetic import Abs, Equal, Mul, maximum, where
-from irshap.ops.base import NoLocalRule, Point, Precision, Sample, emit1, numel, randn
+from irshap.ops.composite import Composite
 from irshap.ops.elementwise import Exp, Log, phi
 from irshap.ops.extremum import to_rows
-from irshap.ops.families import Composite
 from irshap.ops.reduce import ReduceSum, Reduction
+from irshap.ops.samples import randn
 from irshap.ops.shape import reshape, split
-from irshap.types import Array, TensorType
 
 __all__ = ["ReduceLogSum", "ReduceLogSumExp", "ReduceProd"]
 

@@ -8,26 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, N, Shape, divide, product, same, same_shape
-from irshap.ops.base import (
-    Axes,
-    MixesBatch,
-    NoLocalRule,
-    Op,
-    Point,
-    Precision,
-    Sample,
-    emit1,
-    randn,
-    require,
-    tensors,
-)
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, NoLocalRule, Op, Point, Precision, Sample, require, tensors
+from irshap.ir.dims import Dim, N, Shape, divide, product, same, same_shape
+from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.families import Linear
 from irshap.ops.linear import matmul
 from irshap.ops.program import constant
 from irshap.ops.reduce import ReduceSum
+from irshap.ops.samples import randn
 from irshap.ops.shape import reshape
-from irshap.types import Array, DType, TensorType, Type
 
 __all__ = ["COORDINATES", "NEAREST", "Resize"]
 

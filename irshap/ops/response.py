@@ -8,28 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, numel, require, tensors
+from irshap.ir.dims import Dim
+from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.arithmetic import Abs, where
-from irshap.ops.base import (
-    Axes,
-    MixesBatch,
-    Op,
-    Point,
-    Precision,
-    Sample,
-    emit1,
-    numel,
-    randn,
-    require,
-    tensors,
-)
+from irshap.ops.composite import Composite
 from irshap.ops.elementwise import Sqrt, inverse_or_zero
-from irshap.ops.families import Composite
 from irshap.ops.norm import mean_of
 from irshap.ops.power import Power, positive
 from irshap.ops.reduce import ReduceSum
+from irshap.ops.samples import randn
 from irshap.ops.shape import Pad, Slice
-from irshap.types import Array, TensorType, Type
 
 __all__ = ["LRN", "LpNormalization"]
 

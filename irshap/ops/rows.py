@@ -8,23 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, as_dim
-from irshap.ops.base import (
-    Axes,
-    MixesBatch,
-    Point,
-    Precision,
-    Sample,
-    TypeMismatch,
-    emit1,
-    randn,
-    require,
-    tensors,
-)
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, TypeMismatch, require, tensors
+from irshap.ir.dims import Dim, as_dim
+from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.families import Linear
 from irshap.ops.reduce import ReduceSum
+from irshap.ops.samples import randn
 from irshap.ops.shape import Slice, reshape
-from irshap.types import Array, TensorType, Type
 
 __all__ = ["Dilate", "RepeatRows", "TileRows"]
 

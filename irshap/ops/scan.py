@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import sympy
 
-from irshap.dims import Dim, N, same
-from irshap.graph import Graph, Node, Output, Value
-from irshap.ops.base import Axes, MixesBatch, Precision, Sample, randn, require, tensors
+from irshap.ir.core import Axes, Graph, MixesBatch, Node, Output, Precision, Sample, Value, require, tensors
+from irshap.ir.dims import Dim, N, same
+from irshap.ir.types import Array, DType, TensorType, Type, same_type
 from irshap.ops.families import NonDifferentiable
-from irshap.types import Array, DType, TensorType, Type, same_type
+from irshap.ops.samples import randn
 
 __all__ = ["Scan"]
 
@@ -44,7 +44,7 @@ class Scan(NonDifferentiable):
         return replace(self, body=body)
 
     def substitute(self, binding: Mapping[sympy.Expr, Dim]) -> Scan:
-        from irshap.builder import Builder
+        from irshap.ir.builder import Builder
 
         with Builder() as b:
             mapping: dict[Value, Value] = {}
@@ -73,7 +73,7 @@ class Scan(NonDifferentiable):
         return tuple(types[: self.carried])
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
-        from irshap.evaluator import evaluate_values
+        from irshap.ir.evaluator import evaluate_values
 
         state, rows = arrays[: self.carried], arrays[self.carried : self.carried + self.scanned]
         captured = arrays[self.carried + self.scanned :]
@@ -103,7 +103,7 @@ class Scan(NonDifferentiable):
     def batch_axes(
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> tuple[int | None, ...]:
-        from irshap.analysis import BatchAxes
+        from irshap.ir.batch import BatchAxes
 
         last = self.carried + self.scanned
         if 0 in axes[self.carried : last]:
@@ -153,7 +153,7 @@ class Scan(NonDifferentiable):
 
 
 def _body(inputs: Mapping[str, tuple[str, tuple[Dim, ...]]], make: Any) -> Graph:
-    from irshap.builder import Builder
+    from irshap.ir.builder import Builder
     from irshap.ops.program import Input
 
     with Builder() as b:

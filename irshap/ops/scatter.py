@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, product, same
-from irshap.ops.base import Axes, MixesBatch, Point, Precision, Sample, emit1, randn, require, tensors
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, require, tensors
+from irshap.ir.dims import Dim, product, same
+from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.gather import GatherND
 from irshap.ops.index import GatherElements, Indexed
+from irshap.ops.samples import randn
 from irshap.ops.shape import Slice, zeros_like
-from irshap.types import Array, TensorType, Type
 
 __all__ = ["ScatterElements", "ScatterND", "leading"]
 

@@ -8,26 +8,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from irshap.dims import Dim, N, Shape, as_dim, divide, product, same, same_shape
-from irshap.ops.base import (
-    Axes,
-    MixesBatch,
-    Op,
-    Point,
-    Precision,
-    Sample,
-    emit,
-    emit1,
-    randn,
-    require,
-    tensors,
-)
-from irshap.ops.families import Linear, broadcast, unbroadcast
+from irshap.ir.builder import emit, emit1
+from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, require, tensors
+from irshap.ir.dims import Dim, N, Shape, as_dim, divide, product, same, same_shape
+from irshap.ir.types import Array, TensorType, Type
+from irshap.ops.families import Linear, broadcast
 from irshap.ops.program import Full, batch_from_shape
-from irshap.types import Array, TensorType, Type
+from irshap.ops.samples import randn
 
 __all__ = ["Concat", "Expand", "Pad", "Reshape", "Slice", "Split", "Transpose", "concat", "reshape", "split"]
-__all__ += ["transpose", "zeros_like"]
+__all__ += ["transpose", "unbroadcast", "zeros_like"]
 
 
 def reshape(x: Any, shape: Sequence[Dim]) -> Any:
@@ -53,6 +43,18 @@ def split(x: Any, axis: int, sizes: Sequence[Dim]) -> tuple[Any, ...]:
 def zeros_like(x: Any) -> Any:
     """Emits zeros of the type of `x`."""
     return emit1(Full(0.0, x.dtype, x.shape))
+
+
+def unbroadcast(ct: Any, shape: Shape) -> Any:
+    """Sums `ct` over the axes along which a tensor of `shape` was broadcast: the adjoint of broadcasting."""
+    from irshap.ops.reduce import ReduceSum
+
+    extra = ct.rank - len(shape)
+    axes = [*range(extra)]
+    axes += [extra + i for i, d in enumerate(shape) if same(d, 1) and not same(ct.shape[extra + i], 1)]
+    if axes:
+        ct = emit1(ReduceSum(axes=tuple(axes), keepdims=True), ct)
+    return reshape(ct, shape)
 
 
 class _Move(Linear, family=True):

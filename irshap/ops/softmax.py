@@ -8,26 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, numel, require, tensors
+from irshap.ir.dims import Dim
+from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.arithmetic import Abs, Equal, maximum, where
-from irshap.ops.base import (
-    Axes,
-    MixesBatch,
-    Op,
-    Point,
-    Precision,
-    Sample,
-    emit1,
-    numel,
-    randn,
-    require,
-    tensors,
-)
 from irshap.ops.elementwise import Exp, Log, Relu, phi
 from irshap.ops.extremum import ReduceMax
 from irshap.ops.families import NonDifferentiable
 from irshap.ops.reduce import ReduceSum
-from irshap.types import Array, TensorType, Type
+from irshap.ops.samples import randn
 
 __all__ = ["Hardmax", "LogSoftmax", "Softmax"]
 

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, Shape, same
-from irshap.ops.base import Axes, MixesBatch, Point, Precision, Sample, emit1, randn, require, tensors
+from irshap.ir.builder import emit1
+from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, require, tensors
+from irshap.ir.dims import Dim, Shape, same
+from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.families import Linear
 from irshap.ops.program import batch_from_shape
 from irshap.ops.reduce import ReduceSum
+from irshap.ops.samples import randn
 from irshap.ops.shape import reshape
-from irshap.types import Array, TensorType, Type
 
 __all__ = ["Tile"]
 

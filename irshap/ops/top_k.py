@@ -9,28 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from irshap.dims import Dim, product
+from irshap.ir.builder import emit, emit1
+from irshap.ir.core import Axes, MixesBatch, NoLocalRule, Op, Point, Precision, Sample, require, tensors
+from irshap.ir.dims import Dim, product
+from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.arithmetic import Equal, Greater, Less, maximum, minimum, share_quotient, where
-from irshap.ops.base import (
-    Axes,
-    MixesBatch,
-    NoLocalRule,
-    Op,
-    Point,
-    Precision,
-    Sample,
-    emit,
-    emit1,
-    randn,
-    require,
-    tensors,
-)
 from irshap.ops.gather import Gather
 from irshap.ops.index import ScatterAdd
 from irshap.ops.program import Full, constant
 from irshap.ops.reduce import ReduceSum
+from irshap.ops.samples import randn
 from irshap.ops.shape import concat, reshape, transpose
-from irshap.types import Array, DType, TensorType, Type
 
 __all__ = ["TopK"]
 

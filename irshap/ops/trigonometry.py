@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from irshap.ir.builder import emit1
+from irshap.ir.core import Precision, Sample
+from irshap.ir.types import Array
 from irshap.ops.arithmetic import Abs, Less, maximum, quotient_or_zero, where
-from irshap.ops.base import Precision, Sample, emit1, randn
 from irshap.ops.elementwise import Exp, Sqrt, inverse_or_zero, phi, tanhc, unary_samples
 from irshap.ops.families import Elementwise
 from irshap.ops.program import constant
-from irshap.types import Array
+from irshap.ops.samples import randn
 
 __all__ = ["Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Sin", "Sinh", "Tan"]
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from irshap.dims import Dim, as_dim, floor_div, minimum
-from irshap.types import Array
+from irshap.ir.dims import Dim, as_dim, floor_div, minimum
+from irshap.ir.types import Array
 
 __all__ = ["padded", "window_count", "windows"]
 

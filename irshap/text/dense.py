@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from irshap.types import Array, DType, Tensor, TensorType
+from irshap.ir.types import Array, DType, Tensor, TensorType
 
 __all__ = [
     "LIST_LIMIT",

@@ -15,15 +15,14 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from irshap.dims import Dim, parse_dim
 from irshap.errors import ParseError, near
-from irshap.graph import Graph, Node, Output, Role, Source, Value
+from irshap.ir.builder import inferred_types
+from irshap.ir.core import Graph, Node, Op, Output, Role, Source, TypeMismatch, Value
+from irshap.ir.dims import Dim, parse_dim
+from irshap.ir.types import Array, DType, ForeignType, Tensor, TensorType, Type, same_type
 from irshap.ops import OPS
-from irshap.ops.base import Op, TypeMismatch
 from irshap.text.dense import array_from_base64, array_from_list, bytes_from_base64, static_shape
 from irshap.text.scanner import Scanner
-from irshap.types import Array, DType, ForeignType, Tensor, TensorType, Type, same_type
-from irshap.verifier import inferred_types
 
 __all__ = ["parse_graph"]
 

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import sympy
 
-from irshap.dims import as_dim, dim_text
 from irshap.errors import IRError
-from irshap.graph import Graph, Node, Output, Value
-from irshap.ops.base import Op
+from irshap.ir.core import Graph, Node, Op, Output, Value
+from irshap.ir.dims import as_dim, dim_text
+from irshap.ir.types import DType, Tensor, TensorType, Type
 from irshap.text.dense import LIST_LIMIT, base64_text, dense_text
-from irshap.types import DType, Tensor, TensorType, Type
 
 __all__ = ["Printer", "print_graph", "print_op", "value_names"]
 

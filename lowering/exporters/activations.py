@@ -10,9 +10,9 @@ from dataclasses import fields
 from math import pi
 from typing import Any
 
+from irshap.ir.types import DType
 from irshap.lowering.emitter import Export, exporter
 from irshap.ops import activations, gated
-from irshap.types import DType
 
 __all__: list[str] = []
 

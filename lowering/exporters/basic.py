@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from irshap.dims import Dim, same
+from irshap.ir.dims import Dim, same
 from irshap.lowering.emitter import Export, exporter, onnx_dtype
 from irshap.ops import arithmetic, cast, elementwise, index, linear, program, rows, shape
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
-from irshap.graph import Graph, Output, Value
+from irshap.ir.core import Graph, Output, Value
 from irshap.lowering.emitter import Export, exporter, onnx_type
 from irshap.ops import conv, scan
 from irshap.ops.program import Constant

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from irshap.dims import same_shape
+from irshap.ir.dims import same_shape
+from irshap.ir.types import DType
 from irshap.lowering.emitter import Export, exporter, onnx_dtype
 from irshap.ops import norm, response, softmax
-from irshap.types import DType
 
 __all__: list[str] = []
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from irshap.ir.types import DType
 from irshap.lowering.emitter import Export, exporter
 from irshap.ops import extremum, lp, reduce, reduce_log
-from irshap.types import DType
 
 __all__: list[str] = []
 

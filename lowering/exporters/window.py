@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from irshap.dims import product
+from irshap.ir.dims import product
 from irshap.lowering.emitter import FLOOR, Export, exporter
 from irshap.ops import average_pool, conv, lp, pool
 

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from irshap.graph import Value
+from irshap.ir.core import Op, Value
+from irshap.ir.types import DType
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import activations, arithmetic, gated
-from irshap.ops.base import Op
 from irshap.ops.program import Constant
-from irshap.types import DType
 
 __all__: list[str] = []
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx
 
-from irshap.graph import Value
+from irshap.ir.core import Op, Value
+from irshap.ir.types import DType, Tensor
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import arithmetic, cast, elementwise, index, program
-from irshap.ops.base import Op
-from irshap.types import DType, Tensor
 
 __all__: list[str] = []
 

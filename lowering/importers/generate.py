@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from irshap.dims import as_dim
-from irshap.graph import Value
+from irshap.ir.core import Value
+from irshap.ir.dims import as_dim
+from irshap.ir.types import Tensor
 from irshap.lowering.importer import Import, Unmodeled, importer, known
 from irshap.ops import generate, program
 from irshap.ops.shape import reshape
-from irshap.types import Tensor
 
 __all__: list[str] = []
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from irshap.dims import Dim, N, same, symbols_of
-from irshap.graph import Value
+from irshap.ir.core import Value
+from irshap.ir.dims import Dim, N, same, symbols_of
+from irshap.ir.types import Array
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import gather, index, program, scatter, top_k
 from irshap.ops.shape import Expand, reshape
-from irshap.types import Array
 
 __all__: list[str] = []
 

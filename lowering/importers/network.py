@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from irshap.dims import Dim, as_dim, floor_div
-from irshap.graph import Value
+from irshap.ir.core import Value
+from irshap.ir.dims import Dim, as_dim, floor_div
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import conv, linear
 from irshap.ops.shape import Pad, reshape

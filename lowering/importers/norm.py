@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from irshap.dims import product
-from irshap.graph import Value
+from irshap.ir.core import Op, Value
+from irshap.ir.dims import product
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import norm, response, softmax
-from irshap.ops.base import Op
 from irshap.ops.elementwise import Sqrt
 from irshap.ops.reduce import ReduceMean
 from irshap.ops.shape import reshape

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from irshap.graph import Value
+from irshap.ir.core import Value
+from irshap.ir.types import DType
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.lowering.importers import network
 from irshap.lowering.importers.network import Geometry
 from irshap.ops import average_pool, lp, pool
 from irshap.ops.program import constant
 from irshap.ops.window import window_count
-from irshap.types import DType
 
 __all__: list[str] = []
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from irshap.dims import same
-from irshap.graph import Value
+from irshap.ir.core import Value
+from irshap.ir.dims import same
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops.shape import Expand
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from irshap.graph import Value
+from irshap.ir.core import Op, Value
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import extremum, lp, reduce, reduce_log
-from irshap.ops.base import Op
 
 __all__: list[str] = []
 

@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from irshap.dims import Dim, N, as_dim, floor_div, same, symbols_of
-from irshap.graph import Value
+from irshap.ir.core import Value
+from irshap.ir.dims import Dim, N, as_dim, floor_div, same, symbols_of
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops.resize import COORDINATES, Resize
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from irshap.graph import Value
+from irshap.ir.core import Op, Value
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import logic, power, trigonometry
-from irshap.ops.base import Op
 from irshap.ops.cast import cast
 from irshap.ops.program import Constant
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from irshap.dims import Dim, N, as_dim, divide, product, same, symbols_of
-from irshap.graph import Value
+from irshap.ir.core import Value
+from irshap.ir.dims import Dim, N, as_dim, divide, product, same, symbols_of
+from irshap.ir.types import Array, DType, Tensor
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import gather, program, shape
 from irshap.ops.families import broadcast
-from irshap.types import Array, DType, Tensor
 
 __all__: list[str] = []
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from string import ascii_letters
 
-from irshap.dims import as_dim, divide, same
-from irshap.graph import Value
+from irshap.ir.core import Value
+from irshap.ir.dims import as_dim, divide, same
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import cumulative, einsum, reduce, tile
 from irshap.ops.shape import reshape, transpose

@@ -20,8 +20,8 @@ from versus.rounds import Bench, say
 from versus.systems import COMPILED, System
 from vs_peers import NAMES, command, options, plan
 
-from irshap.pass_base import Pass
-from irshap.pipeline_text import format_pipeline, parse_pipeline
+from irshap.pipeline.base import Pass
+from irshap.pipeline.text import format_pipeline, parse_pipeline
 
 __all__ = ["Step", "steps"]
 

@@ -27,7 +27,7 @@ import irshap
 from irshap.cost import Settings, schedule, stages
 from irshap.cost.devices import parse_size
 from irshap.cost.limits import references_within
-from irshap.dims import N
+from irshap.ir.dims import N
 
 PROCESS = 46 << 20
 """What Python, numpy and ONNX Runtime take before a session is made."""

@@ -141,8 +141,8 @@ def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
 
 def pipeline(program: str) -> str:
     """The passes of a program."""
-    from irshap.pipeline_text import format_pipeline, parse_pipeline
-    from irshap.strategies import STRATEGIES, with_strategy
+    from irshap.pipeline.strategies import STRATEGIES, with_strategy
+    from irshap.pipeline.text import format_pipeline, parse_pipeline
 
     if program not in STRATEGIES:
         return program
@@ -167,7 +167,7 @@ class Bench:
 
     def predict(self, cell: Cell, runs: int, cuts: bool) -> Any:
         from irshap.cost import Settings, predict, schedule, stages
-        from irshap.dims import N, R
+        from irshap.ir.dims import N, R
 
         key = (cell.network, cell.passes, cell.references)
         if key not in self.schedules:

@@ -26,7 +26,7 @@ import onnxruntime
 import torch
 
 import irshap
-from irshap.evaluator import evaluate
+from irshap.ir.evaluator import evaluate
 from irshap.ops import pool
 from irshap.ops.arithmetic import guarded_quotient
 from irshap.ops.program import constant

@@ -19,7 +19,7 @@ from op_profile import Runs, options
 
 from irshap.cost import cost, evaluate, stages
 from irshap.cost.nodes import Part
-from irshap.dims import N, R
+from irshap.ir.dims import N, R
 from irshap.ops.families import Elementwise, ZippedElementwise
 
 SIZES = [2**k for k in range(16, 23)]

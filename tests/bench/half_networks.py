@@ -21,9 +21,9 @@ import numpy as np
 from rounding import rounding
 
 import irshap
-from irshap.api import CompiledModel, pipeline_text
+from irshap.compiler.compile import CompiledModel, pipeline_text
 from irshap.lowering import lower
-from irshap.lowering.save import save_model
+from irshap.lowering.files.save import save_model
 
 LIMIT = 0.02
 

@@ -26,10 +26,11 @@ from test_contract import (
     references,
 )
 
+from irshap.ir.core import Op
+from irshap.ir.types import Array
 from irshap.ops import OPS
-from irshap.ops.base import Op
-from irshap.ops.families import Bilinear, Composite, Elementwise, Linear, NonDifferentiable
-from irshap.types import Array
+from irshap.ops.composite import Composite
+from irshap.ops.families import Bilinear, Elementwise, Linear, NonDifferentiable
 
 TARGET = Path(__file__).parents[2] / "docs" / "completeness.md"
 HEAD = """# Op by op: the rule, and its measured completeness

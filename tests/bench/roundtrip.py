@@ -27,15 +27,15 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from irshap.dims import equal
-from irshap.graph import Graph
+from irshap.ir.core import Graph
+from irshap.ir.dims import equal
+from irshap.ir.types import TensorType
 from irshap.lowering import lift, lower
+from irshap.lowering.files.load import infer_shapes, inline_functions
+from irshap.lowering.files.protos import first_line
+from irshap.lowering.files.session import RuntimeRefusal, Session
 from irshap.lowering.lift import _Lifter
-from irshap.lowering.load import infer_shapes, inline_functions
-from irshap.lowering.protos import first_line
-from irshap.lowering.session import RuntimeRefusal, Session
 from irshap.ops.program import Opaque
-from irshap.types import TensorType
 
 # ONNX Runtime then also runs opsets that it calls under development, as far as it knows their ops.
 os.environ["ALLOW_RELEASED_ONNX_OPSET_ONLY"] = "0"

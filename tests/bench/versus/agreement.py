@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 import irshap
-from irshap.evaluator import evaluate
-from irshap.pass_manager import PassManager
-from irshap.pipelines import PIPELINES
+from irshap.ir.evaluator import evaluate
+from irshap.pipeline.manager import PassManager
+from irshap.pipeline.named import PIPELINES
 
 
 def wide(model: str, sample: np.ndarray[Any, Any], references: np.ndarray[Any, Any], name: str) -> Any:

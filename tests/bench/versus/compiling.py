@@ -15,8 +15,8 @@ import numpy as np
 
 import irshap
 from irshap.cost import cost, evaluate
-from irshap.dims import N
-from irshap.pipeline_text import parse_pipeline
+from irshap.ir.dims import N
+from irshap.pipeline.text import parse_pipeline
 
 __all__ = ["compile_to", "files_of"]
 

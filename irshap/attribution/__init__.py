@@ -1,0 +1,1 @@
+"""What is attributed, what can be, and how attributions leave a program."""

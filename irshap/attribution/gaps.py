@@ -1,0 +1,113 @@
+"""Where a difference between sample and reference reaches the target past what carries attributions.
+
+Completeness is a cut: every path from what differs to the target goes through an attributed tensor, and from
+there through ops with a complete local rule.  What breaks it is found here, before any rule is applied.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from irshap.errors import NotDifferentiable
+from irshap.ir.core import Graph, Node, Role, Value
+from irshap.ir.walks import is_float, upstream, varying_values
+from irshap.ops.families import NonDifferentiable
+from irshap.ops.program import Input
+
+__all__ = ["METADATA", "Gap", "from_text", "gaps", "references_needed", "refusal", "to_text"]
+
+METADATA = "irshap.attribution.gaps"
+"""The key of a lowered model's metadata under which its gaps are listed, as JSON."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """An op at which a difference is lost: it is in f(x) - base, but in no attribution.
+
+    `where` names the ONNX node and the op.
+    """
+
+    where: str
+    reason: str
+    mend: str = ""
+
+
+def references_needed(graph: Graph) -> list[Value]:
+    """The model's inputs that the attributed tensors are computed from: what differs between the worlds."""
+    above = upstream(o.value for o in graph.outputs_of(Role.SOURCE))
+    return [
+        v for v in graph.inputs if v in above and isinstance(v.node.op, Input) and v.node.op.kind == "model"
+    ]
+
+
+def gaps(graph: Graph) -> list[Gap]:
+    """Every op that takes a difference around the attributed tensors, or into what has no cotangent.
+
+    `graph` has a target and sources; a float op without a complete rule is found only when its rule is asked.
+    """
+    sources = {o.value for o in graph.outputs_of(Role.SOURCE)}
+    above = upstream(sources)
+    moving = varying_values(graph.nodes, references_needed(graph))
+    behind = varying_values(graph.nodes, sources)
+    reaching = _reaching(graph, graph.output(Role.TARGET).value, sources)
+    found = []
+    for node in graph.nodes:
+        results = [v for v in node.results if v in reaching and v not in sources]
+        if node.op.stops_change or not results:
+            continue
+        taken = [v for v in node.operands if v in moving and v in above and v not in sources]
+        if taken and any(v not in above for v in results):
+            found.append(_bypass(node, taken[0], results[0], graph))
+        elif any(v in behind and is_float(v) for v in node.operands) and (
+            isinstance(node.op, NonDifferentiable) or not all(map(is_float, results))
+        ):
+            found.append(Gap(node.label, why(node)))
+    return found
+
+
+def _reaching(graph: Graph, target: Value, sources: set[Value]) -> set[Value]:
+    """The values that the target depends on other than through a source."""
+    reaching = {target}
+    for node in reversed(graph.nodes):
+        if not node.op.stops_change and any(v in reaching and v not in sources for v in node.results):
+            reaching.update(node.operands)
+    return reaching
+
+
+def why(node: Node) -> str:
+    """Why differences can't go through `node`."""
+    reason = getattr(node.op, "why", None) or getattr(node.op, "reason", None)
+    kind = next((str(v.type) for v in node.results if not is_float(v)), "no tensor")
+    return str(reason or f"its result jumps ({kind}): no local rule is complete")
+
+
+def _bypass(node: Node, taken: Value, result: Value, graph: Graph) -> Gap:
+    names = ", ".join(str(o.name) for o in graph.outputs_of(Role.SOURCE))
+    origin = ", ".join(sorted(str(v.name) for v in upstream([taken]) if isinstance(v.node.op, Input)))
+    reason = f"the target depends on {origin} also past {names}, through this op"
+    held = f", or hold it at the sample's value (context={result.name})" if result.name else ""
+    return Gap(node.label, reason, f"Attribute its result too (wrt){held}")
+
+
+def refusal(gap: Gap) -> NotDifferentiable:
+    """The error for a gap that wasn't asked for."""
+    crossed = "the path from what is attributed to the target crosses an op without a complete rule"
+    return NotDifferentiable(
+        f"attributions could not sum up: {gap.reason}" if gap.mend else f"{crossed}: {gap.reason}",
+        where=gap.where,
+        mend=f"{gap.mend or 'Attribute a tensor behind it (wrt), explain another output'}, "
+        "or let its difference show in completeness_error (on-incomplete=residual)",
+    )
+
+
+def to_text(found: Iterable[Gap]) -> str:
+    """Gaps as JSON, for the lowered model's metadata."""
+    unique = dict.fromkeys((g.where, g.reason) for g in found)
+    return json.dumps([{"where": where, "reason": reason} for where, reason in unique], ensure_ascii=False)
+
+
+def from_text(text: str) -> list[Gap]:
+    """What `to_text` wrote."""
+    return [Gap(entry["where"], entry["reason"]) for entry in json.loads(text or "[]")]

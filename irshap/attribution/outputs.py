@@ -1,0 +1,88 @@
+"""How attributions leave a program: samples first, a number for each token, classes on an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from irshap.errors import IRError
+from irshap.ir.batch import BatchAxes
+from irshap.ir.builder import emit1
+from irshap.ir.core import Graph, Output, Role, Value
+from irshap.ir.dims import Dim, divide, product, same
+from irshap.ir.walks import is_float
+from irshap.ops.program import Input
+from irshap.ops.reduce import ReduceSum
+from irshap.ops.rows import RepeatRows
+from irshap.ops.shape import reshape, transpose
+
+__all__ = ["attributions", "batch_axes", "by_class", "is_token", "samples_first", "source_axes"]
+
+
+def by_class(rows: Value, graph: Graph) -> Value:
+    """Rows of (sample, class) pairs as [N, K, ...], or as they are when each sample has one class."""
+    index = graph.output(Role.TARGET_INDEX).value
+    return rows if index.rank == 1 else reshape(rows, (*index.shape, *rows.shape[1:]))
+
+
+def batch_axes(graph: Graph) -> BatchAxes:
+    """Where the batch is in a graph with a target: samples repeated for each class are rows of it."""
+    repeated = [n.results[0] for n in graph.nodes if isinstance(n.op, RepeatRows)]
+    return BatchAxes(graph, {v: 0 for v in repeated if isinstance(v.node.operands[0].node.op, Input)})
+
+
+def source_axes(graph: Graph) -> list[int]:
+    """The axis that holds the batch in each attributed tensor.
+
+    Raises:
+        ModelError: an op that it depends on mixes samples.
+    """
+    axes = batch_axes(graph)
+    found = [axes.axis(o.value) for o in graph.outputs_of(Role.SOURCE)]
+    if None in found:
+        raise IRError("an attributed tensor has no batch axis")
+    return [axis for axis in found if axis is not None]
+
+
+def samples_first(value: Value, axis: int, rows: Dim) -> Value:
+    """A tensor whose batch is on `axis`, as [rows, ...]: one row for each sample.
+
+    Where that axis holds more (samples merged with positions, say), the rest becomes an axis of its own.
+    """
+    if axis:
+        value = transpose(value, [axis, *(i for i in range(value.rank) if i != axis)])
+    merged = divide(value.shape[0], rows)
+    if merged is None:
+        raise IRError(f"axis {axis} of {value!r} doesn't count {rows} samples")
+    return value if same(merged, 1) else reshape(value, (rows, merged, *value.shape[1:]))
+
+
+def is_token(graph: Graph, source: Output) -> bool:
+    """Whether a source stands for an integer input that is read in there."""
+    return any(v.name == source.of and not is_float(v) for v in graph.inputs)
+
+
+def attributions(graph: Graph, rows: Sequence[Value]) -> list[Output]:
+    """The outputs for what each source of `graph` is attributed, given as [samples, ...].
+
+    Over an embedding lookup the embedding's axes are summed: one number for each token.  Several lookups of
+    one input add up.
+    """
+    found: dict[str, Value] = {}
+    for source, value in zip(graph.outputs_of(Role.SOURCE), rows, strict=True):
+        name = str(source.of)
+        if is_token(graph, source):
+            value = _per_element(value, graph.input(name))
+        found[name] = found[name] + value if name in found else value
+    return [
+        Output(f"{name}_attributions", by_class(value, graph), Role.ATTRIBUTION, name)
+        for name, value in found.items()
+    ]
+
+
+def _per_element(value: Value, of: Value) -> Value:
+    """Sums the trailing axes that `of` doesn't have, so that one number is left for each of its elements."""
+    per_sample = product(of.shape[1:])
+    kept = next(i for i in range(value.rank + 1) if same(product(value.shape[1:i]), per_sample) and i > 0)
+    axes = tuple(range(kept, value.rank))
+    summed = emit1(ReduceSum(axes, keepdims=False), value) if axes else value
+    return reshape(summed, (value.shape[0], *of.shape[1:]))  # type: ignore[no-any-return]

@@ -1,0 +1,197 @@
+"""What is attributed, and what is held at the sample's value: from names of tensors to values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from irshap.errors import TargetError, near
+from irshap.ir.builder import Builder, emit1
+from irshap.ir.core import Graph, Op, Output, Value
+from irshap.ir.dims import N, same, symbols_of
+from irshap.ir.types import TensorType
+from irshap.ir.walks import is_float, upstream, varying_values
+from irshap.ops.cast import Cast
+from irshap.ops.families import Elementwise, ZippedElementwise
+from irshap.ops.gather import Gather
+from irshap.ops.program import Hold, Input, Tap
+from irshap.ops.shape import Reshape
+
+__all__ = ["Attributed", "find_sources", "model_inputs", "names_in", "with_held", "with_taps"]
+
+
+@dataclass(frozen=True, eq=False)
+class Attributed:
+    """A tensor whose difference is attributed.
+
+    `of` is what the attribution is called after: the tensor itself, or the integer input that is read in
+    (by an embedding lookup, or a cast to float) where `value` stands.
+    """
+
+    name: str
+    value: Value
+    of: str
+
+
+def names_in(listed: str) -> list[str]:
+    """The names in a comma-separated list."""
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def model_inputs(graph: Graph) -> list[Value]:
+    """The model's own inputs."""
+    return [v for v in graph.inputs if isinstance(v.node.op, Input) and v.node.op.kind == "model"]
+
+
+def with_held(graph: Graph, names: Sequence[str]) -> Graph:
+    """The graph with every use of the named tensors held at the sample's value.
+
+    Raises:
+        TargetError: no such tensor.
+    """
+    return _behind(graph, {_named(graph, name) for name in names}, Hold())[0]
+
+
+def with_taps(graph: Graph, sources: Sequence[Attributed]) -> tuple[Graph, list[Attributed]]:
+    """The graph in which no rewrite fuses an interior attributed tensor away, and where those are in it."""
+    interior = {s.value for s in sources if not isinstance(s.value.node.op, Input)}
+    tapped, mapping = _behind(graph, interior, Tap())
+    return tapped, [replace(s, value=mapping[s.value]) for s in sources]
+
+
+def _behind(graph: Graph, values: set[Value], op: Op) -> tuple[Graph, dict[Value, Value]]:
+    """The graph with `op` between some values and their uses, and where each of its values went."""
+    if not values:
+        return graph, {v: v for v in graph.values()}
+    with Builder() as b:
+        mapping: dict[Value, Value] = {}
+        for node in (*(v.node for v in graph.inputs), *graph.nodes):
+            mapping.update(zip(node.results, b.copy(node, mapping), strict=True))
+            with b.at(node.origin):
+                mapping.update({v: emit1(op, mapping[v]) for v in node.results if v in values})
+        return b.rebuild(graph, mapping), mapping
+
+
+def _named(graph: Graph, name: str) -> Value:
+    known_as = dict(graph.source.aliases).get(name, name)
+    found = [v for v in graph.values() if v.name == known_as]
+    if not found:
+        known = [v.name for v in graph.values() if v.name]
+        what = f"the model has no tensor {name!r} that an output depends on"
+        raise TargetError(what, mend=near(name, known))
+    return found[-1]
+
+
+def find_sources(graph: Graph, explained: Output, wrt: Sequence[str]) -> list[Attributed]:
+    """The attributed tensors: those named, or every float input and embedding lookup of an integer input.
+
+    An integer input without a lookup keeps the sample's value, as masks do; only where nothing else could be
+    attributed, integer inputs that are cast to float are.
+
+    Raises:
+        TargetError: a tensor that doesn't exist or can't be attributed, or none is left.
+    """
+    above = upstream([explained.value])
+    inputs = [v for v in model_inputs(graph) if v in above]
+    found: list[Attributed] = []
+    if wrt:
+        for name in dict.fromkeys(wrt):
+            found += _wanted(graph, name, explained, above)
+    else:
+        for value in inputs:
+            found += _plain(value) if is_float(value) else lookups(graph, value, above)
+        if not found:
+            found = [s for value in inputs for s in _casts(graph, value, above)]
+    if not found:
+        listed = ", ".join(f"{v.name}: {v.type}" for v in model_inputs(graph)) or "it has none"
+        raise TargetError(
+            f"output {explained.name!r} depends on no float input that could be attributed ({listed})",
+            mend="Name an interior float tensor with wrt, or hold fewer tensors (context)",
+        )
+    for source in found:
+        _check_varies(source)
+    return found
+
+
+def _plain(value: Value) -> list[Attributed]:
+    return [Attributed(str(value.name), value, str(value.name))]
+
+
+def _wanted(graph: Graph, name: str, explained: Output, above: set[Value]) -> list[Attributed]:
+    value = _named(graph, name)
+    if not is_float(value):
+        found = lookups(graph, value, above) or _casts(graph, value, above)
+        if not found:
+            raise TargetError(f"tensor {name!r} is no float tensor, and no embedding lookup reads it")
+        return found
+    if value not in above:
+        raise TargetError(f"output {explained.name!r} doesn't depend on tensor {name!r}")
+    return [Attributed(name, value, name)]
+
+
+def _check_varies(source: Attributed) -> None:
+    inputs = [v for v in upstream([source.value]) if isinstance(v.node.op, Input)]
+    if not inputs:
+        raise TargetError(
+            f"tensor {source.name!r} is the same for every sample and reference: nothing is attributed to it",
+            mend="Leave it out of wrt, or hold fewer tensors (context)",
+        )
+    for value in inputs:
+        dims = value.type.shape if isinstance(value.type, TensorType) else None
+        if not dims or N not in symbols_of(dims[:1]):
+            raise TargetError(
+                f"input {value.name!r} is {value.type}: its first axis doesn't count samples",
+                mend=f"Hold it at the sample's value: context={value.name}",
+            )
+
+
+def lookups(graph: Graph, ids: Value, above: set[Value]) -> list[Attributed]:
+    """The embedding lookups that an integer value indexes: rows of a table, one for each of its elements."""
+    if not isinstance(ids.type, TensorType) or not ids.type.dtype.is_integer:
+        return []
+    indices = _elementwise_of(graph, ids)
+    tables = (
+        node.results[0]
+        for node in graph.nodes
+        if isinstance(node.op, Gather) and node.op.axis == 0 and node.operands[1] in indices
+    )
+    found = [v for v in tables if v in above and is_float(v) and not _varies(v.node.operands[0])]
+    return [Attributed(_name_of(v, ids, i, "lookup"), v, str(ids.name)) for i, v in enumerate(found)]
+
+
+def _casts(graph: Graph, ids: Value, above: set[Value]) -> list[Attributed]:
+    """Where an integer input becomes float, element for element."""
+    if not isinstance(ids.type, TensorType) or not ids.type.dtype.is_integer:
+        return []
+    whole = _elementwise_of(graph, ids)
+    found = [
+        node.results[0]
+        for node in graph.nodes
+        if isinstance(node.op, Cast) and node.op.to.is_float and node.operands[0] in whole
+    ]
+    return [
+        Attributed(_name_of(v, ids, i, "cast"), v, str(ids.name)) for i, v in enumerate(found) if v in above
+    ]
+
+
+def _name_of(value: Value, ids: Value, index: int, kind: str) -> str:
+    return value.name or f"{ids.name}_{kind}_{index}"
+
+
+def _varies(value: Value) -> bool:
+    return any(isinstance(v.node.op, Input) for v in upstream([value]))
+
+
+_ELEMENTWISE = (Elementwise, ZippedElementwise, Cast, Reshape)
+
+
+def _elementwise_of(graph: Graph, ids: Value) -> set[Value]:
+    """The integer values with one element for each of `ids`, in order, that depend on that element alone."""
+    found = {ids}
+    dependent = varying_values(graph.nodes, found)
+    size = ids.tensor.size
+    for node in graph.nodes:
+        varying = [v for v in node.operands if v in dependent]
+        if varying and isinstance(node.op, _ELEMENTWISE) and all(v in found for v in varying):
+            found.update(v for v in node.results if same(v.tensor.size, size))
+    return {v for v in found if v.dtype.is_integer}

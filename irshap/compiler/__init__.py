@@ -1,0 +1,1 @@
+"""A model and references in, one explained model out."""

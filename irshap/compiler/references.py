@@ -1,0 +1,125 @@
+"""The reference set: what a sample is compared with.  Checked before any work is done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import sympy
+
+from irshap.errors import ReferencesError
+from irshap.ir.types import Array, TensorType
+from irshap.runtime.arrays import Arrays, Source, as_arrays, conform, unknown_names
+
+__all__ = ["check_references", "check_weights"]
+
+
+def check_references(
+    source: Source | None,
+    inputs: Mapping[str, TensorType],
+    required: Collection[str],
+    held: Collection[str] = (),
+    unused: Collection[str] = (),
+) -> Arrays:
+    """The references by input, checked against the model.
+
+    Args:
+        source: an array [R, ...] where only one input needs references; otherwise a mapping from input names
+            to arrays, all with the same count R.  Or the path of a .npy or .npz file with them; pickled
+            objects are never loaded.  The axes after the first are those of the input.  Floats of another
+            width than the input's are converted; integers are refused where the input is float, because
+            they are mostly pixels that someone forgot to scale.
+        inputs: the model's inputs that may have references, with their types; the first axis is the batch.
+        required: the names of those that must have them.
+        held: the names of the model's other inputs, which take none.
+        unused: those among the others that nothing explained depends on: theirs are left aside.
+
+    Returns:
+        Arrays of the inputs' dtypes, R rows each.
+
+    Raises:
+        ReferencesError: a missing or unknown input, a wrong shape, dtype or count, no row, NaN or infinity.
+    """
+    if source is None:
+        given: Arrays = {}
+    else:
+        given = as_arrays(source, sorted(required) or sorted(inputs), ReferencesError, "references")
+    given = {name: array for name, array in given.items() if name not in unused}
+    for name in held:
+        if name in given:
+            raise ReferencesError(
+                f"input {name!r} takes no references: it is not attributed, so it keeps the sample's value",
+                mend="Leave them out",
+            )
+    unknown_names(given, list(inputs), ReferencesError, "references")
+    if missing := [name for name in inputs if name in required and name not in given]:
+        raise ReferencesError(
+            f"no references for input {', '.join(map(repr, missing))}",
+            mend="give an array [R, ...] of typical samples for each (for attributions against zero, "
+            "one row of zeros), or hold it at the sample's value as a context input",
+        )
+    checked: Arrays = {}
+    symbols: dict[sympy.Expr, tuple[int, str]] = {}
+    for name, array in given.items():
+        where = f"references for input {name!r}"
+        checked[name] = _check(array, inputs[name], symbols, where)
+    counts = {name: len(array) for name, array in checked.items()}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
+        raise ReferencesError(f"the inputs have different numbers of references ({listed})")
+    return checked
+
+
+def _check(array: Array, type: TensorType, symbols: dict[sympy.Expr, tuple[int, str]], where: str) -> Array:
+    if type.shape is not None and not type.shape:
+        raise ReferencesError(
+            "the input has no axis for the batch", where=where, mend="name it as a context input"
+        )
+    inner = None if type.shape is None else [d if isinstance(d, int) else str(d) for d in type.shape[1:]]
+    array = conform(array, type.dtype.numpy, None if inner is None else ["R", *inner], ReferencesError, where)
+    if array.ndim == 0 or len(array) == 0:
+        raise ReferencesError(
+            "there is no reference: the first axis is empty", where=where, mend="give at least one"
+        )
+    for axis, dim in enumerate(type.shape or ()):
+        if axis > 0 and isinstance(dim, sympy.Symbol):
+            size, other = symbols.setdefault(dim, (array.shape[axis], where))
+            if size != array.shape[axis]:
+                what = f"axis {axis} has size {array.shape[axis]}, but {dim} is {size} in the {other}"
+                raise ReferencesError(what, where=where)
+    if type.dtype.is_float:
+        _require_finite(array, where)
+    return array
+
+
+def _require_finite(array: Array, where: str) -> None:
+    bad = ~np.isfinite(array)
+    if bad.any():
+        first = [int(i) for i in np.argwhere(bad)[0]]
+        count = int(np.count_nonzero(bad))
+        raise ReferencesError(
+            f"{count} of {array.size} values are NaN or infinite, the first at {first}",
+            where=where,
+            mend=f"drop reference {first[0]} or mend its values",
+        )
+
+
+def check_weights(weights: Any, count: int) -> Array | None:
+    """Weights of `count` references as float64 [R], scaled to sum to 1; None stays None (equal weights).
+
+    Raises:
+        ReferencesError: wrong count, negative or not finite, or all zero.
+    """
+    if weights is None:
+        return None
+    where = "reference weights"
+    array = next(iter(as_arrays(weights, ["weights"], ReferencesError, where).values()))
+    if array.dtype.kind not in "fiu" or array.shape != (count,):
+        what = f"have dtype {array.dtype} and shape {list(array.shape)}, wanted are {count} numbers"
+        raise ReferencesError(what, where=where, mend="one weight for each reference")
+    array = array.astype(np.float64)
+    _require_finite(array, where)
+    if (array < 0).any() or not array.sum() > 0:
+        raise ReferencesError("must not be negative, nor all zero", where=where)
+    return np.asarray(array / array.sum())

@@ -1,0 +1,1 @@
+"""A model of ONNX Runtime's session and of malloc: what memory a lowered file takes."""

@@ -1,0 +1,314 @@
+"""Peak memory of a lowered model in ONNX Runtime on a CPU, by simulating what it allocates and when.
+
+A process grows in three stages.  *Load*: the file is parsed, each initializer becomes a tensor of its own,
+then weights are copied into the layouts that kernels want (twice the weights or more, for a moment).  *First
+run*: every tensor is allocated when its node runs, and freed behind its last reader.  *Later runs*: with
+memory patterns on, one block for all tensors is allocated beside what an arena kept from the first run.
+
+docs/cost.md tells how each constant here was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from irshap.cost.formula import Binding, evaluate
+from irshap.cost.session.allocators import Arena, Heap, Pattern
+from irshap.cost.session.plan import plan
+from irshap.cost.session.schedule import BLOCKED, Schedule, Step, packs
+from irshap.lowering.files.protos import OUTLINE_OVER
+from irshap.lowering.files.save import MAX_PROTO
+from irshap.ops.scan import Scan
+
+__all__ = ["Memory", "Settings", "predict"]
+
+LIBRARY = 8 << 20
+"""What ONNX Runtime itself takes: its code that a session touches, registries, kernels."""
+
+PER_NODE, PER_CONSTANT = 3072, 1536
+"""What a session keeps for each node (names, kernel, edges) and for each initializer."""
+
+RUNNING = 7 << 20
+"""Stacks and buffers of its threads, from the first run on."""
+
+ALIGN = 64
+PARSE_BUFFER = 4 << 20
+
+CONTEXT = 400 << 20
+"""What a CUDA context and its libraries take of a device's memory."""
+
+_TRIPS = 3
+"""How many trips of a loop are simulated."""
+
+OBJECTS = 448
+"""Names, shapes and the like, which a parser puts beside each tensor, and keeps."""
+
+MMAP_THRESHOLD = 212 << 10
+"""malloc's, after Python's imports have mapped and freed a buffer of this size (traced)."""
+
+CODE = 14 << 20
+"""Of LIBRARY and RUNNING, pages of ONNX Runtime's code, which are mapped from its file."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a session is made, and how often it runs on inputs of the same shapes.
+
+    Attributes:
+        arena: enable_cpu_mem_arena.
+        pattern: enable_mem_pattern.
+        runs: 1, or more.
+        external_over: bytes above which weights stand in a data file, from which they are mapped.
+        cuts: while weights are reordered, small objects take the cuts beside their copies, so that the place
+            of one is too small for the next.  Most loads are so; some processes need less.
+        device: on an accelerator: constants are held once, in no further layouts, and a context of the
+            device's runtime takes the place of the process.  A rough figure: it is not measured.
+    """
+
+    arena: bool = True
+    pattern: bool = True
+    runs: int = 2
+    device: bool = False
+    external_over: int = MAX_PROTO
+    cuts: bool = True
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident bytes, as measured from the process before the session is made.
+
+    Attributes:
+        load_peak: the most while the model is loaded.
+        loaded: what stays after that.
+        first: the most in the first run.
+        later: the most in any later run, 0 if there is none.
+        private: the most at any time without the pages of mapped files, which the system can drop and read
+            again: what a hard limit of memory must allow.
+        live: the most bytes of tensors alive at once in a run, constants apart.
+        where: the step at which that is.
+    """
+
+    load_peak: int
+    loaded: int
+    first: int
+    later: int
+    private: int
+    live: int
+    where: Step | None
+
+    @property
+    def peak(self) -> int:
+        """The most at any time."""
+        return max(self.load_peak, self.first, self.later)
+
+
+def predict(schedule: Schedule, binding: Binding, settings: Settings | None = None) -> Memory:
+    """The memory that a schedule takes at these numbers of samples and references."""
+    return _Process(schedule, binding, settings or Settings()).run()
+
+
+class _Process:
+    def __init__(self, schedule: Schedule, binding: Binding, settings: Settings) -> None:
+        self.schedule, self.settings = schedule, settings
+        self.sizes = [evaluate(slot.size, binding) for slot in schedule.slots]
+        self.binding = binding
+        self.patterns: dict[Schedule, Pattern] = {}
+        self.heap = Heap(MMAP_THRESHOLD)
+        self.arena = Arena(self.heap) if settings.arena else None
+        self.ran = False
+        self.mapped: set[int] = set()
+        self.held: dict[int, int] = {}
+
+    def run(self) -> Memory:
+        if self.settings.device:
+            return self._on_device()
+        self._load()
+        self.heap.owned = True
+        load_peak, loaded = self.heap.peak, self.heap.resident
+        parts = list(self.schedule.walk())
+        base = LIBRARY + sum(PER_NODE * len(p.steps) + PER_CONSTANT * len(p.constants) for p in parts)
+        live, where = self._trace(self.schedule)
+        self.heap.peak = 0
+        self._run(self.schedule, again=False)
+        first, later = self.heap.peak, 0
+        if self.settings.runs > 1:
+            self.heap.peak = 0
+            for _ in range(min(self.settings.runs - 1, 2)):
+                self._run(self.schedule, again=True)
+            later = self.heap.peak + base + RUNNING
+        private = self.heap.private_peak + base + RUNNING - CODE
+        return Memory(load_peak + base, loaded + base, first + base + RUNNING, later, private, live, where)
+
+    def _on_device(self) -> Memory:
+        for part in self.schedule.walk():
+            for i in part.constants:
+                self.heap.alloc(self.sizes[i])
+        loaded = self.heap.resident + CONTEXT
+        live, where = self._trace(self.schedule)
+        self._run(self.schedule, again=False)
+        peak = self.heap.peak + CONTEXT
+        return Memory(loaded, loaded, peak, 0, peak, live, where)
+
+    def _alloc(self, size: int) -> int:
+        return self.arena.alloc(size) if self.arena else self.heap.alloc(size, align=ALIGN)
+
+    def _release(self, address: int) -> None:
+        (self.arena or self.heap).free(address)
+
+    def _load(self) -> None:
+        """In the order of session creation (inference_session.cc, session_state.cc)."""
+        slots, steps = self.schedule.slots, [s for part in self.schedule.walk() for s in part.steps]
+        held = self._parse()
+        wanted = [packs(step, slots) for step in steps]
+        self.heap.kept = self.settings.cuts
+        for i in dict.fromkeys(i for found in wanted for i, layout in found.items() if layout == BLOCKED):
+            self._read(held, i)
+            self._block(self.sizes[i])
+        self.heap.kept = False
+        readers: dict[int, set[str]] = {i: set() for i in held}
+        for step, found in zip(steps, wanted, strict=True):
+            for i in step.operands:
+                if i in held:
+                    readers[i].add(found.get(i, "as it is"))
+        for i in [i for i in held if readers[i] <= {BLOCKED}]:
+            # what only a load reads is forgotten; a blocked copy replaces its original
+            self.heap.free(held.pop(i))
+        self._pack(held, readers, list(zip(steps, wanted, strict=True)))
+        self.held = held
+
+    def _parse(self) -> dict[int, int]:
+        """The addresses of all constants: parsed first, then each moved into a tensor."""
+        heap, sizes, parts = self.heap, self.sizes, list(self.schedule.walk())
+        constants = [i for part in parts for i in part.constants]
+        if sum(sizes[i] for i in constants) > self.settings.external_over:
+            # external data, which is mapped instead of parsed; a body's own constants stay in the file
+            self.mapped = {i for i in self.schedule.constants if sizes[i] > OUTLINE_OVER}
+        buffer = heap.alloc(PARSE_BUFFER)
+        heap.between = OBJECTS
+        inner = [i for part in parts[1:] for i in part.constants]
+        for i in inner:
+            # the attribute that holds a body keeps its message
+            heap.alloc(sizes[i])
+        parsed = [i for i in self.schedule.constants if i not in self.mapped]
+        raw = [heap.alloc(sizes[i]) for i in parsed]
+        heap.between = 0
+        heap.free(buffer)
+        # a body is copied twice: into the node's attribute, for a moment, and into the body's graph
+        copy = [heap.alloc(sizes[i]) for i in inner]
+        heap.between = OBJECTS
+        raw += [heap.alloc(sizes[i]) for i in inner]
+        heap.between = 0
+        parsed += inner
+        for address in copy:
+            heap.free(address)
+        held = {i: heap.map(sizes[i]) for i in self.mapped}
+        for i, address in zip(parsed, raw, strict=True):
+            held[i] = heap.alloc(sizes[i], align=ALIGN)
+            heap.free(address)
+        for i in (i for part in parts for step in part.loaded for i in step.results):
+            held[i] = heap.alloc(sizes[i], align=ALIGN)
+        return held
+
+    def _pack(
+        self,
+        held: dict[int, int],
+        readers: dict[int, set[str]],
+        wanted: Sequence[tuple[Step, Mapping[int, str]]],
+    ) -> None:
+        """Copies in layouts of kernels: equal ones are shared; originals go with their last reader."""
+        packed: set[tuple[int, str]] = set()
+        for _, found in sorted(wanted, key=lambda pair: pair[0].results):
+            for i, layout in found.items():
+                if layout == BLOCKED:
+                    continue
+                self._read(held, i)
+                # those of products are reserved beside the arena
+                reserved = not layout.startswith("ConvTranspose")
+                new = self.heap.alloc(self.sizes[i], align=ALIGN) if reserved else self._alloc(self.sizes[i])
+                if (i, layout) in packed:
+                    (self.heap.free if reserved else self._release)(new)
+                packed.add((i, layout))
+                readers[i].discard(layout)
+                if not readers[i] - {BLOCKED} and i in held:
+                    self.heap.free(held.pop(i))
+
+    def _read(self, held: Mapping[int, int], i: int) -> None:
+        if i in self.mapped and i in held:
+            self.heap.touch(held[i], 0, self.sizes[i])
+
+    def _block(self, size: int) -> None:
+        """nchwc_transformer.cc: the weights, reordered, as a message and as a tensor; the last one stays."""
+        heap = self.heap
+        parts = [heap.alloc(size, align=ALIGN), heap.alloc(size), heap.alloc(size)]
+        heap.alloc(size, align=ALIGN)
+        for part in reversed(parts):
+            heap.free(part)
+
+    def _events(self, schedule: Schedule) -> Iterator[tuple[Step, list[int], int, list[int]]]:
+        owner, frees = plan(schedule)
+        body = schedule is not self.schedule
+        for step, freed in zip(schedule.steps, frees, strict=True):
+            # what a body gives goes into buffers of the loop
+            own = [s for s in step.results if not (body and schedule.slots[s].outside)]
+            fresh = [s for s in own if owner[s] == s and self.sizes[s]]
+            yield step, fresh, evaluate(step.scratch, self.binding), freed
+
+    def _trace(self, schedule: Schedule) -> tuple[int, Step | None]:
+        """Makes the pattern; the most bytes alive, and where."""
+        live = best = 0
+        where = None
+        pattern = self.patterns[schedule] = Pattern()
+        for step, fresh, scratch, freed in self._events(schedule):
+            for slot in fresh:
+                live += self.sizes[slot]
+                if not schedule.slots[slot].outside:
+                    pattern.alloc(slot, -(-self.sizes[slot] // 256) * 256)
+            within, inner = self._trace(step.body) if step.body is not None else (0, None)
+            if live + scratch + within > best:
+                best, where = live + scratch + within, inner or step
+            for slot in freed:
+                if self.sizes[slot]:
+                    live -= self.sizes[slot]
+                    pattern.free(slot)
+        return best, where
+
+    def _run(self, schedule: Schedule, *, again: bool) -> None:
+        """One run, or one trip of a loop; `again`: not the first one, so that there may be a pattern."""
+        pattern = self.patterns[schedule] if again and self.settings.pattern else None
+        block = self._alloc(pattern.size) if pattern and pattern.size else None
+        held: dict[int, int] = {}
+        # a tensor in another's buffer is an object all the same, and stays until the run ends
+        views: list[int] = []
+        slots = schedule.slots
+        for step, fresh, scratch, freed in self._events(schedule):
+            if self.mapped and not self.ran:
+                for slot in self.mapped.intersection(step.operands):
+                    self._read(self.held, slot)
+            if self.arena is None:
+                views += [self.heap.small() for _ in range(len(step.results) - len(fresh))]
+            for slot in fresh:
+                if block is None or slots[slot].outside:
+                    held[slot] = self._alloc(self.sizes[slot])
+            room = self._alloc(scratch) if scratch else None
+            if step.body is not None:
+                self._loop(step, step.body, again)
+            if room is not None:
+                self._release(room)
+            for slot in freed:
+                if slot in held:
+                    self._release(held.pop(slot))
+        for address in held.values():
+            self._release(address)
+        for address in views:
+            self.heap.free_small(address)
+        if block is not None:
+            self._release(block)
+        self.ran = self.ran or schedule is self.schedule
+
+    def _loop(self, step: Step, body: Schedule, again: bool) -> None:
+        """The trips of a loop: from the third on each is as the one before."""
+        assert step.node is not None and isinstance(step.node.op, Scan)
+        trips = evaluate(step.node.op.trips([v.tensor for v in step.node.operands]), self.binding)
+        for trip in range(min(trips, _TRIPS)):
+            self._run(body, again=again or trip > 0)

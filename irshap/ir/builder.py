@@ -1,0 +1,171 @@
+"""The only way to make a graph: emits nodes, infers their types at once, and never emits one twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar, Token
+from dataclasses import replace
+
+import sympy
+
+from irshap.errors import IRError
+from irshap.ir.core import Graph, Node, Op, Output, Source, TypeMismatch, Value
+from irshap.ir.dims import Dim
+from irshap.ir.types import Type
+
+__all__ = ["Builder", "current", "emit", "emit1", "inferred_types"]
+
+_CURRENT: ContextVar[Builder] = ContextVar("builder")
+
+
+def current() -> Builder:
+    """The builder of the innermost `with builder:`; the rules of ops emit into it."""
+    return _CURRENT.get()
+
+
+def emit(op: Op, *operands: Value) -> tuple[Value, ...]:
+    """Emits into the current builder."""
+    return current().emit(op, *operands)
+
+
+def emit1(op: Op, *operands: Value) -> Value:
+    """Emits an op with one result."""
+    (result,) = emit(op, *operands)
+    return result
+
+
+def inferred_types(op: Op, operands: Sequence[Type]) -> tuple[Type, ...]:
+    """`op.infer`; a wrong number of operands or attributes out of range are type mismatches, too.
+
+    Raises:
+        TypeMismatch: the operands don't fit the op.
+    """
+    try:
+        return op.infer(*operands)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # rules unpack and index operands freely: what they stumble over is a misfit, not a crash
+        raise TypeMismatch(f"operands and attributes don't fit together: {error}") from error
+
+
+class Builder:
+    """Collects nodes.  Equal statements are emitted once (common subexpressions share by construction).
+
+    Used as a context manager it becomes the target of arithmetic on values and of `emit`.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: list[Node] = []
+        self._inputs: list[Value] = []
+        self._known: dict[tuple[object, ...], Node] = {}
+        self._origin: tuple[str, ...] = ()
+        self._tokens: list[tuple[Token[Builder], tuple[str, ...]]] = []
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """What was emitted so far, in order."""
+        return tuple(self._nodes)
+
+    def __enter__(self) -> Builder:
+        self._tokens.append((_CURRENT.set(self), self._origin))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        token, self._origin = self._tokens.pop()
+        _CURRENT.reset(token)
+
+    def at(self, origin: tuple[str, ...]) -> AbstractContextManager[Builder]:
+        """Sets the origin given to nodes emitted from now on.
+
+        As `with builder.at(origin):` for the block only, and this builder is then the current one.
+        """
+        before, self._origin = self._origin, origin
+        return self._restoring(before)
+
+    @contextmanager
+    def _restoring(self, origin: tuple[str, ...]) -> Iterator[Builder]:
+        try:
+            with self:
+                yield self
+        finally:
+            self._origin = origin
+
+    def emit(
+        self,
+        op: Op,
+        *operands: Value,
+        types: tuple[Type, ...] | None = None,
+        origin: tuple[str, ...] | None = None,
+        names: tuple[str | None, ...] = (),
+    ) -> tuple[Value, ...]:
+        """Emits `op(operands)` and returns its results.
+
+        Args:
+            types: the result types of an op that can't infer them (inputs, opaque nodes); ignored otherwise.
+
+        Raises:
+            IRError: the operands don't fit the op.
+        """
+        key = (op, types if op.types_given else None, *map(id, operands))
+        if (node := self._known.get(key)) is not None:
+            return node.results
+        try:
+            inferred = op.infer(*(v.type for v in operands)) if not op.types_given else types
+        except TypeMismatch as error:
+            listed = ", ".join(str(v.type) for v in operands)
+            raise IRError(
+                f"{op.mnemonic}({listed}): {error}", where=", ".join(origin or self._origin)
+            ) from None
+        if inferred is None:
+            raise IRError(f"{op.mnemonic} needs its result types")
+        node = Node(op, operands, inferred, self._origin if origin is None else origin, names)
+        self._known[key] = node
+        if op.is_input:
+            self._inputs.extend(node.results)
+        else:
+            self._nodes.append(node)
+        return node.results
+
+    def copy(
+        self,
+        node: Node,
+        mapping: Mapping[Value, Value],
+        binding: Mapping[sympy.Expr, Dim] | None = None,
+    ) -> tuple[Value, ...]:
+        """Emits `node` with its operands mapped and, if asked, its dimension symbols replaced."""
+        op = node.op.substitute(binding) if binding else node.op
+        types = tuple(t.substitute(binding) for t in node.types) if binding else node.types
+        operands = tuple(mapping[v] for v in node.operands)
+        names = tuple(v.name for v in node.results)
+        return self.emit(op, *operands, types=types, origin=node.origin, names=names)
+
+    def graft(self, graph: Graph, mapping: dict[Value, Value] | None = None) -> dict[Value, Value]:
+        """Emits a whole graph; returns where each of its values went.  `mapping` may preset values."""
+        mapping = {} if mapping is None else mapping
+        for value in graph.inputs:
+            if value not in mapping:
+                mapping[value] = self.copy(value.node, {})[0]
+        for node in graph.nodes:
+            if not all(v in mapping for v in node.results):
+                mapping.update(zip(node.results, self.copy(node, mapping), strict=True))
+        return mapping
+
+    def build(
+        self,
+        name: str,
+        outputs: Sequence[Output],
+        properties: Iterable[str] = (),
+        *,
+        like: Graph | None = None,
+    ) -> Graph:
+        """The finished graph.  `like` gives its source and the order of inputs that an older graph had."""
+        inputs, source = self._inputs, Source()
+        if like is not None:
+            order, source = {v.name: i for i, v in enumerate(like.inputs)}, like.source
+            inputs = sorted(inputs, key=lambda v: order.get(v.name, len(order)))
+        return Graph(name, tuple(inputs), tuple(self._nodes), tuple(outputs), frozenset(properties), source)
+
+    def rebuild(self, graph: Graph, mapping: Mapping[Value, Value]) -> Graph:
+        """`graph` after a rewrite: same name, outputs mapped, same properties."""
+        outputs = [replace(o, value=mapping[o.value]) for o in graph.outputs]
+        return self.build(graph.name, outputs, graph.properties, like=graph)

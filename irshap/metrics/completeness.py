@@ -1,0 +1,257 @@
+"""Do attributions sum to f(x) - base?  And if not: which op loses it, or which pass, or is it rounding?"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from irshap.attribution.gaps import METADATA, Gap, from_text
+from irshap.compiler.compile import CompiledModel, compile, pipeline_text, run_passes
+from irshap.errors import ModelError, UserError
+from irshap.ir.core import Graph, Role
+from irshap.ir.evaluator import evaluate
+from irshap.ir.types import Array, TensorType
+from irshap.metrics.account import Loss, account
+from irshap.ops.program import Input
+from irshap.pipeline.base import Context, Pass
+from irshap.pipeline.manager import PassManager
+from irshap.pipeline.text import format_pipeline, parse_pipeline
+from irshap.runtime.arrays import as_arrays, conform, unknown_names
+
+__all__ = ["Completeness", "Loss", "check_completeness"]
+
+TOLERANCES = {2: 2e-2, 4: 1e-4, 8: 1e-9}
+"""By the bytes of a float: the default tolerance."""
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """What `check_completeness` found; arrays are float64, [N] or with several classes at once [N, K].
+
+    Attributes:
+        target_index: the explained classes.
+        prediction, base_values: f(x), and its mean over the references.
+        total: the sums of attributions.
+        error: prediction - base_values - total.
+        allowed: tolerance * max(|f(x) - base|, |f(x)| / 1000), and rounding of the sum itself.
+        tolerance: the one used.
+        runtime: what ran the explained model.
+        gaps: ops whose difference was left out on request (on_incomplete="residual").
+        losses: where it failed, the ops that lose most in float64, worst first; empty if none does.
+        cause: where it failed, one sentence on why.
+    """
+
+    target_index: Array
+    prediction: Array
+    base_values: Array
+    total: Array
+    error: Array
+    allowed: Array
+    tolerance: float
+    runtime: str
+    gaps: tuple[Gap, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    cause: str = ""
+    compiled: CompiledModel | None = field(default=None, repr=False)
+
+    @property
+    def within(self) -> Array:
+        """For each sample whether its error is allowed; NaN never is."""
+        return np.less_equal(np.abs(self.error), self.allowed)
+
+    @property
+    def ok(self) -> bool:
+        """Whether all samples' errors are allowed."""
+        return bool(self.within.all())
+
+    @property
+    def worst(self) -> tuple[int, ...]:
+        """The position of the sample (and class) that exceeds what is allowed by most."""
+        excess = np.abs(self.error) / np.maximum(self.allowed, np.finfo(float).tiny)
+        excess = np.where(np.isnan(excess), np.inf, excess)
+        return tuple(int(i) for i in np.unravel_index(int(np.argmax(excess)), excess.shape))
+
+
+def check_completeness(
+    model: Any, references: Any, inputs: Any, *, tolerance: float | None = None, **arguments: Any
+) -> Completeness:
+    """Compiles a model, runs it, and compares the sums of attributions with f(x) - base.
+
+    Args:
+        model, references: as for `compile`.
+        inputs: samples, as for an `Explainer`.
+        tolerance: what an error may be, relative to max(|f(x) - base|, |f(x)| / 1000); None: 1e-4 in float32,
+            1e-9 in float64, 2e-2 in float16.
+        arguments: others of `compile`, except method and emit.
+
+    Raises:
+        UserError: as `compile` and `Explainer`.
+    """
+    compiled = compile(model, references, **arguments)
+    raw, feeds, runtime = _run(compiled, inputs)
+    found = _compare(compiled, raw, tolerance, runtime)
+    if found.ok:
+        return found
+    row = found.worst[0]
+    batched = {str(v.name) for v in compiled.graph.inputs if isinstance(v.type, TensorType) and _has_rows(v)}
+    sample = {n: a[row : row + 1] if n in batched else a for n, a in feeds.items()}
+    return _explained(found, model, references, sample, arguments)
+
+
+def _has_rows(value: Any) -> bool:
+    shape = value.type.shape
+    return bool(shape) and not isinstance(shape[0], int)
+
+
+def _run(compiled: CompiledModel, inputs: Any) -> tuple[dict[str, Array], dict[str, Array], str]:
+    feeds = _feeds(compiled.graph, inputs)
+    try:
+        return compiled.explainer()(feeds).raw, feeds, "ONNX Runtime"
+    except ModelError as error:
+        if "NOT_IMPLEMENTED" not in str(error):
+            raise
+    # no float64 convolution on the CPU, for example
+    return evaluate(compiled.graph, feeds), feeds, "irshap's evaluator"
+
+
+def _feeds(graph: Graph, inputs: Any) -> dict[str, Array]:
+    types = {str(v.name): v.tensor for v in graph.inputs}
+    given = as_arrays(inputs, list(types), UserError, "input")
+    unknown_names(given, list(types), UserError, "input")
+    if missing := [name for name in types if name not in given]:
+        raise UserError(f"no value for input {', '.join(map(repr, missing))}")
+    feeds = {}
+    for name, kind in types.items():
+        shape = None if kind.shape is None else [d if isinstance(d, int) else str(d) for d in kind.shape]
+        feeds[name] = conform(given[name], kind.dtype.numpy, shape, UserError, f"input {name!r}")
+    counts = {
+        n: len(feeds[n]) for n, kind in types.items() if kind.shape and not isinstance(kind.shape[0], int)
+    }
+    if len(set(counts.values())) > 1 or 0 in counts.values():
+        listed = ", ".join(f"{n}: {c}" for n, c in counts.items())
+        raise UserError(f"the inputs need samples, and equally many ({listed})")
+    return feeds
+
+
+def _compare(
+    compiled: CompiledModel, raw: Mapping[str, Array], tolerance: float | None, runtime: str
+) -> Completeness:
+    graph = compiled.graph
+    metadata = {p.key: p.value for p in compiled.model.metadata_props}
+    explained = raw[metadata["irshap.explained_output"]]
+    if tolerance is None:
+        tolerance = TOLERANCES[explained.dtype.itemsize]
+    precision = float(np.finfo(explained.dtype).eps)
+    index = raw[graph.output(Role.TARGET_INDEX).name]
+    prediction, base, total, size = sums(graph, raw, explained)
+    error = prediction - base - total
+    scale = np.maximum(np.abs(prediction - base), np.abs(prediction) / 1000)
+    # adding up attributions that cancel rounds by itself
+    allowed = tolerance * scale + 4 * precision * (size + np.abs(prediction) + np.abs(base))
+    gaps = tuple(from_text(metadata.get(METADATA, "")))
+    return Completeness(
+        index, prediction, base, total, error, allowed, tolerance, runtime, gaps, compiled=compiled
+    )
+
+
+def sums(graph: Graph, raw: Mapping[str, Array], explained: Array) -> tuple[Array, Array, Array, Array]:
+    """f(x), base, the sum of attributions and the sum of their magnitudes, in float64."""
+    if not graph.outputs_of(Role.BASE):
+        raise UserError(
+            "this method's attributions don't sum to f(x) - base", mend="use a pipeline with deeplift"
+        )
+    index = raw[graph.output(Role.TARGET_INDEX).name]
+    base = raw[graph.output(Role.BASE).name].astype(np.float64)
+    rows = explained.reshape(len(index), -1).astype(np.float64)
+    prediction = np.take_along_axis(rows, index.reshape(len(index), -1), axis=1).reshape(index.shape)
+    parts = [raw[o.name].astype(np.float64) for o in graph.outputs_of(Role.ATTRIBUTION)]
+    axes = [tuple(range(index.ndim, p.ndim)) for p in parts]
+    total: Any = sum(p.sum(axis=a) for p, a in zip(parts, axes, strict=True))
+    size: Any = sum(np.abs(p).sum(axis=a) for p, a in zip(parts, axes, strict=True))
+    return prediction, base, np.asarray(total), np.asarray(size)
+
+
+def _explained(
+    found: Completeness,
+    model: Any,
+    references: Any,
+    sample: Mapping[str, Array],
+    arguments: Mapping[str, Any],
+) -> Completeness:
+    """The same with what it is that loses."""
+    if found.gaps:
+        listed = ", ".join(g.where for g in found.gaps)
+        return replace(found, cause=f"on request, attributions leave out what these ops do: {listed}")
+    wide = _Widened(model, references, sample, arguments)
+    losses = wide.losses()
+    if losses:
+        cause = f"the rule of {losses[0].where} doesn't share out the whole difference"
+        return replace(found, losses=losses, cause=cause)
+    if culprit := wide.first_bad_pass():
+        return replace(
+            found, cause=f"in float64 every op's rule is complete, but not the graph after {culprit}"
+        )
+    return replace(
+        found, cause="in float64 attributions sum up: the error is rounding in the model's precision"
+    )
+
+
+class _Widened:
+    """The same compilation in float64, pass by pass."""
+
+    def __init__(
+        self, model: Any, references: Any, sample: Mapping[str, Array], arguments: Mapping[str, Any]
+    ) -> None:
+        from irshap.passes.widen import Widen
+
+        weights = arguments.get("weights")
+        known = {k: v for k, v in arguments.items() if k in inspect.signature(pipeline_text).parameters}
+        lift, *rest = parse_pipeline(pipeline_text(**known, weighted=weights is not None))
+        manager = PassManager.from_text(
+            format_pipeline([lift, Widen(), *(p for p in rest if p.gives == "graph")])
+        )
+        self.graphs: list[tuple[Pass, Graph]] = []
+        self.context = Context()
+        run_passes(manager, model, references, weights, context=self.context, seen=self._see)
+        self.explained = self.context.metadata["irshap.explained_output"]
+        self.sample = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in sample.items()}
+
+    def _see(self, instance: Pass, graph: Graph) -> None:
+        self.graphs.append((instance, graph))
+
+    def feeds(self, graph: Graph) -> dict[str, Array]:
+        """Arrays for the inputs of a form of the program: the sample's, and references where not bound."""
+        found: dict[str, Array] = {}
+        for value in graph.inputs:
+            op, name = value.node.op, str(value.name)
+            assert isinstance(op, Input)
+            given = {"references": self.context.references.get(str(op.of)), "weights": self.context.weights}
+            array = given.get(op.kind, self.sample.get(name))
+            assert array is not None
+            found[name] = array.astype(value.dtype.numpy)
+        return found
+
+    def losses(self) -> tuple[Loss, ...]:
+        """The ops that lose more than rounding, worst first."""
+        before = [p.name for p, _ in self.graphs].index("autodiff") - 1
+        rule = next(getattr(p, "rule", "rescale") for p, _ in self.graphs if p.name == "deeplift")
+        found = account(self.graphs[before][1], self.feeds, rule)
+        scale = max((loss.flow for loss in found), default=0.0)
+        return tuple([loss for loss in found if not loss.gap <= 1e-9 * scale][:_LISTED])
+
+    def first_bad_pass(self) -> str:
+        """The first pass after which attributions don't sum up in float64, or ""."""
+        for instance, graph in self.graphs:
+            if graph.outputs_of(Role.ATTRIBUTION) and not self._sums_up(graph):
+                return instance.name
+        return ""
+
+    def _sums_up(self, graph: Graph) -> bool:
+        raw = evaluate(graph, self.feeds(graph))
+        prediction, base, total, size = sums(graph, raw, raw[self.explained])
+        return bool(np.all(np.abs(prediction - base - total) <= 1e-9 * (size + np.abs(prediction - base))))

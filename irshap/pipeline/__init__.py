@@ -1,0 +1,1 @@
+"""Passes in order: what a pass is, pipelines as text, and the manager that runs them."""

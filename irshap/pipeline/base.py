@@ -1,0 +1,112 @@
+"""What a pass is: a frozen dataclass whose fields are its options and whose docstring is its contract."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar
+
+from irshap.ir.core import Graph
+from irshap.ir.types import Array
+
+__all__ = ["PASSES", "PROPERTIES", "Context", "Pass", "Semantics", "graph_property"]
+
+
+class Semantics(Enum):
+    """What a pass does to the meaning of the graph's outputs."""
+
+    PRESERVES = "preserves"
+    """Every output keeps its value, up to rounding."""
+    EXTENDS = "extends"
+    """Old outputs keep their values; new ones are added."""
+    APPROXIMATES = "approximates"
+    """Outputs change within `tolerance`."""
+
+
+@dataclass
+class Context:
+    """What passes need and pipeline text can't hold: data of this compilation, and where they report to.
+
+    Attributes:
+        references: for each attributed input, its reference set [R, ...].
+        weights: one weight for each reference [R], summing to 1; None means equal weights.
+        source: the ONNX model that is compiled (for its opset, and for messages).
+        metadata: key-value pairs for the lowered model.
+        unbound: no references are there yet, and passes that bind them leave their number a symbol.
+        expected: how many there will be, 0 if that isn't known either.
+        exact: whether the program is for that number alone; otherwise its costs are formulas in R.
+        statistics: counts that the running pass reports; the manager reads and clears them.
+    """
+
+    references: Mapping[str, Array] = field(default_factory=dict)
+    weights: Array | None = None
+    source: Any = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    unbound: bool = False
+    expected: int = 0
+    exact: bool = False
+    statistics: Counter[str] = field(default_factory=Counter)
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Adds to a statistic of the running pass."""
+        self.statistics[what] += number
+
+
+PASSES: dict[str, type[Pass]] = {}
+"""Every pass by its name in pipelines."""
+
+PROPERTIES: dict[str, Callable[[Graph], str | None]] = {}
+"""Every property by name: a check that returns None, or why the graph doesn't have it."""
+
+
+def graph_property(name: str) -> Callable[[Callable[[Graph], str | None]], Callable[[Graph], str | None]]:
+    """Registers the check of a property that passes require or ensure."""
+
+    def register(check: Callable[[Graph], str | None]) -> Callable[[Graph], str | None]:
+        if name in PROPERTIES:
+            raise TypeError(f"two properties are called {name!r}")
+        PROPERTIES[name] = check
+        return check
+
+    return register
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Base of all passes.
+
+    A concrete pass sets `name` (as in pipelines), `requires` and `ensures` (properties that must hold before,
+    and hold after), `removes` (properties that may no longer hold), and `semantics`, with `tolerance` for one
+    that approximates.  `takes` and `gives` are "graph" except at the ONNX boundary.
+    """
+
+    name: ClassVar[str]
+    requires: ClassVar[frozenset[str]] = frozenset()
+    ensures: ClassVar[frozenset[str]] = frozenset()
+    removes: ClassVar[frozenset[str]] = frozenset()
+    semantics: ClassVar[Semantics]
+    tolerance: ClassVar[float] = 0.0
+    binds_references: ClassVar[bool] = False
+    """Whether it puts the context's references into the program."""
+    into_bodies: ClassVar[bool] = False
+    """Whether it runs on the bodies of loops, too, as if each were a program: before it runs on the whole."""
+    takes: ClassVar[str] = "graph"
+    gives: ClassVar[str] = "graph"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for facet in ("name", "semantics"):
+            if not hasattr(cls, facet):
+                raise TypeError(f"pass {cls.__name__} lacks `{facet}`")
+        if not (cls.__doc__ or "").strip():
+            raise TypeError(f"pass {cls.__name__} lacks a docstring: its contract")
+        if cls.name in PASSES:
+            raise TypeError(f"two passes are called {cls.name!r}")
+        PASSES[cls.name] = cls
+
+    @abstractmethod
+    def run(self, ir: Any, context: Context) -> Any:
+        """The rewritten graph (for `lift` a graph from a model, for `lower` a model from a graph)."""

@@ -1,0 +1,63 @@
+"""Strategies: where what follows from the references is kept, and how many of them are computed at a time.
+
+Each is a pass that binds the references.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from irshap.errors import PipelineError, near
+from irshap.pipeline.base import Pass
+from irshap.pipeline.text import parse_pipeline
+
+__all__ = ["STRATEGIES", "has_strategies", "slot_of", "with_strategy"]
+
+STRATEGIES: dict[str, str] = {
+    "fold": "fold-references",
+    "stream": "stream{otherwise=fold}",
+    "recompute": "stream{store=references}",
+}
+"""The pass of each strategy: all references at once from what is stored of them; in chunks, from the same;
+in chunks, with their forward pass in each run.  From the fastest to the smallest for large networks, whose
+activations don't stay in a cache, but for the first two, which are close."""
+
+_DECIDES = ("store", "otherwise")
+"""The options that tell strategies of one pass apart."""
+
+_SLOTS = {parse_pipeline(text)[0].name for text in STRATEGIES.values()}
+
+
+def has_strategies(pipeline: str) -> bool:
+    """Whether a pipeline's text has a pass that strategies replace."""
+    return any(p.name in _SLOTS for p in parse_pipeline(pipeline))
+
+
+def with_strategy(pipeline: Sequence[Pass], strategy: str) -> tuple[Pass, ...]:
+    """The pipeline with another pass in the place of the one that binds the references.
+
+    Raises:
+        PipelineError: an unknown strategy, or a pipeline without such a place.
+    """
+    if strategy not in STRATEGIES:
+        raise PipelineError(f"no strategy is called {strategy!r}", mend=near(strategy, STRATEGIES))
+    (wanted,) = parse_pipeline(STRATEGIES[strategy])
+    slot = slot_of(pipeline)
+    if pipeline[slot].name == wanted.name:
+        # options that are set already stay: a chunk, a limit
+        changes = {name: getattr(wanted, name) for name in _DECIDES if hasattr(wanted, name)}
+        wanted = replace(pipeline[slot], **changes)
+    return (*pipeline[:slot], wanted, *pipeline[slot + 1 :])
+
+
+def slot_of(pipeline: Sequence[Pass]) -> int:
+    """The position of the pass that binds the references."""
+    for i, instance in enumerate(pipeline):
+        if instance.name in _SLOTS:
+            return i
+    raise PipelineError(
+        f"a strategy needs a pipeline with one of {', '.join(sorted(_SLOTS))}",
+        where="pipeline",
+        mend="leave strategy and memory limit out",
+    )

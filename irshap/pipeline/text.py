@@ -1,0 +1,229 @@
+"""Pipelines as text: `lift,canonicalize,target{target="3"},autodiff,deeplift{rule=rescale},lower`.
+
+    pipeline = entry {"," entry}
+    entry    = "@" name  |  name ["{" [option {"," option}] "}"]
+    option   = name "=" value
+    value    = word  |  "quoted"  |  "(" [value {"," value}] ")"
+
+Whitespace between these is free, and a final comma in brackets is too.  `@name` stands for a named pipeline.
+A text is data: nothing in it is evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+
+from irshap.errors import PipelineError, near
+from irshap.pipeline.base import PASSES, Pass
+from irshap.pipeline.named import PIPELINES
+from irshap.pipeline.options import REQUIRED, Items, Quoted, Syntax, Word, expects, options_of, read, write
+
+__all__ = ["format_pipeline", "known_passes", "parse_pipeline", "pass_text"]
+
+_LIMIT = 100_000
+_DEPTH = 8
+_SPACE = re.compile(r"\s*")
+_NAME = re.compile(r"[A-Za-z_][\w\-]*", re.ASCII)
+_WORD = re.compile(r"[\w.+\-/:]+", re.ASCII)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+def known_passes() -> Mapping[str, type[Pass]]:
+    """Every pass by name; the first call imports them."""
+    _import_passes()
+    return PASSES
+
+
+@cache
+def _import_passes() -> None:
+    # A pass registers itself when its class is made.
+    for module in ("irshap.passes", "irshap.lowering.lift", "irshap.lowering.lower"):
+        import_module(module)
+
+
+def pass_text(instance: Pass) -> str:
+    """The canonical text of one pass: its name, and the options that differ from their defaults."""
+    options = options_of(type(instance)).values()
+    changed = [(o.name, getattr(instance, o.name)) for o in options if getattr(instance, o.name) != o.default]
+    listed = ",".join(f"{name}={write(value)}" for name, value in changed)
+    return f"{instance.name}{{{listed}}}" if listed else instance.name
+
+
+def format_pipeline(passes: Iterable[Pass]) -> str:
+    """The canonical text of a pipeline: `parse_pipeline` reads the same passes back."""
+    return ",".join(map(pass_text, passes))
+
+
+def parse_pipeline(text: str) -> tuple[Pass, ...]:
+    """The passes that `text` names, named pipelines expanded.
+
+    Raises:
+        PipelineError: the text has no such form, or names an unknown pass, option, value or pipeline.
+    """
+    if len(text) > _LIMIT:
+        raise PipelineError(f"is longer than {_LIMIT} characters", where="the pipeline's text")
+    return tuple(_build(call) for call in _expand(text, "pipeline", ()))
+
+
+@dataclass(frozen=True)
+class _Call:
+    name: str
+    options: dict[str, tuple[Syntax, str]]
+    where: str
+
+
+def _expand(text: str, source: str, inside: tuple[str, ...]) -> Iterable[_Call]:
+    for entry in _Parser(text, source).entries():
+        if not entry.name.startswith("@"):
+            yield entry
+            continue
+        name = entry.name[1:]
+        if name not in PIPELINES:
+            mend = near(f"@{name}", [f"@{p}" for p in PIPELINES])
+            raise PipelineError(f"no pipeline is called @{name}", where=entry.where, mend=mend)
+        if name in inside:
+            raise PipelineError(f"@{name} contains itself", where=entry.where)
+        yield from _expand(PIPELINES[name], f"pipeline @{name}", (*inside, name))
+
+
+def _build(call: _Call) -> Pass:
+    known = known_passes()
+    cls = known.get(call.name)
+    if cls is None:
+        mend = near(call.name, known)
+        raise PipelineError(f"no pass is called {call.name!r}", where=call.where, mend=mend)
+    options = options_of(cls)
+    values = {}
+    for name, (syntax, where) in call.options.items():
+        if name not in options:
+            mend = near(name, options) if options else "it has none"
+            raise PipelineError(f"pass {call.name} has no option {name!r}", where=where, mend=mend)
+        try:
+            values[name] = read(syntax, options[name].type)
+        except ValueError:
+            raise PipelineError(
+                f"option {name} of pass {call.name} can't be {_show(syntax)}",
+                where=where,
+                mend=f"it takes {expects(options[name].type)}",
+            ) from None
+    missing = [o.text for o in options.values() if o.default is REQUIRED and o.name not in values]
+    if missing:
+        raise PipelineError(
+            f"pass {call.name} lacks an option", where=call.where, mend=f"give {', '.join(missing)}"
+        )
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:  # its __post_init__ refuses a combination of values
+        raise PipelineError(f"pass {call.name}: {error}", where=call.where) from error
+
+
+def _show(syntax: Syntax) -> str:
+    if isinstance(syntax, Items):
+        return f"({', '.join(map(_show, syntax.items))})"
+    shown = syntax.text if len(syntax.text) <= 60 else f"{syntax.text[:57]}..."
+    return json.dumps(shown) if isinstance(syntax, Quoted) else shown
+
+
+class _Parser:
+    def __init__(self, text: str, source: str) -> None:
+        self.text, self.source, self.position = text, source, 0
+
+    def entries(self) -> Iterable[_Call]:
+        if not self.text.strip():
+            raise self.error("is empty", mend="name at least one pass")
+        yield self.entry()
+        while self.accept(","):
+            yield self.entry()
+        if self.position < len(self.text):
+            raise self.expected("a comma or the end")
+
+    def entry(self) -> _Call:
+        self.skip()
+        where = self.where()
+        if self.accept("@"):
+            name = f"@{self.name('a pipeline')}"
+            if self.peek() == "{":
+                raise self.error(f"{name} takes no options", mend="write its passes out to change one")
+            return _Call(name, {}, where)
+        name = self.name("a pass")
+        options: dict[str, tuple[Syntax, str]] = {}
+        if self.accept("{"):
+            while not self.accept("}"):
+                self.skip()
+                place = self.where()
+                option = self.name("an option")
+                if option in options:
+                    raise PipelineError(f"option {option} of pass {name} is given twice", where=place)
+                self.expect("=")
+                options[option] = (self.value(0), place)
+                if self.peek() != "}":
+                    self.expect(",")
+        return _Call(name, options, where)
+
+    def value(self, depth: int) -> Syntax:
+        if self.accept("("):
+            if depth == _DEPTH:
+                raise self.error("has too many nested parentheses")
+            items: list[Syntax] = []
+            while not self.accept(")"):
+                items.append(self.value(depth + 1))
+                if self.peek() != ")":
+                    self.expect(",")
+            return Items(tuple(items))
+        if quoted := self.match(_QUOTED):
+            try:
+                return Quoted(str(json.loads(quoted, strict=False)))
+            except ValueError:
+                raise self.error(f"{quoted[:60]} has an escape that JSON doesn't know") from None
+        if word := self.match(_WORD):
+            return Word(word)
+        raise self.expected("a value")
+
+    def name(self, what: str) -> str:
+        if name := self.match(_NAME):
+            return name
+        raise self.expected(f"the name of {what}")
+
+    def skip(self) -> None:
+        found = _SPACE.match(self.text, self.position)
+        self.position = found.end() if found else self.position
+
+    def peek(self) -> str:
+        self.skip()
+        return self.text[self.position : self.position + 1]
+
+    def accept(self, char: str) -> bool:
+        found = self.peek() == char
+        if found:
+            self.position += 1
+            self.skip()
+        return found
+
+    def expect(self, char: str) -> None:
+        if not self.accept(char):
+            raise self.expected(repr(char))
+
+    def match(self, pattern: re.Pattern[str]) -> str:
+        self.skip()
+        found = pattern.match(self.text, self.position)
+        if not found:
+            return ""
+        self.position = found.end()
+        self.skip()
+        return found.group()
+
+    def expected(self, what: str) -> PipelineError:
+        rest = self.text[self.position :]
+        found = "the end" if not rest else json.dumps(rest[:20] + ("..." if len(rest) > 20 else ""))
+        return self.error(f"expected {what}, found {found}")
+
+    def error(self, what: str, mend: str | None = None) -> PipelineError:
+        return PipelineError(what, where=self.where(), mend=mend)
+
+    def where(self) -> str:
+        return f"{self.source}, character {self.position + 1}"

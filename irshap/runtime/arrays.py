@@ -1,0 +1,158 @@
+"""Arrays from users: read from files without running anything, and brought to the type a model wants."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from irshap.errors import UserError, near
+
+if TYPE_CHECKING:  # the explainer uses this module and should not wait for sympy
+    from irshap.ir.types import Array
+
+__all__ = ["Arrays", "Source", "as_arrays", "conform", "unknown_names"]
+
+Source: TypeAlias = Any
+"""An array(-like), a mapping from names to arrays, or the path of a .npy or .npz file."""
+
+Arrays: TypeAlias = "dict[str, Array]"
+
+
+def as_arrays(source: Source, names: Sequence[str], error: type[UserError], what: str) -> Arrays:
+    """The arrays in `source` by the names of the inputs that they belong to.
+
+    Args:
+        source: a mapping, or the path of an .npz file, with an array for each name; where there is only one
+            name also a plain array, or the path of a .npy file.
+        names: the inputs that can be meant.
+        error: what to raise.
+        what: what the arrays are, for messages ("references", "input").
+
+    Raises:
+        UserError: as `error`: the file can't be read, or a plain array where several inputs could be meant.
+    """
+    where = what
+    if isinstance(source, (str, os.PathLike)):
+        where = f"{what} {os.fspath(source)}"
+        source = _load(Path(source), error, where)
+    if isinstance(source, Mapping):
+        result = {str(name): _array(value, error, f"{where}, {name!r}") for name, value in source.items()}
+        if set(result) == {"arr_0"} and len(names) == 1:  # np.savez(file, array) names it so
+            return {names[0]: result["arr_0"]}
+        return result
+    if len(names) != 1:
+        mend = f"give a dict or an .npz file with {', '.join(names)}" if names else None
+        raise error(
+            f"one array, but the model has {len(names)} inputs that it could be for", where=where, mend=mend
+        )
+    return {names[0]: _array(source, error, where)}
+
+
+def _load(path: Path, error: type[UserError], where: str) -> Any:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(6)
+        if not magic.startswith((b"PK\x03\x04", b"\x93NUMPY")):
+            raise error(
+                "is neither .npy nor .npz", where=where, mend="write it with numpy.save or numpy.savez"
+            )
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except FileNotFoundError:
+        raise error("no such file", where=where) from None
+    except IsADirectoryError:
+        raise error("is a folder", where=where, mend="give a .npy or .npz file") from None
+    except OSError as problem:
+        raise error(f"can't be read: {problem.strerror or problem}", where=where) from None
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as problem:
+        if "pickle" in str(problem):
+            raise error("holds Python objects, which are never loaded", where=where) from None
+        raise error(
+            f"is damaged: {str(problem).splitlines()[0] if str(problem) else 'cut short'}", where=where
+        ) from None
+
+
+def _array(value: Any, error: type[UserError], where: str) -> Array:
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as problem:
+        raise error(f"is no array: {problem}", where=where) from None
+    return array
+
+
+def conform(
+    array: Array,
+    dtype: np.dtype[Any],
+    shape: Sequence[int | str | None] | None,
+    error: type[UserError],
+    where: str,
+) -> Array:
+    """`array` as the model wants it.
+
+    Floats of any width are converted, when every finite value stays finite.  Integers are not taken for
+    floats: pixels in 0..255 where a model wants 0..1 are the usual reason for them.
+
+    Args:
+        dtype, shape: what the model declares; a shape's entries are sizes, or names of free dimensions.
+
+    Raises:
+        UserError: as `error`.
+    """
+    converted = _as_dtype(array, dtype, error, where)
+    if shape is None:
+        return converted
+    wanted = [d if isinstance(d, int) else str(d or "?") for d in shape]
+    listed = f"[{', '.join(map(str, wanted))}]"
+    if not _fits(array.shape, wanted):
+        single = bool(wanted) and _fits(array.shape, wanted[1:])
+        mend = "the leading axis counts the samples: for a single one give array[None]" if single else None
+        raise error(f"has shape {list(array.shape)}, the model wants {listed}", where=where, mend=mend)
+    return converted
+
+
+def _fits(shape: tuple[int, ...], wanted: Sequence[int | str]) -> bool:
+    return len(shape) == len(wanted) and all(
+        not isinstance(w, int) or w == d for w, d in zip(wanted, shape, strict=True)
+    )
+
+
+def _as_dtype(array: Array, dtype: np.dtype[Any], error: type[UserError], where: str) -> Array:
+    if array.dtype == dtype:
+        return array
+    if dtype == np.dtype(object) and array.dtype.kind in "US":
+        return array.astype(object)
+    wants_float, is_float = (_is_float(d) for d in (dtype, array.dtype))
+    if wants_float and is_float:
+        with np.errstate(over="ignore"):
+            converted = array.astype(dtype)
+        if np.any(np.isfinite(array) & ~np.isfinite(converted)):
+            raise error(f"has values beyond the range of {dtype}", where=where)
+        return converted
+    if dtype.kind in "iu" and array.dtype.kind in "iu":
+        converted = array.astype(dtype)
+        if not np.array_equal(converted, array):
+            raise error(f"has values beyond the range of {dtype}", where=where)
+        return converted
+    mend = None
+    if wants_float and array.dtype.kind in "iub":
+        mend = f"convert it with array.astype(numpy.{dtype}), scaled as in training"
+    raise error(f"has dtype {array.dtype}, the model wants {dtype}", where=where, mend=mend)
+
+
+def _is_float(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def unknown_names(given: Mapping[str, Any], known: Sequence[str], error: type[UserError], what: str) -> None:
+    """Refuses names in `given` that aren't `known`."""
+    for name in given:
+        if name not in known:
+            raise error(f"the model has no such input {name!r}", where=what, mend=near(name, known))

@@ -1,0 +1,1 @@
+"""ONNX files: read with care, written whole, run in a session."""

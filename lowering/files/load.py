@@ -1,0 +1,231 @@
+"""Reading ONNX models, which are untrusted: the outcome is a valid model in memory or one `ModelError`."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import TensorProto, checker, inliner
+
+from irshap.errors import ModelError
+from irshap.lowering.files.external import read_external_data
+from irshap.lowering.files.protos import (
+    first_line,
+    has_broken_text,
+    is_outlined,
+    nbytes,
+    nodes,
+    on_outline,
+    outline,
+    tensors,
+)
+
+__all__ = ["infer_shapes", "inline_functions", "load_model"]
+
+OLDEST_OPSET = 7
+MAX_PROTO = 2**31 - 1  # protobuf's limit for one message
+_DEFAULT_DOMAIN = ("", "ai.onnx")
+
+# What people pass by mistake, by the file's first bytes.
+_LOOKALIKES = {
+    b"\x89PNG": ("a PNG image", None),
+    b"\x89HDF": ("an HDF5 file (Keras?)", "export the model to ONNX first"),
+    b"PK\x03\x04": ("a zip archive (a PyTorch checkpoint?)", "export the model to ONNX first"),
+    b"version https://git-lfs": ("a Git LFS pointer, not the model itself", "run: git lfs pull"),
+}
+
+
+def load_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.ModelProto:
+    """Read a model and check it; the result is valid, holds all its weights and shares nothing with `source`.
+
+    Args:
+        source: a path, a serialized model, or a model in memory, which stays as it is.
+
+    The model file may be a symbolic link; its external data, looked for in the folder of the given path, may
+    not (see `read_external_data`).  A model given as bytes or in memory has no folder, so that its external
+    data must be loaded already.
+
+    Raises:
+        ModelError: no such file, not ONNX, truncated, invalid, over 2 GiB in one message, an opset below 7 or
+            newer than the installed onnx, or external data that is refused, missing or of the wrong size.
+    """
+    folder = None
+    if isinstance(source, onnx.ModelProto):
+        where = "the model in memory"
+        model = onnx.ModelProto()
+        model.CopyFrom(source)
+    elif isinstance(source, bytes):
+        where = "the model's bytes"
+        model = _parse(source, where)
+    else:
+        # Names are untrusted too: a control character in one must not reach the terminal.
+        where = first_line(ValueError(os.fspath(source)))
+        model = _parse(_read(Path(source), where), where)
+        folder = Path(source).parent
+    _check_versions(model, where)
+    read_external_data(model, folder, where)
+    _check(model, where)
+    return model
+
+
+def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with the calls of its local functions replaced by their bodies, and no functions left.
+
+    A body is read at the model's opset, as ONNX Runtime does; the checker has made sure that this doesn't
+    change any of its ops.  So no version conversion is needed, which onnx's inliner otherwise wants whenever
+    the numbers differ: without it, it leaves such a call in place without a word.
+
+    Raises:
+        ModelError: the functions can't be inlined, or the result isn't valid.
+    """
+    if not model.functions:
+        return model
+
+    def tool(shell: onnx.ModelProto) -> onnx.ModelProto:
+        imports = _align_opsets(shell)
+        # Runtimes prefer the standard op to a function of the same name; onnx's inliner does not.
+        for f in list(shell.functions):
+            if onnx.defs.has(f.name, imports.get(f.domain, 1), f.domain):
+                shell.functions.remove(f)
+        _bind_defaults(shell)
+        return inliner.inline_local_functions(shell)
+
+    where = "local functions"
+    try:
+        inlined = on_outline(tool, model)
+    except (EncodeError, DecodeError, checker.ValidationError, RuntimeError, ValueError) as error:
+        raise ModelError(f"can't be inlined: {first_line(error)}", where=where) from error
+    if inlined.functions:
+        names = ", ".join(repr(f"{f.domain}.{f.name}") for f in inlined.functions)
+        raise ModelError(f"can't be inlined: {names}", where=where)
+    _check(inlined, "the model after inlining its functions")
+    return inlined
+
+
+def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with the types in `value_info` that onnx's shape inference finds, values propagated.
+
+    Inference is best effort: what it can't tell, or what contradicts a declared shape, it leaves out.
+
+    Raises:
+        ModelError: inference fails as a whole.
+    """
+    try:
+        return on_outline(lambda shell: onnx.shape_inference.infer_shapes(shell, data_prop=True), model)
+    except (EncodeError, DecodeError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        raise ModelError(f"shape inference fails: {first_line(error)}", where="the model") from error
+
+
+def _read(path: Path, where: str) -> bytes:
+    try:
+        info = path.stat()
+        if stat.S_ISDIR(info.st_mode):
+            raise ModelError("is a folder", where=where, mend="give the .onnx file in it")
+        if not stat.S_ISREG(info.st_mode):  # reading a pipe or a device could wait for ever
+            raise ModelError("is not a regular file", where=where)
+        if info.st_size > MAX_PROTO:
+            raise _too_large(where)
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError("no such file", where=where) from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ModelError(f"can't be read: {reason}", where=where) from error
+
+
+def _too_large(where: str) -> ModelError:
+    mend = "save it with its weights as external data: onnx.save(model, path, save_as_external_data=True)"
+    return ModelError("is over 2 GiB, the limit of one ONNX message", where=where, mend=mend)
+
+
+def _parse(data: bytes, where: str) -> onnx.ModelProto:
+    if not data:
+        raise ModelError("is empty, not an ONNX model", where=where)
+    if len(data) > MAX_PROTO:
+        raise _too_large(where)
+    for magic, (what, mend) in _LOOKALIKES.items():
+        if data.startswith(magic):
+            raise ModelError(f"is {what}", where=where, mend=mend or "give an ONNX model")
+    try:
+        model = onnx.ModelProto.FromString(data)
+    except DecodeError as error:
+        # Writers put the field ir_version first, so its tag tells a damaged model from something else.
+        if data[:1] == b"\x08":
+            mend = "copy or export it again"
+            raise ModelError("is a truncated or damaged ONNX model", where=where, mend=mend) from error
+        raise ModelError("is not an ONNX model", where=where) from error
+    if not model.HasField("graph"):
+        raise ModelError("is not an ONNX model, or truncated: it has no graph", where=where)
+    if has_broken_text(model):
+        mend = "copy or export it again"
+        raise ModelError("is damaged: it has names that are not UTF-8", where=where, mend=mend)
+    return model
+
+
+def _check_versions(model: onnx.ModelProto, where: str) -> None:
+    upgrade = "upgrade the package onnx, or export the model for an older version"
+    if model.ir_version > onnx.IR_VERSION:
+        what = f"has IR version {model.ir_version}; the installed onnx knows up to {onnx.IR_VERSION}"
+        raise ModelError(what, where=where, mend=upgrade)
+    opsets = {entry.version for entry in model.opset_import if entry.domain in _DEFAULT_DOMAIN}
+    if len(opsets) > 1:
+        raise ModelError(f"imports several opsets at once: {sorted(opsets)}", where=where)
+    opset = opsets.pop() if opsets else OLDEST_OPSET if model.ir_version >= 3 else 1
+    if opset < OLDEST_OPSET:
+        mend = "convert it with onnx.version_converter.convert_version(model, 13)"
+        raise ModelError(f"has opset {opset}; irshap reads {OLDEST_OPSET} and up", where=where, mend=mend)
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise ModelError(
+            f"has opset {opset}; the installed onnx knows up to {newest}", where=where, mend=upgrade
+        )
+
+
+def _check(model: onnx.ModelProto, where: str) -> None:
+    """Raise ModelError unless onnx.checker accepts the model.  Needs all weights in memory."""
+    for tensor in tensors(model):
+        place = f"{where}, tensor {tensor.name!r}"
+        if tensor.data_type not in TensorProto.DataType.values():  # the checker lets it pass
+            raise ModelError(f"has the unknown element type {tensor.data_type}", where=place)
+        if tensor.HasField("raw_data") and (held := len(tensor.raw_data)) != nbytes(tensor):
+            what = f"holds {held} bytes of data; its type and dims need {nbytes(tensor)}"
+            raise ModelError(what, where=place)
+    shell = outline(model)
+    for tensor, light in zip(model.graph.initializer, shell.graph.initializer, strict=True):
+        if is_outlined(tensor):
+            light.dims[:] = [0]  # the only shape whose data may be empty
+    try:
+        checker.check_model(shell)
+    except EncodeError as error:
+        raise _too_large(f"{where}, without its initializers,") from error
+    except (checker.ValidationError, RuntimeError, ValueError) as error:
+        raise ModelError(f"is not a valid ONNX model: {first_line(error)}", where=where) from error
+
+
+def _align_opsets(model: onnx.ModelProto) -> dict[str, int]:
+    """Give functions the model's opsets, and the model those that only a function imports; the imports."""
+    functions = [entry for function in model.functions for entry in function.opset_import]
+    for entry in (*model.opset_import, *functions):
+        if entry.domain == "ai.onnx":
+            entry.domain = ""  # two spellings of one domain
+    imports = {entry.domain: entry.version for entry in model.opset_import}
+    for entry in functions:
+        if entry.domain not in imports:
+            model.opset_import.add().CopyFrom(entry)
+        entry.version = imports.setdefault(entry.domain, entry.version)
+    return imports
+
+
+def _bind_defaults(model: onnx.ModelProto) -> None:
+    """Write the default attributes of functions into the calls: onnx 1.23's inliner forgets them."""
+    defaults = {(f.domain, f.name, f.overload): f.attribute_proto for f in model.functions}
+    bodies: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    for body in bodies:
+        for node in nodes(body):
+            given = {attribute.name for attribute in node.attribute}
+            for default in defaults.get((node.domain, node.op_type, node.overload), ()):
+                if default.name not in given:
+                    node.attribute.add().CopyFrom(default)

@@ -1,0 +1,1 @@
+"""What the passes that bind references share: which values follow from them, and loops over them."""

@@ -1,0 +1,96 @@
+"""What follows from the references and the weights alone, and its values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+import sympy
+
+from irshap.errors import UserError
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Output, Value
+from irshap.ir.dims import Dim, symbols_of
+from irshap.ir.evaluator import evaluate
+from irshap.ir.types import Array, DType, TensorType
+from irshap.ir.walks import ancestors, is_float
+from irshap.ops.program import Input, Opaque
+
+__all__ = ["Part", "check_size", "fixed_values", "read_by_others"]
+
+_CHEAP = 4096
+"""Values of up to this many bytes are not worth counting against a limit."""
+
+
+def fixed_values(graph: Graph, given: Collection[Value], binding: Mapping[sympy.Expr, Dim]) -> set[Value]:
+    """The values that follow from constants and the given inputs, and whose shapes `binding` makes known."""
+    fixed = set(given)
+    for node in graph.nodes:
+        static = all(_is_static(t.substitute(binding)) for t in node.types)
+        if static and not isinstance(node.op, Input | Opaque) and all(v in fixed for v in node.operands):
+            fixed.update(node.results)
+    return fixed
+
+
+def _is_static(type: object) -> bool:
+    return isinstance(type, TensorType) and type.shape is not None and not symbols_of(type.shape)
+
+
+def read_by_others(graph: Graph, fixed: Collection[Value]) -> Iterator[Value]:
+    """The fixed values that a node which isn't fixed, or an output, reads; some of them repeatedly."""
+    for node in graph.nodes:
+        if node.results[0] not in fixed:
+            yield from (v for v in node.operands if v in fixed)
+    yield from (o.value for o in graph.outputs if o.value in fixed)
+
+
+def check_size(name: str, types: Iterable[TensorType], limit: int) -> None:
+    """Refuses to store tensors that take more than `limit` bytes; nothing is computed for it."""
+    sizes = [int(t.nbytes) for t in types]
+    total = sum(size for size in sizes if size > _CHEAP)
+    if total > limit:
+        raise UserError(
+            f"the references' activations take {total / 2**30:.1f} GiB, over the limit of "
+            f"{limit / 2**30:.1f} GiB",
+            mend=f"Use fewer references, or {name}{{limit=BYTES}}",
+        )
+
+
+class Part:
+    """The part of a graph that gives `wanted`, fixed values, for as many references as `binding` says.
+
+    ONNX Runtime computes it.  What it refuses goes to the evaluator: it has no kernel for float64
+    convolutions, and its fusion of Relu with Clip throws in float64.
+    """
+
+    def __init__(self, graph: Graph, wanted: Sequence[Value], binding: Mapping[sympy.Expr, Dim]) -> None:
+        from irshap.lowering.files.session import RuntimeRefusal, Session
+        from irshap.lowering.lower import lower
+
+        needed = ancestors(wanted)
+        with Builder() as b:
+            mapping: dict[Value, Value] = {}
+            for node in (*(v.node for v in graph.inputs), *graph.nodes):
+                if needed.intersection(node.results):
+                    mapping.update(zip(node.results, b.copy(node, mapping, binding), strict=True))
+            outputs = [Output(f"fixed_{i}", mapping[v]) for i, v in enumerate(wanted)]
+            self._graph = b.build("references", outputs)
+        try:
+            # optimized as any model: references round as samples do, and turn no other relu gate over;
+            # but in float64 some kernels of ONNX Runtime's own have float32 inside
+            fuse = not any(is_float(v) and v.dtype is DType.F64 for v in self._graph.values())
+            self._session = Session(lower(self._graph), threads=0, fuse=fuse) if wanted else None
+        except RuntimeRefusal:
+            self._session = None
+
+    def __call__(self, given: Mapping[Value, Array]) -> list[Array]:
+        """The values of `wanted`, from those of the graph's inputs for references and weights."""
+        from irshap.lowering.files.session import RuntimeRefusal
+
+        named = {str(v.name): a for v, a in given.items()}
+        feeds = {str(v.name): named[str(v.name)] for v in self._graph.inputs}
+        try:
+            if self._session is not None:
+                return self._session.run(feeds)
+        except RuntimeRefusal:
+            self._session = None
+        return list(evaluate(self._graph, feeds).values())
