@@ -16,22 +16,29 @@ from typing import TYPE_CHECKING, Any
 from irshap import errors
 
 if TYPE_CHECKING:
-    from irshap.compiler.compile import CompiledModel, compile
+    from irshap.compiler.catalog import PassManager
+    from irshap.compiler.compile import compile
+    from irshap.compiler.compiled import CompiledModel
+    from irshap.compiler.references import References
     from irshap.lowering.lift import lift
     from irshap.lowering.lower import lower
-    from irshap.pipeline.manager import PassManager
+    from irshap.passes.methods.deeplift import DeepLift
+    from irshap.passes.target import Target
     from irshap.runtime.explainer import Explainer, Explanation
 
 __version__ = "0.1.0"
 
-__all__ = ["CompiledModel", "Explainer", "Explanation", "PassManager", "__version__", "compile", "errors"]
-__all__ += ["lift", "lower"]
+__all__ = ["CompiledModel", "DeepLift", "Explainer", "Explanation", "PassManager", "References", "Target"]
+__all__ += ["__version__", "compile", "errors", "lift", "lower"]
 
 _HOMES = {
-    "CompiledModel": "irshap.compiler.compile",
+    "CompiledModel": "irshap.compiler.compiled",
     "Explainer": "irshap.runtime.explainer",
     "Explanation": "irshap.runtime.explainer",
-    "PassManager": "irshap.pipeline.manager",
+    "PassManager": "irshap.compiler.catalog",
+    "DeepLift": "irshap.passes.methods.deeplift",
+    "References": "irshap.compiler.references",
+    "Target": "irshap.passes.target",
     "compile": "irshap.compiler.compile",
     "lift": "irshap.lowering.lift",
     "lower": "irshap.lowering.lower",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from irshap.errors import NotDifferentiable, TargetError
+from irshap.errors import TargetError
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Node, NoLocalRule, Output, Point, Role, Value
 from irshap.ir.walks import varying_values
@@ -15,7 +15,7 @@ from irshap.ops.reverse import LocalMap, reverse
 from irshap.ops.shape import zeros_like
 from irshap.pipeline.base import Context, Pass, Semantics, graph_property
 
-__all__ = ["Autodiff", "Local", "differentiate", "refuse"]
+__all__ = ["Autodiff", "Local", "differentiate"]
 
 
 @graph_property("adjoint")
@@ -28,15 +28,6 @@ def _has_adjoints(graph: Graph) -> str | None:
 def _no_pullbacks(graph: Graph) -> str | None:
     left = [n.label for n in graph.nodes if isinstance(n.op, Pullback)]
     return f"pullbacks are left: {left[0]}" if left else None
-
-
-def refuse(node: Node, reason: object) -> NotDifferentiable:
-    """The error for a node without a local linear map."""
-    return NotDifferentiable(
-        f"the path from the attributed input to the target crosses an op without a rule: {reason}",
-        where=node.label,
-        mend="Attribute a tensor behind it (wrt), or explain another output",
-    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from goldens import FOLDER, check_golden
 
+from irshap.compiler import catalog
 from irshap.pipeline.base import Context
+
+_ = catalog  # importing it registers all passes and methods
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import flat
 import numpy as np
 from fuzz_graphs import Case, generate
 
-import irshap
 from irshap.attribution.gaps import METADATA
-from irshap.compiler.compile import pipeline_text, run_passes
 from irshap.errors import UserError
 from irshap.ir.evaluator import evaluate
-from irshap.pipeline.manager import PassManager
 from irshap.pipeline.named import PIPELINES
 
 sys.path.insert(0, str(Path(__file__).parent / "oracles"))
@@ -73,7 +71,7 @@ def smallest(seed: int, *, thorough: bool = False) -> tuple[int, Outcome]:
 def check_case(case: Case, thorough: bool) -> tuple[str, str]:
     """The kind of outcome and its detail; raises Wrong, or whatever irshap raises that is no refusal."""
     try:
-        compiled = irshap.compile(case.model, case.references, **case.arguments)
+        compiled = flat.compile(case.model, case.references, **case.arguments)
     except UserError as refusal:
         if not str(refusal.what).strip():
             raise Wrong("refused without a reason") from refusal
@@ -108,8 +106,10 @@ def _in_float64(case: Case, name: str) -> dict[str, Any]:
     passes = PIPELINES[name].replace("lift,", "lift,widen,").removesuffix(",lower")
     # models this small need no loop over references; like this they get one, behind what goes together
     passes = passes.replace("stream{", "stream{chunk=1, together=2, ")
-    text = pipeline_text(passes=passes, emit="completeness_error", weighted=weights is not None, **options)
-    graph = run_passes(PassManager.from_text(text), case.model, case.references, weights)
+    text = flat.pipeline_text(
+        passes=passes, emit="completeness_error", weighted=weights is not None, **options
+    )
+    graph = flat.run_passes(text, case.model, case.references, weights)
     feeds = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in case.inputs.items()}
     return evaluate(graph, feeds)
 

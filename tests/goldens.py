@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from irshap.checks.instruments import VerifyTypes
 from irshap.errors import UserError
 from irshap.pipeline.base import Context
 from irshap.pipeline.manager import PassManager
@@ -38,7 +39,7 @@ def run_golden(text: str, context: Context | None = None) -> tuple[str, str, str
     # outside of the `try`: a text that doesn't parse is a mistake in the file, not an outcome
     graph = parse_graph(head)
     try:
-        found = print_graph(PassManager.from_text(runs[0], verify="types").run(graph, context))
+        found = print_graph(PassManager.from_text(runs[0], [VerifyTypes()]).run(graph, context))
     except UserError as error:
         found = f"{ERROR} {error}\n"
     return head, expected, found

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import flat
 import numpy as np
 import onnx
 import onnx.parser
@@ -20,7 +21,6 @@ import two_world_reveal
 from two_world import explain
 from two_world_scalar import curve_of
 
-import irshap
 from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array
 
@@ -45,7 +45,7 @@ def normal(seed: int, *shape: int) -> Array:
 
 def attribute(model: Any, sample: Arrays, references: Any, **options: Any) -> dict[str, Array]:
     """The compiled program's outputs, evaluated in numpy (ONNX Runtime has no float64 convolution)."""
-    compiled = irshap.compile(model, references, emit="completeness_error", **options)
+    compiled = flat.compile(model, references, emit="completeness_error", **options)
     return evaluate(compiled.graph, sample)
 
 

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import flat
 import numpy as np
 import onnx
 import pytest
 
 import irshap
 from irshap import demo
-from irshap.compiler.compile import CompiledModel, pipeline_text
+from irshap.compiler.compile import CompiledModel
 from irshap.errors import (
     IrshapError,
     ModelError,
@@ -55,7 +56,7 @@ ROWS = np.float32([[1, 2, 3], [-1, 0, 2]])
 
 @pytest.fixture(scope="module")
 def digits() -> CompiledModel:
-    return irshap.compile(demo.model_path(), demo.references_path(), verify="types")
+    return flat.compile(demo.model_path(), demo.references_path(), verify="types")
 
 
 def test_the_demo_model_equals_shap(digits: CompiledModel) -> None:
@@ -90,7 +91,7 @@ def test_completeness_on_200_digits(digits: CompiledModel) -> None:
 def test_completeness_on_200_digits_in_float64() -> None:
     # ONNX Runtime has no float64 convolution, so irshap's own evaluator runs it; a few references are enough.
     model, references = FIXTURES / "digits_f64.onnx", np.load(demo.references_path())[:4]
-    compiled = irshap.compile(model, references, emit="completeness_error")
+    compiled = flat.compile(model, references, emit="completeness_error")
     images = demo.digits()[0][:200].astype(np.float64)
     found = evaluate(compiled.graph, {"image": images})
     change = np.abs(found["logits"].max(1) - found["base_values"])
@@ -106,7 +107,7 @@ def test_a_compiled_model(digits: CompiledModel, tmp_path: Path) -> None:
         "base_values",
         "target_index",
     ]
-    assert digits.pipeline == pipeline_text()
+    assert digits.pipeline == flat.pipeline_text()
     assert digits.report.passes[0].text == "lift"
     assert digits.graph.name
     assert "image_attributions" in repr(digits)
@@ -124,7 +125,7 @@ def test_a_compiled_model(digits: CompiledModel, tmp_path: Path) -> None:
 
 def test_digests_follow_the_data() -> None:
     def digests(model: onnx.ModelProto, references: Any, **more: Any) -> tuple[str, str]:
-        compiled = irshap.compile(model, references, **more)
+        compiled = flat.compile(model, references, **more)
         metadata = {p.key: p.value for p in compiled.model.metadata_props}
         return metadata["irshap.model_sha256"], metadata["irshap.references_sha256"]
 
@@ -137,7 +138,7 @@ def test_digests_follow_the_data() -> None:
 
 def test_several_classes_equal_each_class_alone() -> None:
     model, inputs, references, _ = fixture("two_inputs")
-    every = irshap.compile(model, references, target="all", emit="completeness_error").explainer()(inputs)
+    every = flat.compile(model, references, target="all", emit="completeness_error").explainer()(inputs)
     top = irshap.compile(model, references, target="top-2").explainer()(inputs)
     asked = irshap.compile(model, references, target="input").explainer()
     n, classes = every.target_index.shape
@@ -157,7 +158,7 @@ def test_several_classes_equal_each_class_alone() -> None:
 
 
 def test_weights_equal_repeated_references() -> None:
-    weighted = irshap.compile(small(LINEAR), ROWS, weights=[3, 1]).explainer()(ROWS * 2)
+    weighted = flat.compile(small(LINEAR), ROWS, weights=[3, 1]).explainer()(ROWS * 2)
     repeated = irshap.compile(small(LINEAR), ROWS[[0, 0, 0, 1]]).explainer()(ROWS * 2)
     np.testing.assert_allclose(weighted.values, repeated.values, rtol=1e-6)
     np.testing.assert_allclose(weighted.base_values, repeated.base_values, rtol=1e-6)
@@ -166,17 +167,17 @@ def test_weights_equal_repeated_references() -> None:
 def test_context_inputs_keep_the_samples_values() -> None:
     model, inputs, references, _ = fixture("two_inputs")
     given = {"image": references["image"]}
-    found = irshap.compile(model, given, context_inputs=["features"], emit="completeness_error").explainer()(
+    found = flat.compile(model, given, context_inputs=["features"], emit="completeness_error").explainer()(
         inputs
     )
     assert found.raw.keys() & {"image_attributions", "features_attributions"} == {"image_attributions"}
     assert np.abs(found.completeness_error).max() < 1e-5
     with pytest.raises(ReferencesError, match="input 'features' takes no references"):
-        irshap.compile(model, references, context_inputs=["features"])
+        flat.compile(model, references, context_inputs=["features"])
 
 
 def test_an_interior_tensor() -> None:
-    found = irshap.compile(small(LINEAR), ROWS, wrt="h", emit="completeness_error").explainer()(ROWS + 1)
+    found = flat.compile(small(LINEAR), ROWS, wrt="h", emit="completeness_error").explainer()(ROWS + 1)
     assert found.raw["h_attributions"].shape == (2, 2)
     assert np.abs(found.completeness_error).max() < 1e-5
 
@@ -207,7 +208,7 @@ def test_verification_and_progress() -> None:
         def starts(self, index: int, total: int, name: str) -> None:
             calls.append((index, total, name))
 
-    compiled = irshap.compile(small(LINEAR), ROWS, passes="@naive", verify="numeric", progress=Listener())
+    compiled = flat.compile(small(LINEAR), ROWS, passes="@naive", verify="numeric", progress=Listener())
     names = [call[2] for call in calls]
     assert names == [run.text.split("{")[0] for run in compiled.report.passes]
     verified = {run.text.split("{")[0]: run.verified for run in compiled.report.passes}
@@ -234,7 +235,7 @@ def test_verification_and_progress() -> None:
     ],
 )
 def test_pipeline_of_arguments(arguments: dict[str, Any], expected: dict[str, str]) -> None:
-    text = pipeline_text(**arguments)
+    text = flat.pipeline_text(**arguments)
     assert irshap.PassManager.from_text(text).text == text
     for name, part in expected.items():
         assert name in part
@@ -251,13 +252,16 @@ def test_pipeline_of_arguments(arguments: dict[str, Any], expected: dict[str, st
             "target='4' contradicts target='3' of pass target",
         ),
         ({"passes": "lift,lower", "wrt": "x"}, "wrt needs the pass target, which the pipeline doesn't have"),
-        ({"method": "gradient", "emit": "completeness_error"}, "emit needs the pass deeplift"),
+        (
+            {"method": "gradient", "emit": "completeness_error"},
+            "emit=completeness_error is no option of the method gradient",
+        ),
         ({"passes": "lift,lowr"}, "no pass is called 'lowr'. did you mean lower"),
     ],
 )
 def test_arguments_that_contradict(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(PipelineError, match=message):
-        pipeline_text(**arguments)
+        flat.pipeline_text(**arguments)
 
 
 TRUTH = small("y = Cast <to = 1> (x)", inputs="bool[N,2] x")
@@ -309,7 +313,7 @@ ROUNDED = small("r = Round (x)\n c = Constant <value = float[3,2] {1,2,3,4,5,6}>
 def test_bad_input(model: Any, arguments: dict[str, Any], error: type[IrshapError], message: str) -> None:
     source = small(LINEAR) if model is LINEAR else model
     with pytest.raises(error, match=message) as caught:
-        irshap.compile(source, **{"references": ROWS, **arguments})
+        flat.compile(source, **{"references": ROWS, **arguments})
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
 
@@ -338,5 +342,5 @@ def test_imports_stay_light(module: str, absent: list[str]) -> None:
 def test_numeric_verification_measures_the_completeness_error_against_what_cancels() -> None:
     model, _, references, _ = fixture("two_inputs")
     few = {name: rows[:3] for name, rows in references.items()}
-    compiled = irshap.compile(model, few, emit="completeness_error", verify="numeric")
+    compiled = flat.compile(model, few, emit="completeness_error", verify="numeric")
     assert "completeness_error" in [o.name for o in compiled.model.graph.output]

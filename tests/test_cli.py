@@ -18,7 +18,9 @@ import pytest
 import irshap
 from irshap import demo
 from irshap.cli import main
-from irshap.cli.output import PassProgress
+from irshap.cli.progress import PassProgress
+from irshap.passes.canonicalize import Canonicalize
+from irshap.passes.dce import DeadCodeElimination
 from irshap.pipeline.base import PASSES
 from irshap.pipeline.named import PIPELINES
 from irshap.pipeline.text import pass_text
@@ -291,6 +293,8 @@ def test_the_demo_model_is_accurate_enough() -> None:
         ),
         ((*COMPILE, "--passes", "lift,autodiff,bind-references,lower"), "requires 'target'"),
         ((*COMPILE, "--passes", "lift,dce"), "compiling starts and ends with a model"),
+        ((*COMPILE, "--method", "lime"), "no method is called 'lime'. known: deeplift"),
+        ((*COMPILE, "--method", "epsilon-lrp{epsilon=0}"), "epsilon is 0.0, and must be a positive number"),
         ((*COMPILE, "--method", "gradient"), "the pipeline has no pass that would bind them"),
         ((*COMPILE, "--print-after", "fold"), "can't print after pass 'fold'"),
         ((*COMPILE, "--rule", "resale"), "resale"),
@@ -329,7 +333,6 @@ def test_bad_input(shell: Shell, args: tuple[str, ...], message: str) -> None:
         ("compil",),
         ("compile",),
         ("compile", "toy.onnx"),
-        (*COMPILE, "--method", "lime"),
         (*COMPILE, "--verify", "all"),
         ("run", "out.onnx"),
         ("demo", "--digits", "0"),
@@ -400,15 +403,16 @@ def test_progress_shows_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> N
     def shown(stream: io.StringIO) -> str:
         monkeypatch.setattr("sys.stderr", stream)
         with PassProgress() as progress:
-            progress.starts(0, 2, "first")
+            progress.begins([DeadCodeElimination(), Canonicalize()])
+            progress.before(0, DeadCodeElimination())
             time.sleep(0.2)
-            progress.starts(1, 2, "second")
+            progress.before(1, Canonicalize())
             time.sleep(0.2)
         return stream.getvalue()
 
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(PassProgress, "DELAY", 0.01)
-    assert "second" in shown(Terminal())
+    assert "canonicalize" in shown(Terminal())
     assert shown(io.StringIO()) == ""
     monkeypatch.setattr(PassProgress, "DELAY", 10.0)
     assert shown(Terminal()) == ""

@@ -6,15 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import flat
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
 
+from irshap.checks.instruments import VerifyTypes
 from irshap.cli import main
 from irshap.errors import UserError
 from irshap.metrics.account import account
-from irshap.metrics.completeness import check_completeness
 from irshap.ops.elementwise import Relu, Sigmoid
 from irshap.ops.softmax import Softmax
 from irshap.passes import conv_adjoint
@@ -37,7 +38,7 @@ def family(name: str) -> tuple[Path, dict[str, Any], dict[str, Any]]:
 @pytest.mark.parametrize("passes", PIPELINES)
 @pytest.mark.parametrize("rule", ["rescale", "reveal-cancel", "mixed"])
 def test_a_complete_model(passes: str, rule: str) -> None:
-    found = check_completeness(*family("vgg_dynamo"), passes=passes, rule=rule)
+    found = flat.check_completeness(*family("vgg_dynamo"), passes=passes, rule=rule)
     assert found.ok
     assert found.runtime == "ONNX Runtime"
     assert found.error.shape == found.allowed.shape == (4,)
@@ -48,7 +49,7 @@ def test_a_complete_model(passes: str, rule: str) -> None:
 def test_in_float64_and_for_several_classes() -> None:
     data = np.load(FIXTURES / "digits_f64.npz")
     given = data["references.image"][:3], data["inputs.image"][:4]
-    found = check_completeness(FIXTURES / "digits_f64.onnx", *given, target="top-3")
+    found = flat.check_completeness(FIXTURES / "digits_f64.onnx", *given, target="top-3")
     assert found.ok
     # ONNX Runtime has no convolution in float64
     assert (found.tolerance, found.runtime, found.error.shape) == (1e-9, "irshap's evaluator", (4, 3))
@@ -67,7 +68,7 @@ def test_a_broken_rule_is_named(
     op: Any, facet: str, broken: Any, name: str, node: str, passes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(op, facet, broken)
-    found = check_completeness(*family(name), passes=passes)
+    found = flat.check_completeness(*family(name), passes=passes)
     assert not found.ok
     assert f"({node})" in found.losses[0].where
     assert found.losses[0].where in found.cause
@@ -84,14 +85,14 @@ def test_a_broken_rule_of_reveal_cancel_is_named(monkeypatch: pytest.MonkeyPatch
         return original(Sigmoid(), *args)
 
     monkeypatch.setattr(Relu, "sharing", sharing)
-    found = check_completeness(*family("vgg_dynamo"), rule="reveal-cancel")
+    found = flat.check_completeness(*family("vgg_dynamo"), rule="reveal-cancel")
     assert not found.ok
     assert "(relu)" in found.losses[0].where
 
 
 def test_a_rule_that_gives_nan_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Relu, "chord", lambda s, x, x0, y, y0: (y - y0) / (x - x))
-    found = check_completeness(*family("vgg_dynamo"))
+    found = flat.check_completeness(*family("vgg_dynamo"))
     assert not found.ok
     assert "(relu)" in found.losses[0].where
 
@@ -99,7 +100,7 @@ def test_a_rule_that_gives_nan_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_broken_pass_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     original = conv_adjoint.flip_weights
     monkeypatch.setattr(conv_adjoint, "flip_weights", lambda *args: original(*args)[:, ::-1])
-    found = check_completeness(*family("vgg_dynamo"))
+    found = flat.check_completeness(*family("vgg_dynamo"))
     assert not found.ok
     assert found.losses == ()
     assert "after conv-adjoint" in found.cause
@@ -116,14 +117,16 @@ X, R = np.float32([[0.5, 1.25, -1], [2, 0.1, 0.7]]), np.float32([[0.25, 1, 1]])
 
 def test_rounding_is_told_from_a_wrong_rule() -> None:
     body = "c = Constant <value = float {1e6}> () s = Sigmoid (x) a = Add (s, c) y = Sub (a, c)"
-    found = check_completeness(toy(body), R, X, passes="lift,target,autodiff,deeplift,bind-references,lower")
+    found = flat.check_completeness(
+        toy(body), R, X, passes="lift,target,autodiff,deeplift,bind-references,lower"
+    )
     assert not found.ok
     assert found.losses == ()
     assert "rounding" in found.cause
 
 
 def test_what_was_left_out_on_request() -> None:
-    found = check_completeness(toy("r = Round (x) y = Add (r, x)"), R, X, on_incomplete="residual")
+    found = flat.check_completeness(toy("r = Round (x) y = Add (r, x)"), R, X, on_incomplete="residual")
     assert not found.ok
     assert [g.where for g in found.gaps] == ["r (round)"]
     assert "r (round)" in found.cause
@@ -139,13 +142,13 @@ def test_the_account_of_every_op() -> None:
 def test_what_does_not_fit() -> None:
     model = toy("y = Sigmoid (x)")
     with pytest.raises(UserError, match="no such input 'z'"):
-        check_completeness(model, R, {"z": X})
+        flat.check_completeness(model, R, {"z": X})
     with pytest.raises(UserError, match="shape"):
-        check_completeness(model, R, X[:, :2])
+        flat.check_completeness(model, R, X[:, :2])
     with pytest.raises(UserError, match="need samples"):
-        check_completeness(model, R, X[:0])
+        flat.check_completeness(model, R, X[:0])
     with pytest.raises(UserError, match="don't sum"):
-        check_completeness(model, None, X, passes="@gradient")
+        flat.check_completeness(model, None, X, passes="@gradient")
 
 
 def test_float16_is_widened() -> None:
@@ -160,7 +163,7 @@ def test_float16_is_widened() -> None:
 def test_widening_leaves_opaque_nodes_alone() -> None:
     body = "d = Det (m) y = Add (x, d)"
     model = toy(body, "float[N,3] x, float[2,2] m")
-    graph = PassManager.from_text("lift,widen", verify="types").run(model)
+    graph = PassManager.from_text("lift,widen", [VerifyTypes()]).run(model)
     assert graph.output(graph.outputs[0].role).value.dtype.value == "f64"
 
 

@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import flat
 import numpy as np
 import onnx
 import pytest
 
-import irshap
 from irshap import demo
 from irshap.ir.evaluator import evaluate
 from irshap.pipeline.named import PIPELINES
@@ -92,7 +92,7 @@ def assert_close(found: dict[str, Any], wanted: dict[str, Any], tolerance: float
 def explained(name: str, passes: str) -> Any:
     """The explanation of all samples in the model's own precision, by ONNX Runtime."""
     given = case(name)
-    compiled = irshap.compile(given.path, given.references, passes=passes, wrt=given.wrt)
+    compiled = flat.compile(given.path, given.references, passes=passes, wrt=given.wrt)
     return compiled.explainer()(given.inputs)
 
 
@@ -131,9 +131,7 @@ def test_exact_in_float64(name: str) -> None:
     results = []
     for pipeline in (NAIVE, DEFAULT):
         text = pipeline.replace("{widen}", "widen," if single else "") + ",lower"
-        compiled = irshap.compile(
-            given.path, references, passes=text, wrt=given.wrt, emit="completeness_error"
-        )
+        compiled = flat.compile(given.path, references, passes=text, wrt=given.wrt, emit="completeness_error")
         feeds = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in sample.items()}
         raw = evaluate(compiled.graph, feeds)
         values = attributions(raw)
@@ -155,7 +153,7 @@ def test_exact_in_float64(name: str) -> None:
 def test_equal_to_the_oracle_in_float32(name: str) -> None:
     given = case(name)
     sample, references = given.cut(2, 2)
-    compiled = irshap.compile(given.path, references, wrt=given.wrt)
+    compiled = flat.compile(given.path, references, wrt=given.wrt)
     found = attributions(compiled.explainer()(sample).raw)
     family = name.rpartition("_")[0]
     expected = oracle(f"{family}_torchscript" if family in FAMILIES else name).values
@@ -181,7 +179,7 @@ def test_equal_to_peers_where_they_are_complete(name: str, peer: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_equal_torch(name: str) -> None:
     given = case(name)
-    compiled = irshap.compile(given.path, method="gradient", wrt=given.wrt)
+    compiled = flat.compile(given.path, method="gradient", wrt=given.wrt)
     found = attributions(compiled.explainer()(given.inputs).raw)
     names = [str(n) for n in given.data["input_names"]]
     wanted = {given.wrt or n: given.data[f"gradients.{n}"] for n in names}

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import flat
 import numpy as np
 import onnx
 import pytest
@@ -59,7 +60,7 @@ def test_an_explanation(explainer: irshap.Explainer) -> None:
 
 
 def test_the_files_own_completeness_error_is_used() -> None:
-    compiled = irshap.compile(demo.model_path(), demo.references_path(), emit="completeness_error")
+    compiled = flat.compile(demo.model_path(), demo.references_path(), emit="completeness_error")
     found = compiled.explainer()(IMAGES)
     assert found.completeness_error is found.raw["completeness_error"]
     assert list(found.outputs) == ["logits"]

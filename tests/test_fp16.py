@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import flat
 import numpy as np
 import onnx
 import pytest
@@ -13,7 +14,6 @@ from test_exactness import FAMILIES, MODELS, SINGLE, assert_close, attributions,
 
 import irshap
 from irshap import demo
-from irshap.compiler.compile import pipeline_text
 from irshap.errors import PipelineError
 from irshap.ir.types import DType
 from irshap.lowering import lower
@@ -82,7 +82,7 @@ def assert_near_float32(name: str, found: irshap.Explanation) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_fixtures_in_onnx_runtime(name: str) -> None:
     given = case(name)
-    compiled = irshap.compile(given.path, given.references, wrt=given.wrt, fp16=True)
+    compiled = flat.compile(given.path, given.references, wrt=given.wrt, fp16=True)
     assert_near_float32(name, compiled.explainer()(given.inputs))
 
 
@@ -90,7 +90,7 @@ def test_the_fixtures_in_onnx_runtime(name: str) -> None:
 @pytest.mark.parametrize("name", [*SINGLE, *(f"{family}_dynamo" for family in FAMILIES)])
 def test_the_fixtures_where_every_op_rounds(name: str, device: str) -> None:
     given = case(name)
-    compiled = irshap.compile(given.path, given.references, wrt=given.wrt, device=device, fp16=True)
+    compiled = flat.compile(given.path, given.references, wrt=given.wrt, device=device, fp16=True)
     metadata = {p.key: p.value for p in compiled.model.metadata_props}
     found = irshap.Explainer(lower(rounding(compiled.graph), metadata=metadata))(given.inputs)
     assert_near_float32(name, found)
@@ -102,7 +102,7 @@ def test_in_a_loop_over_references(store: str) -> None:
     given = case("digits")
     steps = PIPELINES["default"].replace("stream{otherwise=fold}", f"stream{{chunk=4, store={store}}}")
     options = {"passes": steps, "fp16": True, "verify": "types"}
-    compiled = irshap.compile(given.path, given.references, **options)  # type: ignore[arg-type]
+    compiled = flat.compile(given.path, given.references, **options)  # type: ignore[arg-type]
     (loop,) = (n for n in compiled.graph.nodes if n.op.bodies)
     assert any(v.dtype is DType.F16 for v in loop.operands)
     assert all(v.dtype is DType.F32 for v in loop.results)
@@ -111,7 +111,7 @@ def test_in_a_loop_over_references(store: str) -> None:
 
 def test_what_is_asked_for() -> None:
     def names(**given: object) -> list[str]:
-        return [p.name for p in parse_pipeline(pipeline_text(**given))]  # type: ignore[arg-type]
+        return [p.name for p in parse_pipeline(flat.pipeline_text(**given))]  # type: ignore[arg-type]
 
     assert "fp16" not in names()
     assert names(fp16=True)[-2:] == ["fp16", "lower"]
@@ -146,7 +146,7 @@ def test_numeric_verification(name: str, io: str) -> None:
     given = case(name)
     steps = PIPELINES["default"].replace(",lower", f",fp16{{io={io}}},lower")
     references = {k: a[:2] for k, a in given.references.items()}
-    compiled = irshap.compile(given.path, references, passes=steps, verify="numeric")
+    compiled = flat.compile(given.path, references, passes=steps, verify="numeric")
     checked = [r.verified for r in compiled.report.passes if r.text.startswith(("fp16", "lower"))]
     # inputs of another type can't be given to both sides
     assert ["skipped" in v for v in checked] == [io == "half" and name == "digits", False]

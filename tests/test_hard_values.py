@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import flat
 import numpy as np
 import onnx
 import onnx.parser
@@ -93,7 +94,7 @@ def test_complete_in_float64(name: str, values: str) -> None:
     x, r = VALUES[values]
     results: list[Any] = []
     for passes in ("naive", "default"):
-        compiled = irshap.compile(net(name), r, passes=pipeline(passes, "widen,"), emit="completeness_error")
+        compiled = flat.compile(net(name), r, passes=pipeline(passes, "widen,"), emit="completeness_error")
         raw = evaluate(compiled.graph, {"x": x})
         assert np.isfinite(raw["x_attributions"]).all()
         scale = np.abs(raw["x_attributions"]).sum((1, 2)) + np.abs(raw["y"]).max(1)
@@ -126,6 +127,6 @@ def test_references_fold_where_the_runtime_fails_on_float64() -> None:
             y = Sin (c)
         }"""
     rows = np.random.default_rng(0).standard_normal((4, 3))
-    graph = irshap.compile(onnx.parser.parse_model(text), rows, wrt="c", emit="completeness_error").graph
+    graph = flat.compile(onnx.parser.parse_model(text), rows, wrt="c", emit="completeness_error").graph
     error = evaluate(graph, {"x": rows * 2})["completeness_error"]
     assert np.abs(error).max() < 1e-12

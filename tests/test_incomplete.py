@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import flat
 import numpy as np
 import onnx
 import onnx.parser
@@ -69,7 +70,7 @@ def test_or_reported(name: str) -> None:
     body, node, _ = CASES[name]
     errors, values = [], []
     for passes in PIPELINES:
-        compiled = irshap.compile(model(body), R, passes=passes, on_incomplete="residual", verify="types")
+        compiled = flat.compile(model(body), R, passes=passes, on_incomplete="residual", verify="types")
         found = compiled.explainer()(X)
         gap = found.target_values.astype(np.float64) - found.base_values - found.values.sum(1)
         np.testing.assert_allclose(found.raw["completeness_error"], gap, atol=1e-5)
@@ -88,13 +89,13 @@ def test_only_what_jumps_is_lost() -> None:
     """Rows whose condition is the same in both worlds stay complete."""
     body = CASES["a condition"][0]
     x = np.float32([[0.2, 0.3, -1.4], [1.6, 0.7, 0.9]])
-    found = irshap.compile(model(body), x[:1], on_incomplete="residual").explainer()(x)
+    found = flat.compile(model(body), x[:1], on_incomplete="residual").explainer()(x)
     assert abs(found.completeness_error[0]) < 1e-6 < abs(found.completeness_error[1])
 
 
 def test_a_complete_model_stays_as_it_is() -> None:
     body = "s = Sigmoid (x) y = MatMul (s, w)"
-    plain, loose = (irshap.compile(model(body), R, on_incomplete=way) for way in ("error", "residual"))
+    plain, loose = (flat.compile(model(body), R, on_incomplete=way) for way in ("error", "residual"))
     assert [o.name for o in plain.model.graph.output] == [o.name for o in loose.model.graph.output]
     assert "irshap.attribution.gaps" not in {p.key for p in loose.model.metadata_props}
 
@@ -108,9 +109,12 @@ def test_a_gradient_takes_jumps_as_flat() -> None:
 
 def test_other_values_of_the_option() -> None:
     with pytest.raises(PipelineError, match=r"can't be zero. it takes error.residual"):
-        irshap.compile(model("y = MatMul (x, w)"), R, on_incomplete="zero")
-    with pytest.raises(PipelineError, match="on_incomplete needs the pass deeplift"):
-        irshap.compile(model("y = MatMul (x, w)"), method="gradient", on_incomplete="residual")
+        flat.compile(model("y = MatMul (x, w)"), R, on_incomplete="zero")
+    with pytest.raises(
+        PipelineError,
+        match="on_incomplete=residual is no option of the method gradient. it is one of deeplift",
+    ):
+        flat.compile(model("y = MatMul (x, w)"), method="gradient", on_incomplete="residual")
 
 
 def test_the_command_line_warns(tmp_path: Path, capsys: Any) -> None:

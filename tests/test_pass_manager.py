@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from irshap.checks.instruments import PrintAfter, TimePasses, VerifyNumeric, VerifyTypes, watching
 from irshap.errors import PassError, PipelineError, TargetError
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Node, Output
@@ -19,13 +20,12 @@ from irshap.ir.dims import N
 from irshap.ir.types import DType, TensorType
 from irshap.ops.program import Input
 from irshap.pipeline.base import PASSES, PROPERTIES, Context, Pass, Semantics
-from irshap.pipeline.manager import PassManager
-from irshap.pipeline.text import known_passes
+from irshap.pipeline.instrument import Instrument
+from irshap.pipeline.manager import PassManager, Report
 
 
 @pytest.fixture(autouse=True)
 def registry() -> Iterator[None]:
-    known_passes()
     passes, properties = dict(PASSES), dict(PROPERTIES)
     yield
     for table, old in ((PASSES, passes), (PROPERTIES, properties)):
@@ -220,15 +220,15 @@ def test_verify_types_catches_a_wrong_graph() -> None:
     breaks = toy("t-breaks", run)
     PassManager([breaks]).run(scaled())
     with pytest.raises(PassError, match=r"pass t-breaks \(1 of 1\) broke a promise"):
-        PassManager([breaks], verify="types").run(scaled())
+        PassManager([breaks], [VerifyTypes()]).run(scaled())
 
 
 def test_verify_types_checks_inherited_properties() -> None:
     PROPERTIES["small"] = lambda graph: None if len(graph.nodes) < 5 else f"it has {len(graph.nodes)} nodes"
     grows = toy("t-grows", lambda ir, context: with_extra(ir))
     graph = scaled().with_properties("small")
-    with pytest.raises(PassError, match="the graph should be 'small', but it has"):
-        PassManager([grows], verify="types").run(graph)
+    with pytest.raises(PassError, match="the graph isn't small: it has"):
+        PassManager([grows], [VerifyTypes()]).run(graph)
 
 
 def test_verify_numeric() -> None:
@@ -239,7 +239,7 @@ def test_verify_numeric() -> None:
     renamed = toy("t-renamed", lambda ir, context: scaled(name="z"))
 
     def verified(instance: Pass) -> str:
-        manager = PassManager([instance], verify="numeric")
+        manager = PassManager([instance], [VerifyNumeric()])
         manager.run(scaled())
         return manager.report.passes[0].verified
 
@@ -266,7 +266,7 @@ def test_verify_numeric_uses_the_given_references() -> None:
 
     references = np.float32([[1, 2, 3]])
     bind = toy("t-bind", lambda ir, context: program(True))
-    manager = PassManager([bind], verify="numeric")
+    manager = PassManager([bind], [VerifyNumeric()])
     manager.run(program(False), Context(references={"x": references}))
     assert manager.report.passes[0].verified == "numeric"
     with pytest.raises(PassError, match="output 'y' changed"):
@@ -280,7 +280,7 @@ def test_report_and_printing() -> None:
 
     out = io.StringIO()
     grows = toy("t-grows", run, ensures={"large"}, semantics=Semantics.EXTENDS)
-    manager = PassManager([toy("t-plain"), grows], print_after={"t-grows"}, time_passes=True, out=out)
+    manager = PassManager([toy("t-plain"), grows], [PrintAfter({"t-grows"}, out), TimePasses(out)])
     manager.run(scaled())
     plain, grown = manager.report.passes
     assert plain.text == "t-plain"
@@ -299,35 +299,47 @@ def test_report_and_printing() -> None:
 
 def test_print_after_all_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     write = toy("t-write", lambda ir, context: "bytes", gives="model")
-    PassManager([toy("t-plain"), write], print_after="all").run(scaled())
+    PassManager([toy("t-plain"), write], [PrintAfter("all")]).run(scaled())
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "// after t-plain" in captured.err
     assert "// after t-write" in captured.err
 
 
-def test_hooks_and_metadata() -> None:
+def test_instruments_and_metadata() -> None:
     calls: list[str] = []
     context = Context()
-    manager = PassManager([toy("t-a"), toy("t-b")])
-    manager.run(
-        scaled(),
-        context,
-        before=lambda i, p: calls.append(f"before {i} {p.name}"),
-        after=lambda i, p, ir: calls.append(f"after {i} {p.name} {type(ir).__name__}"),
-    )
-    assert calls == ["before 0 t-a", "after 0 t-a Graph", "before 1 t-b", "after 1 t-b Graph"]
+
+    class Listener(Instrument):
+        def begins(self, passes: Sequence[Pass]) -> None:
+            calls.append(f"begins {len(passes)}")
+
+        def before(self, index: int, instance: Pass) -> None:
+            calls.append(f"before {index} {instance.name}")
+
+        def after(self, instance: Pass, given: Any, made: Any, context: Context) -> str | None:
+            calls.append(f"after {instance.name} {type(made).__name__}")
+            return f"heard {instance.name}"
+
+        def ends(self, report: Report) -> None:
+            calls.append(f"ends {len(report.passes)}")
+
+    manager = PassManager([toy("t-a"), toy("t-b")], [Listener(), Instrument()])
+    manager.run(scaled(), context)
+    steps = ["before 0 t-a", "after t-a Graph", "before 1 t-b", "after t-b Graph"]
+    assert calls == ["begins 2", *steps, "ends 2"]
+    assert [run.verified for run in manager.report.passes] == ["heard t-a", "heard t-b"]
     assert context.metadata["irshap.pipeline"] == "t-a,t-b"
 
 
 def test_unknown_names() -> None:
     plain = toy("t-plain")
     with pytest.raises(PipelineError, match=r"can't print after pass 't-plane'.* did you mean t-plain"):
-        PassManager([plain], print_after={"t-plane"})
+        PassManager([plain], [PrintAfter({"t-plane"})])
     with pytest.raises(
         PipelineError, match=r"no level of verification is called 'numerics'. did you mean numeric"
     ):
-        PassManager([plain], verify="numerics")  # type: ignore[arg-type]
+        watching(verify="numerics")
     with pytest.raises(PipelineError, match="empty"):
         PassManager([])
 
@@ -335,7 +347,23 @@ def test_unknown_names() -> None:
 def test_from_text_round_trips() -> None:
     toy("t-a")
     toy("t-b")
-    manager = PassManager.from_text(" t-a , t-b ", verify="types")
+    manager = PassManager.from_text(" t-a , t-b ", [VerifyTypes()])
     assert manager.text == "t-a,t-b"
-    assert manager.verify == "types"
     assert PassManager.from_text(manager.text).text == manager.text
+
+
+def test_a_run_resumes_with_other_passes() -> None:
+    ends: list[int] = []
+
+    class Ends(Instrument):
+        def ends(self, report: Report) -> None:
+            ends.append(len(report.passes))
+
+    context = Context()
+    first = PassManager([toy("t-a"), toy("t-b"), toy("t-c")], [Ends()])
+    between = first.run(scaled(), context, stop=1)
+    assert not ends
+    _, second = first.resumed([first.passes[0], toy("t-d")], between, context)
+    assert [run.text for run in second.report.passes] == ["t-a", "t-d"]
+    assert second.report.pipeline == context.metadata["irshap.pipeline"] == "t-a,t-d"
+    assert ends == [2]

@@ -18,6 +18,7 @@ import pytest
 from onnx import numpy_helper
 
 import irshap
+from irshap.checks.instruments import VerifyTypes
 from irshap.ir.core import Graph
 from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array
@@ -183,7 +184,7 @@ def compiled(case: int, dtype: Any, fused: bool = False) -> tuple[tuple[str, Gra
     graph: Graph = PassManager.from_text(naive).run(irshap.lift(NETS[name].model(dtype)))
     found = [("naive", graph)]
     for step in STEPS:
-        graph = PassManager.from_text(step, verify="types").run(graph)
+        graph = PassManager.from_text(step, [VerifyTypes()]).run(graph)
         found.append((step, graph))
     return tuple(found)
 
@@ -209,7 +210,7 @@ def bound(graph: Graph, given: Mapping[str, Array], by: str) -> Graph:
     sets = {k.removesuffix("_references"): a for k, a in given.items() if k.endswith("_references")}
     context = Context(references=sets, weights=given.get("reference_weights"))
     behind = "conv-adjoint,absorb-scales,canonicalize,dce"
-    result: Graph = PassManager.from_text(f"{by},{behind}", verify="types").run(graph, context)
+    result: Graph = PassManager.from_text(f"{by},{behind}", [VerifyTypes()]).run(graph, context)
     return result
 
 

@@ -15,7 +15,7 @@ from irshap.errors import PipelineError
 from irshap.pipeline import named as pipelines
 from irshap.pipeline.base import PASSES, Context, Pass, Semantics
 from irshap.pipeline.options import options_of
-from irshap.pipeline.text import format_pipeline, known_passes, parse_pipeline, pass_text
+from irshap.pipeline.text import format_pipeline, parse_pipeline, pass_text
 
 
 class Mode(Enum):
@@ -25,7 +25,6 @@ class Mode(Enum):
 
 @pytest.fixture(autouse=True)
 def toys() -> Iterator[dict[str, type[Pass]]]:
-    known_passes()
     before = dict(PASSES)
 
     @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import flat
 import numpy as np
 import onnx
 import pytest
@@ -71,7 +72,7 @@ def test_in_onnx_runtime() -> None:
     x, r = ({k: v.astype(np.float32) for k, v in arrays.items()} for arrays in (x, r))
     wanted = explain(model, x, r, rule="mixed")
     for passes in PIPELINES:
-        explainer = irshap.compile(model, r, rule="mixed", passes=passes).explainer()
+        explainer = flat.compile(model, r, rule="mixed", passes=passes).explainer()
         found = explainer(x)
         np.testing.assert_allclose(found.values["a"], wanted.values["a"], rtol=1e-4, atol=1e-5)
 
@@ -124,7 +125,7 @@ def test_refusals(name: str) -> None:
         node.name = f"the {node.op_type}"
     for passes in PIPELINES:
         with pytest.raises(NotDifferentiable, match=reason) as caught:
-            irshap.compile(model, normal(2, 2, 4), rule="reveal-cancel", passes=passes, target=0)
+            flat.compile(model, normal(2, 2, 4), rule="reveal-cancel", passes=passes, target=0)
         wanted = "the ArgMax" if name == "Gather" else f"the {name}"
         assert wanted in str(caught.value)
 
@@ -139,7 +140,7 @@ def test_mixed_takes_any_activation_after_a_convolution() -> None:
     )
     check(model, {"x": normal(3, 2, 1, 5)}, {"x": normal(4, 3, 1, 5)}, rules=["mixed"], close=1e-10)
     with pytest.raises(NotDifferentiable, match="undefined"):
-        irshap.compile(model, normal(4, 3, 1, 5), rule="reveal-cancel")
+        flat.compile(model, normal(4, 3, 1, 5), rule="reveal-cancel")
 
 
 def test_the_gap_of_an_op_without_a_rule() -> None:
@@ -149,7 +150,7 @@ def test_the_gap_of_an_op_without_a_rule() -> None:
         v=normal(1, 4, 1),
     )
     x, r, v = normal(2, 3, 4), normal(3, 2, 4), normal(1, 4, 1)
-    compiled = irshap.compile(model, r, rule="reveal-cancel", on_incomplete="residual")
+    compiled = flat.compile(model, r, rule="reveal-cancel", on_incomplete="residual")
     found = evaluate(compiled.graph, {"x": x})
     gap = (x**2) @ v - ((r**2) @ v).mean(axis=0)
     np.testing.assert_allclose(found["completeness_error"], gap[:, 0], rtol=1e-10)
@@ -158,4 +159,4 @@ def test_the_gap_of_an_op_without_a_rule() -> None:
 
 def test_unknown_rule() -> None:
     with pytest.raises(PipelineError, match=r"reveal.*rescale\|reveal-cancel\|mixed"):
-        irshap.compile(two(), {}, rule="reveal")
+        flat.compile(two(), {}, rule="reveal")

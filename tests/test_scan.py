@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from irshap.checks.instruments import VerifyNumeric
 from irshap.checks.verifier import verify
 from irshap.errors import IRError, ModelError, ParseError
 from irshap.ir.batch import batch_axes
@@ -107,7 +108,7 @@ def test_the_verifier_goes_into_bodies() -> None:
 
 
 def test_passes_go_into_bodies() -> None:
-    graph = PassManager.from_text("canonicalize,dce", verify="numeric").run(parse_graph(TEXT))
+    graph = PassManager.from_text("canonicalize,dce", [VerifyNumeric()]).run(parse_graph(TEXT))
     text = print_graph(graph)
     assert "neg" not in text
     assert text.count("= scan{") == 2

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import flat
 import numpy as np
 import onnx
 import onnx.parser
@@ -49,7 +50,7 @@ def check(
     expected = explain(source, sample, references, **(oracle or {}))
     shapes = None
     for passes in PIPELINES:
-        compiled = irshap.compile(source, references, passes=passes, verify="types", **arguments)
+        compiled = flat.compile(source, references, passes=passes, verify="types", **arguments)
         found = compiled.explainer()(sample)
         for name, parts in (sums or {n: (n,) for n in expected.values}).items():
             values = found.raw[f"{name}_attributions"]
@@ -107,7 +108,7 @@ def test_a_held_input_takes_no_references(held: str) -> None:
     shapes = check(two(), rows(1, 3), references, oracle={"context": {held}}, context_inputs=[held])
     assert f"{held}_attributions" not in shapes
     with pytest.raises(ReferencesError, match=f"input '{held}' takes no references"):
-        irshap.compile(two(), rows(9, 4), context_inputs=[held])
+        flat.compile(two(), rows(9, 4), context_inputs=[held])
 
 
 def test_a_held_input_of_integers_and_one_without_samples() -> None:
@@ -120,12 +121,12 @@ def test_a_held_input_of_integers_and_one_without_samples() -> None:
     with pytest.raises(TargetError, match=r"'shift' .* doesn't count samples.*context=shift"):
         irshap.compile(source, {"x": normal(1, 2, 3)})
     sample = {"x": normal(1, 2, 3).astype("f4"), "flags": np.int64([[1, 0, 1], [0, 0, 1]])}
-    compiled = irshap.compile(source, {"x": normal(2, 4, 3)}, context_inputs=["shift"])
+    compiled = flat.compile(source, {"x": normal(2, 4, 3)}, context_inputs=["shift"])
     found = compiled.explainer()(sample | {"shift": normal(3, 3).astype("f4")})
     assert not found.values[sample["flags"] == 0].any()
     np.testing.assert_allclose(found.completeness_error, 0, atol=1e-5)
     with pytest.raises(ReferencesError, match="input 'flags' takes no references"):
-        irshap.compile(source, {"x": normal(2, 4, 3), "flags": sample["flags"]}, context_inputs=["shift"])
+        flat.compile(source, {"x": normal(2, 4, 3), "flags": sample["flags"]}, context_inputs=["shift"])
 
 
 # Interior tensors
@@ -158,14 +159,14 @@ def test_a_bypass_is_refused_and_named(wrt: str, node: str) -> None:
     with pytest.raises(
         NotDifferentiable, match=rf"^{node} \(add\).*depends on x also past {wrt}, .*=residual"
     ):
-        irshap.compile(residual(), references, wrt=wrt)
+        flat.compile(residual(), references, wrt=wrt)
 
 
 def test_a_bypass_may_show_in_the_completeness_error() -> None:
     references, sample = {"x": normal(6, 4, 3).astype("f4")}, {"x": normal(5, 3, 3).astype("f4")}
     errors = []
     for passes in PIPELINES:
-        compiled = irshap.compile(residual(), references, wrt="a", on_incomplete="residual", passes=passes)
+        compiled = flat.compile(residual(), references, wrt="a", on_incomplete="residual", passes=passes)
         found = compiled.explainer()(sample)
         gap = found.target_values - found.base_values - found.values.sum(1)
         np.testing.assert_allclose(found.raw["completeness_error"], gap, atol=1e-5)
@@ -195,9 +196,9 @@ def test_a_held_interior_tensor() -> None:
         v=normal(3, 4, 2),
     )
     k = sample["x"] @ normal(1, 3, 4).astype("f4")
-    expected = irshap.compile(split, references, context_inputs=["k"]).explainer()(sample | {"k": k})
+    expected = flat.compile(split, references, context_inputs=["k"]).explainer()(sample | {"k": k})
     for passes in PIPELINES:
-        found = irshap.compile(skip, references, context_inputs=["j"], passes=passes).explainer()(sample)
+        found = flat.compile(skip, references, context_inputs=["j"], passes=passes).explainer()(sample)
         np.testing.assert_allclose(found.values, expected.values, atol=1e-5)
         np.testing.assert_allclose(found.base_values, expected.base_values, atol=1e-5)
 
@@ -217,7 +218,7 @@ def test_a_held_interior_tensor() -> None:
 )
 def test_what_cannot_be_attributed(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(TargetError, match=message):
-        irshap.compile(residual(), {"x": normal(6, 4, 3)}, **arguments)
+        flat.compile(residual(), {"x": normal(6, 4, 3)}, **arguments)
 
 
 @pytest.mark.parametrize("wrt", ["t", "m", "q"])
@@ -240,13 +241,11 @@ def test_interior_tensors_with_the_samples_elsewhere(wrt: str, target: str) -> N
     x, r = normal(2, 3, 4, 3).astype("f4"), normal(3, 5, 4, 3).astype("f4")
     plain = irshap.compile(source, r, target=target).explainer()(x)
     for passes in PIPELINES:
-        found = irshap.compile(source, r, wrt=wrt, target=target, passes=passes, verify="types").explainer()(
-            x
-        )
+        found = flat.compile(source, r, wrt=wrt, target=target, passes=passes, verify="types").explainer()(x)
         assert found.values.shape == (plain.values.shape[:1] if target == "argmax" else (3, 2)) + (4, 3)
         # the chain from x to each of these is elementwise, so that attributions are the same
         np.testing.assert_allclose(found.values, plain.values, atol=1e-6)
-    gradient = irshap.compile(source, wrt=wrt, method="gradient", target=target).explainer()(x)
+    gradient = flat.compile(source, wrt=wrt, method="gradient", target=target).explainer()(x)
     assert gradient.values.shape == found.values.shape
 
 
@@ -266,9 +265,7 @@ def test_a_held_tensor_with_the_samples_elsewhere(target: str) -> None:
     )
     x, r = normal(2, 3, 4, 3).astype("f4"), normal(3, 5, 4, 3).astype("f4")
     for passes in PIPELINES:
-        compiled = irshap.compile(
-            source, r, context_inputs=["g"], target=target, passes=passes, verify="types"
-        )
+        compiled = flat.compile(source, r, context_inputs=["g"], target=target, passes=passes, verify="types")
         found = compiled.explainer()(x)
         np.testing.assert_allclose(found.completeness_error, 0, atol=1e-5)
         gate = 1 / (1 + np.exp(-x))
@@ -299,8 +296,8 @@ def test_tokens_are_attributed_without_being_asked(exporter: str) -> None:
         oracle={"at": [embedded]},
     )
     assert shapes["tokens_attributions"] == tokens.shape
-    asked = irshap.compile(source, references, wrt="tokens").explainer()(tokens)
-    whole = irshap.compile(source, references, wrt=embedded).explainer()(tokens)
+    asked = flat.compile(source, references, wrt="tokens").explainer()(tokens)
+    whole = flat.compile(source, references, wrt=embedded).explainer()(tokens)
     assert whole.values.shape == (*tokens.shape, 16)
     np.testing.assert_allclose(asked.values, whole.values.sum(-1), atol=1e-5)
     np.testing.assert_array_equal(asked.data, tokens)
@@ -314,7 +311,7 @@ def test_tokens_have_no_gradient() -> None:
     source, data, embedded = text("dynamo")
     with pytest.raises(TargetError, match=f"'tokens' is integer.*wrt={embedded}"):
         irshap.compile(source, method="gradient")
-    found = irshap.compile(source, method="gradient", wrt=embedded).explainer()(data["inputs.tokens"])
+    found = flat.compile(source, method="gradient", wrt=embedded).explainer()(data["inputs.tokens"])
     scale = np.abs(data["gradients.embedded"]).max()
     np.testing.assert_allclose(found.values, data["gradients.embedded"], atol=1e-5 * scale)
 
@@ -354,13 +351,13 @@ def test_a_mask_from_the_same_ids_is_refused_until_held() -> None:
         irshap.compile(masked(), references)
     table, w = normal(1, 7, 3).astype("f4"), normal(2, 3, 2).astype("f4")
     for passes in PIPELINES:
-        found = irshap.compile(masked(), references, context_inputs=["pad"], passes=passes).explainer()(ids)
+        found = flat.compile(masked(), references, context_inputs=["pad"], passes=passes).explainer()(ids)
         change = np.tanh(table[ids])[:, None] - np.tanh(table[references])[None]
         change = change * (ids != 0)[:, None, :, None]
         expected = np.einsum("nrse,ne->ns", change, w.T[found.target_index]) / 2
         np.testing.assert_allclose(found.values, expected, atol=1e-5)
         np.testing.assert_allclose(found.completeness_error, 0, atol=1e-5)
-        loose = irshap.compile(masked(), references, on_incomplete="residual", passes=passes).explainer()(ids)
+        loose = flat.compile(masked(), references, on_incomplete="residual", passes=passes).explainer()(ids)
         gap = loose.target_values - loose.base_values - loose.values.sum(1)
         np.testing.assert_allclose(loose.raw["completeness_error"], gap, atol=1e-5)
         assert np.abs(gap).max() > 1e-3
@@ -468,4 +465,4 @@ def test_a_reshape_to_the_same_shape_is_the_same_tensor() -> None:
     body = "h = MatMul (x, w) k = Reshape (h, same) y = Tanh (k)"
     source = model(body, "float[N,3] x", w=normal(1, 3, 4), same=np.int64([-1, 4]))
     with pytest.raises(TargetError, match="'k' and 'h' are one tensor"):
-        irshap.compile(source, {"x": normal(6, 4, 3)}, wrt="h,k")
+        flat.compile(source, {"x": normal(6, 4, 3)}, wrt="h,k")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import flat
 import numpy as np
 import pytest
 
@@ -101,7 +102,7 @@ def test_the_pipelines_own_strategy_comes_first() -> None:
 @pytest.mark.parametrize("given", [{"strategy": "fold"}, {"memory_limit": "1GiB"}])
 def test_a_pipeline_without_the_place_is_refused(given: dict[str, str]) -> None:
     with pytest.raises(PipelineError, match="one of fold-references, stream"):
-        irshap.compile(demo.model_path(), REFERENCES, passes="@naive", **given)
+        flat.compile(demo.model_path(), REFERENCES, passes="@naive", **given)
 
 
 def test_unknown_strategies_list_the_near_ones() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import flat
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +13,7 @@ from test_exactness import FAMILIES, SINGLE, assert_close, attributions, case, e
 
 import irshap
 from irshap import demo
+from irshap.checks.instruments import VerifyTypes
 from irshap.errors import UserError
 from irshap.ir.evaluator import evaluate
 from irshap.passes.references.chunks import chunk_size
@@ -57,7 +59,7 @@ def test_every_kind_of_explanation(options: dict[str, Any], how: dict[str, str])
     sample, references = digits.cut(3, 7)
     results = []
     for passes in ("@naive", streamed(3, **how)):
-        compiled = irshap.compile(digits.path, references, passes=passes, **options)
+        compiled = flat.compile(digits.path, references, passes=passes, **options)
         results.append(evaluate(compiled.graph, sample))
     naive, chunks = results
     assert naive.keys() == chunks.keys()
@@ -129,7 +131,7 @@ output "x_attributions" {role=attribution, of="x"} = %m
 
 def run(body: str, passes: str) -> Any:
     context = Context(references={"x": np.array([[1.0, 2.0], [-3.0, 0.5], [4.0, 1.0]], np.float32)})
-    return PassManager.from_text(passes, verify="types").run(parse_graph(HEAD + body), context)
+    return PassManager.from_text(passes, [VerifyTypes()]).run(parse_graph(HEAD + body), context)
 
 
 def test_an_op_that_mixes_references_is_named() -> None:
@@ -267,7 +269,7 @@ def test_small_tensors_go_through_together(together: int, outer: bool) -> None:
     text = GROWING.replace("SPLAT", repr([0.5] * 2 * width)).replace("WIDTH", str(width))
     references = {"x": np.random.default_rng(0).standard_normal((6, 2), dtype=np.float32)}
     graph, folded = (
-        PassManager.from_text(passes, verify="types").run(
+        PassManager.from_text(passes, [VerifyTypes()]).run(
             parse_graph(HEAD + text), Context(references=references)
         )
         for passes in (f"stream{{chunk=1, together={together}}}", "fold-references")

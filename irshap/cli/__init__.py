@@ -1,4 +1,4 @@
-"""The command line: `irshap compile | run | cost | verify | print | opt | passes | ops | demo`.
+"""The command line: `irshap compile | run | cost | verify | print | opt | passes | methods | ops | demo`.
 
 Exit codes: 0, 1 when a check failed (or irshap itself), 2 for bad input, 130 when interrupted.
 """
@@ -25,6 +25,7 @@ _COMMANDS = {
     "print": "irshap.cli.ir",
     "opt": "irshap.cli.ir",
     "passes": "irshap.cli.listing",
+    "methods": "irshap.cli.listing",
     "ops": "irshap.cli.listing",
     "demo": "irshap.cli.demo",
 }

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irshap.cli.options import explained_arguments, explaining
-from irshap.cli.output import PassProgress, echo_json, require_folder, size_text, warn_incomplete
+from irshap.cli.output import echo_json, require_folder, size_text, warn_incomplete
 from irshap.errors import UserError
-from irshap.pipeline.named import DEVICES, METHODS
+from irshap.pipeline.named import DEVICES
 from irshap.pipeline.strategies import STRATEGIES
 
 if TYPE_CHECKING:
@@ -26,7 +26,12 @@ VERIFY = click.Choice(["none", "types", "numeric"])
 @click.command("compile")
 @click.argument("model")
 @click.option("--output", "-o", required=True, metavar="OUT.onnx", help="The explained model to write.")
-@click.option("--method", type=click.Choice(list(METHODS)), default="deeplift", show_default=True)
+@click.option(
+    "--method",
+    default="deeplift",
+    show_default=True,
+    help="One of `irshap methods`, options in {}.",
+)
 @explaining
 @click.option(
     "--for",
@@ -87,18 +92,20 @@ def compile_command(
         _print(report, compiled)
 
 
-def _compile(
-    model: str, references: str | None, print_after: tuple[str, ...], **options: Any
-) -> CompiledModel:
+def _compile(model: str, print_after: tuple[str, ...], **options: Any) -> CompiledModel:
+    from irshap.cli.progress import PassProgress
     from irshap.compiler.compile import compile as compile_model
 
     with PassProgress() as progress:
         return compile_model(
             model,
-            references,
-            print_after="all" if "all" in print_after else print_after,
-            progress=progress,
-            **explained_arguments(options),
+            **explained_arguments(
+                {
+                    **options,
+                    "print_after": "all" if "all" in print_after else print_after,
+                    "instruments": [progress],
+                }
+            ),
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from irshap.cli.output import PassProgress, atomic, echo_json, size_text, table
+from irshap.cli.output import atomic, echo_json, size_text, table
 
 __all__ = ["demo_command"]
 
@@ -30,6 +30,8 @@ def demo_command(output_dir: str, digits: int, passes: str | None, as_json: bool
 
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    from irshap.cli.progress import PassProgress
+
     with PassProgress() as progress:
         result = demo.run(folder, digits, passes=passes, progress=progress)
     records = [

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from irshap.cli.compile import VERIFY
-from irshap.cli.output import PassProgress, atomic, require_folder
+from irshap.cli.output import atomic, require_folder
 from irshap.errors import ParseError, PipelineError
 
 __all__ = ["opt_command", "print_command"]
@@ -24,17 +24,20 @@ __all__ = ["opt_command", "print_command"]
 @click.option("--output", "-o", metavar="FILE.ir", help="Write to this file.")
 def print_command(model: str, passes: str, full: bool, output: str | None) -> None:
     """Print MODEL in irshap's IR."""
+    from irshap.compiler.catalog import PassManager
     from irshap.ir.core import Graph
-    from irshap.pipeline.manager import PassManager
     from irshap.text import print_graph
 
     require_folder(output)
-    manager = PassManager.from_text(passes)
+    from irshap.cli.progress import PassProgress
+
+    progress = PassProgress()
+    manager = PassManager.from_text(passes, [progress])
     if manager.passes[-1].gives != "graph":
         what = f"pass {manager.passes[-1].name} gives a model, which has no text"
         raise PipelineError(what, mend="leave it out, or use irshap compile")
-    with PassProgress() as progress:
-        graph = manager.run(model, before=_starts(progress, len(manager.passes)))
+    with progress:
+        graph = manager.run(model)
     assert isinstance(graph, Graph)
     _emit(print_graph(graph, elide=not full), output)
 
@@ -65,16 +68,21 @@ def opt_command(
     output: str | None,
 ) -> None:
     """Run passes on IR text (- for standard input) and print the result."""
+    from irshap.checks.instruments import watching
     from irshap.checks.verifier import verify as verify_graph
+    from irshap.compiler.catalog import PassManager
     from irshap.compiler.references import check_weights
     from irshap.ir.core import Graph
     from irshap.pipeline.base import Context
-    from irshap.pipeline.manager import PassManager
     from irshap.text import parse_graph, print_graph
 
     require_folder(output)
-    after: Any = "all" if "all" in print_after else print_after
-    manager = PassManager.from_text(passes, verify=verify, print_after=after, time_passes=time_passes)
+    names: Any = "all" if "all" in print_after else print_after
+    from irshap.cli.progress import PassProgress
+
+    progress = PassProgress()
+    watched = watching(verify=verify, print_after=names, time_passes=time_passes)
+    manager = PassManager.from_text(passes, [*watched, progress])
     if manager.passes[-1].gives != "graph" and output is None:
         raise PipelineError(f"pass {manager.passes[-1].name} gives a model", mend="give --output for it")
     graph = parse_graph(_read(file))
@@ -83,8 +91,8 @@ def opt_command(
     context = Context(references=_references(references, graph))
     count = next((len(array) for array in context.references.values()), 0)
     context.weights = check_weights(weights, count)
-    with PassProgress() as progress:
-        result = manager.run(graph, context, before=_starts(progress, len(manager.passes)))
+    with progress:
+        result = manager.run(graph, context)
     if isinstance(result, Graph):
         _emit(print_graph(result, elide=elide), output)
     elif output is not None:
@@ -108,10 +116,6 @@ def _references(source: str | None, graph: Any) -> dict[str, Any]:
         v.node.op.of for v in graph.inputs if isinstance(v.node.op, Input) and v.node.op.kind == "references"
     }
     return check_references(source, inputs, {w for w in wanted if w})
-
-
-def _starts(progress: PassProgress, total: int) -> Any:
-    return lambda index, instance: progress.starts(index, total, instance.name)
 
 
 def _read(file: str) -> str:

@@ -1,4 +1,4 @@
-"""`irshap passes` and `irshap ops`: what there is."""
+"""`irshap passes`, `irshap methods` and `irshap ops`: what there is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from irshap.ir.core import Op
     from irshap.pipeline.base import Pass
 
-__all__ = ["ops_command", "passes_command"]
+__all__ = ["methods_command", "ops_command", "passes_command"]
 
 
 @click.command("passes")
@@ -22,10 +22,11 @@ __all__ = ["ops_command", "passes_command"]
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def passes_command(name: str | None, as_json: bool) -> None:
     """List the passes and named pipelines, or tell all about the pass NAME."""
+    from irshap.compiler.catalog import PASSES
     from irshap.pipeline.named import PIPELINES
-    from irshap.pipeline.text import known_passes
 
-    known = known_passes()
+    _warn_unavailable()
+    known = PASSES
     if name is not None:
         if name not in known:
             raise PipelineError(f"no pass is called {name!r}", mend=near(name, known))
@@ -93,6 +94,52 @@ def _print_pass(facts: dict[str, Any]) -> None:
             click.echo(f"  {kind:<9} {', '.join(facts[kind])}")
     tolerance = f" within {facts['tolerance']:g}" if facts["tolerance"] else ""
     click.echo(f"  outputs   {facts['semantics']}{tolerance}")
+
+
+@click.command("methods")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def methods_command(name: str | None, as_json: bool) -> None:
+    """List the attribution methods with their options, or tell all about the method NAME."""
+    from irshap.compiler.catalog import METHODS
+    from irshap.pipeline.named import DEVICES, for_method
+
+    _warn_unavailable()
+    if name is not None and name not in METHODS:
+        raise PipelineError(f"no method is called {name!r}", mend=near(name, METHODS))
+    listed = []
+    for method in sorted(METHODS if name is None else [name]):
+        cls = METHODS[method]
+        pipelines = {device: for_method(cls.points, device) for device in DEVICES}
+        facts = {
+            **_facts(cls),
+            "runs": cls.points.value,
+            "sums_to": cls.sums_to.value,
+            "pipelines": pipelines,
+        }
+        listed.append(facts)
+    if as_json:
+        echo_json(listed if name is None else listed[0])
+    elif name is not None:
+        _print_pass(listed[0])
+        click.echo(f"  runs      {listed[0]['runs']}\n  sums to   {listed[0]['sums_to']}")
+    else:
+        heads = ["method", "contract", "options", "runs", "sums to", "pipelines"]
+        table(heads, [_method_row(facts) for facts in listed])
+
+
+def _method_row(facts: dict[str, Any]) -> list[str]:
+    options = ", ".join(o["text"] for o in facts["options"])
+    pipelines = " ".join(dict.fromkeys(facts["pipelines"].values()))
+    contract = facts["contract"].splitlines()[0]
+    return [facts["name"], contract, options or "-", facts["runs"], facts["sums_to"], pipelines]
+
+
+def _warn_unavailable() -> None:
+    from irshap.pipeline.base import UNAVAILABLE
+
+    for what, why in UNAVAILABLE.items():
+        click.echo(f"warning: {what} could not be imported: {why}", err=True)
 
 
 @click.command("ops")

@@ -24,10 +24,8 @@ _EXPLAINING = (
     ),
     click.option(
         "--rule",
-        default="rescale",
-        show_default=True,
         metavar="rescale|reveal-cancel|mixed",
-        help="How deeplift treats ops that aren't linear.",
+        help="How deeplift treats ops that aren't linear.  [default: rescale]",
     ),
     click.option(
         "--passes", metavar="PIPELINE", help="Passes to run instead of the method's own, such as @naive."
@@ -54,9 +52,7 @@ _EXPLAINING = (
     click.option(
         "--on-incomplete",
         type=click.Choice(["error", "residual"]),
-        default="error",
-        show_default=True,
-        help="Refuse an op without a complete rule, or leave its gap to completeness_error.",
+        help="Refuse an op without a complete rule, or leave a gap in the certificate.  [default: error]",
     ),
 )
 
@@ -69,6 +65,29 @@ def explaining(command: _F) -> _F:
 
 
 def explained_arguments(options: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `irshap.compile` that such options mean."""
-    renamed = {"explain": "output", "context": "context_inputs"}
-    return {renamed.get(name, name): value for name, value in options.items()}
+    """The arguments of `irshap.compile` that flat options, as commands have them, mean.
+
+    Raises:
+        PipelineError: the method has no such option.
+        ReferencesError: a file of references that can't be read.
+    """
+    from irshap.checks.instruments import watching
+    from irshap.compiler.references import References
+    from irshap.compiler.request import with_options
+    from irshap.passes.target import Target
+
+    given = dict(options)
+    of_target = {"output": given.pop("explain", None), "wrt": given.pop("wrt", None)}
+    of_target["context"] = ",".join(given.pop("context", None) or ())
+    target = Target(str(given.pop("target", "argmax")), **{k: v for k, v in of_target.items() if v})
+    of_method = {name: given.pop(name, None) for name in ("rule", "on_incomplete")}
+    of_method["emit"] = ",".join(given.pop("emit", None) or ()) or None
+    references = References(given.pop("references", None), given.pop("weights", None))
+    watched = {name: given.pop(name) for name in ("verify", "print_after", "time_passes") if name in given}
+    return {
+        **given,
+        "references": references,
+        "target": target,
+        "method": with_options(given.get("method", "deeplift"), of_method),
+        "instruments": [*watching(**watched), *given.get("instruments", ())],
+    }

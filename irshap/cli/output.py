@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Timer
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from irshap.ir.types import Array
 
 __all__ = [
-    "PassProgress",
     "atomic",
     "echo_json",
     "require_folder",
@@ -83,53 +81,6 @@ def size_text(count: int) -> str:
             break
         size, unit = size / 1024, larger
     return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
-
-
-class PassProgress:
-    """Shows the running pass on standard error, once a second has gone by, and only on a terminal."""
-
-    DELAY = 1.0
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._task: Any = None
-        self._timer: Timer | None = None
-        self._state = (0, 1, "starting")
-
-    def __enter__(self) -> PassProgress:
-        if sys.stderr.isatty():
-            self._timer = Timer(self.DELAY, self._show)
-            self._timer.daemon = True
-            self._timer.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer.join()
-        if self._bar is not None:
-            self._bar.stop()
-
-    def starts(self, index: int, total: int, name: str) -> None:
-        """A pass starts."""
-        self._state = (index, total, name)
-        self._update()
-
-    def _show(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-        bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = bar.add_task("")
-        bar.start()
-        self._bar = bar
-        self._update()
-
-    def _update(self) -> None:
-        index, total, name = self._state
-        if self._bar is not None:
-            self._bar.update(self._task, completed=index, total=total, description=name)
 
 
 def require_folder(path: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irshap.cli.options import explained_arguments, explaining
-from irshap.cli.output import PassProgress, echo_json, table
+from irshap.cli.output import echo_json, table
 from irshap.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ __all__ = ["verify_command"]
 @click.option("--json", "as_json", is_flag=True, help="Print all rows as JSON.")
 def verify_command(
     model: str,
-    references: str | None,
     inputs: str,
     tolerance: float | None,
     rows: int,
@@ -46,17 +45,12 @@ def verify_command(
     Where they don't, every op's share of the difference is compared with what it was given, and the ops that
     lose most are named.  Exits with 1 then.
     """
+    from irshap.cli.progress import PassProgress
     from irshap.metrics.completeness import check_completeness
 
     with PassProgress() as progress:
-        found = check_completeness(
-            model,
-            references,
-            inputs,
-            tolerance=tolerance,
-            progress=progress,
-            **explained_arguments(options),
-        )
+        arguments = explained_arguments({**options, "instruments": [progress]})
+        found = check_completeness(model, inputs=inputs, tolerance=tolerance, **arguments)
     if as_json:
         echo_json(_report(found))
     else:

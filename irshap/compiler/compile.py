@@ -3,117 +3,48 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
+import onnx
 
 from irshap import __version__
 from irshap.attribution.gaps import references_needed
 from irshap.attribution.sources import model_inputs
-from irshap.compiler.references import check_references, check_weights
-from irshap.cost.choose import Choice, choose
+from irshap.compiler.compiled import CompiledModel
+from irshap.compiler.references import References, check_references, check_weights
+from irshap.compiler.request import requested
+from irshap.cost.choose import choose
 from irshap.cost.devices import parse_size
-from irshap.errors import PipelineError, near
+from irshap.errors import PipelineError
 from irshap.ir.core import Graph, Role
 from irshap.ir.types import Array, TensorType
 from irshap.ir.walks import ancestors
+from irshap.lowering.files.protos import is_outlined, outline
+from irshap.passes.methods.base import Method
+from irshap.passes.target import Target
 from irshap.pipeline.base import Context, Pass
-from irshap.pipeline.manager import PassManager, Report, Verify
-from irshap.pipeline.named import DEVICES, METHODS
-from irshap.pipeline.strategies import with_strategy
-from irshap.pipeline.text import format_pipeline, known_passes, parse_pipeline
+from irshap.pipeline.instrument import Instrument
+from irshap.pipeline.manager import PassManager
+from irshap.pipeline.strategies import slot_of
 
-if TYPE_CHECKING:
-    import onnx
-
-    from irshap.runtime.explainer import Explainer
-
-__all__ = ["CompiledModel", "Progress", "compile", "pipeline_text", "run_passes"]
-
-
-class Progress(Protocol):
-    """Is told how far a compilation is."""
-
-    def starts(self, index: int, total: int, name: str) -> None:
-        """The pass `name`, the `index`-th (from 0) of `total`, starts."""
-
-
-@dataclass(frozen=True, eq=False)
-class CompiledModel:
-    """An explained model.
-
-    Attributes:
-        model: the ONNX model (`onnx.ModelProto`).  It has the source model's inputs and outputs, then for
-            each attributed tensor `x` the output `x_attributions` (shape of x; with K classes at once
-            [N, K, ...]), `base_values` (the target's mean over the references; [N] or [N, K]; in the unit of
-            the explained output, as are the attributions), `target_index` (int64 [N] or [N, K]), and on
-            request `completeness_error`.
-        graph: the last form of the program in irshap's IR.
-        report: what each pass did.
-        pipeline: the canonical text of the passes that made it.
-        choice: the strategy that a memory limit led to, and what each was predicted to take.
-    """
-
-    model: onnx.ModelProto
-    graph: Graph
-    report: Report
-    pipeline: str
-    choice: Choice | None = None
-
-    def save(self, path: str | os.PathLike[str], *, external_data: bool | None = None) -> None:
-        """Writes the model to `path`: all of it or nothing, the same bytes for the same compilation.
-
-        Args:
-            external_data: whether weights, and what is stored of the references, go to `<path>.data`, from
-                where ONNX Runtime maps them: a chunk at a time is then all that must be in memory.  They do
-                in any case when the model exceeds what one ONNX file can hold (2 GiB).  None: as the memory
-                limit asks for.
-
-        Raises:
-            UserError: the folder doesn't exist or can't be written, or the disk is full.
-        """
-        from irshap.lowering.files.save import MAX_PROTO, save_model
-
-        if external_data is None:
-            external_data = self.choice is not None and self.choice.external
-        save_model(self.model, path, external_over=0 if external_data else MAX_PROTO)
-
-    def explainer(self, providers: Sequence[Any] | None = None) -> Explainer:
-        """An `Explainer` of this model."""
-        from irshap.runtime.explainer import Explainer
-
-        return Explainer(self, providers)
-
-    def __repr__(self) -> str:
-        outputs = ", ".join(o.name for o in self.model.graph.output)
-        return f"CompiledModel({self.pipeline!r}, outputs: {outputs})"
+__all__ = ["CompiledModel", "bound", "compile"]
 
 
 def compile(
     model: str | os.PathLike[str] | bytes | onnx.ModelProto,
     references: Any = None,
     *,
-    target: str | int = "argmax",
-    method: str = "deeplift",
-    rule: str = "rescale",
+    target: str | int | Target = "argmax",
+    method: str | Method = "deeplift",
     device: str = "cpu",
     fp16: bool | None = None,
+    passes: str | None = None,
     strategy: str = "auto",
     memory_limit: int | str | None = None,
-    passes: str | None = None,
-    wrt: str | None = None,
-    output: str | None = None,
-    context_inputs: Collection[str] = (),
-    weights: Any = None,
-    emit: str | Collection[str] = (),
-    on_incomplete: str = "error",
-    verify: Verify = "none",
-    print_after: Collection[str] | Literal["all"] = (),
-    time_passes: bool = False,
-    progress: Progress | None = None,
+    instruments: Sequence[Instrument] = (),
 ) -> CompiledModel:
     """Compiles an ONNX model into one that also returns its attributions.
 
@@ -122,42 +53,28 @@ def compile(
         references: the samples that each sample is compared with: an array [R, ...] whose other axes are
             those of the input, or for several inputs a mapping from their names to arrays of the same R.  Or
             the path of a .npy or .npz file.  Floats of another width are converted; integers, NaN and
-            infinity are refused.  Not for method="gradient".
+            infinity are refused.  `References(samples, weights)` weights them.  Not for methods that look at
+            the sample alone, such as "gradient".
         target: what is explained for each sample: "argmax" (the class that the model predicts), a class index
             (negative: from the end), "top-5" or any other number of classes, "all", or "input": the compiled
-            model gets an int64 input `target` [N].
-        method: "deeplift" (DeepLIFT, Shrikumar et al. 2017; averaged over references it estimates Shapley
-            values: DeepSHAP, Lundberg and Lee 2017; the compiled form follows ONNXExplainer, Zhao et al.
-            2023), or "gradient", the derivative of the target.
-        rule: how "deeplift" shares a difference at an op that isn't linear: "rescale", "reveal-cancel"
-            (positive and negative contributions apart) or "mixed" (reveal-cancel after dense layers, rescale
-            elsewhere).
+            model gets an int64 input `target` [N].  `Target(...)` says also which output is explained, which
+            tensors are attributed (wrt), and which keep the sample's value (context).
+        method: the attribution method, as text such as "deeplift" (DeepLIFT, Shrikumar et al. 2017; averaged
+            over references it estimates Shapley values: DeepSHAP, Lundberg and Lee 2017; the compiled form
+            follows ONNXExplainer, Zhao et al. 2023), "deeplift{rule=mixed}" or "epsilon-lrp{epsilon=1e-3}",
+            or as its dataclass: `DeepLift(rule="mixed")`.  `irshap methods` lists them all.
         device: what the compiled model is to be fast on, "cpu" or "cuda"; it runs on both.
         fp16: whether attributions are computed in float16 where that does little harm (see the pass fp16);
             the model's own outputs stay exact.  None: where the pipeline has that pass.
+        passes: the text of a pipeline (see irshap.pipeline.text) instead of the method's own; `@method` in it
+            is the method.  The other arguments fill in options that it leaves at their defaults; one that
+            contradicts it is refused.
         strategy: where what follows from the references is kept: "fold" stores it in the model and takes all
             references at once, "stream" stores it and takes them in chunks, "recompute" stores the references
             alone.  "auto": the pipeline's own, or the first that stays within `memory_limit`.
         memory_limit: bytes, or a text such as "8GiB", that a process may take which runs the model with one
             sample, beside the pages of mapped files; the peak is predicted (docs/cost.md).  None: no limit.
-        passes: the text of a pipeline (see irshap.pipeline.text) instead of the method's own.  The other
-            arguments fill in options that it leaves at their defaults; one that contradicts it is refused.
-        wrt: the tensors to attribute to, inputs or interior ones, separated by commas; None: every float
-            input, and every integer input that an embedding lookup reads: one number for each token.
-            Interior tensors must be a cut: together they carry all that the target knows of their inputs.
-        output: the name of the explained output; None: the first float output.  One with several axes after
-            the batch is read as flattened.
-        context_inputs: inputs and interior tensors that keep the sample's value where the sample is compared
-            with a reference, and are not attributed.
-        weights: a weight for each reference [R], not negative; scaled to sum to 1.  None: equal weights.
-        emit: further outputs: "completeness_error" is f(x) - base - sum of attributions, for each sample.
-        on_incomplete: an op on the way that has no complete local rule is an "error", or "residual": what its
-            derivative doesn't explain is left out, and seen in the output `completeness_error`; the metadata
-            entry `irshap.attribution.gaps` names the ops.
-        verify: what is checked after each pass: "none", "types" or "numeric" (see PassManager).
-        print_after: names of passes after which the IR is printed to standard error, or "all".
-        time_passes: whether a table of the passes' times is printed to standard error.
-        progress: is told how far it is.
+        instruments: what watches the passes, such as VerifyNumeric() of irshap.checks.instruments.
 
     Raises:
         ModelError: the model can't be read, or not compiled.
@@ -167,208 +84,88 @@ def compile(
         PipelineError: `passes` doesn't parse, doesn't fit together, or contradicts another argument.
         PassError: a pass failed, which is a fault of irshap; it says how to report it.
     """
-    text = pipeline_text(
-        passes=passes,
+    given = References.of(references)
+    asked = requested(
+        target=target,
         method=method,
-        rule=rule,
         device=device,
         fp16=fp16,
-        target=target,
-        wrt=wrt,
-        output=output,
-        context_inputs=context_inputs,
-        weighted=weights is not None,
-        emit=emit,
-        on_incomplete=on_incomplete,
+        passes=passes,
+        strategy=strategy,
+        weighted=given.weights is not None,
     )
-    choice = None
-    if strategy != "auto":
-        text = format_pipeline(with_strategy(parse_pipeline(text), strategy))
-    elif memory_limit is not None:
-        choice = choose(model, text, references, parse_size(str(memory_limit)))
-        text = choice.pipeline
-    manager = PassManager.from_text(text, verify=verify, print_after=print_after, time_passes=time_passes)
-    first, last = manager.passes[0], manager.passes[-1]
-    if (first.takes, last.gives) != ("model", "model"):
+    if (asked[0].takes, asked[-1].gives) != ("model", "model"):
         raise PipelineError(
             "compiling starts and ends with a model", where="pipeline", mend="begin with lift, end with lower"
         )
-    graphs: list[Graph] = []
-
-    def keep(instance: Pass, graph: Graph) -> None:
-        graphs[:] = [graph]
-
-    compiled = run_passes(manager, model, references, weights, progress=progress, seen=keep)
-    return CompiledModel(compiled, graphs[-1], manager.report, manager.text, choice)
-
-
-def run_passes(
-    manager: PassManager,
-    model: Any,
-    references: Any,
-    weights: Any,
-    *,
-    context: Context | None = None,
-    progress: Progress | None = None,
-    seen: Callable[[Pass, Graph], None] | None = None,
-) -> Any:
-    """Runs a pipeline on a model, with references and weights checked as soon as it is known what needs them.
-
-    Args:
-        context: gets the checked references and weights.
-        seen: is shown the graph after each pass that gives one.
-    """
-    context = Context() if context is None else context
-    context.metadata["irshap.version"] = __version__
-    binder = _Binder(references, weights, context, manager.passes)
-
-    def before(index: int, instance: Pass) -> None:
-        if progress is not None:
-            progress.starts(index, len(manager.passes), instance.name)
-
-    def after(index: int, instance: Pass, ir: Any) -> None:
-        if isinstance(ir, Graph):
-            binder.look(instance, ir)
-            if seen is not None:
-                seen(instance, ir)
-
-    return manager.run(model, context, before=before, after=after)
+    limit = None if memory_limit is None or strategy != "auto" else parse_size(str(memory_limit))
+    context = Context()
+    last = _Last()
+    manager = PassManager(asked, [bound(given, context, asked), *instruments, last])
+    if limit is None:
+        made = manager.run(model, context)
+        return CompiledModel(made, last.graph, manager.report, manager.text)
+    start = manager.run(model, context, stop=slot_of(asked))
+    choice = choose(start, asked, given.count, limit)
+    made, manager = manager.resumed(choice.passes, start, context)
+    return CompiledModel(made, last.graph, manager.report, manager.text, choice)
 
 
-_PLACES: dict[str, tuple[str, str]] = {
-    "target": ("target", "target"),
-    "output": ("target", "output"),
-    "wrt": ("target", "wrt"),
-    "context_inputs": ("target", "context"),
-    "rule": ("deeplift", "rule"),
-    "weights": ("deeplift", "weights"),
-    "emit": ("deeplift", "emit"),
-    "on_incomplete": ("deeplift", "on_incomplete"),
-}
-"""Which option of which pass an argument of `compile` sets."""
+class _Last(Instrument):
+    """Keeps the last form of the program in IR."""
+
+    graph: Graph
+
+    def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:
+        if isinstance(made, Graph):
+            self.graph = made
 
 
-def pipeline_text(
-    *,
-    passes: str | None = None,
-    method: str = "deeplift",
-    rule: str = "rescale",
-    device: str = "cpu",
-    fp16: bool | None = None,
-    target: str | int = "argmax",
-    wrt: str | None = None,
-    output: str | None = None,
-    context_inputs: Collection[str] = (),
-    weighted: bool = False,
-    emit: str | Collection[str] = (),
-    on_incomplete: str = "error",
-) -> str:
-    """The canonical text of the pipeline that these arguments of `compile` describe.
+def bound(references: References, context: Context, passes: Sequence[Pass]) -> Instrument:
+    """The instrument that checks references as soon as it is known what they are for, and hands them on.
 
     Raises:
-        PipelineError: an unknown method or device, or an argument that contradicts `passes`.
+        PipelineError: references or weights are given, and no pass would bind them.
     """
-    if method not in METHODS:
-        raise PipelineError(f"no method is called {method!r}", mend=near(method, METHODS))
-    if device not in DEVICES:
-        raise PipelineError(f"no device is called {device!r}", mend=near(device, DEVICES))
-    if passes is not None and device != "cpu":
-        raise PipelineError(
-            f"device {device!r} contradicts the given passes", mend="leave one of the two out"
-        )
-    pipeline = parse_pipeline(METHODS[method][device] if passes is None else passes)
-    if passes is not None and method != "deeplift" and method not in {p.name for p in pipeline}:
-        raise PipelineError(
-            f"method {method!r} contradicts the given passes", mend="leave one of the two out"
-        )
-    wanted = {
-        "target": str(target),
-        "output": output or "",
-        "wrt": wrt or "",
-        "context_inputs": _joined(context_inputs),
-        "rule": rule,
-        "weights": weighted,
-        "emit": _joined(emit),
-        "on_incomplete": on_incomplete,
-    }
-    for argument, value in wanted.items():
-        pipeline = _with_option(pipeline, argument, value)
-    return format_pipeline(_with_fp16(pipeline, fp16, given=passes is not None))
+    binds = any(p.binds_references for p in passes)
+    for what, value in (("references", references.samples), ("weights", references.weights)):
+        if value is not None and not binds:
+            raise PipelineError(
+                f"{what} are given, but the pipeline has no pass that would bind them",
+                where="pipeline",
+                mend="leave them out",
+            )
+    context.metadata["irshap.version"] = __version__
+    return _Binding(references, binds)
 
 
-def _with_fp16(pipeline: Sequence[Pass], wanted: bool | None, *, given: bool) -> Sequence[Pass]:
-    """The pipeline with the pass fp16 before `lower`, or without it, as asked."""
-    others = [p for p in pipeline if p.name != "fp16"]
-    if wanted is None or wanted == (len(others) < len(pipeline)):
-        return pipeline
-    if wanted:
-        return [*others[:-1], known_passes()["fp16"](), *others[-1:]]
-    if given:
-        raise PipelineError("fp16=False contradicts the given passes", mend="leave one of the two out")
-    return others
+class _Binding(Instrument):
+    def __init__(self, references: References, binds: bool) -> None:
+        self._references, self._open = references, binds
 
+    def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:
+        metadata = context.metadata
+        if not isinstance(made, Graph):
+            return
+        if context.source is not None and "irshap.model_sha256" not in metadata:
+            metadata["irshap.model_sha256"] = _model_digest(context.source)
+        if isinstance(instance, Target):
+            metadata["irshap.explained_output"] = instance.output or _first_float_output(made)
+        if self._open and made.outputs_of(Role.SOURCE):
+            self._open = False
+            self._check(made, context)
 
-def _joined(names: str | Collection[str]) -> str:
-    return names if isinstance(names, str) else ",".join(names)
-
-
-def _with_option(pipeline: Sequence[Pass], argument: str, value: Any) -> tuple[Pass, ...]:
-    name, option = _PLACES[argument]
-    found = [p for p in pipeline if p.name == name]
-    if not found:
-        # Arguments at their defaults ask for nothing, so they need no pass that could do it.
-        if value in ("", False, "argmax", "rescale", "error"):
-            return tuple(pipeline)
-        raise PipelineError(
-            f"{argument} needs the pass {name}, which the pipeline doesn't have", where="pipeline"
-        )
-    result = []
-    for instance in pipeline:
-        if instance.name == name:
-            default = next(f.default for f in fields(instance) if f.name == option)
-            given = getattr(instance, option)
-            if value not in (default, given) and given != default:
-                what = f"{argument}={value!r} contradicts {option}={given!r} of pass {name}"
-                raise PipelineError(what, where="pipeline", mend="leave one of the two out")
-            instance = replace(instance, **{option: value}) if given == default else instance
-        result.append(instance)
-    return tuple(result)
-
-
-class _Binder:
-    """Checks references and weights as soon as the pipeline knows what is attributed, and hands them on."""
-
-    def __init__(self, references: Any, weights: Any, context: Context, passes: Sequence[Pass]) -> None:
-        self.references, self.weights, self.context = references, weights, context
-        self.bound = any(p.binds_references for p in passes)
-        for what, value in (("references", references), ("weights", weights)):
-            if value is not None and not self.bound:
-                raise PipelineError(
-                    f"{what} are given, but the pipeline has no pass that would bind them",
-                    where="pipeline",
-                    mend="leave them out",
-                )
-        self.done = False
-
-    def look(self, instance: Pass, graph: Graph) -> None:
-        metadata = self.context.metadata
-        if self.context.source is not None and "irshap.model_sha256" not in metadata:
-            metadata["irshap.model_sha256"] = _model_digest(self.context.source)
-        if instance.name == "target":
-            explained = getattr(instance, "output", "") or _first_float_output(graph)
-            metadata["irshap.explained_output"] = explained
-        if self.bound and not self.done and graph.outputs_of(Role.SOURCE):
-            self.done = True
-            inputs = {str(v.name): v.tensor for v in references_needed(graph)}
-            others = [v for v in model_inputs(graph) if v.name not in inputs]
-            used = ancestors([graph.output(Role.TARGET).value])
-            held, unused = ([str(v.name) for v in others if (v in used) is read] for read in (True, False))
-            arrays = check_references(self.references, inputs, list(inputs), held, unused)
-            count = next((len(array) for array in arrays.values()), 0)
-            self.context.references = arrays
-            self.context.weights = check_weights(self.weights, count)
-            metadata["irshap.references"] = str(count)
-            metadata["irshap.references_sha256"] = _digest(arrays, self.context.weights)
+    def _check(self, graph: Graph, context: Context) -> None:
+        inputs = {str(v.name): v.tensor for v in references_needed(graph)}
+        others = [v for v in model_inputs(graph) if v.name not in inputs]
+        used = ancestors([graph.output(Role.TARGET).value])
+        held, unused = ([str(v.name) for v in others if (v in used) is read] for read in (True, False))
+        arrays = check_references(self._references, inputs, list(inputs), held, unused)
+        count = next((len(array) for array in arrays.values()), 0)
+        context.references = arrays
+        context.weights = check_weights(self._references.weights, count)
+        context.metadata["irshap.references"] = str(count)
+        context.metadata["irshap.references_sha256"] = _digest(arrays, context.weights)
 
 
 def _first_float_output(graph: Graph) -> str:
@@ -379,8 +176,6 @@ def _first_float_output(graph: Graph) -> str:
 
 
 def _model_digest(model: onnx.ModelProto) -> str:
-    from irshap.lowering.files.protos import is_outlined, outline
-
     # In parts, because one message ends at 2 GiB.
     digest = sha256(outline(model).SerializeToString(deterministic=True))
     for tensor in model.graph.initializer:

@@ -1,8 +1,9 @@
-"""The reference set: what a sample is compared with.  Checked before any work is done with it."""
+"""The reference set: what a sample is compared with.  Read once, checked before any work is done with it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,58 @@ from irshap.errors import ReferencesError
 from irshap.ir.types import Array, TensorType
 from irshap.runtime.arrays import Arrays, Source, as_arrays, conform, unknown_names
 
-__all__ = ["check_references", "check_weights"]
+__all__ = ["References", "check_references", "check_weights"]
+
+_ONLY = ""
+"""The name of an array that was given without one: for the only input that it can be for."""
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """Samples to compare with, and a weight for each.
+
+    Attributes:
+        samples: an array [R, ...] where only one input needs references; otherwise a mapping from input names
+            to arrays, all with the same count R.  Or the path of a .npy or .npz file with them; pickled
+            objects are never loaded.  None: no references.
+        weights: a weight for each reference [R], not negative, or the path of a .npy file; scaled to sum
+            to 1.  None: equal weights.
+    """
+
+    samples: Source = None
+    weights: Any = None
+    arrays: Arrays = field(init=False, repr=False)
+    """What was read, by input; nothing else is known of the model yet."""
+
+    def __post_init__(self) -> None:
+        arrays: Arrays = {}
+        if self.samples is not None:
+            arrays = as_arrays(self.samples, [_ONLY], ReferencesError, "references")
+        object.__setattr__(self, "arrays", arrays)
+
+    @staticmethod
+    def of(given: Source | References) -> References:
+        """`given` as References, read if it is a path.
+
+        Raises:
+            ReferencesError: a file that can't be read, or no array.
+        """
+        return given if isinstance(given, References) else References(given)
+
+    @property
+    def count(self) -> int:
+        """How many references are given: R."""
+        return max((len(array) for array in self.arrays.values() if array.ndim), default=0)
+
+    def named(self, names: Collection[str]) -> Arrays:
+        """The arrays by input; one without a name is for the only one of `names`."""
+        if set(self.arrays) != {_ONLY}:
+            return self.arrays
+        return as_arrays(self.arrays[_ONLY], list(names), ReferencesError, "references")
 
 
 def check_references(
-    source: Source | None,
+    references: Source | References,
     inputs: Mapping[str, TensorType],
     required: Collection[str],
     held: Collection[str] = (),
@@ -25,9 +73,7 @@ def check_references(
     """The references by input, checked against the model.
 
     Args:
-        source: an array [R, ...] where only one input needs references; otherwise a mapping from input names
-            to arrays, all with the same count R.  Or the path of a .npy or .npz file with them; pickled
-            objects are never loaded.  The axes after the first are those of the input.  Floats of another
+        references: as `References` takes them.  The axes after the first are those of the input.  Floats of another
             width than the input's are converted; integers are refused where the input is float, because
             they are mostly pixels that someone forgot to scale.
         inputs: the model's inputs that may have references, with their types; the first axis is the batch.
@@ -41,11 +87,8 @@ def check_references(
     Raises:
         ReferencesError: a missing or unknown input, a wrong shape, dtype or count, no row, NaN or infinity.
     """
-    if source is None:
-        given: Arrays = {}
-    else:
-        given = as_arrays(source, sorted(required) or sorted(inputs), ReferencesError, "references")
-    given = {name: array for name, array in given.items() if name not in unused}
+    named = References.of(references).named(sorted(required) or sorted(inputs))
+    given = {name: array for name, array in named.items() if name not in unused}
     for name in held:
         if name in given:
             raise ReferencesError(

@@ -5,11 +5,14 @@ Each is a pass that binds the references; which one fits into a memory limit is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from irshap.errors import ReferencesError, UserError
+from irshap.errors import UserError
+from irshap.ir.core import Graph
 from irshap.ir.dims import N, R
+from irshap.pipeline.base import Pass
 from irshap.pipeline.strategies import STRATEGIES, slot_of, with_strategy
 from irshap.pipeline.text import format_pipeline, parse_pipeline
 
@@ -56,6 +59,11 @@ class Choice:
     external: bool = False
 
     @property
+    def passes(self) -> tuple[Pass, ...]:
+        """The pipeline's passes."""
+        return parse_pipeline(self.pipeline)
+
+    @property
     def reason(self) -> str:
         """One line for people."""
         listed = ", ".join(map(str, self.predictions))
@@ -72,17 +80,15 @@ class Candidate:
     stage: Stage
 
 
-def candidates(model: Any, pipeline: str, count: int, *, exact: bool = False) -> list[Candidate]:
-    """The programs of all strategies, the pipeline's own first.
+def candidates(start: Graph, given: Sequence[Pass], count: int, *, exact: bool = False) -> list[Candidate]:
+    """The programs of all strategies, the pipeline's own first, from the graph before references are bound.
 
     They are made for `count` references, and with `exact` for that number alone.
     A strategy that can't take this program is left out.
     """
     from irshap.pipeline.stages import run_unbound
 
-    given = parse_pipeline(pipeline)
     slot = slot_of(given)
-    start = run_unbound(given[:slot], model)[-1].graph
     own = [name for name in STRATEGIES if with_strategy(given, name) == tuple(given)]
     found = []
     for name in dict.fromkeys((*own, *STRATEGIES)):
@@ -96,7 +102,7 @@ def candidates(model: Any, pipeline: str, count: int, *, exact: bool = False) ->
     return found
 
 
-def predictions(model: Any, pipeline: str, count: int) -> list[Prediction]:
+def predictions(start: Graph, given: Sequence[Pass], count: int) -> list[Prediction]:
     """What each strategy takes for `count` references and one sample, in a session as `Explainer` has it.
 
     From the fastest to the smallest: the pipeline's own, then the others in the order of `STRATEGIES`; what
@@ -108,7 +114,7 @@ def predictions(model: Any, pipeline: str, count: int) -> list[Prediction]:
     sessions = {False: usual, True: replace(usual, external_over=0)}
     binding = {N: 1, R: count}
     found, apart = list[Prediction](), list[Prediction]()
-    for made in candidates(model, pipeline, count, exact=True):
+    for made in candidates(start, given, count, exact=True):
         graph, stored = made.stage.graph, made.stage.stored
         plan, size = schedule(graph, stored=stored), evaluate(cost(graph, stored=stored).file_bytes, binding)
         one, mapped = (
@@ -124,7 +130,7 @@ def predictions(model: Any, pipeline: str, count: int) -> list[Prediction]:
     return [*found, *apart]
 
 
-def choose(model: Any, pipeline: str, references: Any, limit: int) -> Choice:
+def choose(start: Graph, given: Sequence[Pass], count: int, limit: int) -> Choice:
     """The first of `predictions` whose peak stays within `limit` bytes, for one sample at a time.
 
     Raises:
@@ -132,7 +138,7 @@ def choose(model: Any, pipeline: str, references: Any, limit: int) -> Choice:
     """
     from irshap.cost.limits import MARGIN
 
-    found = predictions(model, pipeline, _count(references))
+    found = predictions(start, given, count)
     for p in found:
         if p.peak <= limit * (1 - MARGIN):
             return Choice(p.strategy, p.pipeline, tuple(found), limit, p.external)
@@ -140,11 +146,3 @@ def choose(model: Any, pipeline: str, references: Any, limit: int) -> Choice:
         f"no strategy stays within {limit / 2**20:.0f} MiB: {', '.join(map(str, found))}",
         mend="Raise the limit, or pass stream{chunk=1} for smaller chunks",
     )
-
-
-def _count(references: Any) -> int:
-    """How many references are given, before anything is known of the model."""
-    from irshap.runtime.arrays import as_arrays
-
-    arrays = as_arrays(references, ["references"], ReferencesError, "references")
-    return max((len(array) for array in arrays.values()), default=0)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from irshap.compiler.compile import Progress
     from irshap.ir.types import Array
+    from irshap.pipeline.instrument import Instrument
     from irshap.runtime.explainer import Explainer, Explanation
 
 __all__ = ["DemoResult", "digits", "model_path", "references_path", "run"]
@@ -59,7 +59,7 @@ def digits() -> tuple[Array, Array]:
 
 
 def run(
-    folder: Path, count: int = 10, *, passes: str | None = None, progress: Progress | None = None
+    folder: Path, count: int = 10, *, passes: str | None = None, progress: Instrument | None = None
 ) -> DemoResult:
     """Compiles the digits CNN into `folder` and explains `count` test digits, one of each kind first."""
     from irshap.compiler.compile import compile as compile_model
@@ -67,7 +67,11 @@ def run(
 
     start = time.perf_counter()
     compiled = compile_model(
-        model_path(), references_path(), passes=passes, emit="completeness_error", progress=progress
+        model_path(),
+        references_path(),
+        method="deeplift{emit=completeness_error}",
+        passes=passes,
+        instruments=[] if progress is None else [progress],
     )
     path = folder / "digits_explained.onnx"
     compiled.save(path)

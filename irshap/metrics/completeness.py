@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,16 +9,20 @@ from typing import Any
 import numpy as np
 
 from irshap.attribution.gaps import METADATA, Gap, from_text
-from irshap.compiler.compile import CompiledModel, compile, pipeline_text, run_passes
+from irshap.compiler.compile import CompiledModel, bound, compile
+from irshap.compiler.references import References
 from irshap.errors import ModelError, UserError
 from irshap.ir.core import Graph, Role
 from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array, TensorType
 from irshap.metrics.account import Loss, account
 from irshap.ops.program import Input
+from irshap.passes.methods.deeplift import DeepLift
+from irshap.passes.widen import Widen
 from irshap.pipeline.base import Context, Pass
+from irshap.pipeline.instrument import Instrument
 from irshap.pipeline.manager import PassManager
-from irshap.pipeline.text import format_pipeline, parse_pipeline
+from irshap.pipeline.text import parse_pipeline
 from irshap.runtime.arrays import as_arrays, conform, unknown_names
 
 __all__ = ["Completeness", "Loss", "check_completeness"]
@@ -87,7 +90,7 @@ def check_completeness(
         inputs: samples, as for an `Explainer`.
         tolerance: what an error may be, relative to max(|f(x) - base|, |f(x)| / 1000); None: 1e-4 in float32,
             1e-9 in float64, 2e-2 in float16.
-        arguments: others of `compile`, except method and emit.
+        arguments: others of `compile`.
 
     Raises:
         UserError: as `compile` and `Explainer`.
@@ -100,7 +103,7 @@ def check_completeness(
     row = found.worst[0]
     batched = {str(v.name) for v in compiled.graph.inputs if isinstance(v.type, TensorType) and _has_rows(v)}
     sample = {n: a[row : row + 1] if n in batched else a for n, a in feeds.items()}
-    return _explained(found, model, references, sample, arguments)
+    return _explained(found, model, References.of(references), sample)
 
 
 def _has_rows(value: Any) -> bool:
@@ -179,15 +182,15 @@ def sums(graph: Graph, raw: Mapping[str, Array], explained: Array) -> tuple[Arra
 def _explained(
     found: Completeness,
     model: Any,
-    references: Any,
+    references: References,
     sample: Mapping[str, Array],
-    arguments: Mapping[str, Any],
 ) -> Completeness:
     """The same with what it is that loses."""
     if found.gaps:
         listed = ", ".join(g.where for g in found.gaps)
         return replace(found, cause=f"on request, attributions leave out what these ops do: {listed}")
-    wide = _Widened(model, references, sample, arguments)
+    assert found.compiled is not None
+    wide = _Widened(model, references, sample, found.compiled.pipeline)
     losses = wide.losses()
     if losses:
         cause = f"the rule of {losses[0].where} doesn't share out the whole difference"
@@ -201,28 +204,22 @@ def _explained(
     )
 
 
-class _Widened:
+class _Widened(Instrument):
     """The same compilation in float64, pass by pass."""
 
     def __init__(
-        self, model: Any, references: Any, sample: Mapping[str, Array], arguments: Mapping[str, Any]
+        self, model: Any, references: References, sample: Mapping[str, Array], pipeline: str
     ) -> None:
-        from irshap.passes.widen import Widen
-
-        weights = arguments.get("weights")
-        known = {k: v for k, v in arguments.items() if k in inspect.signature(pipeline_text).parameters}
-        lift, *rest = parse_pipeline(pipeline_text(**known, weighted=weights is not None))
-        manager = PassManager.from_text(
-            format_pipeline([lift, Widen(), *(p for p in rest if p.gives == "graph")])
-        )
+        lift, *rest = parse_pipeline(pipeline)
+        passes = [lift, Widen(), *(p for p in rest if p.gives == "graph")]
         self.graphs: list[tuple[Pass, Graph]] = []
         self.context = Context()
-        run_passes(manager, model, references, weights, context=self.context, seen=self._see)
+        PassManager(passes, [bound(references, self.context, passes), self]).run(model, self.context)
         self.explained = self.context.metadata["irshap.explained_output"]
         self.sample = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in sample.items()}
 
-    def _see(self, instance: Pass, graph: Graph) -> None:
-        self.graphs.append((instance, graph))
+    def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:
+        self.graphs.append((instance, made))
 
     def feeds(self, graph: Graph) -> dict[str, Array]:
         """Arrays for the inputs of a form of the program: the sample's, and references where not bound."""
@@ -239,7 +236,7 @@ class _Widened:
     def losses(self) -> tuple[Loss, ...]:
         """The ops that lose more than rounding, worst first."""
         before = [p.name for p, _ in self.graphs].index("autodiff") - 1
-        rule = next(getattr(p, "rule", "rescale") for p, _ in self.graphs if p.name == "deeplift")
+        rule = next(p.rule for p, _ in self.graphs if isinstance(p, DeepLift))
         found = account(self.graphs[before][1], self.feeds, rule)
         scale = max((loss.flow for loss in found), default=0.0)
         return tuple([loss for loss in found if not loss.gap <= 1e-9 * scale][:_LISTED])

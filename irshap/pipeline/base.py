@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from irshap.ir.core import Graph
 from irshap.ir.types import Array
 
-__all__ = ["PASSES", "PROPERTIES", "Context", "Pass", "Semantics", "graph_property"]
+__all__ = ["PASSES", "PROPERTIES", "UNAVAILABLE", "Context", "Pass", "Points", "Semantics"]
+__all__ += ["graph_property"]
 
 
 class Semantics(Enum):
@@ -24,6 +25,15 @@ class Semantics(Enum):
     """Old outputs keep their values; new ones are added."""
     APPROXIMATES = "approximates"
     """Outputs change within `tolerance`."""
+
+
+class Points(Enum):
+    """Where an attribution method looks at the model: which rows a program that computes it runs."""
+
+    SAMPLE = "sample"
+    """Each sample alone."""
+    SAMPLE_AND_REFERENCE = "sample and reference"
+    """Each sample beside each reference."""
 
 
 @dataclass
@@ -57,6 +67,9 @@ class Context:
 
 PASSES: dict[str, type[Pass]] = {}
 """Every pass by its name in pipelines."""
+
+UNAVAILABLE: dict[str, str] = {}
+"""Why the passes of an installed package could not be imported, by what it calls them and its own name."""
 
 PROPERTIES: dict[str, Callable[[Graph], str | None]] = {}
 """Every property by name: a check that returns None, or why the graph doesn't have it."""
@@ -96,8 +109,10 @@ class Pass:
     takes: ClassVar[str] = "graph"
     gives: ClassVar[str] = "graph"
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, family: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if family:
+            return
         for facet in ("name", "semantics"):
             if not hasattr(cls, facet):
                 raise TypeError(f"pass {cls.__name__} lacks `{facet}`")

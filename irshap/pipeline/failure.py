@@ -14,6 +14,7 @@ from irshap.errors import IrshapError, PassError
 from irshap.ir.core import Graph, Node
 from irshap.pipeline.base import Pass
 from irshap.pipeline.text import pass_text
+from irshap.text.printer import Printer, print_graph
 
 __all__ = ["explain_failure"]
 
@@ -79,8 +80,6 @@ def _locate(error: BaseException, graphs: list[Graph]) -> tuple[Graph, Node] | N
 
 def _statements(graph: Graph, node: Node) -> list[str]:
     with suppress(Exception):  # a graph that breaks the IR's invariants may not print
-        from irshap.text import Printer
-
         printer = Printer(graph, elide=True)
         nodes = [*(v.node for v in graph.inputs), *graph.nodes]
         at = nodes.index(node)
@@ -93,8 +92,6 @@ def _statements(graph: Graph, node: Node) -> list[str]:
 def _dump(graph: Graph) -> Path | None:
     # A report must not fail itself: a full disk, or a graph too broken to print, only costs the rerun.
     with suppress(Exception):
-        from irshap.text import print_graph
-
         text = print_graph(graph)
         handle, name = tempfile.mkstemp(prefix="irshap-crash-", suffix=".ir")
         with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -1,113 +1,42 @@
-"""Runs a pipeline of passes: checks that they fit together, verifies and measures each, reports faults."""
+"""Runs a pipeline of passes: checks that they fit together, shows each to its instruments, reports faults."""
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, TextIO, TypeAlias, cast
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
-from irshap.errors import CheckFailed, PipelineError, UserError, near
+from irshap.errors import CheckFailed, PipelineError, UserError
 from irshap.ir.core import Graph
 from irshap.ir.rewrite import map_bodies
-from irshap.pipeline.base import PROPERTIES, Context, Pass
+from irshap.pipeline.base import PASSES, PROPERTIES, Context, Pass
 from irshap.pipeline.failure import explain_failure
-from irshap.pipeline.text import format_pipeline, known_passes, parse_pipeline, pass_text
+from irshap.pipeline.instrument import Instrument
+from irshap.pipeline.report import PassRun, Report, program_size
+from irshap.pipeline.text import format_pipeline, parse_pipeline, pass_text
 
-__all__ = ["VERIFY_LEVELS", "PassManager", "PassRun", "Report", "Verify"]
-
-Verify: TypeAlias = Literal["none", "types", "numeric"]
-VERIFY_LEVELS: tuple[Verify, ...] = ("none", "types", "numeric")
-
-
-@dataclass(frozen=True)
-class PassRun:
-    """What one pass did.
-
-    Attributes:
-        text: the pass with its options, as in the pipeline.
-        seconds: wall time of the pass alone, without verification.
-        nodes_before, nodes_after: size of the program on both sides, in IR or ONNX nodes.
-        statistics: what the pass counted.
-        properties: the facts that hold after it.
-        verified: the checks that it passed, or why one was left out.
-    """
-
-    text: str
-    seconds: float
-    nodes_before: int | None
-    nodes_after: int | None
-    statistics: dict[str, int]
-    properties: tuple[str, ...]
-    verified: str
-
-
-@dataclass
-class Report:
-    """What a run of the pipeline did, pass by pass; grows while it runs."""
-
-    pipeline: str
-    passes: list[PassRun] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        """Wall time of all passes together."""
-        return sum(run.seconds for run in self.passes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain data, for JSON."""
-        return {**asdict(self), "seconds": self.seconds}
-
-    def __str__(self) -> str:
-        """A table, a line for each pass."""
-        lines = [f"{'seconds':>9}  {'nodes':>13}  pass"]
-        for run in self.passes:
-            before, after = ("-" if n is None else str(n) for n in (run.nodes_before, run.nodes_after))
-            counts = ", ".join(f"{what}: {n}" for what, n in run.statistics.items())
-            tail = f"  ({counts})" if counts else ""
-            lines.append(f"{run.seconds:9.3f}  {before:>5} > {after:>5}  {run.text}{tail}")
-        return "\n".join([*lines, f"{self.seconds:9.3f}  {'':13}  total"])
+__all__ = ["PassManager", "PassRun", "Report"]
 
 
 class PassManager:
     """A pipeline, ready to run.
 
+    After each pass the properties that it ensures are checked; all else that is checked, printed or measured
+    is an instrument's work (`irshap.checks.instruments`).
+
     Args:
         passes: the passes, in order.
-        verify: what is checked after each pass. "none": only that the properties which it ensures hold.
-            "types": also the whole graph (types re-inferred, single assignment, every property). "numeric":
-            also that the outputs keep their values on seeded random inputs.
-        print_after: names of passes after which the IR is printed, or "all".
-        time_passes: whether a table of the times is printed at the end.
-        out: where both go; standard error by default.
+        instruments: what watches the run.
 
     Raises:
-        PipelineError: the passes don't fit together, or `print_after` or `verify` isn't known.
+        PipelineError: the passes don't fit together, or don't fit an instrument.
     """
 
-    def __init__(
-        self,
-        passes: Iterable[Pass],
-        *,
-        verify: Verify = "none",
-        print_after: Collection[str] | Literal["all"] = (),
-        time_passes: bool = False,
-        out: TextIO | None = None,
-    ) -> None:
-        self.passes = tuple(passes)
-        if verify not in VERIFY_LEVELS:
-            raise PipelineError(
-                f"no level of verification is called {verify!r}", mend=near(verify, VERIFY_LEVELS)
-            )
-        self.verify: Verify = verify
-        names = {p.name for p in self.passes}
-        self.print_after = names if print_after == "all" else set(print_after)
-        for name in sorted(self.print_after - names):
-            raise PipelineError(
-                f"can't print after pass {name!r}: it isn't in the pipeline", mend=near(name, names)
-            )
-        self.time_passes, self._out = time_passes, out
+    def __init__(self, passes: Iterable[Pass], instruments: Sequence[Instrument] = ()) -> None:
+        self.passes, self.instruments = tuple(passes), tuple(instruments)
+        for instrument in self.instruments:
+            instrument.begins(self.passes)
         self.report = Report(self.text)
         if not self.passes:
             raise PipelineError("the pipeline is empty", mend="name at least one pass")
@@ -117,37 +46,29 @@ class PassManager:
             self.check()
 
     @classmethod
-    def from_text(
-        cls,
-        text: str,
-        *,
-        verify: Verify = "none",
-        print_after: Collection[str] | Literal["all"] = (),
-        time_passes: bool = False,
-        out: TextIO | None = None,
-    ) -> PassManager:
+    def from_text(cls, text: str, instruments: Sequence[Instrument] = ()) -> PassManager:
         """A manager for a pipeline's text, such as `lift,canonicalize,@naive` (see irshap.pipeline.text)."""
-        passes = parse_pipeline(text)
-        return cls(passes, verify=verify, print_after=print_after, time_passes=time_passes, out=out)
+        return cls(parse_pipeline(text), instruments)
 
     @property
     def text(self) -> str:
         """The pipeline's canonical text; `from_text` reads it back."""
         return format_pipeline(self.passes)
 
-    def check(self, graph: Graph | None = None) -> None:
+    def check(self, graph: Graph | None = None, start: int = 0) -> None:
         """Checks that each pass gets the kind of program and the properties that it requires.
 
         Args:
             graph: what the pipeline will run on, when it doesn't start from a model.
+            start: the position of the first pass that will run.
 
         Raises:
             PipelineError: says which pass would give the missing property.
         """
-        self._check_kinds("model" if graph is None else "graph")
+        self._check_kinds("model" if graph is None else "graph", start)
         have = set() if graph is None else set(graph.properties)
         taken: dict[str, str] = {}
-        for position, instance in enumerate(self.passes, 1):
+        for position, instance in enumerate(self.passes[start:], start + 1):
             for missing in sorted(instance.requires - have):
                 raise PipelineError(
                     f"pass {instance.name} requires {missing!r}, "
@@ -162,12 +83,10 @@ class PassManager:
             taken |= dict.fromkeys(instance.removes & have, instance.name)
             have = (have - instance.removes) | instance.ensures
 
-    def _check_kinds(self, kind: str) -> None:
-        for position, instance in enumerate(self.passes, 1):
+    def _check_kinds(self, kind: str, start: int = 0) -> None:
+        for position, instance in enumerate(self.passes[start:], start + 1):
             if instance.takes != kind:
-                givers = sorted(
-                    c.name for c in known_passes().values() if c.gives == instance.takes != c.takes
-                )
+                givers = sorted(c.name for c in PASSES.values() if c.gives == instance.takes != c.takes)
                 if position == 1 and kind == "graph":
                     mend = "leave it out"
                 else:
@@ -179,21 +98,13 @@ class PassManager:
                 )
             kind = instance.gives
 
-    def run(
-        self,
-        ir: Any,
-        context: Context | None = None,
-        *,
-        before: Callable[[int, Pass], None] | None = None,
-        after: Callable[[int, Pass, Any], None] | None = None,
-    ) -> Any:
+    def run(self, ir: Any, context: Context | None = None, *, stop: int | None = None) -> Any:
         """Runs the passes.
 
         Args:
             ir: a Graph, or whatever the first pass takes (for `lift` a path, bytes or a ModelProto).
             context: the data of this compilation.
-            before: called with (index, pass) when a pass starts.
-            after: called with (index, pass, result) when it is done and verified.
+            stop: the position of the first pass that doesn't run; `resumed` goes on from there.
 
         Returns:
             What the last pass gives.
@@ -202,22 +113,34 @@ class PassManager:
             UserError: the input doesn't allow what a pass should do; unchanged from the pass.
             PassError: a pass failed, or broke a promise; says how to rerun it.
         """
-        self.check(ir if isinstance(ir, Graph) else None)
+        self.report = Report(self.text)
+        return self._run(ir, context, 0, stop)
+
+    def resumed(self, passes: Iterable[Pass], ir: Any, context: Context) -> tuple[Any, PassManager]:
+        """Goes on with what `run` left at its stop, through the rest of `passes`, which begin as these did.
+
+        Returns:
+            What the last pass gives, and the manager whose report tells all of the run.
+        """
+        other = PassManager(passes, self.instruments)
+        other.report.passes += self.report.passes
+        return other._run(ir, context, len(self.report.passes), None), other
+
+    def _run(self, ir: Any, context: Context | None, start: int, stop: int | None) -> Any:
+        self.check(ir if isinstance(ir, Graph) else None, start)
         context = Context() if context is None else context
         context.metadata["irshap.pipeline"] = self.text
-        self.report = Report(self.text)
+        done = False
         try:
-            for index, instance in enumerate(self.passes):
-                if before is not None:
-                    before(index, instance)
+            for index, instance in list(enumerate(self.passes))[start:stop]:
+                for instrument in self.instruments:
+                    instrument.before(index, instance)
                 ir = self._step(index, instance, ir, context)
-                if instance.name in self.print_after:
-                    self._print(instance, ir)
-                if after is not None:
-                    after(index, instance, ir)
+            done = stop is None
         finally:
-            if self.time_passes:
-                print(self.report, file=self._stream)
+            if done or len(self.report.passes) < len(self.passes[:stop]):
+                for instrument in self.instruments:
+                    instrument.ends(self.report)
         return ir
 
     def _step(self, index: int, instance: Pass, ir: Any, context: Context) -> Any:
@@ -225,11 +148,13 @@ class PassManager:
         result: Any = None
         try:
             start = time.perf_counter()
-            result = _run(instance, ir, context)
+            result = _apply(instance, ir, context)
             seconds = time.perf_counter() - start
             if isinstance(result, Graph):
                 result = _with_properties(instance, ir, result)
-            verified = self._verify(instance, ir, result, context)
+                for name in sorted(instance.ensures):
+                    _check_property(name, result)
+            notes = [i.after(instance, ir, result, context) for i in self.instruments]
         except UserError:
             raise
         except Exception as error:
@@ -239,54 +164,19 @@ class PassManager:
             PassRun(
                 pass_text(instance),
                 seconds,
-                _size(ir),
-                _size(result),
+                program_size(ir),
+                program_size(result),
                 dict(context.statistics),
                 tuple(sorted(result.properties)) if isinstance(result, Graph) else (),
-                verified,
+                "; ".join(note for note in notes if note) or "properties",
             )
         )
         return result
 
-    def _verify(self, instance: Pass, before: Any, after: Any, context: Context) -> str:
-        if isinstance(after, Graph):
-            promised = instance.ensures if self.verify == "none" else after.properties
-            for name in sorted(promised):
-                _check_property(name, after)
-        if self.verify == "none":
-            return "properties"
-        if isinstance(after, Graph):
-            from irshap.checks.verifier import verify
 
-            verify(after)
-        if self.verify == "types":
-            return "types"
-        from irshap.checks.equivalence import Unverified, check_same
-
-        try:
-            check_same(instance, before, after, context)
-        except Unverified as why:
-            return f"types; numeric skipped: {why}"
-        return "numeric"
-
-    def _print(self, instance: Pass, ir: Any) -> None:
-        if isinstance(ir, Graph):
-            from irshap.text import print_graph
-
-            text = print_graph(ir, elide=True)
-        else:
-            text = f"a {instance.gives} of {_size(ir)} nodes\n"
-        print(f"// after {pass_text(instance)}\n{text}", file=self._stream)
-
-    @property
-    def _stream(self) -> TextIO:
-        # Asked for late: whoever replaces sys.stderr (a test, a progress display) is heard.
-        return sys.stderr if self._out is None else self._out
-
-
-def _run(instance: Pass, ir: Any, context: Context) -> Any:
+def _apply(instance: Pass, ir: Any, context: Context) -> Any:
     if instance.into_bodies and isinstance(ir, Graph):
-        ir = map_bodies(ir, lambda body: cast(Graph, _run(instance, body, context)))
+        ir = map_bodies(ir, lambda body: cast(Graph, _apply(instance, body, context)))
     return instance.run(ir, context)
 
 
@@ -305,12 +195,5 @@ def _check_property(name: str, graph: Graph) -> None:
 
 
 def _providers(missing: str) -> str:
-    givers = sorted(cls.name for cls in known_passes().values() if missing in cls.ensures)
+    givers = sorted(cls.name for cls in PASSES.values() if missing in cls.ensures)
     return f"{' or '.join(givers)} would give it" if givers else "no pass gives it"
-
-
-def _size(ir: Any) -> int | None:
-    if isinstance(ir, Graph):
-        return len(ir.nodes)
-    nodes = getattr(getattr(ir, "graph", None), "node", None)
-    return None if nodes is None else len(nodes)

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-__all__ = ["DEVICES", "METHODS", "PIPELINES"]
+from irshap.pipeline.base import Points
+
+__all__ = ["DEVICES", "PIPELINES", "for_method"]
 
 PIPELINES: dict[str, str] = {
+    # The slot of the attribution method; DeepLIFT where none is chosen.
+    "method": "deeplift",
     # What SHAP computes, pass by pass: every sample tiled and joined with every reference, and nothing
     # optimized.  It stays as it is, as the oracle of every optimized pipeline.
-    "naive": "lift,target,canonicalize,autodiff,deeplift,bind-references,dce,lower",
+    "naive": "lift,target,canonicalize,autodiff,@method,bind-references,dce,lower",
     # What is fastest in ONNX Runtime on a CPU; equal to naive up to rounding.
     "default": (
-        "lift,target,canonicalize,fuse-activations,nest-concats,autodiff,deeplift,eliminate-split-tile,"
+        "lift,target,canonicalize,fuse-activations,nest-concats,autodiff,@method,eliminate-split-tile,"
         "broadcast-target,canonicalize,polyphase,dce,stream{otherwise=fold},conv-adjoint,absorb-scales,"
         "max-unpool,sink-reshapes,canonicalize,dce,share-weights,order,lower"
     ),
     # For CUDA: cuDNN has kernels for the adjoint of a convolution, with the weights as they are; max-unpool
     # and loops over small chunks would go back to the CPU or pay for each node (docs/gpu.md).
     "cuda": (
-        "lift,target,canonicalize,fuse-activations,nest-concats,autodiff,deeplift,eliminate-split-tile,"
+        "lift,target,canonicalize,fuse-activations,nest-concats,autodiff,@method,eliminate-split-tile,"
         "broadcast-target,dce,fold-references,absorb-scales,canonicalize,dce,lower"
     ),
+    # For methods that look at the sample alone: nothing to bind, and one backward pass.
+    "sample": "lift,target,canonicalize,autodiff,@method,dce,lower",
     "gradient": "lift,target,canonicalize,autodiff,gradient,dce,lower",
 }
 
-METHODS: dict[str, dict[str, str]] = {
-    "deeplift": {"cpu": "@default", "cuda": "@cuda"},
-    "gradient": {"cpu": "@gradient", "cuda": "@gradient"},
-}
-"""The pipeline of each method for each device."""
-
 DEVICES = ("cpu", "cuda")
+
+_FOR_METHODS = {
+    (Points.SAMPLE, "cpu"): "@sample",
+    (Points.SAMPLE, "cuda"): "@sample",
+    (Points.SAMPLE_AND_REFERENCE, "cpu"): "@default",
+    (Points.SAMPLE_AND_REFERENCE, "cuda"): "@cuda",
+}
+
+
+def for_method(points: Points, device: str) -> str:
+    """The text of the pipeline, with a slot `@method`, for methods that run these points on a device."""
+    return _FOR_METHODS[points, device]

@@ -14,6 +14,7 @@ from typing import Any
 from irshap.errors import PipelineError
 from irshap.ir.core import Graph, Role
 from irshap.pipeline.base import Context, Pass
+from irshap.pipeline.instrument import Instrument
 from irshap.pipeline.manager import PassManager
 from irshap.pipeline.text import parse_pipeline
 
@@ -80,14 +81,18 @@ def run_unbound(passes: Sequence[Pass], ir: Any, *, expected: int = 0, exact: bo
         expected: how many references the program is made for, 0 for any number.
         exact: whether it is for that number alone.
     """
-    found: list[Stage] = []
+    stages = _Stages()
+    PassManager(passes, [stages]).run(ir, Context(unbound=True, expected=expected, exact=exact))
+    return stages.found
 
-    def after(index: int, instance: Pass, graph: Any) -> None:
-        before = bool(found) and found[-1].stored
-        found.append(Stage(instance.name, graph, before or instance.name in STORING))
 
-    PassManager(passes).run(ir, Context(unbound=True, expected=expected, exact=exact), after=after)
-    return found
+class _Stages(Instrument):
+    def __init__(self) -> None:
+        self.found: list[Stage] = []
+
+    def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:
+        before = bool(self.found) and self.found[-1].stored
+        self.found.append(Stage(instance.name, made, before or instance.name in STORING))
 
 
 def explained(model: Any, passes: str = "@default", options: dict[str, Any] | None = None) -> Stage:

@@ -5,8 +5,9 @@
     option   = name "=" value
     value    = word  |  "quoted"  |  "(" [value {"," value}] ")"
 
-Whitespace between these is free, and a final comma in brackets is too.  `@name` stands for a named pipeline.
-A text is data: nothing in it is evaluated.
+Whitespace between these is free, and a final comma in brackets is too.  `@name` stands for a named pipeline,
+or for a slot that the caller fills: `@method` is the attribution method.  A text is data: nothing in it is
+evaluated.  It can name the passes that are registered; `irshap.compiler.catalog` imports all there are.
 """
 
 from __future__ import annotations
@@ -15,15 +16,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 
 from irshap.errors import PipelineError, near
-from irshap.pipeline.base import PASSES, Pass
+from irshap.pipeline.base import PASSES, UNAVAILABLE, Pass
 from irshap.pipeline.named import PIPELINES
 from irshap.pipeline.options import REQUIRED, Items, Quoted, Syntax, Word, expects, options_of, read, write
 
-__all__ = ["format_pipeline", "known_passes", "parse_pipeline", "pass_text"]
+__all__ = ["format_pipeline", "parse_pipeline", "pass_text"]
 
 _LIMIT = 100_000
 _DEPTH = 8
@@ -31,19 +30,6 @@ _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[A-Za-z_][\w\-]*", re.ASCII)
 _WORD = re.compile(r"[\w.+\-/:]+", re.ASCII)
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-
-
-def known_passes() -> Mapping[str, type[Pass]]:
-    """Every pass by name; the first call imports them."""
-    _import_passes()
-    return PASSES
-
-
-@cache
-def _import_passes() -> None:
-    # A pass registers itself when its class is made.
-    for module in ("irshap.passes", "irshap.lowering.lift", "irshap.lowering.lower"):
-        import_module(module)
 
 
 def pass_text(instance: Pass) -> str:
@@ -59,15 +45,20 @@ def format_pipeline(passes: Iterable[Pass]) -> str:
     return ",".join(map(pass_text, passes))
 
 
-def parse_pipeline(text: str) -> tuple[Pass, ...]:
+def parse_pipeline(text: str, slots: Mapping[str, Pass] | None = None) -> tuple[Pass, ...]:
     """The passes that `text` names, named pipelines expanded.
+
+    Args:
+        slots: passes by the name of the slot that they stand in, such as "method"; a slot that isn't given
+            is the named pipeline of that name.
 
     Raises:
         PipelineError: the text has no such form, or names an unknown pass, option, value or pipeline.
     """
     if len(text) > _LIMIT:
         raise PipelineError(f"is longer than {_LIMIT} characters", where="the pipeline's text")
-    return tuple(_build(call) for call in _expand(text, "pipeline", ()))
+    calls = _expand(text, "pipeline", (), slots or {})
+    return tuple(call if isinstance(call, Pass) else _build(call) for call in calls)
 
 
 @dataclass(frozen=True)
@@ -77,25 +68,30 @@ class _Call:
     where: str
 
 
-def _expand(text: str, source: str, inside: tuple[str, ...]) -> Iterable[_Call]:
+def _expand(
+    text: str, source: str, inside: tuple[str, ...], slots: Mapping[str, Pass]
+) -> Iterable[_Call | Pass]:
     for entry in _Parser(text, source).entries():
         if not entry.name.startswith("@"):
             yield entry
             continue
         name = entry.name[1:]
+        if name in slots:
+            yield slots[name]
+            continue
         if name not in PIPELINES:
             mend = near(f"@{name}", [f"@{p}" for p in PIPELINES])
             raise PipelineError(f"no pipeline is called @{name}", where=entry.where, mend=mend)
         if name in inside:
             raise PipelineError(f"@{name} contains itself", where=entry.where)
-        yield from _expand(PIPELINES[name], f"pipeline @{name}", (*inside, name))
+        yield from _expand(PIPELINES[name], f"pipeline @{name}", (*inside, name), slots)
 
 
 def _build(call: _Call) -> Pass:
-    known = known_passes()
-    cls = known.get(call.name)
+    cls = PASSES.get(call.name)
     if cls is None:
-        mend = near(call.name, known)
+        absent = [f"{what} are missing: {why}" for what, why in UNAVAILABLE.items()]
+        mend = ". ".join([near(call.name, PASSES), *absent])
         raise PipelineError(f"no pass is called {call.name!r}", where=call.where, mend=mend)
     options = options_of(cls)
     values = {}

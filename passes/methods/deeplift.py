@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 from irshap.attribution.gaps import METADATA, Gap, gaps, refusal, to_text
-from irshap.attribution.outputs import attributions, by_class, samples_first
+from irshap.attribution.outputs import samples_first
 from irshap.errors import UserError
 from irshap.ir.builder import Builder, emit1
-from irshap.ir.core import Graph, Output, Role, Value
+from irshap.ir.core import Graph, Role, Value
 from irshap.ir.dims import R, as_dim, divide
-from irshap.ir.types import TensorType
+from irshap.ir.types import DType, TensorType
 from irshap.ops.program import Input
 from irshap.ops.reduce import ReduceMean, ReduceSum
 from irshap.ops.shape import reshape
 from irshap.passes.methods import reveal_cancel
+from irshap.passes.methods.base import Explained, Method, Sum
 from irshap.passes.methods.joint_batch import JointBatch
-from irshap.pipeline.base import Context, Pass, Semantics
+from irshap.pipeline.base import Context, Points
 
 __all__ = ["DeepLift"]
 
 
 @dataclass(frozen=True)
-class DeepLift(Pass):
+class DeepLift(Method):
     """DeepLIFT attributions against R references, in the form that SHAP computes them (the paper's NON-ONNX).
 
     Each sample is repeated R times and joined with the references into one batch of 2 N R rows; the joint
@@ -46,51 +48,41 @@ class DeepLift(Pass):
     emit: str = ""
     on_incomplete: Literal["error", "residual"] = "error"
     name = "deeplift"
-    semantics = Semantics.EXTENDS
-    requires = frozenset({"adjoint"})
-    ensures = frozenset({"decided"})
-    removes = frozenset({"target", "adjoint"})
+    points = Points.SAMPLE_AND_REFERENCE
+    sums_to = Sum.DIFFERENCE
 
-    def run(self, ir: Graph, context: Context) -> Graph:
+    def explain(self, builder: Builder, ir: Graph, context: Context) -> Explained:
         if self.emit not in ("", "completeness_error"):
             raise UserError(f"deeplift emits no {self.emit!r}", mend="Use emit=completeness_error")
         missing = self._gaps(ir)
-        with Builder() as b:
-            forward = (Role.SOURCE, Role.TARGET)
-            rescale = self.rule == "rescale"
-            joint = JointBatch(b, ir, (*forward, Role.ADJOINT) if rescale else forward, missing)
-            outputs = [replace(o, value=joint.sample(o.value)) for o in ir.outputs_of(Role.MODEL)]
-            weights = None
-            target = ir.output(Role.TARGET).value
-            if self.weights:
-                op = Input("reference_weights", "weights")
-                kind = TensorType(target.dtype, (R,))
-                weights = b.emit(op, types=(kind,), names=("reference_weights",))[0]
-            rows = as_dim(target.shape[0] * R)
-            means = []
-            shares = (
-                _rescale(joint, ir)
-                if rescale
-                else reveal_cancel.scores(joint, ir, mixed=self.rule == "mixed")
-            )
-            for source, share in zip(ir.outputs_of(Role.SOURCE), shares, strict=True):
-                axis = joint.axes[source.value]
-                assert axis is not None
-                means.append(mean_over_references(samples_first(share, axis, rows), weights))
-            outputs += attributions(ir, means)
+        rescale = self.rule == "rescale"
+        forward = (Role.SOURCE, Role.TARGET)
+        joint = JointBatch(builder, ir, (*forward, Role.ADJOINT) if rescale else forward, missing)
+        target = ir.output(Role.TARGET).value
+        weights = _weights(builder, target.dtype) if self.weights else None
+        mixed = self.rule == "mixed"
+        shares = _rescale(joint, ir) if rescale else reveal_cancel.scores(joint, ir, mixed=mixed)
+        rows = as_dim(target.shape[0] * R)
+        means = []
+        for source, share in zip(ir.outputs_of(Role.SOURCE), shares, strict=True):
+            axis = joint.axes[source.value]
+            assert axis is not None
+            means.append(mean_over_references(samples_first(share, axis, rows), weights))
+        if missing:
+            context.metadata[METADATA] = to_text(missing)
+            context.count("incomplete", len(missing))
+
+        def ends() -> tuple[Value, Value]:
             explained, base = (mean_over_references(v, weights) for v in joint.halves(target))
-            outputs.append(Output("base_values", by_class(base, ir), Role.BASE))
-            index = ir.output(Role.TARGET_INDEX)
-            outputs.append(replace(index, value=joint.sample(index.value)))
-            if self.emit or missing:
-                error = explained - base
-                for mean in means:
-                    error = error - emit1(ReduceSum(tuple(range(1, mean.rank)), keepdims=False), mean)
-                outputs.append(Output("completeness_error", by_class(error, ir), Role.COMPLETENESS))
-            if missing:
-                context.metadata[METADATA] = to_text(missing)
-                context.count("incomplete", len(missing))
-            return b.build(ir.name, outputs, ir.properties, like=ir)
+            return explained, base
+
+        return Explained(joint.sample, means, ends, certified=bool(self.emit or missing))
+
+    @classmethod
+    def samples(cls) -> Iterable[DeepLift]:
+        yield cls(emit="completeness_error")
+        yield cls(rule="reveal-cancel", emit="completeness_error")
+        yield cls(rule="mixed", emit="completeness_error")
 
     def _gaps(self, graph: Graph) -> list[Gap] | None:
         """Where differences get lost before any rule is asked, or None where nothing may be."""
@@ -100,6 +92,12 @@ class DeepLift(Pass):
         if found:
             raise refusal(found[0])
         return None
+
+
+def _weights(builder: Builder, dtype: DType) -> Value:
+    """A run-time input [R], which `bind-references` makes a constant."""
+    op, kind = Input("reference_weights", "weights"), TensorType(dtype, (R,))
+    return builder.emit(op, types=(kind,), names=("reference_weights",))[0]
 
 
 def _rescale(joint: JointBatch, graph: Graph) -> list[Value]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import flat
 import networks
 import numpy as np
 import onnxruntime
@@ -40,7 +41,7 @@ def explained(path: Path, references: np.ndarray[Any, Any], x: np.ndarray[Any, A
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "explained.onnx"
         # not kept: with many references it is as large as what then runs
-        irshap.compile(path, *given, **options).save(file)
+        flat.compile(path, *given, **options).save(file)
         return irshap.Explainer(file)(x)
 
 

@@ -16,12 +16,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import flat
 import networks
 import numpy as np
 from rounding import rounding
 
 import irshap
-from irshap.compiler.compile import CompiledModel, pipeline_text
+from irshap.compiler.compile import CompiledModel
 from irshap.lowering import lower
 from irshap.lowering.files.save import save_model
 
@@ -53,7 +54,7 @@ def main() -> None:
     arguments = parser.parse_args()
     references = networks.images(arguments.references, seed=99).numpy()
     x = networks.images(arguments.samples, seed=5).numpy()
-    steps = pipeline_text(device=arguments.device, fp16=False)
+    steps = flat.pipeline_text(device=arguments.device, fp16=False)
     halved = f"{steps.removesuffix(',lower')},fp16{{{arguments.fp16}}},lower"
     passed = True
     for name in arguments.names:

@@ -1,0 +1,98 @@
+"""Instruments for a pass manager: they verify after each pass, print the IR, and tell the times."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, TextIO
+
+from irshap.checks.equivalence import Unverified, check_same
+from irshap.checks.verifier import verify
+from irshap.errors import PipelineError, near
+from irshap.ir.core import Graph
+from irshap.pipeline.base import Context, Pass
+from irshap.pipeline.instrument import Instrument
+from irshap.pipeline.report import Report, program_size
+from irshap.pipeline.text import pass_text
+from irshap.text.printer import print_graph
+
+__all__ = ["VERIFY", "PrintAfter", "TimePasses", "VerifyNumeric", "VerifyTypes", "watching"]
+
+
+class VerifyTypes(Instrument):
+    """Checks the whole graph after each pass: types inferred anew, single assignment, every property."""
+
+    def after(self, instance: Pass, given: Any, made: Any, context: Context) -> str | None:
+        if isinstance(made, Graph):
+            verify(made)
+        return "types"
+
+
+class VerifyNumeric(VerifyTypes):
+    """Checks also that the outputs keep their values on seeded random inputs."""
+
+    def after(self, instance: Pass, given: Any, made: Any, context: Context) -> str | None:
+        super().after(instance, given, made, context)
+        try:
+            check_same(instance, given, made, context)
+        except Unverified as why:
+            return f"types; numeric skipped: {why}"
+        return "numeric"
+
+
+class PrintAfter(Instrument):
+    """Prints the IR after the passes with these names, or "all"; to standard error by default."""
+
+    def __init__(self, names: Collection[str] | Literal["all"], out: TextIO | None = None) -> None:
+        self._names, self._out = names, out
+
+    def begins(self, passes: Sequence[Pass]) -> None:
+        known = {p.name for p in passes}
+        for name in sorted(set() if self._names == "all" else set(self._names) - known):
+            raise PipelineError(
+                f"can't print after pass {name!r}: it isn't in the pipeline", mend=near(name, known)
+            )
+
+    def after(self, instance: Pass, given: Any, made: Any, context: Context) -> str | None:
+        if self._names == "all" or instance.name in self._names:
+            graph = isinstance(made, Graph)
+            size = f"a {instance.gives} of {program_size(made)} nodes\n"
+            text = print_graph(made, elide=True) if graph else size
+            print(f"// after {pass_text(instance)}\n{text}", file=_stream(self._out))
+        return None
+
+
+class TimePasses(Instrument):
+    """Prints a table of the passes' times at the end; to standard error by default."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out
+
+    def ends(self, report: Report) -> None:
+        print(report, file=_stream(self._out))
+
+
+VERIFY: dict[str, type[Instrument] | None] = {"none": None, "types": VerifyTypes, "numeric": VerifyNumeric}
+"""The levels of verification by name."""
+
+
+def watching(
+    *, verify: str = "none", print_after: Collection[str] | Literal["all"] = (), time_passes: bool = False
+) -> list[Instrument]:
+    """The instruments that these options, as commands have them, ask for.
+
+    Raises:
+        PipelineError: no such level of verification.
+    """
+    if verify not in VERIFY:
+        raise PipelineError(f"no level of verification is called {verify!r}", mend=near(verify, VERIFY))
+    level = VERIFY[verify]
+    found: list[Instrument] = [] if level is None else [level()]
+    if print_after:
+        found.append(PrintAfter(print_after))
+    return [*found, TimePasses()] if time_passes else found
+
+
+def _stream(out: TextIO | None) -> TextIO:
+    # Asked for late: whoever replaces sys.stderr (a test, a progress display) is heard.
+    return sys.stderr if out is None else out

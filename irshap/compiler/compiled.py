@@ -1,0 +1,65 @@
+"""What a compilation gives: the explained model, and how it came about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from irshap.cost.choose import Choice
+from irshap.ir.core import Graph
+from irshap.lowering.files.save import MAX_PROTO, save_model
+from irshap.pipeline.report import Report
+from irshap.runtime.explainer import Explainer
+
+__all__ = ["CompiledModel"]
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledModel:
+    """An explained model.
+
+    Attributes:
+        model: the ONNX model (`onnx.ModelProto`).  It has the source model's inputs and outputs, then for
+            each attributed tensor `x` the output `x_attributions` (shape of x; with K classes at once
+            [N, K, ...]), `base_values` (the target's mean over the references; [N] or [N, K]; in the unit of
+            the explained output, as are the attributions), `target_index` (int64 [N] or [N, K]), and on
+            request `completeness_error`.
+        graph: the last form of the program in irshap's IR.
+        report: what each pass did.
+        pipeline: the canonical text of the passes that made it.
+        choice: the strategy that a memory limit led to, and what each was predicted to take.
+    """
+
+    model: onnx.ModelProto
+    graph: Graph
+    report: Report
+    pipeline: str
+    choice: Choice | None = None
+
+    def save(self, path: str | os.PathLike[str], *, external_data: bool | None = None) -> None:
+        """Writes the model to `path`: all of it or nothing, the same bytes for the same compilation.
+
+        Args:
+            external_data: whether weights, and what is stored of the references, go to `<path>.data`, from
+                where ONNX Runtime maps them: a chunk at a time is then all that must be in memory.  They do
+                in any case when the model exceeds what one ONNX file can hold (2 GiB).  None: as the memory
+                limit asks for.
+
+        Raises:
+            UserError: the folder doesn't exist or can't be written, or the disk is full.
+        """
+        if external_data is None:
+            external_data = self.choice is not None and self.choice.external
+        save_model(self.model, path, external_over=0 if external_data else MAX_PROTO)
+
+    def explainer(self, providers: Sequence[Any] | None = None) -> Explainer:
+        """An `Explainer` of this model."""
+        return Explainer(self, providers)
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(o.name for o in self.model.graph.output)
+        return f"CompiledModel({self.pipeline!r}, outputs: {outputs})"

@@ -1,0 +1,180 @@
+"""What is asked of the compiler, as passes: target, method, device or pipeline; or one clear error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import TypeVar
+
+from irshap.compiler.catalog import METHODS
+from irshap.errors import PipelineError, near
+from irshap.passes.fp16 import Fp16
+from irshap.passes.methods.base import Method
+from irshap.passes.target import Target
+from irshap.pipeline.base import Pass, Points
+from irshap.pipeline.named import DEVICES, for_method
+from irshap.pipeline.strategies import with_strategy
+from irshap.pipeline.text import format_pipeline, parse_pipeline
+
+__all__ = ["as_method", "as_target", "requested", "with_options"]
+
+_PassT = TypeVar("_PassT", bound=Pass)
+
+
+def requested(
+    *,
+    target: str | int | Target = "argmax",
+    method: str | Method = "deeplift",
+    device: str = "cpu",
+    fp16: bool | None = None,
+    passes: str | None = None,
+    strategy: str = "auto",
+    weighted: bool = False,
+) -> tuple[Pass, ...]:
+    """The passes that these arguments of `irshap.compile` ask for.
+
+    Args:
+        weighted: whether the references have weights.
+
+    Raises:
+        PipelineError: an unknown name, or two arguments that contradict each other.
+    """
+    explained, how = as_target(target), as_method(method)
+    if device not in DEVICES:
+        raise PipelineError(f"no device is called {device!r}", mend=near(device, DEVICES))
+    if weighted:
+        how = _with_weights(how)
+    if passes is None:
+        text = for_method(how.points, device)
+    elif device != "cpu":
+        raise PipelineError(
+            f"device {device!r} contradicts the given passes", mend="leave one of the two out"
+        )
+    else:
+        text = passes
+    pipeline = [
+        _merged(p, explained) if isinstance(p, Target) else _decided(p, how) if isinstance(p, Method) else p
+        for p in parse_pipeline(text, {"method": how})
+    ]
+    for asked in (explained, how):
+        _require(asked, pipeline)
+    _require_points(pipeline)
+    found = _with_fp16(pipeline, fp16, given=passes is not None)
+    if strategy != "auto":
+        found = with_strategy(found, strategy)
+    # read back, so that a dataclass is checked as its text is
+    return parse_pipeline(format_pipeline(found))
+
+
+def as_method(method: str | Method) -> Method:
+    """A method from its text, such as `deeplift` or `epsilon-lrp{epsilon=1e-3}`."""
+    if isinstance(method, Method):
+        return method
+    name = method.partition("{")[0].strip()
+    if name not in METHODS:
+        raise PipelineError(f"no method is called {name!r}", mend=near(name, METHODS))
+    found = parse_pipeline(method)
+    if len(found) != 1 or not isinstance(found[0], Method):
+        raise PipelineError(f"{method!r} is no single method", mend="give one, such as deeplift{rule=mixed}")
+    return found[0]
+
+
+def as_target(target: str | int | Target) -> Target:
+    """A target from its short form: "argmax", a class index, "top-5", "all" or "input"."""
+    return target if isinstance(target, Target) else Target(str(target))
+
+
+def _with_weights(method: Method) -> Method:
+    if not any(f.name == "weights" for f in fields(method)):
+        raise PipelineError(
+            f"weights are given, but the method {method.name} compares with no references",
+            mend="leave them out",
+        )
+    return replace(method, weights=True)  # type: ignore[call-arg]
+
+
+def _decided(given: Method, asked: Method) -> Method:
+    """The method of a pipeline, with the options asked for; another method is a contradiction."""
+    if type(given) is type(asked):
+        return _merged(given, asked)
+    if _is_default(asked) and asked.name == "deeplift":
+        return given
+    raise PipelineError(
+        f"method {asked.name!r} contradicts the given passes", mend="leave one of the two out"
+    )
+
+
+def _merged(given: _PassT, asked: _PassT) -> _PassT:
+    """A pass of a pipeline with the options of another, each said once.
+
+    Raises:
+        PipelineError: an option that both say, in different ways.
+    """
+    changes = {}
+    for option in fields(asked):
+        wanted, there = getattr(asked, option.name), getattr(given, option.name)
+        if wanted in (option.default, there):
+            continue
+        if there != option.default:
+            raise PipelineError(
+                f"{option.name}={wanted!r} contradicts {option.name}={there!r} of pass {given.name}",
+                where="pipeline",
+                mend="leave one of the two out",
+            )
+        changes[option.name] = wanted
+    return replace(given, **changes) if changes else given
+
+
+def _require(asked: Pass, pipeline: Sequence[Pass]) -> None:
+    """Options that are asked for need a pass that takes them; defaults ask for nothing."""
+    if _is_default(asked) or any(type(p) is type(asked) for p in pipeline):
+        return
+    option = next(f.name for f in fields(asked) if getattr(asked, f.name) != f.default)
+    raise PipelineError(
+        f"{option} needs the pass {asked.name}, which the pipeline doesn't have", where="pipeline"
+    )
+
+
+def _require_points(pipeline: Sequence[Pass]) -> None:
+    for method in (p for p in pipeline if isinstance(p, Method) and p.points is Points.SAMPLE):
+        if binding := [p.name for p in pipeline if p.binds_references]:
+            raise PipelineError(
+                f"method {method.name!r} contradicts the given passes: it looks at the sample alone, "
+                f"and {binding[0]} binds references",
+                mend="leave one of the two out",
+            )
+
+
+def with_options(method: str | Method, options: Mapping[str, object]) -> Method:
+    """A method with some of its options set; None leaves an option as it is.
+
+    Raises:
+        PipelineError: the method has no such option, or has set it otherwise.
+    """
+    found = as_method(method)
+    asked = {name: value for name, value in options.items() if value is not None}
+    known = {f.name: f.default for f in fields(found)}
+    for name, value in asked.items():
+        if name not in known:
+            others = sorted(m.name for m in METHODS.values() if any(f.name == name for f in fields(m)))
+            raise PipelineError(
+                f"{name}={value} is no option of the method {found.name}",
+                mend=f"it is one of {', '.join(others)}" if others else "leave it out",
+            )
+    return _merged(found, replace(type(found)(), **asked))
+
+
+def _is_default(instance: Pass) -> bool:
+    return all(getattr(instance, f.name) == f.default for f in fields(instance))
+
+
+def _with_fp16(pipeline: Sequence[Pass], wanted: bool | None, *, given: bool) -> Sequence[Pass]:
+    """The pipeline with the pass fp16 before `lower`, or without it, as asked."""
+    others = [p for p in pipeline if not isinstance(p, Fp16)]
+    if wanted is None or wanted == (len(others) < len(pipeline)):
+        return pipeline
+    if wanted:
+        return [*others[:-1], Fp16(), *others[-1:]]
+    if given:
+        raise PipelineError("fp16=False contradicts the given passes", mend="leave one of the two out")
+    return others
