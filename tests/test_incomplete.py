@@ -112,7 +112,7 @@ def test_other_values_of_the_option() -> None:
         flat.compile(model("y = MatMul (x, w)"), R, on_incomplete="zero")
     with pytest.raises(
         PipelineError,
-        match="on_incomplete=residual is no option of the method gradient. it is one of deeplift",
+        match="on_incomplete=residual is no option of the method gradient",
     ):
         flat.compile(model("y = MatMul (x, w)"), method="gradient", on_incomplete="residual")
 
