@@ -73,9 +73,9 @@ def check_references(
     """The references by input, checked against the model.
 
     Args:
-        references: as `References` takes them.  The axes after the first are those of the input.  Floats of another
-            width than the input's are converted; integers are refused where the input is float, because
-            they are mostly pixels that someone forgot to scale.
+        references: as `References` takes them.  The axes after the first are those of the input.  Floats of
+            another width than the input's are converted; integers are refused where the input is float,
+            because they are mostly pixels that someone forgot to scale.
         inputs: the model's inputs that may have references, with their types; the first axis is the batch.
         required: the names of those that must have them.
         held: the names of the model's other inputs, which take none.

@@ -1,8 +1,8 @@
 """Plain definitions of the methods that look at the sample alone, in float64 and numpy; no code is irshap's.
 
-The chain rule over an ONNX model, node by node: what goes back through a node is its transposed Jacobian, from
-central differences of the node's own forward evaluation, so no derivative is written here.  A method may put
-another slope in the place of an elementwise nonlinearity's.
+The chain rule over an ONNX model, node by node: what goes back through a node is its transposed Jacobian,
+from central differences of the node's own forward evaluation, so no derivative is written here.  A method may
+put another slope in the place of an elementwise nonlinearity's.
 
     chain(model, {"x": sample}, target=0)["x"]                    dT/dx
     chain(model, {"x": sample}, target=0, slope=epsilon(1e-4))    Ancona et al. 2018's modified gradient
