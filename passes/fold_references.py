@@ -27,6 +27,7 @@ class FoldReferences(Pass):
     name = "fold-references"
     semantics = Semantics.PRESERVES
     binds_references = True
+    stores = True
     requires = frozenset({"decided"})
 
     def run(self, ir: Graph, context: Context) -> Graph:

@@ -73,6 +73,7 @@ class Stream(Pass):
     semantics = Semantics.PRESERVES
     tolerance = 2e-2
     binds_references = True
+    stores = True
     requires = frozenset({"decided"})
 
     def __post_init__(self) -> None:

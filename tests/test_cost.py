@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import irshap
-from irshap.cost import Part, cost, evaluate, line, schedule, stages, total
+from irshap.cost import Phase, cost, evaluate, stages
 from irshap.cost.devices import DEVICES, device, parse_size, roofline
+from irshap.cost.formula import line, total
 from irshap.cost.limits import largest
+from irshap.cost.session.schedule import schedule
 from irshap.demo import __path__ as demo_path
 from irshap.errors import IRError, UserError
 from irshap.ir.dims import N, R, floor_div
@@ -60,13 +62,13 @@ def test_flops_of_products_equal_an_independent_count(path: Path) -> None:
     assert evaluate(total(n.flops for n in operands), {N: 1}) - biases == counted_products(path)
 
 
-def test_the_forward_part_is_the_model_itself() -> None:
+def test_the_forward_phase_is_the_model_itself() -> None:
     alone = cost(stages(DIGITS, "lift,canonicalize")[-1].graph)
     for passes in ("@naive", "@default"):
         stage = stages(DIGITS, passes)[-1]
         costs = cost(stage.graph, stored=stage.stored)
-        assert costs.flops(Part.FORWARD) == alone.flops()
-        assert costs.flops() == total((costs.flops(Part.FORWARD), costs.flops(Part.EXPLANATION)))
+        assert costs.flops(Phase.FORWARD) == alone.flops()
+        assert costs.flops() == total((costs.flops(Phase.FORWARD), costs.flops(Phase.EXPLANATION)))
         assert costs.weights == alone.weights
 
 

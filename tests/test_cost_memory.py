@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from irshap.cost import Settings, predict, schedule, stages
+from irshap.cost import Settings, predict, stages
 from irshap.cost.session.allocators import Arena, Heap, Pages, Pattern
-from irshap.cost.session.schedule import Step, order
+from irshap.cost.session.schedule import schedule
+from irshap.cost.session.steps import Step, order
 from irshap.ir.dims import N, R
 
 MIB = 1 << 20
@@ -232,9 +233,9 @@ def test_predicted_memory_is_that_of_a_process(tmp_path: Path, passes: str, patt
     references = np.random.default_rng(1).standard_normal((count, 3, 180, 180), dtype=np.float32)
     path = tmp_path / "explained.onnx"
     irshap.compile(model, references, passes=passes).save(path)
-    command = [sys.executable, str(BENCH), "--child", str(path), "1", "1", str(int(pattern)), "2"]
+    command = [sys.executable, str(BENCH), "--child", str(path), "1", str(int(pattern)), "2"]
     measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     stage = stages(model, passes, expected=count, exact=True)[-1]
-    plan = schedule(stage.graph, stored=stage.stored)
-    predicted = predict(plan, {N: 1, R: count}, Settings(pattern=pattern))
+    settings = Settings(pattern=pattern)
+    predicted = predict(stage.graph, {N: 1, R: count}, settings, stored=stage.stored)
     assert predicted.peak == pytest.approx(measured["peak"], rel=0.12)

@@ -12,7 +12,7 @@ import pytest
 import irshap
 from irshap import demo
 from irshap.cli import main
-from irshap.cost.choose import predictions
+from irshap.cost.choose import before_slot, predictions
 from irshap.errors import PipelineError, UserError
 from irshap.pipeline.named import PIPELINES
 from irshap.pipeline.strategies import STRATEGIES, with_strategy
@@ -49,7 +49,9 @@ def test_options_that_are_set_already_stay() -> None:
 def test_a_limit_leads_to_the_first_that_fits(tmp_path: Path) -> None:
     """Tight limits: what is stored for 4000 references takes 70 MiB; to map or to recompute it, little."""
     passes = STREAM.replace("stream{otherwise=fold}", "stream{chunk=50, otherwise=fold}")
-    found = {(p.strategy, p.external): p for p in predictions(demo.model_path(), passes, 4000)}
+    given = parse_pipeline(passes)
+    listed = predictions(before_slot(demo.model_path(), given), given, 4000)
+    found = {(p.strategy, p.external): p for p in listed}
     peaks = {key: p.peak for key, p in found.items()}
     assert {name for name, external in peaks if not external} == set(STRATEGIES)
     assert peaks["recompute", False] < peaks["stream", False] < peaks["fold", False]

@@ -41,7 +41,10 @@ _ROWS = 25
 @click.option("--wrt", metavar="TENSOR", help="As in `irshap compile`.")
 @click.option("--explain", metavar="NAME", help="As in `irshap compile`.")
 @click.option(
-    "--arena/--no-arena", default=True, show_default=True, help="ONNX Runtime's enable_cpu_mem_arena."
+    "--arena/--no-arena",
+    default=True,
+    show_default=True,
+    help="ONNX Runtime's enable_cpu_mem_arena; without it memory isn't modelled.",
 )
 @click.option(
     "--pattern/--no-pattern", default=True, show_default=True, help="ONNX Runtime's enable_mem_pattern."
@@ -78,23 +81,32 @@ def cost_command(
     process with ONNX Runtime on a CPU, beside what it was before; with a GPU as --device a rough figure for
     that device.
     """
+    from irshap.cli.options import explained_arguments
+    from irshap.compiler.request import requested
+    from irshap.cost import Settings
     from irshap.cost.devices import device as named
     from irshap.cost.devices import parse_size
     from irshap.cost.report import Query, report
-    from irshap.cost.session.memory import Settings
 
+    if not arena:
+        raise UserError(
+            "memory of a session without an arena (--no-arena) isn't modelled: it varies from run to run",
+            mend="leave --no-arena out; irshap.Explainer makes its sessions with an arena",
+        )
     for path in (html, plot):
         if path is not None:
             require_folder(path)
     on = None if device is None else named(device)
     on_device = on is not None and not on.name.lower().startswith("cpu")
     limit = parse_size(memory) if memory is not None else None if on is None else on.memory
-    settings = Settings(arena, pattern, 1 if single_run else 2, on_device)
+    settings = Settings(pattern, 1 if single_run else 2, on_device)
     if external_data:
         settings = replace(settings, external_over=0)
     query = Query(_count(references), samples, limit, settings, on, each_pass)
-    options = {"target": target, "wrt": wrt, "output": explain}
-    found = report(model, query, [passes] if passes == "@naive" else ["@naive", passes], options)
+    flat = explained_arguments({"target": target, "wrt": wrt, "explain": explain})
+    asked = {name: flat[name] for name in ("target", "method")}
+    pipelines = {text: requested(passes=text, **asked) for text in ("@naive", passes)}
+    found = report(model, query, pipelines)
     data = {"model": model, "pipeline": passes, **found.to_dict()}
     if html is not None:
         _write_html(html, model, found, data)
@@ -130,6 +142,8 @@ def _print(data: dict[str, Any], layers: bool) -> None:
         table(columns, rows, numeric=range(1, len(columns)))
     for entry in data["uncosted"]:
         click.echo(f"not costed: {entry['node']}: {entry['reason']}")
+    for note in data["notes"]:
+        click.echo(f"note: {note}")
     if data["device"] is not None:
         click.echo(
             f"Times are lower bounds from the data sheet of {data['device']['name']}, not measurements."

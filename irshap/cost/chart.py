@@ -109,7 +109,8 @@ def html_page(title: str, report: Report, tables: Sequence[tuple[str, Sequence[s
     """A page that stands alone: charts, then tables of (heading, columns, rows)."""
     series = curves(report)
     parts = [f"<!doctype html><meta charset=utf-8><title>{escape(title)}</title><style>{_STYLE}</style>"]
-    parts += [f"<h1>{escape(title)}</h1>", '<div class="charts">']
+    parts += [f"<h1>{escape(title)}</h1>", *(f"<p>Note: {escape(note)}.</p>" for note in report.notes)]
+    parts.append('<div class="charts">')
     parts.append(svg("Peak memory", "GiB", series, lambda row: row[1] / GIB))
     parts.append(svg("Work", "TFLOP", series, lambda row: row[2] / 1e12))
     parts.append("</div>")

@@ -1,28 +1,39 @@
-"""Strategies: where what follows from the references is kept, and how many of them are computed at a time.
+"""Which strategy fits into a memory limit, predicted from the program in front of where they differ.
 
-Each is a pass that binds the references; which one fits into a memory limit is predicted before it runs.
+A strategy (`irshap.pipeline.strategies`) is a pass that binds the references; all in front of it is the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
+from irshap.cost.formula import evaluate
+from irshap.cost.limits import MARGIN
+from irshap.cost.nodes import cost
+from irshap.cost.session import SessionModel, Settings
 from irshap.errors import UserError
 from irshap.ir.core import Graph
 from irshap.ir.dims import N, R
 from irshap.pipeline.base import Pass
+from irshap.pipeline.stages import Stage, stages
 from irshap.pipeline.strategies import STRATEGIES, slot_of, with_strategy
-from irshap.pipeline.text import format_pipeline, parse_pipeline
+from irshap.pipeline.text import format_pipeline
 
-if TYPE_CHECKING:
-    from irshap.pipeline.stages import Stage
-
-__all__ = ["Candidate", "Choice", "Prediction", "candidates", "choose", "predictions"]
+__all__ = ["Candidate", "Choice", "Prediction", "before_slot", "candidates", "choose", "predictions"]
 
 _COMPUTES = ("recompute",)
 """Those that run what others store; slower by more than reading it from a file costs."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A strategy's program, with the number of references still a symbol, and the passes that make it."""
+
+    strategy: str
+    passes: tuple[Pass, ...]
+    stage: Stage
 
 
 @dataclass(frozen=True)
@@ -33,14 +44,14 @@ class Prediction:
         strategy: its name.
         peak: bytes of the process that runs the model, beside mapped files, which the system can drop.
         file: bytes of the compiled model.
-        pipeline: the passes.
+        passes: the pipeline with this strategy.
         external: whether what is stored stands in a data file, from which it is mapped.
     """
 
     strategy: str
     peak: int
     file: int
-    pipeline: str
+    passes: tuple[Pass, ...]
     external: bool = False
 
     def __str__(self) -> str:
@@ -53,15 +64,15 @@ class Choice:
     """A strategy, whether its data stands apart, and why: what each is predicted to take, and the limit."""
 
     strategy: str
-    pipeline: str
+    passes: tuple[Pass, ...]
     predictions: tuple[Prediction, ...]
     limit: int
     external: bool = False
 
     @property
-    def passes(self) -> tuple[Pass, ...]:
-        """The pipeline's passes."""
-        return parse_pipeline(self.pipeline)
+    def pipeline(self) -> str:
+        """The canonical text of its passes."""
+        return format_pipeline(self.passes)
 
     @property
     def reason(self) -> str:
@@ -71,55 +82,60 @@ class Choice:
         return f"{self.strategy}{where}: the first to stay within {self.limit / 2**20:.0f} MiB ({listed})"
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A strategy's program, with the number of references still a symbol."""
+def before_slot(ir: Any, passes: Sequence[Pass]) -> Graph:
+    """The program in front of the pass that strategies replace.
 
-    strategy: str
-    pipeline: str
-    stage: Stage
+    Raises:
+        PipelineError: the pipeline has no such pass, or its passes don't fit together.
+    """
+    return stages(ir, passes[: slot_of(passes)])[-1].graph
 
 
-def candidates(start: Graph, given: Sequence[Pass], count: int, *, exact: bool = False) -> list[Candidate]:
-    """The programs of all strategies, the pipeline's own first, from the graph before references are bound.
+def candidates(start: Graph, passes: Sequence[Pass], count: int, *, exact: bool = False) -> list[Candidate]:
+    """The programs of all strategies, the pipeline's own first.
 
     They are made for `count` references, and with `exact` for that number alone.
     A strategy that can't take this program is left out.
-    """
-    from irshap.pipeline.stages import run_unbound
 
-    slot = slot_of(given)
-    own = [name for name in STRATEGIES if with_strategy(given, name) == tuple(given)]
+    Args:
+        start: the program in front of the pass that strategies replace.
+        passes: the pipeline; what it has in front of that pass isn't run again.
+    """
+    slot = slot_of(passes)
+    own = [name for name in STRATEGIES if with_strategy(passes, name) == tuple(passes)]
     found = []
     for name in dict.fromkeys((*own, *STRATEGIES)):
-        passes = with_strategy(given, name)
+        replaced = with_strategy(passes, name)
         try:
-            tail = [p for p in passes[slot:] if p.gives == "graph"]
-            stage = run_unbound(tail, start, expected=count, exact=exact)[-1]
+            stage = stages(start, replaced[slot:], expected=count, exact=exact)[-1]
         except UserError:
             continue
-        found.append(Candidate(name, format_pipeline(passes), stage))
+        found.append(Candidate(name, replaced, stage))
     return found
 
 
-def predictions(start: Graph, given: Sequence[Pass], count: int) -> list[Prediction]:
+def predictions(start: Graph, passes: Sequence[Pass], count: int) -> list[Prediction]:
     """What each strategy takes for `count` references and one sample, in a session as `Explainer` has it.
 
     From the fastest to the smallest: the pipeline's own, then the others in the order of `STRATEGIES`; what
     fits into one file is there with a data file, too, in front of what computes more.
-    """
-    from irshap.cost import Settings, cost, evaluate, predict, schedule
 
+    Args:
+        start, passes: as in `candidates`.
+    """
     usual = Settings(pattern=False)
     sessions = {False: usual, True: replace(usual, external_over=0)}
     binding = {N: 1, R: count}
     found, apart = list[Prediction](), list[Prediction]()
-    for made in candidates(start, given, count, exact=True):
+    for made in candidates(start, passes, count, exact=True):
         graph, stored = made.stage.graph, made.stage.stored
-        plan, size = schedule(graph, stored=stored), evaluate(cost(graph, stored=stored).file_bytes, binding)
+        session, size = (
+            SessionModel.of(graph, stored=stored),
+            evaluate(cost(graph, stored=stored).file_bytes, binding),
+        )
         one, mapped = (
-            Prediction(made.strategy, predict(plan, binding, session).private, size, made.pipeline, external)
-            for external, session in sessions.items()
+            Prediction(made.strategy, session.predict(binding, settings).private, size, made.passes, external)
+            for external, settings in sessions.items()
         )
         if made.strategy in _COMPUTES:
             found += apart
@@ -130,18 +146,20 @@ def predictions(start: Graph, given: Sequence[Pass], count: int) -> list[Predict
     return [*found, *apart]
 
 
-def choose(start: Graph, given: Sequence[Pass], count: int, limit: int) -> Choice:
+def choose(start: Graph, passes: Sequence[Pass], count: int, limit: int) -> Choice:
     """The first of `predictions` whose peak stays within `limit` bytes, for one sample at a time.
+
+    Args:
+        start, passes: as in `candidates`.
+        count: how many references there are.
 
     Raises:
         UserError: none does.
     """
-    from irshap.cost.limits import MARGIN
-
-    found = predictions(start, given, count)
+    found = predictions(start, passes, count)
     for p in found:
         if p.peak <= limit * (1 - MARGIN):
-            return Choice(p.strategy, p.pipeline, tuple(found), limit, p.external)
+            return Choice(p.strategy, p.passes, tuple(found), limit, p.external)
     raise UserError(
         f"no strategy stays within {limit / 2**20:.0f} MiB: {', '.join(map(str, found))}",
         mend="Raise the limit, or pass stream{chunk=1} for smaller chunks",

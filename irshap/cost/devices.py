@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from irshap.cost.formula import Binding, evaluate
-from irshap.cost.nodes import NodeCost, Part
+from irshap.cost.nodes import NodeCost, Phase
 from irshap.errors import UserError, near
 
 __all__ = ["DEVICES", "Device", "device", "roofline"]
@@ -105,7 +105,7 @@ def roofline(nodes: Iterable[NodeCost], on: Device, binding: Binding, *, half: b
     rate = on.flops16 if half else on.flops32
     seconds = 0.0
     for node in nodes:
-        if node.part is not Part.LOAD:
+        if node.phase is not Phase.LOAD:
             work, traffic = evaluate(node.flops, binding), evaluate(node.moved, binding)
             seconds += max(work / rate, traffic / on.bandwidth)
     return seconds

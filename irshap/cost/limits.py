@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from irshap.cost.formula import Binding, line
-from irshap.cost.session.memory import Settings, predict
-from irshap.cost.session.schedule import Schedule
+from irshap.cost.session import SessionModel, Settings
 from irshap.ir.dims import Dim, R
 
 __all__ = ["Limit", "largest", "references_within"]
@@ -36,7 +35,7 @@ class Limit:
 
 
 def references_within(
-    schedule: Schedule, limit: int, others: Binding, settings: Settings | None = None
+    session: SessionModel, limit: int, others: Binding, settings: Settings | None = None
 ) -> Limit:
     """The most references for which the predicted peak stays within `limit` bytes, with a margin.
 
@@ -50,7 +49,7 @@ def references_within(
 
     @cache
     def peak(count: int) -> int:
-        return predict(schedule, {**others, R: count}, settings).private
+        return session.predict({**others, R: count}, settings).private
 
     room = int(limit * (1 - MARGIN))
     formula = line(peak, AT)

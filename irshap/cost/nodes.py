@@ -1,9 +1,9 @@
 """What a graph computes, moves and stores: FLOPs and bytes of each node, as expressions in N and R.
 
 Conventions: a fused multiply-add counts 2 FLOPs, an elementary function 1.  Bytes moved are what a node
-reads and writes when nothing stays in a cache.  A node belongs to the *forward* part when the model's own
-outputs need it, to the *load* part when it follows from constants alone (a runtime computes it once, when it
-loads the model), and to the *explanation* otherwise.
+reads and writes when nothing stays in a cache.  A node runs in the *forward* phase when the model's own
+outputs need it, in the *load* phase when it follows from constants alone (a runtime computes it once, when it
+loads the model), and in the *explanation* otherwise.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from irshap.errors import IRError
 from irshap.ir.core import Graph, Node, Op, Role, Value
 from irshap.ir.dims import Dim, N, as_dim, symbols_of
 from irshap.ir.types import TensorType
+from irshap.ir.walks import ancestors
 from irshap.lowering.exporters.control import own_constants
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.ops.scan import Scan
 
-__all__ = ["GraphCost", "NodeCost", "Part", "cost", "fixed_values", "needed_nodes"]
-
+__all__ = ["GraphCost", "NodeCost", "Phase", "cost", "counted", "fixed_values"]
 
 _Count: TypeAlias = tuple[Dim, Dim, "str | None"]
 
 
-class Part(Enum):
-    """What a node is for."""
+class Phase(Enum):
+    """When a node runs: for the model's outputs, for the attributions, or once, when the file is loaded."""
 
     FORWARD = "forward"
     EXPLANATION = "explanation"
@@ -41,7 +41,7 @@ class NodeCost:
     """The cost of one node; `unknown` says why it has none, in which case both counts are 0."""
 
     node: Node
-    part: Part
+    phase: Phase
     flops: Dim
     moved: Dim
     unknown: str | None = None
@@ -63,7 +63,7 @@ class GraphCost:
 
     Attributes:
         nodes: the nodes that outputs depend on, in order.
-        weights: bytes of the constants that the forward part reads.
+        weights: bytes of the constants that the forward phase reads.
         stored: bytes of all other constants, and of the values that are stored in their place.
         references: bytes of the references themselves, where the file holds them.
     """
@@ -73,13 +73,13 @@ class GraphCost:
     stored: Dim
     references: Dim
 
-    def flops(self, *parts: Part) -> Dim:
-        """FLOPs of one run; of these parts alone, if any are given."""
-        return total(n.flops for n in self.nodes if n.part in (parts or _AT_RUN_TIME))
+    def flops(self, *phases: Phase) -> Dim:
+        """FLOPs of one run; of these phases alone, if any are given."""
+        return total(n.flops for n in self.nodes if n.phase in (phases or _AT_RUN_TIME))
 
-    def moved(self, *parts: Part) -> Dim:
-        """Bytes moved in one run; of these parts alone, if any are given."""
-        return total(n.moved for n in self.nodes if n.part in (parts or _AT_RUN_TIME))
+    def moved(self, *phases: Phase) -> Dim:
+        """Bytes moved in one run; of these phases alone, if any are given."""
+        return total(n.moved for n in self.nodes if n.phase in (phases or _AT_RUN_TIME))
 
     @property
     def unknown(self) -> tuple[NodeCost, ...]:
@@ -95,12 +95,12 @@ class GraphCost:
         """The nodes that a run computes, by op type or by layer, in order of first appearance."""
         groups: dict[str, list[NodeCost]] = {}
         for node in self.nodes:
-            if node.part is not Part.LOAD:
+            if node.phase is not Phase.LOAD:
                 groups.setdefault(key(node), []).append(node)
         return {name: tuple(members) for name, members in groups.items()}
 
 
-_AT_RUN_TIME = (Part.FORWARD, Part.EXPLANATION)
+_AT_RUN_TIME = (Phase.FORWARD, Phase.EXPLANATION)
 PUBLISHED = (Role.MODEL, Role.ATTRIBUTION, Role.BASE, Role.TARGET_INDEX, Role.COMPLETENESS)
 """Outputs of the lowered file; others are facts between passes."""
 
@@ -113,10 +113,10 @@ def cost(graph: Graph, *, stored: bool = False) -> GraphCost:
             stored, as fold-references does.  The references may still be inputs: R stays a symbol.
     """
     outputs = [o for o in graph.outputs if o.role in PUBLISHED] or list(graph.outputs)
-    needed = needed_nodes(o.value for o in outputs)
-    forward = needed_nodes(o.value for o in outputs if o.role is Role.MODEL)
+    needed = {v.node for v in ancestors(o.value for o in outputs)}
+    forward = {v.node for v in ancestors(o.value for o in outputs if o.role is Role.MODEL)}
     fixed = fixed_values(graph, references=stored)
-    memory: dict[tuple[object, ...], _Count] = {}
+    memo: dict[tuple[object, ...], _Count] = {}
     rows: list[NodeCost] = []
     read: set[Value] = set()
     weights: dict[Value, Dim] = {}
@@ -131,12 +131,12 @@ def cost(graph: Graph, *, stored: bool = False) -> GraphCost:
         for value in node.operands:
             if value in fixed and not isinstance(value.node.op, Input):
                 (weights if node in forward else others)[value] = _size(value)
-        part = Part.LOAD if load else Part.FORWARD if node in forward else Part.EXPLANATION
+        phase = Phase.LOAD if load else Phase.FORWARD if node in forward else Phase.EXPLANATION
         if isinstance(node.op, Scan):
-            rows.extend(_trips(node, node.op, part, memory))
+            rows.extend(_trips(node, node.op, phase, memo))
             others.update((v, _size(v)) for v in _own_constants(node.op, graph))
         else:
-            rows.append(NodeCost(node, part, *_counts(node, memory)))
+            rows.append(NodeCost(node, phase, *_counts(node, memo)))
     if not stored:
         # what a load computes is no content of the file
         others = {v: d for v, d in others.items() if isinstance(v.node.op, Constant)}
@@ -144,18 +144,6 @@ def cost(graph: Graph, *, stored: bool = False) -> GraphCost:
         others.pop(value, None)
     references = [_size(v) for v in graph.inputs if _is_reference(v) and v in read]
     return GraphCost(tuple(rows), total(weights.values()), total(others.values()), total(references))
-
-
-def needed_nodes(values: Iterable[Value]) -> set[Node]:
-    """The nodes that `values` depend on."""
-    found: set[Node] = set()
-    stack = [v.node for v in values]
-    while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            stack.extend(v.node for v in node.operands)
-    return found
 
 
 def fixed_values(graph: Graph, *, references: bool) -> set[Value]:
@@ -173,7 +161,7 @@ def _is_reference(value: Value) -> bool:
     return isinstance(value.node.op, Input) and value.node.op.kind in ("references", "weights")
 
 
-def _trips(loop: Node, op: Scan, part: Part, memory: dict[tuple[object, ...], _Count]) -> Iterator[NodeCost]:
+def _trips(loop: Node, op: Scan, phase: Phase, memo: dict[tuple[object, ...], _Count]) -> Iterator[NodeCost]:
     """The nodes of a loop's body, each with what it costs in all trips."""
     trips = op.trips([v.tensor for v in loop.operands])
     fixed = fixed_values(op.body, references=False)
@@ -181,12 +169,12 @@ def _trips(loop: Node, op: Scan, part: Part, memory: dict[tuple[object, ...], _C
         if isinstance(node.op, Constant):
             continue
         if isinstance(node.op, Scan):
-            own = list(_trips(node, node.op, part, memory))
+            own = list(_trips(node, node.op, phase, memo))
         else:
-            own = [NodeCost(node, part, *_counts(node, memory))]
+            own = [NodeCost(node, phase, *_counts(node, memo))]
         for cost in own:
-            if cost.part is Part.LOAD or all(v in fixed for v in node.results):
-                yield replace(cost, part=Part.LOAD)
+            if cost.phase is Phase.LOAD or all(v in fixed for v in node.results):
+                yield replace(cost, phase=Phase.LOAD)
             else:
                 yield replace(cost, flops=as_dim(cost.flops * trips), moved=as_dim(cost.moved * trips))
 
@@ -207,12 +195,12 @@ def _size(value: Value) -> Dim:
     return value.tensor.nbytes if known else 0
 
 
-def _counts(node: Node, memory: dict[tuple[object, ...], _Count]) -> _Count:
+def _counts(node: Node, memo: dict[tuple[object, ...], _Count]) -> _Count:
     types = tuple(v.type for v in node.operands)
     key = (node.op, types, node.types)
-    if key not in memory:
-        memory[key] = _count(node.op, types, node.types)
-    return memory[key]
+    if key not in memo:
+        memo[key] = _count(node.op, types, node.types)
+    return memo[key]
 
 
 def _count(op: Op, operands: tuple[object, ...], results: tuple[object, ...]) -> _Count:

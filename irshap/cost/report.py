@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from irshap.cost.choose import candidates
 from irshap.cost.devices import Device, roofline
 from irshap.cost.formula import Binding, evaluate, line
 from irshap.cost.limits import AT, references_within
-from irshap.cost.nodes import GraphCost, Part, cost, counted
-from irshap.cost.session.memory import Memory, Settings, predict
-from irshap.cost.session.schedule import Schedule, schedule
+from irshap.cost.nodes import GraphCost, NodeCost, Phase, cost, counted
+from irshap.cost.session import Memory, SessionModel, Settings, version_note
+from irshap.errors import PipelineError
 from irshap.ir.core import Graph
 from irshap.ir.dims import Dim, N, R
+from irshap.pipeline.base import Pass
 from irshap.pipeline.stages import Stage, stages
-from irshap.pipeline.text import format_pipeline, parse_pipeline
+from irshap.pipeline.strategies import has_strategies, slot_of
 
 __all__ = ["Program", "Query", "Report", "curve", "report"]
 
@@ -49,33 +51,33 @@ class Query:
 class Program:
     """One form of the program: the model alone, or an explanation after some pass.
 
-    `schedule` has the number of references as a symbol; `exact` is that of the program which is compiled for
+    `session` has the number of references as a symbol; `exact` is that of the program which is compiled for
     the query's number, where that differs: few references need no loop.
     """
 
     name: str
-    graph: Graph
     cost: GraphCost
-    schedule: Schedule
-    exact: Schedule | None = None
+    session: SessionModel
+    exact: SessionModel | None = None
 
     def memory(self, query: Query, *, references: int | None = None) -> Memory:
         """Its memory at the query's numbers, or about that at another number of references."""
         if references is None:
-            return predict(self.exact or self.schedule, query.binding, query.settings)
-        return predict(self.schedule, {**query.binding, R: references}, query.settings)
+            return (self.exact or self.session).predict(query.binding, query.settings)
+        return self.session.predict({**query.binding, R: references}, query.settings)
 
 
 @dataclass(frozen=True)
 class Report:
     """All programs, and the query that they are costed for; the first is the model alone.
 
-    `strategies` are the main program with each strategy.
+    `strategies` are the main program with each strategy; `notes` say how far the numbers can be trusted.
     """
 
     query: Query
     programs: tuple[Program, ...]
     strategies: tuple[Program, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def inference(self) -> Program:
@@ -95,7 +97,7 @@ class Report:
             "samples": query.samples,
             "memory_limit": query.limit,
             "session": {
-                "cpu_mem_arena": query.settings.arena,
+                "cpu_mem_arena": True,
                 "mem_pattern": query.settings.pattern,
                 "runs": query.settings.runs,
                 "on_device": query.settings.device,
@@ -107,6 +109,7 @@ class Report:
         data["by_op"] = self._groups(lambda n: n.kind)
         data["by_layer"] = self._groups(lambda n: n.layer)
         data["uncosted"] = [{"node": n.node.label, "reason": n.unknown} for n in self.main.cost.unknown]
+        data["notes"] = list(self.notes)
         return data
 
     def _program(self, program: Program) -> dict[str, Any]:
@@ -115,15 +118,14 @@ class Report:
         once = evaluate(self.inference.cost.flops(), query.binding)
         flops = evaluate(costs.flops(), query.binding)
         explains = program is not self.inference
-        where = memory.where
         entry = {
             "name": program.name,
             "nodes": len(costs.nodes),
             "flops": flops,
             "flops_formula": str(costs.flops()),
-            "forward_flops": evaluate(costs.flops(Part.FORWARD), query.binding),
-            "explanation_flops": evaluate(costs.flops(Part.EXPLANATION), query.binding),
-            "load_flops": evaluate(costs.flops(Part.LOAD), query.binding),
+            "forward_flops": evaluate(costs.flops(Phase.FORWARD), query.binding),
+            "explanation_flops": evaluate(costs.flops(Phase.EXPLANATION), query.binding),
+            "load_flops": evaluate(costs.flops(Phase.LOAD), query.binding),
             "times_inference": flops / once if once else None,
             "moved_bytes": evaluate(costs.moved(), query.binding),
             "moved_bytes_formula": str(costs.moved()),
@@ -139,7 +141,7 @@ class Report:
                 "later_runs": memory.later,
                 "private": memory.private,
                 "live": memory.live,
-                "at": None if where is None else where.node.label if where.node else where.kind,
+                "at": memory.where,
             },
             "uncosted": len(costs.unknown),
         }
@@ -148,12 +150,12 @@ class Report:
         if explains:
             entry["peak_formula"] = str(peak_formula(program, query))
             if query.limit is not None:
-                found = references_within(program.schedule, query.limit, query.binding, query.settings)
+                found = references_within(program.session, query.limit, query.binding, query.settings)
                 entry["largest_references"] = found.references
                 entry["more_fit"] = found.capped
         return entry
 
-    def _groups(self, key: Any) -> list[dict[str, Any]]:
+    def _groups(self, key: Callable[[NodeCost], str]) -> list[dict[str, Any]]:
         rows = []
         for name, (count, flops, moved) in counted(self.main.cost.grouped(key)).items():
             numbers = evaluate(flops, self.query.binding), evaluate(moved, self.query.binding)
@@ -162,49 +164,61 @@ class Report:
         return sorted(rows, key=lambda row: (-row["flops"], -row["moved_bytes"]))
 
 
-def report(
-    model: Any, query: Query, pipelines: Sequence[str], options: Mapping[str, Any] | None = None
-) -> Report:
-    """Costs a model alone and after each pipeline.
+def report(model: Any, query: Query, pipelines: Mapping[str, Sequence[Pass]]) -> Report:
+    """Costs a model alone and after each pipeline; the model is lifted once.
 
     Args:
         model: a path, bytes or a ModelProto.
-        pipelines: texts such as `@naive`; the last is the one that tables are about.
-        options: arguments of `irshap.compile` that set options of passes (target, wrt, ...).
+        pipelines: by name; the last is the one that tables are about.
+
+    Raises:
+        PipelineError: a pipeline doesn't begin with lift, doesn't fit together, or gives no attributions.
     """
-    from irshap.compiler.compile import pipeline_text
-    from irshap.cost.choose import candidates
-    from irshap.pipeline.strategies import has_strategies
-
-    def full(pipeline: str) -> str:
-        return format_pipeline(parse_pipeline(pipeline_text(passes=pipeline, **(options or {}))))
-
-    main = full(pipelines[-1])
-    loops, count = has_strategies(main), query.references
-    for_any = candidates(model, main, count) if loops else []
-    for_these = candidates(model, main, count, exact=True) if loops else []
-    exact = {c.pipeline: schedule(c.stage.graph, stored=c.stage.stored) for c in for_these}
+    count = query.references
+    lifted: dict[Pass, Graph] = {}
     programs: list[Program] = []
-    for text in pipelines:
-        found = stages(model, text, dict(options or {}), expected=count)
+    strategies: list[Program] = []
+    for position, (name, passes) in enumerate(pipelines.items(), 1):
+        first, main = passes[0], position == len(pipelines)
+        if first not in lifted:
+            lifted[first] = stages(model, passes[:1])[0].graph
+        start = Stage(first.name, lifted[first], False)
+        found = (start, *stages(start.graph, passes[1:], expected=count))
         if not programs:
-            programs.append(_program("inference", Stage("inference", found[0].graph, False)))
-        *before, end = [s for s in found if s.decided]
-        if text == pipelines[-1] and query.each_pass:
+            programs.append(_program("inference", start))
+        *before, end = _decided(name, found)
+        if main and query.each_pass:
             programs += [_program(f"after {s.name}", s) for s in before]
-        programs.append(_program(text, end, exact.get(full(text))))
-    strategies = (_program(c.strategy, c.stage, exact.get(c.pipeline)) for c in for_any)
-    return Report(query, tuple(programs), tuple(strategies))
+        exact = None
+        if main and has_strategies(passes):
+            slot = found[slot_of(passes) - 1].graph
+            for_these = candidates(slot, passes, count, exact=True)
+            sessions = {c.passes: _session(c.stage) for c in for_these}
+            exact = sessions.get(tuple(passes))
+            for_any = candidates(slot, passes, count)
+            strategies = [_program(c.strategy, c.stage, sessions.get(c.passes)) for c in for_any]
+        programs.append(_program(name, end, exact))
+    note = version_note()
+    return Report(query, tuple(programs), tuple(strategies), () if note is None else (note,))
 
 
-def _program(name: str, stage: Stage, exact: Schedule | None = None) -> Program:
-    return Program(
-        name,
-        stage.graph,
-        cost(stage.graph, stored=stage.stored),
-        schedule(stage.graph, stored=stage.stored),
-        exact,
-    )
+def _decided(name: str, found: Sequence[Stage]) -> list[Stage]:
+    decided = [s for s in found if s.decided]
+    if not decided:
+        raise PipelineError(
+            f"{name} gives no attributions, whose cost is asked for",
+            where="pipeline",
+            mend="put a method's pass into it, such as deeplift behind target and autodiff",
+        )
+    return decided
+
+
+def _session(stage: Stage) -> SessionModel:
+    return SessionModel.of(stage.graph, stored=stage.stored)
+
+
+def _program(name: str, stage: Stage, exact: SessionModel | None = None) -> Program:
+    return Program(name, cost(stage.graph, stored=stage.stored), _session(stage), exact)
 
 
 def peak_formula(program: Program, query: Query) -> Dim:

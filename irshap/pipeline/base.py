@@ -104,6 +104,8 @@ class Pass:
     tolerance: ClassVar[float] = 0.0
     binds_references: ClassVar[bool] = False
     """Whether it puts the context's references into the program."""
+    stores: ClassVar[bool] = False
+    """Whether it computes while compiling what follows from the references alone: strategies replace it."""
     into_bodies: ClassVar[bool] = False
     """Whether it runs on the bodies of loops, too, as if each were a program: before it runs on the whole."""
     takes: ClassVar[str] = "graph"

@@ -11,17 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from irshap.errors import PipelineError
 from irshap.ir.core import Graph, Role
 from irshap.pipeline.base import Context, Pass
 from irshap.pipeline.instrument import Instrument
 from irshap.pipeline.manager import PassManager
 from irshap.pipeline.text import parse_pipeline
 
-__all__ = ["Stage", "explained", "run_unbound", "stages"]
-
-STORING = ("fold-references", "stream")
-"""The passes that compute while compiling what follows from the references alone."""
+__all__ = ["Stage", "stages"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,6 @@ class Stage:
         name: the pass.
         graph: the program, with the references as inputs.
         stored: whether what follows from the references alone is computed while compiling.
-        decided: whether attributions are in it, so that it could be lowered.
     """
 
     name: str
@@ -41,60 +36,39 @@ class Stage:
 
     @property
     def decided(self) -> bool:
-        """Whether attributions are in it."""
+        """Whether attributions are in it, so that it could be lowered."""
         return bool(self.graph.outputs_of(Role.ATTRIBUTION))
 
 
 def stages(
-    model: Any,
-    passes: str = "@default",
-    options: dict[str, Any] | None = None,
-    *,
-    expected: int = 0,
-    exact: bool = False,
-) -> list[Stage]:
-    """Runs a pipeline on a model (a path, bytes or a ModelProto) without binding references.
+    ir: Any, passes: str | Sequence[Pass], *, expected: int = 0, exact: bool = False
+) -> tuple[Stage, ...]:
+    """Runs a pipeline without binding references: the program after each pass.
 
     Args:
-        passes: the pipeline's text.
-        options: arguments of `irshap.compile` that set options of passes (target, wrt, ...).
+        ir: a model (a path, bytes or a ModelProto), or a graph.
+        passes: a pipeline's text, or its passes.  Those at the ONNX boundary that can't run here are left
+            out: `lower`, and for a graph `lift`.
         expected: how many references the program is made for, 0 for any number: chunks depend on it.
         exact: whether it is for that number alone: few references need no loop.
 
-    Returns:
-        The program after each pass, the first being the model itself after `lift`.
+    Raises:
+        PipelineError: the text doesn't parse, or the passes don't fit together or what they get.
     """
-    from irshap.compiler.compile import pipeline_text
-
-    given = parse_pipeline(pipeline_text(passes=passes, **(options or {})))
-    if not given or given[0].takes != "model":
-        raise PipelineError("a cost is that of a model's program", where="pipeline", mend="begin with lift")
-    kept = [p for p in given if p.gives == "graph"]
-    return run_unbound(kept, model, expected=expected, exact=exact)
-
-
-def run_unbound(passes: Sequence[Pass], ir: Any, *, expected: int = 0, exact: bool = False) -> list[Stage]:
-    """The program after each pass, with the number of references a symbol.
-
-    Args:
-        ir: what the first pass takes.
-        expected: how many references the program is made for, 0 for any number.
-        exact: whether it is for that number alone.
-    """
-    stages = _Stages()
-    PassManager(passes, [stages]).run(ir, Context(unbound=True, expected=expected, exact=exact))
-    return stages.found
+    given = parse_pipeline(passes) if isinstance(passes, str) else passes
+    kinds = ("graph",) if isinstance(ir, Graph) else ("graph", "model")
+    kept = [p for p in given if p.gives == "graph" and p.takes in kinds]
+    if not kept and isinstance(ir, Graph):
+        return ()
+    seen = _Seen()
+    PassManager(kept, [seen]).run(ir, Context(unbound=True, expected=expected, exact=exact))
+    return tuple(seen.stages)
 
 
-class _Stages(Instrument):
+class _Seen(Instrument):
     def __init__(self) -> None:
-        self.found: list[Stage] = []
+        self.stages: list[Stage] = []
 
     def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:
-        before = bool(self.found) and self.found[-1].stored
-        self.found.append(Stage(instance.name, made, before or instance.name in STORING))
-
-
-def explained(model: Any, passes: str = "@default", options: dict[str, Any] | None = None) -> Stage:
-    """The program at the end of a pipeline."""
-    return stages(model, passes, options)[-1]
+        before = bool(self.stages) and self.stages[-1].stored
+        self.stages.append(Stage(instance.name, made, before or instance.stores))

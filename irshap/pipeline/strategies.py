@@ -1,6 +1,6 @@
 """Strategies: where what follows from the references is kept, and how many of them are computed at a time.
 
-Each is a pass that binds the references.
+Each is a pass that binds the references, and stores what follows from them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from irshap.errors import PipelineError, near
-from irshap.pipeline.base import Pass
+from irshap.pipeline.base import PASSES, Pass
 from irshap.pipeline.text import parse_pipeline
 
 __all__ = ["STRATEGIES", "has_strategies", "slot_of", "with_strategy"]
@@ -26,16 +26,14 @@ activations don't stay in a cache, but for the first two, which are close."""
 _DECIDES = ("store", "otherwise")
 """The options that tell strategies of one pass apart."""
 
-_SLOTS = {parse_pipeline(text)[0].name for text in STRATEGIES.values()}
 
-
-def has_strategies(pipeline: str) -> bool:
-    """Whether a pipeline's text has a pass that strategies replace."""
-    return any(p.name in _SLOTS for p in parse_pipeline(pipeline))
+def has_strategies(pipeline: Sequence[Pass]) -> bool:
+    """Whether a pipeline has a pass that strategies replace."""
+    return any(p.stores for p in pipeline)
 
 
 def with_strategy(pipeline: Sequence[Pass], strategy: str) -> tuple[Pass, ...]:
-    """The pipeline with another pass in the place of the one that binds the references.
+    """The pipeline with another pass in the place of the one that stores what follows from the references.
 
     Raises:
         PipelineError: an unknown strategy, or a pipeline without such a place.
@@ -44,7 +42,7 @@ def with_strategy(pipeline: Sequence[Pass], strategy: str) -> tuple[Pass, ...]:
         raise PipelineError(f"no strategy is called {strategy!r}", mend=near(strategy, STRATEGIES))
     (wanted,) = parse_pipeline(STRATEGIES[strategy])
     slot = slot_of(pipeline)
-    if pipeline[slot].name == wanted.name:
+    if type(pipeline[slot]) is type(wanted):
         # options that are set already stay: a chunk, a limit
         changes = {name: getattr(wanted, name) for name in _DECIDES if hasattr(wanted, name)}
         wanted = replace(pipeline[slot], **changes)
@@ -52,12 +50,13 @@ def with_strategy(pipeline: Sequence[Pass], strategy: str) -> tuple[Pass, ...]:
 
 
 def slot_of(pipeline: Sequence[Pass]) -> int:
-    """The position of the pass that binds the references."""
+    """The position of the pass that strategies replace: the first that stores."""
     for i, instance in enumerate(pipeline):
-        if instance.name in _SLOTS:
+        if instance.stores:
             return i
+    names = sorted(c.name for c in PASSES.values() if c.stores)
     raise PipelineError(
-        f"a strategy needs a pipeline with one of {', '.join(sorted(_SLOTS))}",
+        f"a strategy needs a pipeline with one of {', '.join(names)}",
         where="pipeline",
         mend="leave strategy and memory limit out",
     )

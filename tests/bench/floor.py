@@ -17,8 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 from op_profile import Runs, options
 
-from irshap.cost import cost, evaluate, stages
-from irshap.cost.nodes import Part
+from irshap.cost import Phase, cost, evaluate, stages
 from irshap.ir.dims import N, R
 from irshap.ops.families import Elementwise, ZippedElementwise
 
@@ -56,7 +55,7 @@ def elements(network: Path, count: int) -> int:
     last = stages(network, "@default", expected=count, exact=True)[-1]
     found = cost(last.graph, stored=last.stored).nodes
     kinds = Elementwise | ZippedElementwise
-    pairs = [n for n in found if n.part is Part.EXPLANATION and isinstance(n.node.op, kinds)]
+    pairs = [n for n in found if n.phase is Phase.EXPLANATION and isinstance(n.node.op, kinds)]
     # arithmetic, comparisons and elementary functions count 1 for each number that they give
     return sum(evaluate(n.flops, {N: 1, R: count}) for n in pairs)
 

@@ -125,12 +125,11 @@ class Heap:
 
     What a program frees inside the heap stays resident; that is why loading a model leaves more behind than
     its weights.  An aligned block is cut out of a larger one, and the cut before it is where a program's next
-    small object goes.  A few of those cuts are kept in a cache when they are freed, so that small objects end
-    up between blocks that they don't belong to, and keep these from merging.
+    small object goes.
 
     Attributes:
         between: bytes of small objects that a program puts behind each block when the heap grows, for good.
-        owned: whether each aligned block has a small object of its own, made after it and freed after it.
+        owned: whether each aligned block has a small object of its own, in the cut before it.
         kept: whether objects that stay are put into the cuts on both sides of an aligned block, so that the
             place of one that is freed is too small for the next aligned one of its size.
 
@@ -148,7 +147,6 @@ class Heap:
     MAPPED = 1 << 50
     TRIMS = 64 * 1024
     SMALL = 48
-    CACHED = 7
 
     def __init__(self, threshold: int = MMAP_THRESHOLD) -> None:
         self.pages, self.files = Pages(), Pages()
@@ -159,9 +157,6 @@ class Heap:
         self._top = self._break = 0
         self._used: dict[int, int] = {}
         self._gaps = _Gaps()
-        self._cache: list[int] = []
-        self._waiting: list[int] = []
-        self._objects: dict[int, int] = {}
         self._from_file: set[int] = set()
         # as the kernel does it, each new mapping stands below the one before
         self._maps = count(self.MAPPED << 30, -self.MAPPED)
@@ -174,21 +169,12 @@ class Heap:
     def alloc(self, size: int, *, align: int = 0, touch: bool = True) -> int:
         """The address of a block; written to at once unless `touch` is off."""
         need = -(-(size + self.HEADER // 2) // self.HEADER) * self.HEADER
-        # a large request first merges what was freed and is in no cache
-        for small in self._waiting:
-            self._merge(small, self.SMALL)
-        self._waiting.clear()
         room = need + (align + 2 * self.HEADER if align else 0)
         if room >= self._threshold and room > max(self._gaps.largest, self._break - self._top):
             address = next(self._maps)
             self._used[address] = -(-(need + 2 * self.HEADER) // self.PAGE) * self.PAGE
-        elif align and self.kept:
-            start = self._block(room, room)
-            del self._used[start]
-            address = start + self.SMALL
-            self._used[address] = need
-        elif align and self.owned:
-            address = self._owner(need, align)
+        elif align and (self.kept or self.owned):
+            address = self._behind_cut(need, room)
         else:
             address = self._block(need, room)
         if touch:
@@ -208,31 +194,15 @@ class Heap:
         self.peak = max(self.peak, self.resident)
         self.private_peak = max(self.private_peak, self.pages.total)
 
-    def _owner(self, need: int, align: int) -> int:
-        """An aligned block and its object, which goes where the cut before this or another block is."""
-        room = need + align + 2 * self.HEADER
+    def _behind_cut(self, need: int, room: int) -> int:
+        """An aligned block behind a cut that an object takes; the cut after it is free, or taken, too."""
         start = self._block(room, room)
         length = self._used.pop(start)
-        block = start + self.SMALL
-        self._used[block] = need
-        self.free_small(start)
-        if length - self.SMALL > need:
-            self._merge(block + need, length - self.SMALL - need)
-        self._objects[block] = self.small()
-        return block
-
-    def small(self) -> int:
-        """A small object: where a cut is kept, or else in the heap."""
-        for kept in (self._cache, self._waiting):
-            if kept:
-                return kept.pop()
-        address = self._block(self.SMALL, self.SMALL)
-        self._used.pop(address)
+        address, rest = start + self.SMALL, length - self.SMALL - need
+        self._used[address] = need
+        if not self.kept and rest > 0:
+            self._merge(address + need, rest)
         return address
-
-    def free_small(self, small: int) -> None:
-        """Gives a small object back."""
-        (self._cache if len(self._cache) < self.CACHED else self._waiting).append(small)
 
     def _block(self, need: int, room: int) -> int:
         """A block of `need` bytes from a gap of at least `room`, or from the end of the heap."""
@@ -261,8 +231,6 @@ class Heap:
             return
         if self._merge(address, length) >= self.TRIMS:
             self._trim()
-        if (small := self._objects.pop(address, None)) is not None:
-            self.free_small(small)
 
     def _merge(self, address: int, length: int) -> int:
         """Opens a gap, or lowers the end of the heap; the length that is free there now."""

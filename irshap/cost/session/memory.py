@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from irshap.cost.formula import Binding, evaluate
 from irshap.cost.session.allocators import Arena, Heap, Pattern
 from irshap.cost.session.plan import plan
-from irshap.cost.session.schedule import BLOCKED, Schedule, Step, packs
+from irshap.cost.session.schedule import schedule
+from irshap.cost.session.steps import BLOCKED, Schedule, Step, packs
+from irshap.ir.core import Graph
 from irshap.lowering.files.protos import OUTLINE_OVER
 from irshap.lowering.files.save import MAX_PROTO
 from irshap.ops.scan import Scan
 
-__all__ = ["Memory", "Settings", "predict"]
+__all__ = ["Memory", "SessionModel", "Settings", "predict"]
 
 LIBRARY = 8 << 20
 """What ONNX Runtime itself takes: its code that a session touches, registries, kernels."""
@@ -53,10 +55,9 @@ CODE = 14 << 20
 
 @dataclass(frozen=True)
 class Settings:
-    """How a session is made, and how often it runs on inputs of the same shapes.
+    """How a session is made, with its arena (enable_cpu_mem_arena), and how often it runs on the same shapes.
 
     Attributes:
-        arena: enable_cpu_mem_arena.
         pattern: enable_mem_pattern.
         runs: 1, or more.
         external_over: bytes above which weights stand in a data file, from which they are mapped.
@@ -66,7 +67,6 @@ class Settings:
             device's runtime takes the place of the process.  A rough figure: it is not measured.
     """
 
-    arena: bool = True
     pattern: bool = True
     runs: int = 2
     device: bool = False
@@ -86,7 +86,7 @@ class Memory:
         private: the most at any time without the pages of mapped files, which the system can drop and read
             again: what a hard limit of memory must allow.
         live: the most bytes of tensors alive at once in a run, constants apart.
-        where: the step at which that is.
+        where: the ONNX node at which that is, or its op type; None where no step has a tensor.
     """
 
     load_peak: int
@@ -95,7 +95,7 @@ class Memory:
     later: int
     private: int
     live: int
-    where: Step | None
+    where: str | None
 
     @property
     def peak(self) -> int:
@@ -103,9 +103,36 @@ class Memory:
         return max(self.load_peak, self.first, self.later)
 
 
-def predict(schedule: Schedule, binding: Binding, settings: Settings | None = None) -> Memory:
-    """The memory that a schedule takes at these numbers of samples and references."""
-    return _Process(schedule, binding, settings or Settings()).run()
+@dataclass(frozen=True, eq=False)
+class SessionModel:
+    """A session that runs a graph's lowered model: scheduled once, for any numbers and settings."""
+
+    schedule: Schedule
+
+    @classmethod
+    def of(cls, graph: Graph, *, stored: bool = False) -> SessionModel:
+        """The session of the model that `graph` lowers to.
+
+        Args:
+            stored: whether what follows from the references alone is computed while compiling; otherwise the
+                references are constants of the file, where they aren't bound yet.
+        """
+        return cls(schedule(graph, stored=stored))
+
+    def predict(self, binding: Binding, settings: Settings | None = None) -> Memory:
+        """The memory that it takes at these numbers of samples and references.
+
+        Raises:
+            IRError: a dimension symbol of the graph has no number.
+        """
+        return _Process(self.schedule, binding, settings or Settings()).run()
+
+
+def predict(
+    graph: Graph, binding: Binding, settings: Settings | None = None, *, stored: bool = False
+) -> Memory:
+    """`SessionModel.of(graph, stored=stored).predict(binding, settings)`, for one prediction of a graph."""
+    return SessionModel.of(graph, stored=stored).predict(binding, settings)
 
 
 class _Process:
@@ -115,7 +142,7 @@ class _Process:
         self.binding = binding
         self.patterns: dict[Schedule, Pattern] = {}
         self.heap = Heap(MMAP_THRESHOLD)
-        self.arena = Arena(self.heap) if settings.arena else None
+        self.arena = Arena(self.heap)
         self.ran = False
         self.mapped: set[int] = set()
         self.held: dict[int, int] = {}
@@ -138,7 +165,8 @@ class _Process:
                 self._run(self.schedule, again=True)
             later = self.heap.peak + base + RUNNING
         private = self.heap.private_peak + base + RUNNING - CODE
-        return Memory(load_peak + base, loaded + base, first + base + RUNNING, later, private, live, where)
+        first += base + RUNNING
+        return Memory(load_peak + base, loaded + base, first, later, private, live, _label(where))
 
     def _on_device(self) -> Memory:
         for part in self.schedule.walk():
@@ -148,13 +176,7 @@ class _Process:
         live, where = self._trace(self.schedule)
         self._run(self.schedule, again=False)
         peak = self.heap.peak + CONTEXT
-        return Memory(loaded, loaded, peak, 0, peak, live, where)
-
-    def _alloc(self, size: int) -> int:
-        return self.arena.alloc(size) if self.arena else self.heap.alloc(size, align=ALIGN)
-
-    def _release(self, address: int) -> None:
-        (self.arena or self.heap).free(address)
+        return Memory(loaded, loaded, peak, 0, peak, live, _label(where))
 
     def _load(self) -> None:
         """In the order of session creation (inference_session.cc, session_state.cc)."""
@@ -225,9 +247,10 @@ class _Process:
                 self._read(held, i)
                 # those of products are reserved beside the arena
                 reserved = not layout.startswith("ConvTranspose")
-                new = self.heap.alloc(self.sizes[i], align=ALIGN) if reserved else self._alloc(self.sizes[i])
+                size = self.sizes[i]
+                new = self.heap.alloc(size, align=ALIGN) if reserved else self.arena.alloc(size)
                 if (i, layout) in packed:
-                    (self.heap.free if reserved else self._release)(new)
+                    (self.heap if reserved else self.arena).free(new)
                 packed.add((i, layout))
                 readers[i].discard(layout)
                 if not readers[i] - {BLOCKED} and i in held:
@@ -276,34 +299,28 @@ class _Process:
     def _run(self, schedule: Schedule, *, again: bool) -> None:
         """One run, or one trip of a loop; `again`: not the first one, so that there may be a pattern."""
         pattern = self.patterns[schedule] if again and self.settings.pattern else None
-        block = self._alloc(pattern.size) if pattern and pattern.size else None
+        block = self.arena.alloc(pattern.size) if pattern and pattern.size else None
         held: dict[int, int] = {}
-        # a tensor in another's buffer is an object all the same, and stays until the run ends
-        views: list[int] = []
         slots = schedule.slots
         for step, fresh, scratch, freed in self._events(schedule):
             if self.mapped and not self.ran:
                 for slot in self.mapped.intersection(step.operands):
                     self._read(self.held, slot)
-            if self.arena is None:
-                views += [self.heap.small() for _ in range(len(step.results) - len(fresh))]
             for slot in fresh:
                 if block is None or slots[slot].outside:
-                    held[slot] = self._alloc(self.sizes[slot])
-            room = self._alloc(scratch) if scratch else None
+                    held[slot] = self.arena.alloc(self.sizes[slot])
+            room = self.arena.alloc(scratch) if scratch else None
             if step.body is not None:
                 self._loop(step, step.body, again)
             if room is not None:
-                self._release(room)
+                self.arena.free(room)
             for slot in freed:
                 if slot in held:
-                    self._release(held.pop(slot))
+                    self.arena.free(held.pop(slot))
         for address in held.values():
-            self._release(address)
-        for address in views:
-            self.heap.free_small(address)
+            self.arena.free(address)
         if block is not None:
-            self._release(block)
+            self.arena.free(block)
         self.ran = self.ran or schedule is self.schedule
 
     def _loop(self, step: Step, body: Schedule, again: bool) -> None:
@@ -312,3 +329,7 @@ class _Process:
         trips = evaluate(step.node.op.trips([v.tensor for v in step.node.operands]), self.binding)
         for trip in range(min(trips, _TRIPS)):
             self._run(body, again=again or trip > 0)
+
+
+def _label(step: Step | None) -> str | None:
+    return None if step is None else step.node.label if step.node else step.kind

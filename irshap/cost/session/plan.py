@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from irshap.cost.session.schedule import IN_PLACE, VIEWS, Schedule
+from irshap.cost.session.schedule import IN_PLACE, VIEWS
+from irshap.cost.session.steps import Schedule
 
 __all__ = ["plan"]
 

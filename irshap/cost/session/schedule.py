@@ -15,7 +15,7 @@ import numpy as np
 from irshap.cost.formula import total
 from irshap.cost.nodes import fixed_values
 from irshap.cost.session.blocked import in_blocks
-from irshap.cost.session.steps import BLOCKED, Schedule, Slot, Step, order, packs
+from irshap.cost.session.steps import Schedule, Slot, Step, order
 from irshap.ir.core import Graph, Node, Value
 from irshap.ir.dims import Dim, as_dim, product, symbols_of
 from irshap.ir.types import TensorType
@@ -25,7 +25,7 @@ from irshap.ops.families import Elementwise
 from irshap.ops.program import Input
 from irshap.ops.scan import Scan
 
-__all__ = ["BLOCKED", "Schedule", "Slot", "Step", "order", "packs", "schedule"]
+__all__ = ["IN_PLACE", "VIEWS", "schedule"]
 
 VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 """Kernels whose result is their first operand's buffer."""
