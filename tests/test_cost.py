@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from math import prod
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from irshap.demo import __path__ as demo_path
 from irshap.errors import IRError, UserError
 from irshap.ir.dims import N, R, floor_div
 from irshap.ops.program import Constant
+from irshap.pipeline.text import parse_pipeline
+from irshap.text import print_graph
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FAMILIES = [
@@ -165,3 +169,31 @@ def test_every_step_of_a_schedule_has_sizes() -> None:
         made = [s for step in plan.steps for s in step.results]
         assert len(made) == len(set(made))
         assert all(evaluate(slot.size, {N: 2, R: 3}) > 0 for slot in plan.slots)
+
+
+def test_a_pipeline_runs_on_a_lifted_graph_as_on_a_model() -> None:
+    from_model = stages(DIGITS, "@default", expected=40)
+    lifted = from_model[0].graph
+    from_graph = stages(lifted, parse_pipeline("@default"), expected=40)
+    assert [(s.name, s.stored) for s in from_graph] == [(s.name, s.stored) for s in from_model[1:]]
+    assert print_graph(from_graph[-1].graph) == print_graph(from_model[-1].graph)
+    assert stages(lifted, "lift,lower") == ()
+
+
+def test_only_the_door_of_the_session_is_imported() -> None:
+    """What stands behind it can change alone; so nothing else knows it."""
+    root = Path(irshap.__file__).parent
+    folders = (root, *(root.parent / name for name in ("passes", "lowering")))
+    for path in (p for folder in folders for p in folder.rglob("*.py")):
+        behind = "irshap.cost.session." in path.read_text()
+        assert not behind or path.parent.name == "session", path
+
+
+def test_compiling_and_costing_need_no_networkx() -> None:
+    code = (
+        "import sys; sys.modules['networkx'] = None; "
+        "import irshap.compiler.compile; from irshap.cli import main; "
+        f"sys.exit(main(['cost', {str(DIGITS)!r}, '--json']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from irshap.cli import main
+from irshap.cost.session import MODELLED, version_note
 from irshap.demo import __path__ as demo_path
+from irshap.ir.core import Graph
+from irshap.lowering.lift import Lift
+from irshap.pipeline.base import Context
+from irshap.pipeline.strategies import STRATEGIES
 
 DIGITS = str(Path(next(iter(demo_path))) / "digits.onnx")
 REFERENCES = str(Path(next(iter(demo_path))) / "digits_references.npy")
@@ -87,8 +94,40 @@ def test_nodes_without_a_cost_are_named(capsys: pytest.CaptureFixture[str], tmp_
         (["--passes", "@nothing"], "nothing"),
         (["--html", "/nowhere/at/all.html"], "folder"),
         (["--target", "99"], "10 classes"),
+        (["--no-arena"], "without an arena"),
+        (["--passes", "lift,canonicalize"], "gives no attributions"),
+        (["--passes", "canonicalize,lower"], "put lift before it"),
     ],
 )
 def test_bad_input(capsys: pytest.CaptureFixture[str], args: list[str], message: str) -> None:
     code, out, err = run(capsys, DIGITS, *args)
     assert code == 2 and message in err and "Traceback" not in err and not out
+
+
+def test_a_model_is_lifted_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    lifted = []
+    original = Lift.run
+
+    def counting(self: Lift, ir: Any, context: Context) -> Graph:
+        lifted.append(ir)
+        return original(self, ir, context)
+
+    monkeypatch.setattr(Lift, "run", counting)
+    code, out, _ = run(capsys, DIGITS, "-r", "20", "--memory", "64MiB", "--each-pass", "--json")
+    assert code == 0 and len(json.loads(out)["strategies"]) == len(STRATEGIES)
+    assert lifted == [DIGITS]
+
+
+def test_another_version_of_onnx_runtime_gets_a_note(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = tmp_path / "cost.html"
+    for version, noted in ((f"{MODELLED[-1]}.7", False), ("9.1.0", True), (f"{MODELLED[0]}0.1", True)):
+        monkeypatch.setattr(onnxruntime, "__version__", version)
+        assert (version_note() is not None) == noted
+        code, out, _ = run(capsys, DIGITS, "--html", str(page))
+        assert code == 0
+        assert (f"; {version}, which is installed" in out) == noted
+        assert (f"{version}, which is installed" in page.read_text()) == noted
+        code, out, _ = run(capsys, DIGITS, "--json")
+        assert [version in note for note in json.loads(out)["notes"]] == [True] * noted

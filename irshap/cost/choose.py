@@ -129,10 +129,8 @@ def predictions(start: Graph, passes: Sequence[Pass], count: int) -> list[Predic
     found, apart = list[Prediction](), list[Prediction]()
     for made in candidates(start, passes, count, exact=True):
         graph, stored = made.stage.graph, made.stage.stored
-        session, size = (
-            SessionModel.of(graph, stored=stored),
-            evaluate(cost(graph, stored=stored).file_bytes, binding),
-        )
+        session = SessionModel.of(graph, stored=stored)
+        size = evaluate(cost(graph, stored=stored).file_bytes, binding)
         one, mapped = (
             Prediction(made.strategy, session.predict(binding, settings).private, size, made.passes, external)
             for external, settings in sessions.items()

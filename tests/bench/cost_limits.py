@@ -24,7 +24,7 @@ import cost_truth
 import numpy as np
 
 import irshap
-from irshap.cost import Settings, schedule, stages
+from irshap.cost import SessionModel, Settings, stages
 from irshap.cost.devices import parse_size
 from irshap.cost.limits import references_within
 from irshap.ir.dims import N
@@ -50,7 +50,7 @@ def group(limit: int) -> Iterator[Path]:
 
 def survives(model: Path, limit: int, settings: Settings) -> bool:
     with group(limit) as folder:
-        numbers = ["1", str(int(settings.arena)), str(int(settings.pattern)), "3"]
+        numbers = ["1", str(int(settings.pattern)), "3"]
         command = [sys.executable, cost_truth.__file__, "--child", str(model), *numbers]
         join = f'echo $$ > {folder / "cgroup.procs"} && exec "$@"'
         done = subprocess.run(["sh", "-c", join, "sh", *command], capture_output=True, check=False)
@@ -99,15 +99,15 @@ def main() -> None:
     for name in arguments.names:
         source = arguments.networks / f"{name}_torchscript.onnx"
         for passes in arguments.passes:
-            cell = cost_truth.Cell(name, passes, 0, 1, True, arguments.pattern)
+            cell = cost_truth.Cell(name, passes, 0, 1, arguments.pattern)
             stage = stages(source, cost_truth.pipeline(cell.program))[-1]
-            plan = schedule(stage.graph, stored=stage.stored)
+            session = SessionModel.of(stage.graph, stored=stage.stored)
             settings = Settings(pattern=arguments.pattern, runs=3)
             if cell.external:
                 settings = replace(settings, external_over=0)
             for text in arguments.limit:
                 limit = parse_size(text)
-                guess = references_within(plan, limit - PROCESS, {N: 1}, settings).references
+                guess = references_within(session, limit - PROCESS, {N: 1}, settings).references
                 real = truth(source, cell, limit, settings, guess, arguments.most)
                 if guess > arguments.most:
                     shown = (

@@ -39,12 +39,12 @@ class Cell:
     passes: str
     references: int
     samples: int
-    arena: bool
     pattern: bool
 
     @property
     def key(self) -> str:
-        return json.dumps(vars(self), sort_keys=True)
+        # records of when sessions without an arena were measured, too, stay valid
+        return json.dumps({**vars(self), "arena": True}, sort_keys=True)
 
     @property
     def program(self) -> str:
@@ -90,13 +90,13 @@ class Private:
             self.most = max(self.most, status("RssAnon"))
 
 
-def measure(model: str, samples: int, arena: bool, pattern: bool, runs: int) -> dict[str, int]:
+def measure(model: str, samples: int, pattern: bool, runs: int) -> dict[str, int]:
     """Loads and runs a model in this process."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.enable_cpu_mem_arena, options.enable_mem_pattern = arena, pattern
+    options.enable_mem_pattern = pattern
     reset_peak()
     before, private_before = status("VmRSS"), status("RssAnon")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -123,11 +123,6 @@ def measure(model: str, samples: int, arena: bool, pattern: bool, runs: int) -> 
     }
 
 
-def session(text: str) -> tuple[bool, bool]:
-    arena, pattern = (bool(int(digit)) for digit in text)
-    return arena, pattern
-
-
 def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
     for name in arguments.names:
         for passes in arguments.passes:
@@ -135,8 +130,8 @@ def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
             batches = arguments.batches if passes == "inference" else [1]
             for references in counts:
                 for samples in batches:
-                    for arena, pattern in arguments.sessions:
-                        yield Cell(name, passes, references, samples, arena, pattern)
+                    for pattern in arguments.patterns:
+                        yield Cell(name, passes, references, samples, bool(pattern))
 
 
 def pipeline(program: str) -> str:
@@ -159,25 +154,25 @@ class Bench:
             for line in out.read_text().splitlines():
                 entry = json.loads(line)
                 self.known[entry["cell"]] = entry["measured"]
-        self.schedules: dict[tuple[str, str, int], Any] = {}
+        self.sessions: dict[tuple[str, str, int], Any] = {}
         self.lowered: tuple[tuple[str, str, int], Path] | None = None
 
     def source(self, cell: Cell) -> Path:
         return self.folder / f"{cell.network}_torchscript.onnx"
 
     def predict(self, cell: Cell, runs: int, cuts: bool) -> Any:
-        from irshap.cost import Settings, predict, schedule, stages
+        from irshap.cost import SessionModel, Settings, stages
         from irshap.ir.dims import N, R
 
         key = (cell.network, cell.passes, cell.references)
-        if key not in self.schedules:
+        if key not in self.sessions:
             passes = "lift,canonicalize" if cell.passes == "inference" else pipeline(cell.program)
             last = stages(self.source(cell), passes, expected=cell.references, exact=True)[-1]
-            self.schedules[key] = schedule(last.graph, stored=last.stored)
-        settings = Settings(cell.arena, cell.pattern, runs, cuts=cuts)
+            self.sessions[key] = SessionModel.of(last.graph, stored=last.stored)
+        settings = Settings(cell.pattern, runs, cuts=cuts)
         if cell.external:
             settings = replace(settings, external_over=0)
-        return predict(self.schedules[key], {N: cell.samples, R: cell.references}, settings)
+        return self.sessions[key].predict({N: cell.samples, R: cell.references}, settings)
 
     def model(self, cell: Cell) -> Path:
         """The file to run; only the latest is kept, since they are large."""
@@ -202,7 +197,7 @@ class Bench:
             if predicted > SHARE * available():
                 return None
             command = [sys.executable, __file__, "--child", str(self.model(cell)), str(cell.samples)]
-            command += [str(int(cell.arena)), str(int(cell.pattern)), str(runs)]
+            command += [str(int(cell.pattern)), str(runs)]
             found = []
             for _ in range(processes):
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -227,8 +222,8 @@ def available() -> int:
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         model, *numbers = sys.argv[2:]
-        samples, arena, pattern, runs = map(int, numbers)
-        print(json.dumps(measure(model, samples, bool(arena), bool(pattern), runs)))
+        samples, pattern, runs = map(int, numbers)
+        print(json.dumps(measure(model, samples, bool(pattern), runs)))
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -240,11 +235,12 @@ def main() -> None:
     parser.add_argument("--references", nargs="+", type=int, default=[1, 5, 20])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument(
-        "--sessions",
+        "--patterns",
         nargs="+",
-        type=session,
-        default=[session(s) for s in ("11", "10", "01", "00")],
-        help="arena and pattern, 1 or 0 each: 10 is what irshap.Explainer makes",
+        type=int,
+        choices=(1, 0),
+        default=[1, 0],
+        help="enable_mem_pattern, 1 or 0: 0 is what irshap.Explainer makes",
     )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1, help="that measure a cell one after another")
@@ -268,16 +264,13 @@ def main() -> None:
                 print_stages(cell, predicted, measured)
     if not arguments.stages:
         print_table(found)
-    for arena in (True, False):
-        pairs = [(getattr(p, c.compared), m[c.compared]) for c, p, m in found if m and c.arena is arena]
-        errors = [p / m - 1 for p, m in pairs]
-        if errors:
-            sizes = np.abs(errors)
-            print(
-                f"\narena {'on' if arena else 'off'}, {len(errors)} cells: mean error {sizes.mean():.1%}, "
-                f"worst {max(errors, key=abs):+.1%}, {(sizes <= 0.1).mean():.0%} within 10 %, "
-                f"{(sizes <= 0.05).mean():.0%} within 5 %"
-            )
+    errors = [getattr(p, c.compared) / m[c.compared] - 1 for c, p, m in found if m]
+    if errors:
+        sizes = np.abs(errors)
+        print(
+            f"\n{len(errors)} cells: mean error {sizes.mean():.1%}, worst {max(errors, key=abs):+.1%}, "
+            f"{(sizes <= 0.1).mean():.0%} within 10 %, {(sizes <= 0.05).mean():.0%} within 5 %"
+        )
 
 
 def print_stages(cell: Cell, predicted: Any, measured: dict[str, int] | None) -> None:
@@ -292,8 +285,9 @@ def print_stages(cell: Cell, predicted: Any, measured: dict[str, int] | None) ->
 
 def print_table(found: list[tuple[Cell, Any, dict[str, int] | None]]) -> None:
     """A row for each program, a column for each way to make a session."""
-    print("| network | program | R | N | arena, pattern | arena | pattern | neither |")
-    print("| --- " * 8 + "|")
+    columns = dict.fromkeys("pattern" if cell.pattern else "no pattern" for cell, *_ in found)
+    print("| network | program | R | N | " + " | ".join(columns) + " |")
+    print("| --- " * (4 + len(columns)) + "|")
     rows: dict[tuple[Any, ...], list[str]] = {}
     for cell, predicted, measured in found:
         row = rows.setdefault((cell.network, cell.passes, cell.references or "", cell.samples), [])
