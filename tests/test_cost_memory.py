@@ -131,6 +131,16 @@ def test_cuts_that_are_kept_make_a_place_too_small_for_the_next() -> None:
     assert heap.alloc(64 << 10) < behind
 
 
+def test_a_small_object_takes_the_cut_before_a_block_and_no_more() -> None:
+    heap = Heap()
+    heap.owned = True
+    block = heap.alloc(64 << 10, align=64)
+    assert block == heap.SMALL
+    assert heap.alloc(64) == block + (64 << 10) + heap.HEADER
+    heap.free(block)
+    assert heap.alloc(64 << 10) == block
+
+
 def test_a_region_doubles_and_has_a_table() -> None:
     heap = Heap()
     arena = Arena(heap)

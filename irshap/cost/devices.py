@@ -13,7 +13,7 @@ from irshap.cost.formula import Binding, evaluate
 from irshap.cost.nodes import NodeCost, Phase
 from irshap.errors import UserError, near
 
-__all__ = ["DEVICES", "Device", "device", "roofline"]
+__all__ = ["DEVICES", "Device", "device", "parse_size", "roofline"]
 
 GIB = 2**30
 TERA = 10**12
@@ -109,6 +109,3 @@ def roofline(nodes: Iterable[NodeCost], on: Device, binding: Binding, *, half: b
             work, traffic = evaluate(node.flops, binding), evaluate(node.moved, binding)
             seconds += max(work / rate, traffic / on.bandwidth)
     return seconds
-
-
-__all__ += ["parse_size"]

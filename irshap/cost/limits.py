@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from irshap.cost.formula import Binding, line
+from irshap.cost.formula import Binding
 from irshap.cost.session import SessionModel, Settings
-from irshap.ir.dims import Dim, R
+from irshap.ir.dims import R
 
 __all__ = ["Limit", "largest", "references_within"]
 
@@ -26,10 +26,9 @@ takes more than the 2 GiB of one file, so that it is mapped from another."""
 
 @dataclass(frozen=True)
 class Limit:
-    """The largest number of references within a limit, and the straight line in R of what it limits."""
+    """The largest number of references within a limit."""
 
     references: int
-    formula: Dim
     capped: bool
     """Whether more would fit than was looked for."""
 
@@ -52,7 +51,6 @@ def references_within(
         return session.predict({**others, R: count}, settings).private
 
     room = int(limit * (1 - MARGIN))
-    formula = line(peak, AT)
     each = max(1, (peak(AT[1]) - peak(AT[0])) // (AT[1] - AT[0]))
     guess = AT[1] + (room - peak(AT[1])) // each
 
@@ -60,7 +58,7 @@ def references_within(
         return peak(count) <= room and peak(count + round(MARGIN * count)) <= limit
 
     found = largest(fits, MOST, near=guess)
-    return Limit(found, formula, found >= MOST)
+    return Limit(found, found >= MOST)
 
 
 def largest(fits: Callable[[int], bool], most: int, *, near: int = 1) -> int:
