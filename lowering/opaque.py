@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from math import prod
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 import onnx
@@ -25,11 +25,9 @@ from irshap.lowering.files.convert import (
 from irshap.lowering.files.protos import nodes
 from irshap.lowering.files.scopes import rename_nodes
 from irshap.lowering.files.session import RuntimeRefusal, Session
+from irshap.ops.program import Constant, Opaque
 
-if TYPE_CHECKING:
-    from irshap.ops.program import Opaque
-
-__all__ = ["emit_opaque", "run_opaque", "used_domains"]
+__all__ = ["emit_opaque", "used_domains"]
 
 _SMALL = 4096
 """Constants up to this size are shown to the version converter, which makes attributes of some."""
@@ -51,7 +49,7 @@ def emit_opaque(emitter: Emitter, node: Node, inputs: Sequence[str], outputs: Se
         ModelError: the op's definition changed between the source's opset and the one written, and onnx
             can't convert it.
     """
-    op = cast("Opaque", node.op)
+    op = cast(Opaque, node.op)
     proto, names = _placed(op, inputs)
     results = dict(zip((n for n in proto.output if n), outputs, strict=True))
     parts, initializers = [proto], list[onnx.TensorProto]()
@@ -141,12 +139,10 @@ def _trials(operands: Mapping[str, Value], fixed: Set[str]) -> list[dict[str, Ar
 
 
 def _constant(node: Node) -> Array | None:
-    from irshap.ops.program import Constant
-
     return node.op.value.array if isinstance(node.op, Constant) else None
 
 
-def run_opaque(op: Opaque, arrays: Sequence[Array]) -> tuple[Array, ...]:
+def _run(op: Opaque, arrays: Sequence[Array]) -> tuple[Array, ...]:
     """Runs one opaque node on arrays, with ONNX Runtime.
 
     Raises:
@@ -166,3 +162,6 @@ def run_opaque(op: Opaque, arrays: Sequence[Array]) -> tuple[Array, ...]:
         return tuple(Session(model).run(feeds))
     except RuntimeRefusal as error:
         raise IRError(f"ONNX Runtime can't run {op.kind}: {error}", where="opaque node") from error
+
+
+Opaque.runner = _run

@@ -18,7 +18,7 @@ from irshap.ir.core import Node, Value
 from irshap.ir.dims import Dim, as_dim, divide, equal, floor_div
 from irshap.ir.types import Array, DType, Tensor, TensorType
 from irshap.lowering.importer import KNOWN_LIMIT, known
-from irshap.ops.program import Constant, Dims, Full, Input, Opaque
+from irshap.ops.program import Constant, Dims, Full, Input
 
 __all__ = ["worked_out"]
 
@@ -33,7 +33,9 @@ class _Undecided(Exception):
 def worked_out(value: Value, builder: Builder) -> Value:
     """`value`, or what it is known to be: a constant or `dims`."""
     node, kind = value.node, value.type
-    if not isinstance(kind, TensorType) or isinstance(node.op, Constant | Dims | Full | Input | Opaque):
+    if not isinstance(kind, TensorType) or not node.op.modeled:
+        return value
+    if isinstance(node.op, Constant | Dims | Full | Input):
         return value
     size = kind.size if kind.shape is not None else None
     if not isinstance(size, int) or size > KNOWN_LIMIT or not node.operands:

@@ -88,4 +88,4 @@ def _scaled(
     constant = Constant(Tensor.wrap(np.ascontiguousarray(scaled)))
     (weight,) = b.emit(constant, origin=node.origin)
     (result,) = b.emit(node.op, mapping[node.operands[0]], weight, origin=node.origin)
-    return reshape(result, value.shape)  # type: ignore[no-any-return]
+    return reshape(result, value.shape)

@@ -120,4 +120,4 @@ class _Rewriter:
             return plain
         before, count, after = plain.shape[:axis], plain.shape[axis], plain.shape[axis + 1 :]
         pair: Sequence[Dim] = (1, 1) if same(count, 1) else (n, r)
-        return reshape(plain, (*before, *pair, *after))  # type: ignore[no-any-return]
+        return reshape(plain, (*before, *pair, *after))

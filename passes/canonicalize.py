@@ -14,8 +14,9 @@ from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
 from irshap.ir.types import Tensor, TensorType
 from irshap.ops.arithmetic import Add, Div, Mul, Neg, Sub
 from irshap.ops.families import ZippedElementwise
-from irshap.ops.program import Constant, Input, Opaque
-from irshap.ops.shape import Concat, Expand, Pad, Reshape, Slice, Split, Transpose, reshape, transpose
+from irshap.ops.program import Constant, Input
+from irshap.ops.reduce import Expand
+from irshap.ops.shape import Concat, Pad, Reshape, Slice, Split, Transpose, reshape, transpose
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Canonicalize"]
@@ -30,7 +31,7 @@ def reshape_of_reshape(node: Node, x: Value) -> Replacement:
     source = x.node.operands[0] if isinstance(x.node.op, Reshape) else x
     if source is x and not same_shape(x.shape, node.results[0].shape):
         return NoMatch("the operand is no reshape, and the shape changes")
-    return reshape(source, node.results[0].shape)  # type: ignore[no-any-return]
+    return reshape(source, node.results[0].shape)
 
 
 @rewrite(Transpose)
@@ -38,7 +39,7 @@ def transpose_of_transpose(node: Node, x: Value) -> Replacement:
     """transpose(transpose(x, p), q) = transpose(x, p[q]), and x for the identity."""
     perm = node.op.perm  # type: ignore[attr-defined]
     if isinstance(x.node.op, Transpose):
-        return transpose(x.node.operands[0], [x.node.op.perm[p] for p in perm])  # type: ignore[no-any-return]
+        return transpose(x.node.operands[0], [x.node.op.perm[p] for p in perm])
     return x if list(perm) == sorted(perm) else NoMatch("the operand is no transpose")
 
 
@@ -126,7 +127,7 @@ def neutral_element(node: Node, a: Value, b: Value) -> Replacement:
 @rewrite(Op)  # type: ignore[type-abstract]
 def constant_operands(node: Node, *operands: Value) -> Replacement:
     """f(constants) = constant, where that takes no more room than the operands, or little."""
-    if not operands or isinstance(node.op, Opaque | Input | Constant):
+    if not operands or not node.op.modeled or isinstance(node.op, Input | Constant):
         return NoMatch("it has no operands, or is opaque")
     constants = [v.node.op for v in operands]
     if not all(isinstance(op, Constant) for op in constants):

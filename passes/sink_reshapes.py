@@ -32,7 +32,7 @@ def reshaped_operand(node: Node, *operands: Value) -> Replacement:
             return NoMatch("an operand is broadcast along the leading axes")
         shape = (*inner[: len(inner) - kept], *value.shape[lead:]) if lead > 0 else value.shape
         merged.append(reshape(value, shape))
-    return reshape(emit1(node.op, *merged), outer)  # type: ignore[no-any-return]
+    return reshape(emit1(node.op, *merged), outer)
 
 
 def _splits(value: Value) -> bool:

@@ -96,7 +96,7 @@ class Target(Pass):
             if not isinstance(classes, int):
                 raise TargetError(f"target=all needs a fixed number of classes, not {classes}")
             from irshap.ops.program import constant
-            from irshap.ops.shape import Expand
+            from irshap.ops.reduce import Expand
 
             every = constant([list(range(classes))], DType.I64)
             return emit1(Expand((rows, classes)), every), classes
@@ -126,16 +126,16 @@ class Target(Pass):
         op = index.node.op
         if isinstance(op, Full):
             at = int(op.value)
-            return reshape(emit1(Slice((1,), (at,), (at + 1,), (1,)), rows), (count,))  # type: ignore[no-any-return]
+            return reshape(emit1(Slice((1,), (at,), (at + 1,), (1,)), rows), (count,))
         # held: the rows of the joint batch repeat it as they repeat the samples
         column = emit1(Hold(), reshape(index, (count, 1)))
-        return reshape(emit1(GatherElements(1), rows, column), (count,))  # type: ignore[no-any-return]
+        return reshape(emit1(GatherElements(1), rows, column), (count,))
 
 
 def _flat(y: Value) -> Value:
     """The output as [N, classes]."""
     count = product(y.shape[1:])
-    return reshape(y, (y.shape[0], count))  # type: ignore[no-any-return]
+    return reshape(y, (y.shape[0], count))
 
 
 def _check_batch(graph: Graph, explained: Output) -> None:

@@ -14,13 +14,14 @@ from irshap.ir.core import Graph, Op, Output, Role, Source, Value
 from irshap.ir.dims import Dim, N, R, as_dim, product, same, substitute
 from irshap.ir.types import Array, DType, Tensor, TensorType
 from irshap.ops import OPS
-from irshap.ops.arithmetic import Add, Div, Equal, Greater, Less, Max, Min, Mul, Sub, Where
+from irshap.ops.arithmetic import Add, Div, Max, Min, Mul, Sub, Where
 from irshap.ops.cast import Cast
 from irshap.ops.families import Elementwise
 from irshap.ops.index import ArgMax
+from irshap.ops.logic import Equal, Greater, Less
 from irshap.ops.program import Constant, Dims, Full, Hold, Input, Pullback
-from irshap.ops.reduce import ReduceMean, ReduceSum
-from irshap.ops.shape import Concat, Expand, Pad, Reshape, Slice, Split, Transpose
+from irshap.ops.reduce import Expand, ReduceMean, ReduceSum
+from irshap.ops.shape import Concat, Pad, Reshape, Slice, Split, Transpose
 
 FLOATS = (DType.F32, DType.F64)
 TEXT = st.text(max_size=6)

@@ -163,6 +163,7 @@ def facets(**changes: Any) -> dict[str, Any]:
         "cost": 1,
         "numpy": lambda self, x: x,
         "slope": lambda self, x, y: x,
+        "chord": lambda self, x, x0, y, y0: x,
         "samples": classmethod(lambda cls: ()),
         **changes,
     }
@@ -176,6 +177,7 @@ def facets(**changes: Any) -> dict[str, Any]:
         ("precision", "precision: a Precision"),
         ("cost", "cost: flops for each element"),
         ("slope", "slope: def slope"),
+        ("chord", "chord: def chord"),
         ("samples", "samples: @classmethod def samples"),
     ],
 )
@@ -223,3 +225,16 @@ def test_an_origin_given_for_a_block_ends_with_it() -> None:
             y = emit1(Relu(), x)
         z = emit1(Relu(), y)
     assert (y.node.origin, z.node.origin) == (("inner",), ())
+
+
+def test_arithmetic_without_ops_says_what_to_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irshap.ir.core.OPERATORS", {})
+    with Builder() as b, pytest.raises(IRError, match=r"arithmetic on values \(add\).*import irshap.ops"):
+        an_input(b) + 1.0
+
+
+def test_an_opaque_node_without_a_runner_says_what_to_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Opaque, "runner", None)
+    op = Opaque("Mystery", "custom", (("custom", 1),), b"", (), (True,))
+    with pytest.raises(IRError, match=r"nothing runs Mystery.*import irshap.lowering"):
+        op.evaluate()

@@ -17,13 +17,12 @@ from irshap.ir.dims import Dim, N, symbol
 from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array, DType, Tensor, TensorType
 from irshap.lowering import lift, lower
-from irshap.ops.average_pool import AveragePool
 from irshap.ops.conv import Conv
 from irshap.ops.gather import Gather, GatherND
 from irshap.ops.lp import LpPool, ReduceLp
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.ops.reduce_log import ReduceLogSumExp, ReduceProd
-from irshap.ops.resize import Resize
+from irshap.ops.resample import AveragePool, Resize
 from irshap.ops.tile import Tile
 from irshap.ops.top_k import TopK
 

@@ -14,6 +14,7 @@ from irshap.ir.dims import N
 from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array, DType, TensorType
 from irshap.ops.program import Input
+from irshap.ops.shape import zeros_like
 
 
 def normal(seed: int, *shape: int) -> Array:
@@ -66,7 +67,8 @@ def part_of(op: Op, sample: Sample, absolute: bool) -> Any:
             type = TensorType(DType.of(array), array.shape)
             operands += b.emit(Input(f"x{i}"), types=(type,), names=(f"x{i}",))
         part, given = op.linear_part(operands, frozenset(sample.varying), absolute)
-        results = b.emit(part, *given)
+        filled = [zeros_like(operands[i]) if v is None else v for i, v in enumerate(given)]
+        results = b.emit(part, *filled)
         graph = b.build("part", [Output(f"y{k}", v) for k, v in enumerate(results)])
     feeds = {f"x{i}": v for i, v in enumerate(sample.operands)}
 

@@ -85,4 +85,4 @@ def _per_element(value: Value, of: Value) -> Value:
     kept = next(i for i in range(value.rank + 1) if same(product(value.shape[1:i]), per_sample) and i > 0)
     axes = tuple(range(kept, value.rank))
     summed = emit1(ReduceSum(axes, keepdims=False), value) if axes else value
-    return reshape(summed, (value.shape[0], *of.shape[1:]))  # type: ignore[no-any-return]
+    return reshape(summed, (value.shape[0], *of.shape[1:]))

@@ -20,7 +20,7 @@ from irshap.ir.dims import Dim, N, as_dim, symbols_of
 from irshap.ir.types import TensorType
 from irshap.ir.walks import ancestors
 from irshap.lowering.exporters.control import own_constants
-from irshap.ops.program import Constant, Input, Opaque
+from irshap.ops.program import Constant, Input
 from irshap.ops.scan import Scan
 
 __all__ = ["GraphCost", "NodeCost", "Phase", "cost", "counted", "fixed_values"]
@@ -152,7 +152,7 @@ def fixed_values(graph: Graph, *, references: bool) -> set[Value]:
     for node in graph.nodes:
         shapes = [t.shape for t in node.types if isinstance(t, TensorType) and t.shape is not None]
         static = len(shapes) == len(node.types) and all(N not in symbols_of(s) for s in shapes)
-        if static and not isinstance(node.op, Opaque) and all(v in fixed for v in node.operands):
+        if static and node.op.modeled and all(v in fixed for v in node.operands):
             fixed.update(node.results)
     return fixed
 

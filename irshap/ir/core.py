@@ -12,18 +12,17 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import sympy
 
+from irshap.errors import IRError
 from irshap.ir.dims import Dim, Shape, product, substitute
 from irshap.ir.types import Array, DType, TensorType, Type
 
-if TYPE_CHECKING:
-    from irshap.ops.parts import Parts, Sharing
-
-__all__ = ["OPS", "Axes", "Graph", "Layer", "MixesBatch", "NoLocalRule", "Node", "Op", "Output", "Point"]
-__all__ += ["Precision", "Role", "Sample", "Source", "TypeMismatch", "Value", "numel", "require", "tensors"]
+__all__ = ["OPERATORS", "OPS", "Axes", "Graph", "Layer", "LinearPart", "MixesBatch", "NoLocalRule", "Node"]
+__all__ += ["Op", "Output", "Point", "Precision", "Role", "Sample", "Source", "TypeMismatch", "Value"]
+__all__ += ["numel", "require", "tensors"]
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -58,41 +57,54 @@ class Value:
         return self.tensor.dtype
 
     def __add__(self, other: Value | float) -> Value:
-        return _arithmetic("Add", self, other)
+        return _operator("add", self, other)
 
     def __radd__(self, other: float) -> Value:
-        return _arithmetic("Add", other, self)
+        return _operator("add", other, self)
 
     def __sub__(self, other: Value | float) -> Value:
-        return _arithmetic("Sub", self, other)
+        return _operator("sub", self, other)
 
     def __rsub__(self, other: float) -> Value:
-        return _arithmetic("Sub", other, self)
+        return _operator("sub", other, self)
 
     def __mul__(self, other: Value | float) -> Value:
-        return _arithmetic("Mul", self, other)
+        return _operator("mul", self, other)
 
     def __rmul__(self, other: float) -> Value:
-        return _arithmetic("Mul", other, self)
+        return _operator("mul", other, self)
 
     def __truediv__(self, other: Value | float) -> Value:
-        return _arithmetic("Div", self, other)
+        return _operator("div", self, other)
 
     def __rtruediv__(self, other: float) -> Value:
-        return _arithmetic("Div", other, self)
+        return _operator("div", other, self)
 
     def __neg__(self) -> Value:
-        return _arithmetic("Neg", self)
+        return _operator("neg", self)
 
     def __repr__(self) -> str:
         return f"%{self.name or '_'}: {self.type}"
 
 
-def _arithmetic(name: str, *operands: Value | float) -> Value:
-    from irshap.ops import arithmetic
+class Operator(Protocol):
+    """Emits an op; a plain number among its operands becomes a constant of the others' element type."""
 
-    result: Value = arithmetic.apply(name, *operands)
-    return result
+    def __call__(self, *operands: Value | float) -> Value:
+        """The result."""
+
+
+OPERATORS: dict[str, Operator] = {}
+"""What Python's operators on values emit, by mnemonic.  The ops stand above this module, so that
+`irshap.ops.arithmetic` installs them."""
+
+
+def _operator(mnemonic: str, *operands: Value | float) -> Value:
+    if mnemonic not in OPERATORS:
+        raise IRError(
+            f"no op is installed for arithmetic on values ({mnemonic})", mend="import irshap.ops beforehand"
+        )
+    return OPERATORS[mnemonic](*operands)
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -296,6 +308,8 @@ class Op:
     """Name in the text format."""
     precision: ClassVar[Precision]
     is_input: ClassVar[bool] = False
+    modeled: ClassVar[bool] = True
+    """Whether irshap knows what it computes; of one that isn't, nothing is read, folded or simplified."""
     stops_change: ClassVar[bool] = False
     """Whether differences of the operands end here by definition (`hold`)."""
     types_given: ClassVar[bool] = False
@@ -391,28 +405,16 @@ class Op:
     def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         """m with sum(m * (operand - operand0)) == ct * (result - result0): the complete local map."""
 
-    def linear_part(
-        self, operands: Sequence[Value], varying: frozenset[int], absolute: bool
-    ) -> tuple[Op, tuple[Value, ...]]:
+    def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         """The op without its summands, for one that is linear in `varying`: another op and its operands.
 
-        Operands that vary keep their positions.  With `absolute` every coefficient is replaced by its
-        absolute value, so that the op applied to |x| bounds what it makes of x.
+        Operands that vary keep their positions; None is a summand, to be replaced by zeros of its type.
+        With `absolute` every coefficient is replaced by its absolute value, so that the op applied to |x|
+        bounds what it makes of x.
         """
-        from irshap.ir.walks import is_float
-        from irshap.ops.shape import zeros_like
-
         if not self.nonnegative:
             raise NoLocalRule("RevealCancel has no rule for it")
-        zeroed = (v if i in varying or not is_float(v) else zeros_like(v) for i, v in enumerate(operands))
-        return self, tuple(zeroed)
-
-    def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
-        """How the first result shares the two parts of each operand in `parts`, where the op isn't linear.
-
-        An elementwise op looks at the parts if `reveal` is set, and at the whole difference otherwise.
-        """
-        raise NoLocalRule("RevealCancel has no rule for it")
+        return self, tuple(None if i not in varying and _is_float(v) else v for i, v in enumerate(operands))
 
     @classmethod
     @abstractmethod
@@ -435,6 +437,14 @@ class Op:
             if new is not old:
                 changes[f.name] = new
         return replace(self, **changes) if changes else self  # type: ignore[type-var]
+
+
+LinearPart: TypeAlias = tuple[Op, tuple[Value | None, ...]]
+"""An op and its operands, None standing for zeros."""
+
+
+def _is_float(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.type.dtype.is_float
 
 
 def _is_missing(cls: type[Op], facet: str) -> bool:

@@ -4,7 +4,6 @@ from irshap.ir.core import OPS, Op
 from irshap.ops import (
     activations,
     arithmetic,
-    average_pool,
     cast,
     conv,
     cumulative,
@@ -24,7 +23,7 @@ from irshap.ops import (
     program,
     reduce,
     reduce_log,
-    resize,
+    resample,
     response,
     rows,
     scan,
@@ -36,7 +35,7 @@ from irshap.ops import (
     trigonometry,
 )
 
-__all__ = ["OPS", "Op", "activations", "arithmetic", "average_pool", "cast", "conv", "cumulative"]
+__all__ = ["OPS", "Op", "activations", "arithmetic", "cast", "conv", "cumulative"]
 __all__ += ["einsum", "elementwise", "extremum", "gated", "gather", "generate", "index", "linear", "logic"]
-__all__ += ["lp", "norm", "pool", "power", "program", "reduce", "reduce_log", "resize", "response", "rows"]
+__all__ += ["lp", "norm", "pool", "power", "program", "reduce", "reduce_log", "resample", "response", "rows"]
 __all__ += ["scan", "scatter", "shape", "softmax", "tile", "top_k", "trigonometry"]

@@ -8,31 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Point, Precision, Sample, require, tensors
+from irshap.ir.core import Point, Precision, Sample, Value, require, tensors
 from irshap.ir.dims import same_shape
 from irshap.ir.types import Array, TensorType, Type
-from irshap.ops.arithmetic import Greater, guarded_quotient, minimum, ratio, where
+from irshap.ops.arithmetic import between, guarded_quotient, minimum, ratio, where
 from irshap.ops.elementwise import Elu, Relu
 from irshap.ops.families import Elementwise, ZippedElementwise
-from irshap.ops.parts import Parts, Sharing, between, curve, only
+from irshap.ops.logic import Greater
+from irshap.ops.parts import Parts, Sharing, curve, only
 from irshap.ops.program import constant
+from irshap.ops.reduce import unbroadcast
 from irshap.ops.samples import randn
-from irshap.ops.shape import unbroadcast
 
 __all__ = ["Celu", "Clip", "HardSigmoid", "LeakyRelu", "PRelu", "Selu", "ThresholdedRelu"]
 
 
-def above(x: Any, bound: float) -> Any:
+def above(x: Value, bound: float) -> Value:
     """Where x > bound."""
     return emit1(Greater(), x, constant(bound, x.dtype))
 
 
-def relu_chord(x: Any, x0: Any) -> Any:
+def relu_chord(x: Value, x0: Value) -> Value:
     """c, the chord of relu."""
     return Relu().chord(x, x0, emit1(Relu(), x), emit1(Relu(), x0))
 
@@ -50,10 +50,10 @@ class LeakyRelu(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.where(x < 0, x * x.dtype.type(self.alpha), x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return where(above(x, 0.0), constant(1.0, x.dtype), self.alpha)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return relu_chord(x, x0) * (1.0 - self.alpha) + self.alpha
 
     @classmethod
@@ -86,15 +86,15 @@ class PRelu(ZippedElementwise):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return varying == {1}
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return unbroadcast(ct * minimum(at.operands[0], 0.0), at.operands[1].shape)
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         x, slope = at.operands
         inner = where(above(x, 0.0), constant(1.0, x.dtype), slope)
         return tuple(self.adjoint(cts[0], at, 1) if i else cts[0] * inner for i in wrt)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         (x, slope), (x0, slope0) = at.operands, at0.operands
         slope = (slope + slope0) * 0.5 if 1 in wrt else slope
         c = relu_chord(x, x0)
@@ -129,10 +129,10 @@ class Selu(Elementwise):
     def numpy(self, x: Array) -> Array:
         return self.gamma * Elu(self.alpha).numpy(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return where(above(x, 0.0), constant(self.gamma, x.dtype), y + self.alpha * self.gamma)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return Elu(self.alpha).chord(x, x0, y, y0) * self.gamma
 
     @classmethod
@@ -153,10 +153,10 @@ class Celu(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0) / self.alpha))
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return where(above(x, 0.0), constant(1.0, x.dtype), y * (1.0 / self.alpha) + 1.0)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         scale = 1.0 / self.alpha
         return Elu(1.0).chord(x * scale, x0 * scale, y, y0)
 
@@ -179,10 +179,10 @@ class ThresholdedRelu(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.where(x > self.alpha, x, 0)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return where(above(x, self.alpha), constant(1.0, x.dtype), 0.0)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return guarded_quotient(y - y0, x - x0, self.slope(x, y))
 
     @classmethod
@@ -205,14 +205,14 @@ class Clip(Elementwise):
         raised = x if self.low is None else np.maximum(x, x.dtype.type(self.low))
         return raised if self.high is None else np.minimum(raised, x.dtype.type(self.high))
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         # inside the bounds, and not on them: as relu at 0
         slope = constant(1.0, x.dtype)
         if self.low is not None:
             slope = where(above(x, self.low), slope, 0.0)
         return slope if self.high is None else where(above(-x, -self.high), slope, 0.0)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return guarded_quotient(y - y0, x - x0, self.slope(x, y), divide=ratio)
 
     @classmethod
@@ -234,10 +234,10 @@ class HardSigmoid(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.asarray(np.clip(x * x.dtype.type(self.alpha) + x.dtype.type(self.beta), 0, 1))
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return Clip(0.0, 1.0).slope(y, y) * self.alpha
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         z, z0 = x * self.alpha + self.beta, x0 * self.alpha + self.beta
         clip = Clip(0.0, 1.0)
         return clip.chord(z, z0, emit1(clip, z), emit1(clip, z0)) * self.alpha

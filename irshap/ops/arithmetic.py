@@ -1,54 +1,69 @@
-"""Arithmetic with broadcasting, comparisons, and the guarded quotient behind generic secants."""
+"""Arithmetic with broadcasting, Python's operators on values, and the quotients behind generic secants."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import truediv
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import NoLocalRule, Op, Point, Precision, Sample, require, tensors
+from irshap.ir.core import (
+    OPERATORS,
+    LinearPart,
+    NoLocalRule,
+    Op,
+    Point,
+    Precision,
+    Sample,
+    Value,
+    require,
+    tensors,
+)
 from irshap.ir.dims import same_shape
-from irshap.ir.types import Array, DType, TensorType, Type
-from irshap.ops.families import Bilinear, Elementwise, Linear, NonDifferentiable, ZippedElementwise, broadcast
-from irshap.ops.parts import Parts, Sharing, between, curve, only
+from irshap.ir.types import Array, DType, Type
+from irshap.ops.families import Bilinear, Elementwise, Linear, ZippedElementwise, broadcast
+from irshap.ops.logic import Equal, Greater, Less
+from irshap.ops.parts import Chord, Parts, Sharing, curve, only, replaced
 from irshap.ops.program import constant
+from irshap.ops.reduce import unbroadcast
 from irshap.ops.samples import randn
-from irshap.ops.shape import Reshape, unbroadcast
+from irshap.ops.shape import Reshape
 
-__all__ = ["Abs", "Add", "Comparison", "Div", "Equal", "Greater", "Less", "Max", "Min", "Mul", "Neg", "Sub"]
-__all__ += ["Where", "apply", "guarded_quotient", "maximum", "minimum", "quotient_or_zero"]
-__all__ += ["Ratio", "ratio", "regularized_chord", "share_quotient", "sized", "where"]
+__all__ = ["Abs", "Add", "Div", "Max", "Min", "Mul", "Neg", "Ratio", "Sub", "Where", "apply", "between"]
+__all__ += ["guarded_quotient", "maximum", "minimum", "quadrature_chord", "quotient_or_zero", "ratio"]
+__all__ += ["regularized_chord", "share_quotient", "sized", "where"]
 
 
-def apply(name: str, *operands: Any) -> Any:
-    """Python's operators on values: a plain number becomes a scalar constant of the other operand's dtype."""
+def apply(op: Op, *operands: Value | float) -> Value:
+    """Emits `op`; a plain number becomes a scalar constant of the dtype of the operands that are values."""
     dtype = next(v.dtype for v in operands if not isinstance(v, int | float))
     values = [constant(v, dtype) if isinstance(v, int | float) else v for v in operands]
-    return emit1(_BY_CLASS_NAME[name](), *values)
+    return emit1(op, *values)
 
 
-def maximum(a: Any, b: Any) -> Any:
+def maximum(a: Value | float, b: Value | float) -> Value:
     """max(a, b) elementwise."""
-    return apply("Max", a, b)
+    return apply(Max(), a, b)
 
 
-def minimum(a: Any, b: Any) -> Any:
+def minimum(a: Value | float, b: Value | float) -> Value:
     """min(a, b) elementwise."""
-    return apply("Min", a, b)
+    return apply(Min(), a, b)
 
 
-def where(condition: Any, a: Any, b: Any) -> Any:
+def where(condition: Value, a: Value | float, b: Value | float) -> Value:
     """A where the condition holds, b elsewhere."""
     dtype = next(v.dtype for v in (a, b) if not isinstance(v, int | float))
-    a, b = (constant(v, dtype) if isinstance(v, int | float) else v for v in (a, b))
-    return emit1(Where(), condition, a, b)
+    values = (constant(v, dtype) if isinstance(v, int | float) else v for v in (a, b))
+    return emit1(Where(), condition, *values)
 
 
-def regularized_chord(x: Any, x0: Any, y: Any, y0: Any, expansion: Callable[[float], tuple[Any, Any]]) -> Any:
+def regularized_chord(
+    x: Value, x0: Value, y: Value, y0: Value, expansion: Callable[[float], tuple[Value, Value]]
+) -> Value:
     """(dy dx + h^2 t) / (dx^2 + h^2): dy/dx, going over to t = f' - f'' dx/2, its expansion, where |dx| < h.
 
     The expansion is short of dy/dx by dx^2/6 of the third derivative: near 0 the error is at most h^2/6 of
@@ -56,25 +71,50 @@ def regularized_chord(x: Any, x0: Any, y: Any, y0: Any, expansion: Callable[[flo
     h = eps^(5/12) keeps both near the rounding of y.  No branch: few passes over pairs, since `expansion`,
     which gives s f' and s f''/2 for a factor s, is the sample's alone.
     """
-    squared = float(np.finfo(x.dtype.numpy).eps) ** (5 / 6)
+    squared: float = float(np.finfo(x.dtype.numpy).eps) ** (5 / 6)
     slope, bend = expansion(squared)
     dx = x - x0
     # h^2 t = h^2 f' - (h^2 f''/2) dx, whose second part goes into dy
     return (((y - bend) - y0) * dx + slope) / (dx * dx + squared)
 
 
-def ratio(u: Any, v: Any) -> Any:
+def quadrature_chord(op: Elementwise, x: Value, x0: Value, y: Value, y0: Value) -> Value:
+    """(y - y0) / (x - x0), and where that would cancel the slope's mean by two Gauss-Legendre points.
+
+    For a function without a chord in closed form.  The threshold eps^(1/5) balances the quotient's rounding,
+    eps / |d|, against the mean's truncation, d^4 / 4320 times the fifth derivative.
+    """
+    d = x - x0
+    middle, reach = (x + x0) * 0.5, d * (0.5 / 3**0.5)
+    ends = [middle + reach, middle - reach]
+    first, second = (op.slope(u, emit1(op, u)) for u in ends)
+    smallest: float = float(np.finfo(x.dtype.numpy).eps) ** (1 / 5)
+    return guarded_quotient(y - y0, d, (first + second) * 0.5, smallest)
+
+
+def between(op: Op, at: Point, i: int) -> Chord:
+    """The chord of an op in operand `i`, elementwise, from its secant."""
+
+    def chord(u: Value, u0: Value, y: Value, y0: Value) -> Value:
+        end, end0 = (Point(replaced(at, i, v), (w,)) for v, w in ((u, y), (u0, y0)))
+        (slope,) = op.secant([constant(1.0, u.dtype)], end, end0, (i,))
+        return slope
+
+    return chord
+
+
+def ratio(u: Value, v: Value) -> Value:
     """u / v where |u| <= |v|."""
     return emit1(Ratio(), u, v)
 
 
 def guarded_quotient(
-    dy: Any,
-    dx: Any,
-    otherwise: Any,
+    dy: Value,
+    dx: Value,
+    otherwise: Value,
     smallest: float | None = None,
-    divide: Callable[[Any, Any], Any] = truediv,
-) -> Any:
+    divide: Callable[[Value, Value], Value] = truediv,
+) -> Value:
     """dy / dx where |dx| is at least `smallest`, and `otherwise` elsewhere.
 
     Without `smallest` only a dx of 0 (or below the normal numbers) is guarded: right where dy is exact, as
@@ -85,12 +125,12 @@ def guarded_quotient(
     return where(tiny, otherwise, divide(dy, where(tiny, 1.0, dx)))
 
 
-def quotient_or_zero(dy: Any, dx: Any) -> Any:
+def quotient_or_zero(dy: Value, dx: Value) -> Value:
     """dy / dx, and 0 where dx is 0: what doesn't change gets nothing."""
     return guarded_quotient(dy, dx, constant(0.0, dx.dtype))
 
 
-def share_quotient(share: Any, dx: Any) -> Any:
+def share_quotient(share: Value, dx: Value) -> Value:
     """share / dx for a share that is 0 where dx is: dx + float32's smallest normal number, and no branch.
 
     That rounds away unless |dx| is about 1e-31 or less.  The number's last digit is odd, so that nothing but
@@ -103,16 +143,16 @@ def share_quotient(share: Any, dx: Any) -> Any:
     return share / (dx + float(np.nextafter(kind(np.finfo(np.float32).tiny), kind(1))))
 
 
-def sized(weight: Any, absolute: bool) -> Any:
+def sized(weight: Value, absolute: bool) -> Value:
     """A coefficient, or its absolute value."""
     return emit1(Abs(), weight) if absolute else weight
 
 
-def _scaled(operands: Sequence[Any], i: int, absolute: bool) -> tuple[Any, ...]:
+def _scaled(operands: Sequence[Value], i: int, absolute: bool) -> tuple[Value, ...]:
     return tuple(v if j == i else sized(v, absolute) for j, v in enumerate(operands))
 
 
-def _pairs(cls: Any, *, varying: tuple[int, ...] = (0, 1), shift: float = 0.0) -> Iterable[Sample]:
+def _pairs(cls: type[Op], *, varying: tuple[int, ...] = (0, 1), shift: float = 0.0) -> Iterable[Sample]:
     """Operand pairs with each kind of broadcasting."""
     a, b = randn(2, 3, 4), randn(2, 3, 4, seed=1) + shift
     yield Sample(cls(), (a, b), varying, (0, 0))
@@ -133,7 +173,7 @@ class Add(Linear, ZippedElementwise):
     def numpy(self, *arrays: Array) -> Array:
         return arrays[0] + arrays[1]
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return unbroadcast(ct, at.operands[i].shape)
 
     @classmethod
@@ -152,12 +192,10 @@ class Sub(Linear, ZippedElementwise):
     def numpy(self, *arrays: Array) -> Array:
         return arrays[0] - arrays[1]
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return unbroadcast(ct if i == 0 else -ct, at.operands[i].shape)
 
-    def linear_part(
-        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
-    ) -> tuple[Op, tuple[Any, ...]]:
+    def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         op, given = Add().linear_part(operands, varying, absolute)
         return (op if absolute else self), given
 
@@ -177,12 +215,10 @@ class Mul(Bilinear, ZippedElementwise):
     def numpy(self, *arrays: Array) -> Array:
         return arrays[0] * arrays[1]
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return unbroadcast(ct * at.operands[1 - i], at.operands[i].shape)
 
-    def linear_part(
-        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
-    ) -> tuple[Op, tuple[Any, ...]]:
+    def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         return self, _scaled(operands, only(varying, frozenset({0, 1})), absolute)
 
     @classmethod
@@ -208,25 +244,23 @@ class Div(ZippedElementwise):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return varying == {0}
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         if i != 0:
             raise NoLocalRule("not linear in the divisor")
         return unbroadcast(ct / at.operands[1], at.operands[0].shape)
 
-    def linear_part(
-        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
-    ) -> tuple[Op, tuple[Any, ...]]:
+    def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         return self, _scaled(operands, only(varying, frozenset({0})), absolute)
 
     def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
         raise NoLocalRule("RevealCancel needs the divisor to be the same in both worlds")
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         u, v = at.operands
         partial = {0: lambda: cts[0] / v, 1: lambda: -cts[0] * u / (v * v)}
         return tuple(unbroadcast(partial[i](), at.operands[i].shape) for i in wrt)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         (u, v), (u0, v0) = at.operands, at0.operands
         partial = {
             0: lambda: cts[0] * (1.0 / v + 1.0 / v0) * 0.5,
@@ -269,70 +303,21 @@ class Neg(Linear, Elementwise):
     def numpy(self, x: Array) -> Array:
         return -x
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return constant(-1.0, x.dtype)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
+        return self.slope(x, y)
+
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return -ct
 
-    def linear_part(
-        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
-    ) -> tuple[Op, tuple[Any, ...]]:
+    def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         return (Reshape(operands[0].shape) if absolute else self), tuple(operands)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls(), (randn(2, 3),), (0,), (0,))
-
-
-class Comparison(NonDifferentiable, ZippedElementwise, family=True):
-    """A truth value for each pair: it jumps, so no local rule can be complete."""
-
-    reason = "a comparison jumps: no local rule is complete"
-    precision = Precision.DATA
-    cost = 1
-
-    def infer(self, *types: Type) -> tuple[Type, ...]:
-        operands = tensors(types)
-        require(len(operands) == 2, "takes two operands")
-        require(len({t.dtype for t in operands}) == 1, "operands have different element types")
-        return (TensorType(DType.BOOL, broadcast([t.dims for t in operands])),)
-
-    @classmethod
-    def samples(cls) -> Iterable[Sample]:
-        a = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
-        yield Sample(cls(), (a, np.array([[1, 3, 2]], np.float32)), batch=(0, None))
-        yield Sample(cls(), (a.astype(np.int64), np.array([[3], [4]])), batch=(0, 0))
-
-
-@dataclass(frozen=True)
-class Less(Comparison):
-    """a < b."""
-
-    mnemonic = "less"
-
-    def numpy(self, *arrays: Array) -> Array:
-        return np.asarray(arrays[0] < arrays[1])
-
-
-@dataclass(frozen=True)
-class Greater(Comparison):
-    """a > b."""
-
-    mnemonic = "greater"
-
-    def numpy(self, *arrays: Array) -> Array:
-        return np.asarray(arrays[0] > arrays[1])
-
-
-@dataclass(frozen=True)
-class Equal(Comparison):
-    """a == b."""
-
-    mnemonic = "equal"
-
-    def numpy(self, *arrays: Array) -> Array:
-        return np.asarray(arrays[0] == arrays[1])
 
 
 @dataclass(frozen=True)
@@ -356,15 +341,15 @@ class Where(ZippedElementwise):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return 0 not in varying
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         condition = at.operands[0]
         kept = where(condition, ct, 0.0) if i == 1 else where(condition, 0.0, ct)
         return unbroadcast(kept, at.operands[i].shape)
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return tuple(self.adjoint(cts[0], at, i) for i in wrt)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         raise NoLocalRule("its condition varies between sample and reference: no local rule is complete")
 
     @classmethod
@@ -387,7 +372,7 @@ class _Extremum(ZippedElementwise, family=True):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         a, b = at.operands
         z = at.results[0]
         # ties share the cotangent equally, as torch.maximum does
@@ -395,7 +380,7 @@ class _Extremum(ZippedElementwise, family=True):
         total = ones[0] + ones[1]
         return tuple(unbroadcast(cts[0] * ones[i] / total, at.operands[i].shape) for i in wrt)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         (a, b), (a0, b0) = at.operands, at0.operands
         both, none = at.results[0], at0.results[0]
         only_a, only_b = emit1(self, a, b0), emit1(self, a0, b)
@@ -452,11 +437,11 @@ class Abs(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.abs(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         zero = constant(0.0, x.dtype)
         return where(emit1(Greater(), x, zero), 1.0, where(emit1(Less(), x, zero), -1.0, zero))
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         tiny = float(np.finfo(x.dtype.numpy).tiny)
         return ratio(x + x0, maximum(y + y0, tiny))
 
@@ -465,4 +450,4 @@ class Abs(Elementwise):
         yield Sample(cls(), (randn(2, 5),), (0,), (0,))
 
 
-_BY_CLASS_NAME = {cls.__name__: cls for cls in (Add, Sub, Mul, Div, Neg, Max, Min)}
+OPERATORS.update({op.mnemonic: partial(apply, op) for op in (Add(), Sub(), Mul(), Div(), Neg())})

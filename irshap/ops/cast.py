@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, NoLocalRule, Op, Point, Precision, Sample, tensors
+from irshap.ir.core import Axes, NoLocalRule, Op, Point, Precision, Sample, Value, tensors
 from irshap.ir.dims import Dim, product
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.samples import randn
@@ -17,7 +16,7 @@ from irshap.ops.samples import randn
 __all__ = ["Cast", "cast", "retyped"]
 
 
-def cast(x: Any, dtype: DType) -> Any:
+def cast(x: Value, dtype: DType) -> Value:
     """Emits a cast, or nothing when the dtype is right already."""
     return x if x.dtype is dtype else emit1(Cast(dtype), x)
 
@@ -57,15 +56,15 @@ class Cast(Op):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return self.to.is_float
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return cast(ct, at.operands[0].dtype)
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         if not self.to.is_float:
             raise NoLocalRule(f"a cast to {self.to.value} jumps: no local rule is complete")
         return (self.adjoint(cts[0], at, 0),)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return self.derivative(cts, at, wrt)
 
     @classmethod

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from irshap.ir.builder import Builder, current
-from irshap.ir.core import Op, Point
+from irshap.ir.core import Node, Op, Point, Value
 from irshap.ir.walks import varying_values
 from irshap.ops.program import Input
 from irshap.ops.reverse import reverse
@@ -27,21 +27,21 @@ class Composite(Op, family=True):
     }
 
     @abstractmethod
-    def decompose(self, *operands: Any) -> tuple[Any, ...]:
+    def decompose(self, *operands: Value) -> tuple[Value, ...]:
         """The same results from simpler ops, emitted into the current builder."""
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return self._through_parts(cts, (at,), wrt)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return self._through_parts(cts, (at, at0), wrt)
 
     def _through_parts(
-        self, cts: Sequence[Any], worlds: Sequence[Point], wrt: Sequence[int]
-    ) -> tuple[Any, ...]:
+        self, cts: Sequence[Value], worlds: Sequence[Point], wrt: Sequence[int]
+    ) -> tuple[Value, ...]:
 
         with Builder() as parts:
             formals = [
@@ -54,15 +54,17 @@ class Composite(Op, family=True):
             maps.append(current().graft(region, dict(zip(formals, world.operands, strict=True))))
 
         def local(
-            node: Any, node_cts: Sequence[Any], node_wrt: Sequence[int], changing: frozenset[int]
-        ) -> Sequence[Any]:
+            node: Node, node_cts: Sequence[Value], node_wrt: Sequence[int], changing: frozenset[int]
+        ) -> Sequence[Value]:
             points = [
                 Point(tuple(m[v] for v in node.operands), tuple(m[v] for v in node.results)) for m in maps
             ]
+            at, at0 = points[0], points[-1]
             if node.op.linear_in(changing):
-                return [node.op.adjoints(node_cts, points[0], i) for i in node_wrt]
-            rule = node.op.derivative if len(points) == 1 else node.op.secant
-            return rule(node_cts, *points, node_wrt)  # type: ignore[no-any-return]
+                return [node.op.adjoints(node_cts, at, i) for i in node_wrt]
+            if len(points) == 1:
+                return node.op.derivative(node_cts, at, node_wrt)
+            return node.op.secant(node_cts, at, at0, node_wrt)
 
         varying = varying_values(region.nodes, [formals[i] for i in wrt])
         # zeros for cotangents that never arrive are shaped like the region's values: same types, any world

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,12 +11,13 @@ from irshap.ir.builder import emit1
 from irshap.ir.core import (
     Axes,
     Layer,
+    LinearPart,
     MixesBatch,
     NoLocalRule,
-    Op,
     Point,
     Precision,
     Sample,
+    Value,
     require,
     tensors,
 )
@@ -50,12 +50,10 @@ class _Convolution(Bilinear, family=True):
             raise MixesBatch("its channels or its weights depend on the batch")
         return (axes[0],)
 
-    def _bias(self, ct: Any) -> Any:
+    def _bias(self, ct: Value) -> Value:
         return emit1(ReduceSum((0, *range(2, ct.rank)), keepdims=False), ct)
 
-    def linear_part(
-        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
-    ) -> tuple[Op, tuple[Any, ...]]:
+    def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         only(varying, frozenset({0}))
         return self, (operands[0], sized(operands[1], absolute))
 
@@ -108,7 +106,7 @@ class Conv(_Convolution):
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
         return product(results[0].dims) * (2 * product(operands[1].dims[1:]) + (len(operands) == 3))
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         x, w = at.operands[:2]
         if i == 2:
             return self._bias(ct)
@@ -198,7 +196,7 @@ class ConvTranspose(_Convolution):
         bias = product(results[0].dims) if len(operands) == 3 else 0
         return 2 * product(operands[0].dims) * product(operands[1].dims[1:]) + bias
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         if i == 2:
             return self._bias(ct)
         if i == 1:

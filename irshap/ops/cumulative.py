@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, numel, require, tensors
+from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, Value, numel, require, tensors
 from irshap.ir.dims import Dim
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.families import Linear
@@ -52,7 +51,7 @@ class CumSum(Linear):
             raise MixesBatch("sums along the batch")
         return (axes[0],)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return emit1(replace(self, reverse=not self.reverse), ct)
 
     @classmethod
@@ -91,7 +90,7 @@ class Trilu(Linear):
             raise MixesBatch("treats the rows of the batch differently")
         return (axes[0],)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return emit1(self, ct)
 
     @classmethod

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, Layer, MixesBatch, Op, Point, Precision, Sample, require, tensors
+from irshap.ir.core import (
+    Axes,
+    Layer,
+    LinearPart,
+    MixesBatch,
+    Point,
+    Precision,
+    Sample,
+    Value,
+    require,
+    tensors,
+)
 from irshap.ir.dims import Dim, product, same
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.arithmetic import sized
 from irshap.ops.families import Bilinear
 from irshap.ops.parts import only
+from irshap.ops.reduce import Expand
 from irshap.ops.samples import randn
-from irshap.ops.shape import Expand, reshape
+from irshap.ops.shape import reshape
 
 __all__ = ["Einsum"]
 
@@ -87,7 +98,7 @@ class Einsum(Bilinear):
             raise MixesBatch("sums over the batch")
         return (result.index(index),)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         own, other, result = self.terms[i], self.terms[1 - i], self.terms[2]
         known = "".join(index for index in own if index in other + result)
         y = emit1(Einsum(f"{result},{other}->{known}"), ct, at.operands[1 - i])
@@ -98,9 +109,7 @@ class Einsum(Bilinear):
         y = reshape(y, [d if index in known else 1 for index, d in zip(own, shape, strict=True)])
         return emit1(Expand(shape), y)
 
-    def linear_part(
-        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
-    ) -> tuple[Op, tuple[Any, ...]]:
+    def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         i = only(varying, frozenset({0, 1}))
         return self, tuple(v if j == i else sized(v, absolute) for j, v in enumerate(operands))
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Precision, Sample
+from irshap.ir.core import Op, Precision, Sample, Value
 from irshap.ir.types import Array
-from irshap.ops.arithmetic import Abs, Equal, Greater, Less, guarded_quotient, maximum, minimum, ratio, where
+from irshap.ops.arithmetic import Abs, guarded_quotient, maximum, minimum, ratio, where
 from irshap.ops.families import Elementwise
+from irshap.ops.logic import Equal, Greater, Less
 from irshap.ops.program import constant
 from irshap.ops.samples import randn
 
@@ -24,26 +24,26 @@ __all__ = ["Elu", "Exp", "Log", "Relu", "Sigmoid", "Softplus", "Sqrt", "Tanh"]
 __all__ += ["inverse_or_zero", "logc", "phi", "tanhc", "unary_samples"]
 
 
-def unary_samples(cls: Any, *shifts: float) -> Iterable[Sample]:
+def unary_samples(cls: type[Op], *shifts: float) -> Iterable[Sample]:
     """Values on both sides of zero, and around each shift."""
     for shift in shifts or (0.0,):
         yield Sample(cls(), (randn(2, 7) * 2 + shift,), (0,), (0,))
 
 
-def tanhc(u: Any) -> Any:
+def tanhc(u: Value) -> Value:
     """tanh(u)/u for u >= 0, and 1 at 0."""
     tiny = emit1(Less(), u, constant(_root(u), u.dtype))
     safe = where(tiny, 1.0, u)
     return where(tiny, 1.0, emit1(Tanh(), safe) / safe)
 
 
-def phi(d: Any) -> Any:
+def phi(d: Value) -> Value:
     """(1 - e^-d)/d for d >= 0 = tanhc(d/2) / (1 + tanh(d/2)), and 1 at 0."""
     half = d * 0.5
     return tanhc(half) / (1.0 + emit1(Tanh(), half))
 
 
-def logc(v: Any) -> Any:
+def logc(v: Value) -> Value:
     """ln(v)/(v - 1) for v > 0, and 1 at 1.
 
     v - 1 is exact near 1, and the quotient barely depends on v there, so that v's own rounding does no harm
@@ -53,18 +53,18 @@ def logc(v: Any) -> Any:
     return where(one, 1.0, emit1(Log(), v) / where(one, 1.0, v - 1.0))
 
 
-def inverse_or_zero(u: Any) -> Any:
+def inverse_or_zero(u: Value) -> Value:
     """1/u for u >= 0, and 0 at 0."""
     nothing = emit1(Less(), u, constant(_tiny(u), u.dtype))
     return where(nothing, 0.0, 1.0 / where(nothing, 1.0, u))
 
 
-def _root(u: Any) -> float:
+def _root(u: Value) -> float:
     """Below this, tanh(u)/u rounds to 1."""
     return float(np.sqrt(np.finfo(u.dtype.numpy).eps))
 
 
-def _tiny(x: Any) -> float:
+def _tiny(x: Value) -> float:
     return float(np.finfo(x.dtype.numpy).tiny)
 
 
@@ -80,10 +80,10 @@ class Relu(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.maximum(x, 0)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return where(emit1(Greater(), x, constant(0.0, x.dtype)), 1.0, constant(0.0, x.dtype))
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         # (y + y0) / (|x| + |r|): 1, 0, or the positive share of the way; no branch, no cancellation, and the
         # guard against 0/0 sits on the sample's side, which is R times smaller than the pairs
         return ratio(y + y0, maximum(emit1(Abs(), x), _tiny(x)) + emit1(Abs(), x0))
@@ -104,10 +104,10 @@ class Exp(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.exp(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return y
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return maximum(y, y0) * phi(emit1(Abs(), x - x0))
 
     @classmethod
@@ -127,10 +127,10 @@ class Sigmoid(Elementwise):
         e = np.exp(-np.abs(x))
         return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return y * (1.0 - y)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return maximum(y, y0) * emit1(self, -minimum(x, x0)) * phi(emit1(Abs(), x - x0))
 
     @classmethod
@@ -149,10 +149,10 @@ class Tanh(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.tanh(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return 1.0 - y * y
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return tanhc(emit1(Abs(), x - x0)) * (1.0 - y * y0)
 
     @classmethod
@@ -175,10 +175,10 @@ class Softplus(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.logaddexp(x, np.zeros_like(x))
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return emit1(Sigmoid(), x)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         d, hi = emit1(Abs(), x - x0), maximum(x, x0)
         up, down = emit1(Sigmoid(), hi), emit1(Sigmoid(), -hi)
         v = maximum(down + up * emit1(Exp(), -d), 0.25)
@@ -201,10 +201,10 @@ class Elu(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0)))
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return where(emit1(Greater(), x, constant(0.0, x.dtype)), 1.0, y + self.alpha)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         # the linear part has relu's chord, the exponential part that of exp on min(x, 0)
         low, low0 = minimum(x, 0.0), minimum(x0, 0.0)
         relu = Relu().chord(x, x0, emit1(Relu(), x), emit1(Relu(), x0))
@@ -228,10 +228,10 @@ class Sqrt(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.sqrt(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return 0.5 / y
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return inverse_or_zero(y + y0)
 
     @classmethod
@@ -250,10 +250,10 @@ class Log(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.log(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return 1.0 / x
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         hi = maximum(x, x0)
         return logc(maximum(minimum(x, x0) / hi, _tiny(x))) / hi
 

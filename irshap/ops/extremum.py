@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Point, Precision, Sample
+from irshap.ir.core import Op, Point, Precision, Sample, Value
 from irshap.ir.dims import Shape
 from irshap.ir.types import Array
 from irshap.ops.arithmetic import maximum, minimum, share_quotient
@@ -24,13 +23,13 @@ from irshap.ops.shape import reshape, transpose
 __all__ = ["ReduceMax", "ReduceMin", "from_rows", "to_rows"]
 
 
-def to_rows(x: Any, axes: Sequence[int]) -> Any:
+def to_rows(x: Value, axes: Sequence[int]) -> Value:
     """`x` with `axes` gathered in one last axis."""
     kept = [a for a in range(x.rank) if a not in axes]
     return reshape(transpose(x, [*kept, *axes]), (*(x.shape[a] for a in kept), over(x, axes)))
 
 
-def from_rows(rows: Any, axes: Sequence[int], shape: Shape) -> Any:
+def from_rows(rows: Value, axes: Sequence[int], shape: Shape) -> Value:
     """What `to_rows` made of a tensor of `shape`, undone."""
     order = [*(a for a in range(len(shape)) if a not in axes), *axes]
     moved = reshape(rows, [shape[a] for a in order])
@@ -44,20 +43,20 @@ class _Extreme(Reduction, family=True):
         return False
 
     @abstractmethod
-    def beyond(self, a: Any, b: Any) -> Any:
+    def beyond(self, a: Value, b: Value) -> Value:
         """The more extreme of two values."""
 
-    def _placed(self, share: Any, x: Any, shape: Shape) -> Any:
+    def _placed(self, share: Value, x: Value, shape: Shape) -> Value:
         """A number for each result, at the element of `x` that is the result (the first of equals)."""
         rows = to_rows(x if isinstance(self, ReduceMax) else -x, self.axes)
         position = emit1(ArgMax((rows.rank - 1,), keepdims=True), rows)
         placed = emit1(ScatterAdd(rows.rank - 1, rows.shape[-1]), reshape(share, position.shape), position)
         return from_rows(placed, self.axes, shape)
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return (self._placed(cts[0], at.operands[0], at.operands[0].shape),)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         x, x0, y, y0 = at.operands[0], at0.operands[0], at.results[0], at0.results[0]
         # ct (M - y0) for the sample's element, ct (y - M) for the reference's: they sum to ct (y - y0)
         top = self.beyond(y, y0)
@@ -75,7 +74,7 @@ class _Extreme(Reduction, family=True):
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
-        build: Any = cls
+        build: Callable[..., Op] = cls
         yield Sample(build((1,), True), (randn(3, 5),), (0,), (0,))
         yield Sample(build((1, 3), False), (randn(2, 3, 2, 4),), (0,), (2,))
         yield Sample(build((0, 1), True), (randn(2, 3),), (0,))
@@ -91,7 +90,7 @@ class ReduceMax(_Extreme):
     keepdims: bool
     mnemonic = "reduce_max"
 
-    def beyond(self, a: Any, b: Any) -> Any:
+    def beyond(self, a: Value, b: Value) -> Value:
         return maximum(a, b)
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
@@ -107,7 +106,7 @@ class ReduceMin(_Extreme):
     keepdims: bool
     mnemonic = "reduce_min"
 
-    def beyond(self, a: Any, b: Any) -> Any:
+    def beyond(self, a: Value, b: Value) -> Value:
         return minimum(a, b)
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
@@ -115,7 +114,7 @@ class ReduceMin(_Extreme):
         return (np.asarray(arrays[0].min(axis=self.axes, keepdims=self.keepdims, initial=most)),)
 
 
-def bounds(x: Array) -> tuple[Any, Any]:
+def bounds(x: Array) -> tuple[float, float]:
     """The least and the largest value of an element type: what an empty maximum and minimum are."""
     if x.dtype.kind == "b":
         return False, True

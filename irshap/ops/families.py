@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, NoLocalRule, Op, Point, TypeMismatch, numel, require, tensors
+from irshap.ir.core import (
+    Axes,
+    MixesBatch,
+    NoLocalRule,
+    Op,
+    Point,
+    TypeMismatch,
+    Value,
+    numel,
+    require,
+    tensors,
+)
 from irshap.ir.dims import Dim, Shape, divide, product, same
 from irshap.ir.types import Array, TensorType, Type
-
-if TYPE_CHECKING:
-    from irshap.ops.parts import Parts, Sharing
+from irshap.ops.parts import Parts, Sharing, curve
 
 __all__ = ["Bilinear", "Elementwise", "Linear", "NonDifferentiable", "ZippedElementwise"]
 __all__ += ["broadcast", "zip_axes"]
@@ -28,10 +36,10 @@ class Linear(Op, family=True):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return True
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return tuple(self.adjoints(cts, at, i) for i in wrt)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return self.derivative(cts, at, wrt)
 
 
@@ -52,13 +60,13 @@ class Bilinear(Op, family=True):
     def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
         raise NoLocalRule("RevealCancel needs all factors but one to be the same in both worlds")
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return tuple(self.adjoints(cts, at, i) for i in wrt)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return tuple(self._at_midpoint(cts, at, at0, i, wrt) for i in wrt)
 
-    def _at_midpoint(self, cts: Sequence[Any], at: Point, at0: Point, i: int, wrt: Sequence[int]) -> Any:
+    def _at_midpoint(self, cts: Sequence[Value], at: Point, at0: Point, i: int, wrt: Sequence[int]) -> Value:
         """The adjoint of operand i at the other factor's midpoint; the half goes to the smaller tensor."""
         others = [j for j in self.factors if j in wrt and j != i and i in self.factors]
         if not others:
@@ -73,11 +81,12 @@ class Bilinear(Op, family=True):
 
 
 class Elementwise(Op, family=True):
-    """y_i = f(x_i).  The leaf gives f in numpy, its slope, and a `chord` if one doesn't cancel."""
+    """y_i = f(x_i).  The leaf gives f in numpy, its slope and its chord, which should not cancel."""
 
     REQUIRED: ClassVar[dict[str, str]] = {
         "numpy": "def numpy(self, x) -> f(x)",
         "slope": "def slope(self, x, y) -> f'(x), in terms of x and y = f(x)",
+        "chord": "def chord(self, x, x0, y, y0) -> (y - y0) / (x - x0), without cancellation",
         "cost": "flops for each element",
     }
     cost: ClassVar[int]
@@ -89,23 +98,12 @@ class Elementwise(Op, family=True):
         """f(x) in numpy."""
 
     @abstractmethod
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         """f'(x)."""
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
-        """(y - y0) / (x - x0), and where that would cancel the slope's mean by two Gauss-Legendre points.
-
-        The threshold eps^(1/5) balances the quotient's rounding, eps / |d|, against the mean's truncation,
-        d^4 / 4320 times the fifth derivative.
-        """
-        from irshap.ops.arithmetic import guarded_quotient
-
-        d = x - x0
-        middle, reach = (x + x0) * 0.5, d * (0.5 / 3**0.5)
-        ends = [middle + reach, middle - reach]
-        first, second = (self.slope(u, emit1(self, u)) for u in ends)
-        smallest = float(np.finfo(x.dtype.numpy).eps) ** (1 / 5)
-        return guarded_quotient(y - y0, d, (first + second) * 0.5, smallest)
+    @abstractmethod
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
+        """(f(x) - f(x0)) / (x - x0), and f'(x) where x is x0."""
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         require(len(types) == 1 and isinstance(types[0], TensorType), "takes one tensor")
@@ -126,15 +124,13 @@ class Elementwise(Op, family=True):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return (cts[0] * self.slope(at.operands[0], at.results[0]),)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return (cts[0] * self.chord(at.operands[0], at0.operands[0], at.results[0], at0.results[0]),)
 
     def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
-        from irshap.ops.parts import curve
-
         if reveal and not np.isfinite(self.evaluate(np.linspace(-8.0, 8.0, 65))[0]).all():
             raise NoLocalRule("RevealCancel looks at r + D+ and r + D-, where it may be undefined")
         return curve(self, self.chord, at, at0, 0, parts[0], reveal)
@@ -181,10 +177,10 @@ class NonDifferentiable(Op, family=True):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         raise NoLocalRule(self.reason)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         raise NoLocalRule(self.reason)
 
 

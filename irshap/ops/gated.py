@@ -9,20 +9,22 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import erf, pi
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Precision, Sample
+from irshap.ir.core import Precision, Sample, Value
 from irshap.ir.types import Array
 from irshap.ops.activations import Clip
-from irshap.ops.arithmetic import Abs, maximum, regularized_chord
+from irshap.ops.arithmetic import Abs, maximum, quadrature_chord, regularized_chord
 from irshap.ops.elementwise import Exp, Relu, Sigmoid, Softplus, Tanh, unary_samples
 from irshap.ops.families import Elementwise
 from irshap.ops.samples import randn
 
 __all__ = ["Erf", "Gelu", "HardSwish", "Mish", "Softsign", "Swish"]
+
+_ERF_SLOPE: float = 2 / pi**0.5
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,11 @@ class Erf(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.asarray(np.vectorize(erf, otypes=[np.float64])(x))
 
-    def slope(self, x: Any, y: Any) -> Any:
-        return emit1(Exp(), -x * x) * (2 / pi**0.5)
+    def slope(self, x: Value, y: Value) -> Value:
+        return emit1(Exp(), -x * x) * _ERF_SLOPE
+
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
+        return quadrature_chord(self, x, x0, y, y0)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -55,11 +60,11 @@ class Softsign(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.asarray(x / (1 + np.abs(x)))
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         shrunk = 1.0 / (emit1(Abs(), x) + 1.0)
         return shrunk * shrunk
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         a, a0 = emit1(Abs(), x), emit1(Abs(), x0)
         tiny = float(np.finfo(x.dtype.numpy).tiny)
         across = emit1(Relu(), -x * x0) * 2.0 / maximum(a + a0, tiny)
@@ -82,7 +87,7 @@ class _Gated(Elementwise, family=True):
     }
 
     @abstractmethod
-    def gate(self, x: Any) -> Any:
+    def gate(self, x: Value) -> Value:
         """g(x)."""
 
     @abstractmethod
@@ -90,25 +95,26 @@ class _Gated(Elementwise, family=True):
         """g(x) in numpy."""
 
     @abstractmethod
-    def gate_slope(self, x: Any, g: Any) -> Any:
+    def gate_slope(self, x: Value, g: Value) -> Value:
         """g'(x)."""
 
     @abstractmethod
-    def gate_chord(self, x: Any, x0: Any, g: Any, g0: Any) -> Any:
+    def gate_chord(self, x: Value, x0: Value, g: Value, g0: Value) -> Value:
         """(g - g0) / (x - x0)."""
 
     def numpy(self, x: Array) -> Array:
         return x * self.gate_numpy(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         g = self.gate(x)
         return g + x * self.gate_slope(x, g)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         g, g0 = self.gate(x), self.gate(x0)
         return (g + g0) * 0.5 + (x + x0) * 0.5 * self.gate_chord(x, x0, g, g0)
 
 
+_Real = TypeVar("_Real", Value, Array)
 _SIXTH = float(np.float32(1 / 6))
 
 
@@ -120,19 +126,19 @@ class HardSwish(_Gated):
     precision = Precision.HALF
     cost = 5
 
-    def gate(self, x: Any) -> Any:
+    def gate(self, x: Value) -> Value:
         return emit1(Clip(0.0, 1.0), self._line(x))
 
     def gate_numpy(self, x: Array) -> Array:
         return np.asarray(np.clip(self._line(x), 0, 1))
 
-    def _line(self, x: Any) -> Any:
+    def _line(self, x: _Real) -> _Real:
         return x * _SIXTH + 0.5
 
-    def gate_slope(self, x: Any, g: Any) -> Any:
+    def gate_slope(self, x: Value, g: Value) -> Value:
         return Clip(0.0, 1.0).slope(g, g) * _SIXTH
 
-    def gate_chord(self, x: Any, x0: Any, g: Any, g0: Any) -> Any:
+    def gate_chord(self, x: Value, x0: Value, g: Value, g0: Value) -> Value:
         return Clip(0.0, 1.0).chord(self._line(x), self._line(x0), g, g0) * _SIXTH
 
     @classmethod
@@ -149,8 +155,8 @@ class Swish(_Gated):
     precision = Precision.FULL
     cost = 3
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
-        def expansion(scale: float) -> tuple[Any, Any]:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
+        def expansion(scale: float) -> tuple[Value, Value]:
             g = self.gate(x)
             scaled = g * scale
             first = scaled * (1.0 - g)
@@ -159,16 +165,16 @@ class Swish(_Gated):
 
         return regularized_chord(x, x0, y, y0, expansion)
 
-    def gate(self, x: Any) -> Any:
+    def gate(self, x: Value) -> Value:
         return emit1(Sigmoid(), x * self.alpha)
 
     def gate_numpy(self, x: Array) -> Array:
         return Sigmoid().numpy(x * x.dtype.type(self.alpha))
 
-    def gate_slope(self, x: Any, g: Any) -> Any:
+    def gate_slope(self, x: Value, g: Value) -> Value:
         return g * (1.0 - g) * self.alpha
 
-    def gate_chord(self, x: Any, x0: Any, g: Any, g0: Any) -> Any:
+    def gate_chord(self, x: Value, x0: Value, g: Value, g0: Value) -> Value:
         return Sigmoid().chord(x * self.alpha, x0 * self.alpha, g, g0) * self.alpha
 
     @classmethod
@@ -185,16 +191,16 @@ class Mish(_Gated):
     precision = Precision.FULL
     cost = 4
 
-    def gate(self, x: Any) -> Any:
+    def gate(self, x: Value) -> Value:
         return emit1(Tanh(), emit1(Softplus(), x))
 
     def gate_numpy(self, x: Array) -> Array:
         return np.tanh(Softplus().numpy(x))
 
-    def gate_slope(self, x: Any, g: Any) -> Any:
+    def gate_slope(self, x: Value, g: Value) -> Value:
         return (1.0 - g * g) * emit1(Sigmoid(), x)
 
-    def gate_chord(self, x: Any, x0: Any, g: Any, g0: Any) -> Any:
+    def gate_chord(self, x: Value, x0: Value, g: Value, g0: Value) -> Value:
         u, u0 = emit1(Softplus(), x), emit1(Softplus(), x0)
         return Tanh().chord(u, u0, g, g0) * Softplus().chord(x, x0, u, u0)
 
@@ -203,8 +209,8 @@ class Mish(_Gated):
         return unary_samples(cls)
 
 
-_ROOT_HALF = 0.5**0.5
-_TANH_SCALE = (2 / pi) ** 0.5
+_ROOT_HALF: float = 0.5**0.5
+_TANH_SCALE: float = (2 / pi) ** 0.5
 _CUBIC = 0.044715
 
 
@@ -220,23 +226,23 @@ class Gelu(_Gated):
     precision = Precision.FULL
     cost = 5
 
-    def gate(self, x: Any) -> Any:
+    def gate(self, x: Value) -> Value:
         inner = emit1(Tanh(), self._cubic(x)) if self.tanh else emit1(Erf(), x * _ROOT_HALF)
         return (inner + 1.0) * 0.5
 
-    def _cubic(self, x: Any) -> Any:
+    def _cubic(self, x: _Real) -> _Real:
         return x * (x * x * _CUBIC + 1.0) * _TANH_SCALE
 
     def gate_numpy(self, x: Array) -> Array:
         inner = np.tanh(self._cubic(x)) if self.tanh else Erf().numpy(x * _ROOT_HALF)
         return (inner + 1) * 0.5
 
-    def gate_slope(self, x: Any, g: Any) -> Any:
+    def gate_slope(self, x: Value, g: Value) -> Value:
         if self.tanh:
             return g * (1.0 - g) * (x * x * (3 * _CUBIC) + 1.0) * (2 * _TANH_SCALE)
         return emit1(Exp(), x * x * -0.5) * (0.5 * _TANH_SCALE)
 
-    def gate_chord(self, x: Any, x0: Any, g: Any, g0: Any) -> Any:
+    def gate_chord(self, x: Value, x0: Value, g: Value, g0: Value) -> Value:
         if not self.tanh:
             u, u0 = x * _ROOT_HALF, x0 * _ROOT_HALF
             return Erf().chord(u, u0, emit1(Erf(), u), emit1(Erf(), u0)) * (0.5 * _ROOT_HALF)

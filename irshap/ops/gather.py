@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, require, tensors
+from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, Value, require, tensors
 from irshap.ir.dims import Dim, Shape, as_dim, product, same
 from irshap.ir.types import Array, DType, TensorType, Type
-from irshap.ops.arithmetic import Less, where
+from irshap.ops.arithmetic import where
 from irshap.ops.cast import cast
 from irshap.ops.index import Indexed, ScatterAdd
+from irshap.ops.logic import Less
 from irshap.ops.program import Constant, Dims, constant
-from irshap.ops.reduce import ReduceSum
+from irshap.ops.reduce import Expand, ReduceSum
 from irshap.ops.samples import randn
-from irshap.ops.shape import Expand, Pad, reshape
+from irshap.ops.shape import Pad, reshape
 
 __all__ = ["Gather", "GatherND", "ScatterRows"]
 
@@ -52,7 +52,7 @@ class Gather(Indexed):
             raise MixesBatch("picks rows across the batch")
         return (x if x < self.axis else x - 1 + operands[1].rank,)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         x, index = at.operands
         run = consecutive(index, x.shape[self.axis])
         if run is None:
@@ -76,7 +76,7 @@ class Gather(Indexed):
         yield Sample(cls(0), (randn(6, 2), np.array([[5, 0, 5], [2, 2, 1]])), (0,), (None, 0))
 
 
-def consecutive(index: Any, size: Dim) -> tuple[Dim, int] | None:
+def consecutive(index: Value, size: Dim) -> tuple[Dim, int] | None:
     """Start and length of constant indices that are neighbours in order."""
     op = index.node.op
     if not isinstance(op, Constant) or op.value.array.ndim > 1 or not op.value.array.size:
@@ -125,7 +125,7 @@ class ScatterRows(Indexed):
             raise MixesBatch("adds up rows of the batch")
         return (x if x is None or x < self.axis else x - operands[1].rank + 1,)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return emit1(Gather(self.axis), ct, at.operands[1])
 
     @classmethod
@@ -175,7 +175,7 @@ class GatherND(Indexed):
             return (index,)
         raise MixesBatch("picks rows across the batch")
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         x, index = at.operands
         lead, depth = self.batch_dims, int(index.shape[-1])
         picked, rest = x.shape[lead : lead + depth], product(x.shape[lead + depth :])
@@ -198,7 +198,7 @@ class GatherND(Indexed):
         yield Sample(cls(0), (randn(5, 2), np.array([[[1]], [[4]]])), (0,), (None, 0))
 
 
-def flat_position(index: Any, dims: Shape) -> Any:
+def flat_position(index: Value, dims: Shape) -> Value:
     """The position in a block of `dims`, flattened, that each row of an index tensor names."""
     strides = [product(dims[i + 1 :]) for i in range(len(dims))]
     if isinstance(index.node.op, Constant) and all(isinstance(d, int) for d in dims):
@@ -207,5 +207,5 @@ def flat_position(index: Any, dims: Shape) -> Any:
         return constant((front * np.array(strides, np.int64)).sum(-1), DType.I64)
     sizes, steps = (emit1(Dims(tuple(d))) for d in (dims, strides))
     index = cast(index, DType.I64)
-    front = where(emit1(Less(), index, constant(0, DType.I64)), index + sizes, index)
-    return emit1(ReduceSum((index.rank - 1,), keepdims=False), front * steps)
+    inside = where(emit1(Less(), index, constant(0, DType.I64)), index + sizes, index)
+    return emit1(ReduceSum((index.rank - 1,), keepdims=False), inside * steps)

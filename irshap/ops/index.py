@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, NoLocalRule, Op, Point, Precision, Sample, require, tensors
+from irshap.ir.core import (
+    Axes,
+    MixesBatch,
+    NoLocalRule,
+    Op,
+    Point,
+    Precision,
+    Sample,
+    Value,
+    require,
+    tensors,
+)
 from irshap.ir.dims import Dim, Shape, product, same
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.families import NonDifferentiable
@@ -32,10 +42,10 @@ class Indexed(Op, family=True):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return varying <= {0}
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return tuple(self.adjoints(cts, at, i) for i in wrt)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         raise NoLocalRule("its indices vary between sample and reference: no local rule is complete")
 
 
@@ -71,7 +81,7 @@ class GatherElements(Indexed):
     ) -> tuple[int | None, ...]:
         return (_elements_axes(self.axis, axes, operands),)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return emit1(ScatterAdd(self.axis, at.operands[0].shape[self.axis]), ct, at.operands[1])
 
     @classmethod
@@ -115,7 +125,7 @@ class ScatterAdd(Indexed):
     ) -> tuple[int | None, ...]:
         return (_elements_axes(self.axis, axes, operands),)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return emit1(GatherElements(self.axis), ct, at.operands[1])
 
     @classmethod
@@ -156,7 +166,7 @@ class Unpool(Indexed):
     ) -> tuple[int | None, ...]:
         raise MixesBatch("its indices count through all rows")
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         index = at.operands[1]
         flat = (reshape(v, (product(v.shape),)) for v in (ct, index))
         return reshape(emit1(GatherElements(0), *flat), index.shape)

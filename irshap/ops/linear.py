@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -12,12 +11,13 @@ from irshap.ir.builder import emit1
 from irshap.ir.core import (
     Axes,
     Layer,
+    LinearPart,
     MixesBatch,
     NoLocalRule,
-    Op,
     Point,
     Precision,
     Sample,
+    Value,
     require,
     tensors,
 )
@@ -27,19 +27,19 @@ from irshap.ops.arithmetic import Mul, sized
 from irshap.ops.elementwise import Sqrt
 from irshap.ops.families import Bilinear, Linear, broadcast
 from irshap.ops.parts import only
-from irshap.ops.reduce import ReduceSum
+from irshap.ops.reduce import ReduceSum, unbroadcast
 from irshap.ops.samples import randn
-from irshap.ops.shape import reshape, transpose, unbroadcast
+from irshap.ops.shape import reshape, transpose
 
 __all__ = ["BatchNorm", "Gemm", "MatMul", "matmul"]
 
 
-def matmul(a: Any, b: Any) -> Any:
+def matmul(a: Value, b: Value) -> Value:
     """Emits a matrix product."""
     return emit1(MatMul(), a, b)
 
 
-def swap_last(x: Any) -> Any:
+def swap_last(x: Value) -> Value:
     """The transpose of each matrix in a stack."""
     return transpose(x, [*range(x.rank - 2), x.rank - 1, x.rank - 2])
 
@@ -83,14 +83,12 @@ class MatMul(Bilinear):
                 raise MixesBatch("an operand without a batch has a dimension where the other has it")
         return (results[0].rank + axis,)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         a, b = at.operands
         full = matmul(ct, swap_last(b)) if i == 0 else matmul(swap_last(a), ct)
         return unbroadcast(full, at.operands[i].shape)
 
-    def linear_part(
-        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
-    ) -> tuple[Op, tuple[Any, ...]]:
+    def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         i = only(varying, frozenset({0, 1}))
         return self, tuple(v if j == i else sized(v, absolute) for j, v in enumerate(operands))
 
@@ -156,7 +154,7 @@ class Gemm(Bilinear):
             raise MixesBatch("its summand has no batch where the product has it")
         return (axis,)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         a, b = at.operands[:2]
         if i == 2:
             return unbroadcast(ct if self.beta == 1 else ct * self.beta, at.operands[2].shape)
@@ -168,9 +166,7 @@ class Gemm(Bilinear):
             return emit1(Gemm(self.alpha, 1.0, not self.trans_a, False), a, ct)
         return emit1(Gemm(self.alpha, 1.0, True, self.trans_a), ct, a)
 
-    def linear_part(
-        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
-    ) -> tuple[Op, tuple[Any, ...]]:
+    def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         i = only(varying, frozenset({0, 1}))
         factors = tuple(v if j == i else sized(v, absolute) for j, v in enumerate(operands[:2]))
         return replace(self, alpha=abs(self.alpha) if absolute else self.alpha), factors
@@ -218,26 +214,24 @@ class BatchNorm(Linear):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return varying <= {0, 2}
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         if i == 0:
             return ct * self._factor(at.operands, absolute=False)
         if i == 2:
             return emit1(ReduceSum((0, *range(2, ct.rank)), keepdims=False), ct)
         raise NoLocalRule("its statistics vary between sample and reference")
 
-    def _factor(self, operands: Sequence[Any], absolute: bool) -> Any:
+    def _factor(self, operands: Sequence[Value], absolute: bool) -> Value:
         """What each channel of x is multiplied by."""
         x, scale, _, _, var = operands
         factor = sized(scale, absolute) / emit1(Sqrt(), var + self.epsilon)
         return reshape(factor, (x.shape[1], *[1] * (x.rank - 2)))
 
-    def linear_part(
-        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
-    ) -> tuple[Op, tuple[Any, ...]]:
+    def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         only(varying, frozenset({0}))
         return Mul(), (operands[0], self._factor(operands, absolute))
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return tuple(self.adjoint(cts[0], at, i) for i in wrt)
 
     @classmethod

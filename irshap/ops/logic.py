@@ -9,12 +9,61 @@ import numpy as np
 
 from irshap.ir.core import Precision, Sample, require, tensors
 from irshap.ir.types import Array, DType, TensorType, Type
-from irshap.ops.arithmetic import Comparison
-from irshap.ops.families import NonDifferentiable, ZippedElementwise
+from irshap.ops.families import NonDifferentiable, ZippedElementwise, broadcast
 from irshap.ops.samples import randn
 
-__all__ = ["And", "Ceil", "Floor", "GreaterOrEqual", "IsInf", "IsNaN", "LessOrEqual", "Mod", "Not", "Or"]
-__all__ += ["Round", "Sign", "Xor"]
+__all__ = ["And", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less"]
+__all__ += ["LessOrEqual", "Mod", "Not", "Or", "Round", "Sign", "Xor"]
+
+
+class Comparison(NonDifferentiable, ZippedElementwise, family=True):
+    """A truth value for each pair: it jumps, so no local rule can be complete."""
+
+    reason = "a comparison jumps: no local rule is complete"
+    precision = Precision.DATA
+    cost = 1
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        operands = tensors(types)
+        require(len(operands) == 2, "takes two operands")
+        require(len({t.dtype for t in operands}) == 1, "operands have different element types")
+        return (TensorType(DType.BOOL, broadcast([t.dims for t in operands])),)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        a = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+        yield Sample(cls(), (a, np.array([[1, 3, 2]], np.float32)), batch=(0, None))
+        yield Sample(cls(), (a.astype(np.int64), np.array([[3], [4]])), batch=(0, 0))
+
+
+@dataclass(frozen=True)
+class Less(Comparison):
+    """a < b."""
+
+    mnemonic = "less"
+
+    def numpy(self, *arrays: Array) -> Array:
+        return np.asarray(arrays[0] < arrays[1])
+
+
+@dataclass(frozen=True)
+class Greater(Comparison):
+    """a > b."""
+
+    mnemonic = "greater"
+
+    def numpy(self, *arrays: Array) -> Array:
+        return np.asarray(arrays[0] > arrays[1])
+
+
+@dataclass(frozen=True)
+class Equal(Comparison):
+    """a == b."""
+
+    mnemonic = "equal"
+
+    def numpy(self, *arrays: Array) -> Array:
+        return np.asarray(arrays[0] == arrays[1])
 
 
 @dataclass(frozen=True)

@@ -8,32 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Point, Precision, Sample, numel, require
+from irshap.ir.core import Point, Precision, Sample, Value, numel, require
 from irshap.ir.dims import Dim
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.arithmetic import Abs, maximum, quotient_or_zero
-from irshap.ops.average_pool import Windowed
 from irshap.ops.reduce import Reduction
+from irshap.ops.resample import Windowed
 from irshap.ops.samples import randn
 from irshap.ops.shape import reshape
 
 __all__ = ["LpPool", "ReduceLp", "ReduceSumSquare"]
 
 
-def _tiny(x: Any) -> float:
+def _tiny(x: Value) -> float:
     return float(np.finfo(x.dtype.numpy).tiny)
 
 
-def _magnitude(x: Any) -> Any:
+def _magnitude(x: Value) -> Value:
     return emit1(Abs(), x)
 
 
-def power_sum(a: Any, b: Any, p: int) -> Any:
+def power_sum(a: Value, b: Value, p: int) -> Value:
     """P(a, b), for p >= 2."""
     total, power = a + b, b
     for _ in range(p - 2):
@@ -42,7 +41,7 @@ def power_sum(a: Any, b: Any, p: int) -> Any:
     return total
 
 
-def power_chord(x: Any, x0: Any, p: int) -> Any:
+def power_chord(x: Value, x0: Value, p: int) -> Value:
     """(|x|^p - |r|^p) / (x - r)."""
     if p == 2:
         return x + x0
@@ -51,10 +50,10 @@ def power_chord(x: Any, x0: Any, p: int) -> Any:
     return sign if p == 1 else sign * power_sum(size, size0, p)
 
 
-def power_slope(x: Any, p: int) -> Any:
+def power_slope(x: Value, p: int) -> Value:
     """The derivative of |x|^p, divided by p: x |x|^(p-2)."""
     if p == 1:
-        return Abs().slope(x, None)
+        return Abs().slope(x, x)
     size, total = _magnitude(x), x
     for _ in range(p - 2):
         total = total * size
@@ -87,12 +86,12 @@ class ReduceLp(Reduction):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         x = at.operands[0]
         ct, y = (reshape(v, self.kept(x.shape)) for v in (cts[0], at.results[0]))
         return (ct * (power_slope(x, 1) if self.p == 1 else x / maximum(y, _tiny(y))),)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         x, x0 = at.operands[0], at0.operands[0]
         ct, y, y0 = (reshape(v, self.kept(x.shape)) for v in (cts[0], at.results[0], at0.results[0]))
         if self.p == 1:
@@ -125,10 +124,10 @@ class ReduceSumSquare(Reduction):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return self.secant(cts, at, at, wrt)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         x, x0 = at.operands[0], at0.operands[0]
         return (reshape(cts[0], self.kept(x.shape)) * (x + x0),)
 
@@ -157,12 +156,12 @@ class LpPool(Windowed):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         x, y = at.operands[0], at.results[0]
         root = power_slope(y, self.p)
         return (power_slope(x, self.p) * self.spread(quotient_or_zero(cts[0], root), x.shape[2:]),)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         x, x0 = at.operands[0], at0.operands[0]
         share = cts[0]
         if self.p > 1:

@@ -5,24 +5,24 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, numel, require, tensors
+from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, Value, numel, require, tensors
 from irshap.ir.dims import Dim, Shape, divide, product, same, same_shape
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.elementwise import Sqrt
 from irshap.ops.families import broadcast
-from irshap.ops.reduce import ReduceMean
+from irshap.ops.reduce import ReduceMean, unbroadcast
 from irshap.ops.samples import randn
-from irshap.ops.shape import reshape, unbroadcast
+from irshap.ops.shape import reshape
 
 __all__ = ["GroupNorm", "InstanceNorm", "LayerNorm", "Normalization", "RMSNorm"]
 
 
-def mean_of(a: Any, b: Any) -> Any:
+def mean_of(a: Value, b: Value) -> Value:
     """The mean of a value's two worlds."""
     return a if a is b else (a + b) * 0.5
 
@@ -90,13 +90,13 @@ class Normalization(Op, family=True):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return 0 not in varying
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return self.secant([ct], at, at, [i])[0]
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return self.secant(cts, at, at, wrt)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         (x, scale, *_), (x0, scale0, *_) = at.operands, at0.operands
         shape, axes = self.rows(x.shape)
         (a, v), (a0, v0) = self._standard(x, shape, axes), self._standard(x0, shape, axes)
@@ -113,14 +113,14 @@ class Normalization(Op, family=True):
             found.append(reshape(summed, parameter))
         return tuple(found)
 
-    def _standard(self, x: Any, shape: Shape, axes: tuple[int, ...]) -> tuple[Any, Any]:
+    def _standard(self, x: Value, shape: Shape, axes: tuple[int, ...]) -> tuple[Value, Value]:
         """a and v."""
         a = reshape(x, shape)
         if self.centered:
             a = a - emit1(ReduceMean(axes, keepdims=True), a)
         return a, 1.0 / emit1(Sqrt(), emit1(ReduceMean(axes, keepdims=True), a * a) + self.epsilon)
 
-    def _through(self, g: Any, a: Any, v: Any, a0: Any, v0: Any, axes: tuple[int, ...]) -> Any:
+    def _through(self, g: Value, a: Value, v: Value, a0: Value, v0: Value, axes: tuple[int, ...]) -> Value:
         """The multipliers of x from those of a v."""
         straight = g - emit1(ReduceMean(axes, keepdims=True), g) if self.centered else g
         both, vv = a + a0, v * v0

@@ -13,17 +13,25 @@ the rest, the size of the result is |W| |D|, and a factor f, which swaps the par
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Protocol, runtime_checkable
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import NoLocalRule, Op, Point
+from irshap.ir.core import NoLocalRule, Op, Point, Value
 
-if TYPE_CHECKING:
-    from irshap.ir.core import Value
-
-__all__ = ["Curve", "Multipliers", "Parts", "Routed", "Sharing", "between", "curve"]
+__all__ = [
+    "Chord",
+    "Curve",
+    "Multipliers",
+    "Parts",
+    "Routed",
+    "Shares",
+    "Sharing",
+    "curve",
+    "only",
+    "replaced",
+]
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,21 @@ class Routed(Sharing):
         return Multipliers(self.backward(m.mean), None if m.spread is None else self.backward(m.spread))
 
 
-Chord = Callable[[Any, Any, Any, Any], Any]
+@runtime_checkable
+class Shares(Protocol):
+    """An op with a rule for parts where it isn't linear; RevealCancel refuses others."""
+
+    def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
+        """How the first result shares the two parts of each operand in `parts`.
+
+        An elementwise op looks at the parts if `reveal` is set, and at the whole difference otherwise.
+
+        Raises:
+            NoLocalRule: it has no rule for these operands.
+        """
+
+
+Chord = Callable[[Value, Value, Value, Value], Value]
 """(u, u0, f(u), f(u0)) -> (f(u) - f(u0)) / (u - u0)"""
 
 
@@ -120,22 +142,10 @@ def curve(op: Op, chord: Chord, at: Point, at0: Point, i: int, parts: Parts, rev
     if not reveal:
         return Curve(chord(x, r, y, y0), None)
     up, down = r + parts.plus, r + parts.minus
-    y_up, y_down = (emit1(op, *_replaced(at, i, v)) for v in (up, down))
+    y_up, y_down = (emit1(op, *replaced(at, i, v)) for v in (up, down))
     plus = chord(up, r, y_up, y0) + chord(x, down, y, y_down)
     minus = chord(down, r, y_down, y0) + chord(x, up, y, y_up)
     return Curve((plus + minus) * 0.25, (plus - minus) * 0.25)
-
-
-def between(op: Op, at: Point, i: int) -> Chord:
-    """The chord of an op in operand `i`, elementwise, from its secant."""
-    from irshap.ops.program import constant
-
-    def chord(u: Any, u0: Any, y: Any, y0: Any) -> Any:
-        end, end0 = (Point(_replaced(at, i, v), (w,)) for v, w in ((u, y), (u0, y0)))
-        (slope,) = op.secant([constant(1.0, u.dtype)], end, end0, (i,))
-        return slope
-
-    return chord
 
 
 def only(varying: frozenset[int], allowed: frozenset[int]) -> int:
@@ -145,5 +155,6 @@ def only(varying: frozenset[int], allowed: frozenset[int]) -> int:
     return next(iter(varying))
 
 
-def _replaced(at: Point, i: int, value: Any) -> tuple[Any, ...]:
+def replaced(at: Point, i: int, value: Value) -> tuple[Value, ...]:
+    """The operands of `at`, with another one at `i`."""
     return (*at.operands[:i], value, *at.operands[i + 1 :])

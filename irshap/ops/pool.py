@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, require, tensors
+from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, Value, require, tensors
 from irshap.ir.dims import Dim, product
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.arithmetic import maximum, quotient_or_zero, share_quotient
@@ -22,7 +21,7 @@ from irshap.ops.window import padded, window_count, windows
 __all__ = ["MaxPool", "max_shares"]
 
 
-def max_shares(ct: Any, y: Any, y0: Any) -> tuple[Any, Any]:
+def max_shares(ct: Value, y: Value, y0: Value) -> tuple[Value, Value]:
     """What the sample's and the reference's argmax of each window receive (rules.md section 3).
 
     With M = max(y, y0): c+ = ct (M - y0), c- = ct (y - M); they sum to ct (y - y0).
@@ -85,7 +84,7 @@ class MaxPool(Op):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False
 
-    def _scatter(self, share: Any, index: Any, like: Any) -> Any:
+    def _scatter(self, share: Value, index: Value, like: Value) -> Value:
         n, c, *plane = like.shape
         flat = (n, c, product(share.shape[2:]))
         reaches = zip(self.kernel, self.strides, self.dilations, strict=True)
@@ -93,7 +92,7 @@ class MaxPool(Op):
         summed = emit1(ScatterAdd(2, product(plane), apart), reshape(share, flat), reshape(index, flat))
         return reshape(summed, like.shape)
 
-    def _gather(self, x: Any, index: Any) -> Any:
+    def _gather(self, x: Value, index: Value) -> Value:
         n, c, *plane = x.shape
         picked = emit1(
             GatherElements(2),
@@ -102,10 +101,10 @@ class MaxPool(Op):
         )
         return reshape(picked, index.shape)
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return (self._scatter(cts[0], at.results[1], at.operands[0]),)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         x, x0 = at.operands[0], at0.operands[0]
         gain, loss = max_shares(cts[0], at.results[0], at0.results[0])
         # overlapping windows accumulate: overwriting is why other tools' attributions don't sum
@@ -122,11 +121,11 @@ class MaxPool(Op):
             for share, index in zip((top - y0, y - top), ends, strict=True)
         ]
 
-        def forward(part: Any) -> Any:
+        def forward(part: Value) -> Value:
             first, second = (q * self._gather(part, index) for q, index in zip(rates, ends, strict=True))
             return first + second
 
-        def backward(m: Any) -> Any:
+        def backward(m: Value) -> Value:
             first, second = (self._scatter(q * m, index, x) for q, index in zip(rates, ends, strict=True))
             return first + second
 

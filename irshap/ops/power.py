@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Op, Point, Precision, Sample
+from irshap.ir.core import Op, Point, Precision, Sample, Value
 from irshap.ir.types import Array
-from irshap.ops.arithmetic import Abs, Greater, maximum, minimum, quotient_or_zero, where
+from irshap.ops.arithmetic import Abs, maximum, minimum, quotient_or_zero, where
 from irshap.ops.elementwise import Log, Sqrt, inverse_or_zero, logc, phi, unary_samples
 from irshap.ops.families import Elementwise, ZippedElementwise
+from irshap.ops.logic import Greater
 from irshap.ops.program import constant
+from irshap.ops.reduce import unbroadcast
 from irshap.ops.samples import randn
-from irshap.ops.shape import unbroadcast
 
 __all__ = ["Pow", "Power", "Reciprocal"]
 
 
-def power(x: Any, exponent: float) -> Any:
+def power(x: Value, exponent: float) -> Value:
     """Emits x^exponent in its simplest form."""
     if exponent == 1.0:
         return x
     return x * x if exponent == 2.0 else emit1(_ROOTS.get(exponent, Power(exponent)), x)
 
 
-def positive(x: Any) -> Any:
+def positive(x: Value) -> Value:
     """Where x > 0."""
     return emit1(Greater(), x, constant(0.0, x.dtype))
 
 
-def base_chord(x: Any, x0: Any, exponent: Any, y: Any, y0: Any) -> Any:
+def base_chord(x: Value, x0: Value, exponent: Value | float, y: Value, y0: Value) -> Value:
     """(x^p - x0^p) / (x - x0).
 
     For bases of one sign, with hi and lo the larger and the smaller magnitude, v = lo/hi and L = -ln v, it is
@@ -45,14 +45,14 @@ def base_chord(x: Any, x0: Any, exponent: Any, y: Any, y0: Any) -> Any:
     a, a0 = emit1(Abs(), x), emit1(Abs(), x0)
     hi, lo = where(alike, maximum(a, a0), 1.0), where(alike, minimum(a, a0), 1.0)
     v = maximum(lo / hi, float(np.finfo(x.dtype.numpy).tiny))
-    size = emit1(Abs(), exponent) if hasattr(exponent, "dtype") else abs(exponent)
+    size = emit1(Abs(), exponent) if isinstance(exponent, Value) else abs(exponent)
     sign = where(positive(x), constant(1.0, x.dtype), -1.0)
     top = where(positive(y), maximum(y, y0), minimum(y, y0))
     stable = top * exponent / (hi * sign) * phi(emit1(Log(), v) * -size) * logc(v)
     return where(alike, stable, quotient_or_zero(y - y0, x - x0))
 
 
-def whole_power(x: Any, x0: Any, exponent: int) -> tuple[Any, Any, Any]:
+def whole_power(x: Value, x0: Value, exponent: int) -> tuple[Value, Value, Value | float]:
     """x^n, x0^n and their chord, by products: chord(u v) = mean(v) chord(u) + mean(u) chord(v)."""
     if exponent == 1:
         return x, x0, 1.0
@@ -75,17 +75,19 @@ class Power(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.asarray(np.power(x, x.dtype.type(self.exponent)))
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         if self.exponent in (0.0, 1.0):
             return constant(self.exponent, x.dtype)
         return power(x, self.exponent - 1.0) * self.exponent
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         p = self.exponent
         if p in (0.0, 1.0):
             return constant(p, x.dtype)
         if p in range(2, 17):
-            return whole_power(x, x0, int(p))[2]
+            _, _, chord = whole_power(x, x0, int(p))
+            assert isinstance(chord, Value)
+            return chord
         if p == 0.5:
             return inverse_or_zero(y + y0)
         if p == -0.5:
@@ -116,10 +118,10 @@ class Reciprocal(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.asarray(1 / x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return -(y * y)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return -(y * y0)
 
     @classmethod
@@ -145,7 +147,7 @@ class Pow(ZippedElementwise):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         a, b = at.operands
         found = []
         for i in wrt:
@@ -153,17 +155,17 @@ class Pow(ZippedElementwise):
             found.append(unbroadcast(cts[0] * slope, at.operands[i].shape))
         return tuple(found)
 
-    def _log(self, a: Any) -> Any:
+    def _log(self, a: Value) -> Value:
         """ln a, and 0 where there is none."""
         real = positive(a)
         return where(real, emit1(Log(), where(real, a, 1.0)), 0.0)
 
-    def _exponent_chord(self, a: Any, b: Any, b0: Any, z: Any, z0: Any) -> Any:
+    def _exponent_chord(self, a: Value, b: Value, b0: Value, z: Value, z0: Value) -> Value:
         log, db = self._log(a), b - b0
         stable = log * maximum(z, z0) * phi(emit1(Abs(), db * log))
         return where(positive(a), stable, quotient_or_zero(z - z0, db))
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         (a, b), (a0, b0) = at.operands, at0.operands
         z, z0 = at.results[0], at0.results[0]
         # an operand that doesn't vary is the same in both worlds: the two chords below are one then

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from irshap.errors import IRError
 from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, NoLocalRule, Op, Point, Precision, Sample, require
+from irshap.ir.core import Axes, MixesBatch, NoLocalRule, Op, Point, Precision, Sample, Value, require
 from irshap.ir.dims import Dim, N, Shape, symbols_of
 from irshap.ir.types import Array, DType, Tensor, TensorType, Type
 from irshap.ops.families import Linear, NonDifferentiable
@@ -20,7 +21,7 @@ __all__ = ["Constant", "Dims", "Full", "Hold", "Input", "Opaque", "Pullback", "T
 NOTHING_VARIES = "it has no operand that varies"
 
 
-def constant(array: Any, dtype: DType | None = None) -> Any:
+def constant(array: ArrayLike, dtype: DType | None = None) -> Value:
     """Emits a constant tensor."""
     value = np.asarray(array, dtype=None if dtype is None else dtype.numpy)
     return emit1(Constant(Tensor(value)))
@@ -201,10 +202,10 @@ class Hold(_Mark):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return True
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         raise NoLocalRule("a held value is constant by definition")
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         raise NoLocalRule("a held value is constant by definition")
 
     @classmethod
@@ -222,7 +223,7 @@ class Tap(Linear, _Mark):
     mnemonic = "tap"
     nonnegative = True
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return ct
 
     @classmethod
@@ -245,7 +246,7 @@ class Pullback(Op):
     mnemonic = "pullback"
     precision = Precision.FULL
 
-    def parts(self, values: Sequence[Any]) -> tuple[Sequence[Any], Point]:
+    def parts(self, values: Sequence[Value]) -> tuple[Sequence[Value], Point]:
         """Splits this node's operands into cotangents and the point."""
         cts, rest = values[: self.cotangents], values[self.cotangents :]
         return cts, Point(tuple(rest[: self.inputs]), tuple(rest[self.inputs :]))
@@ -268,10 +269,10 @@ class Pullback(Op):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return varying <= set(range(self.cotangents))
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         raise NoLocalRule("second derivatives are not supported")
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         raise NoLocalRule("second derivatives are not supported")
 
     @classmethod
@@ -299,7 +300,10 @@ class Opaque(NonDifferentiable):
     mnemonic = "opaque"
     precision = Precision.FULL
     types_given = True
+    modeled = False
     reason = "irshap has no rule for this op"
+    runner: ClassVar[Callable[[Opaque, Sequence[Array]], tuple[Array, ...]] | None] = None
+    """What runs ONNX nodes: `irshap.lowering.opaque` sets it."""
 
     @property
     def title(self) -> str:
@@ -309,9 +313,9 @@ class Opaque(NonDifferentiable):
         raise IRError("an opaque node's types are given")
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
-        from irshap.lowering.opaque import run_opaque
-
-        return run_opaque(self, arrays)
+        if Opaque.runner is None:
+            raise IRError(f"nothing runs {self.kind}", mend="import irshap.lowering.opaque beforehand")
+        return Opaque.runner(self, arrays)
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
         raise IRError(f"irshap doesn't model {self.kind}: its cost is unknown")
@@ -323,10 +327,10 @@ class Opaque(NonDifferentiable):
             raise MixesBatch(f"irshap doesn't model {self.kind}: its rows may depend on each other")
         return (None,) * len(results)
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         raise NoLocalRule(f"{self.kind}: {self.why}")
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         raise NoLocalRule(f"{self.kind}: {self.why}")
 
     @classmethod

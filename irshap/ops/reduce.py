@@ -1,22 +1,23 @@
-"""Reductions over axes."""
+"""Reductions over axes, and broadcasting: a sum and an expansion are each other's adjoint."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, numel, require, tensors
-from irshap.ir.dims import Dim, Shape, product
+from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, Value, numel, require, tensors
+from irshap.ir.dims import Dim, N, Shape, product, same
 from irshap.ir.types import Array, DType, TensorType, Type
-from irshap.ops.families import Linear
-from irshap.ops.program import constant
+from irshap.ops.cast import Cast
+from irshap.ops.families import Linear, broadcast
+from irshap.ops.program import Dims, batch_from_shape, constant
 from irshap.ops.samples import randn
+from irshap.ops.shape import Move, reshape
 
-__all__ = ["ReduceMean", "ReduceSum", "Reduction", "over"]
+__all__ = ["Expand", "ReduceMean", "ReduceSum", "Reduction", "number", "over", "unbroadcast"]
 
 
 class Reduction(Op, family=True):
@@ -55,14 +56,19 @@ class Reduction(Op, family=True):
         """`shape` with reduced axes as 1: where a cotangent stands against the operand."""
         return tuple(1 if a in self.axes else d for a, d in enumerate(shape))
 
-    def spread(self, ct: Any, shape: Shape) -> Any:
+    def spread(self, ct: Value, shape: Shape) -> Value:
         """`ct` at every element of the operand."""
-        from irshap.ops.shape import Expand, reshape
-
         return emit1(Expand(shape), reshape(ct, self.kept(shape)))
 
 
-def over(x: Any, axes: Sequence[int]) -> Dim:
+def number(dim: Dim, dtype: DType) -> Value:
+    """A dimension as a float scalar of the graph."""
+    if isinstance(dim, int):
+        return constant(float(dim), dtype)
+    return emit1(Cast(dtype), emit1(Dims((dim,), scalar=True)))
+
+
+def over(x: Value, axes: Sequence[int]) -> Dim:
     """How many elements of `x` one result of a reduction over `axes` gathers."""
     return product(x.shape[a] for a in axes)
 
@@ -80,7 +86,7 @@ class ReduceSum(Linear, Reduction):
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         return (np.asarray(arrays[0].sum(axis=self.axes, keepdims=self.keepdims, dtype=arrays[0].dtype)),)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return self.spread(ct, at.operands[0].shape)
 
     @classmethod
@@ -102,7 +108,7 @@ class ReduceMean(Linear, Reduction):
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         return (np.asarray(arrays[0].mean(axis=self.axes, keepdims=self.keepdims, dtype=arrays[0].dtype)),)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         x = at.operands[0]
         return self.spread(ct / number(over(x, self.axes), x.dtype), x.shape)
 
@@ -112,14 +118,45 @@ class ReduceMean(Linear, Reduction):
         yield Sample(cls((1,), False), (randn(2, 3, 4),), (0,), (2,))
 
 
-def number(dim: Dim, dtype: DType) -> Any:
-    """A dimension as a float scalar of the graph."""
-    from irshap.ops.cast import Cast
-    from irshap.ops.program import Dims
+@dataclass(frozen=True)
+class Expand(Move):
+    """numpy's broadcast of the operand against `shape`."""
 
-    if isinstance(dim, int):
-        return constant(float(dim), dtype)
-    return emit1(Cast(dtype), emit1(Dims((dim,), scalar=True)))
+    shape: Shape
+    mnemonic = "expand"
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        (x,) = tensors(types)
+        return (x.with_shape(broadcast([x.dims, self.shape])),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        shape = np.broadcast_shapes(arrays[0].shape, tuple(int(d) for d in self.shape))
+        return (np.array(np.broadcast_to(arrays[0], shape), order="C"),)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        made = batch_from_shape(results[0].dims)
+        moved = None if axes[0] is None else axes[0] + results[0].rank - operands[0].rank
+        if made is not None and moved is not None and made != moved:
+            raise MixesBatch("repeats the whole batch")
+        return (made if moved is None else moved,)
+
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
+        return unbroadcast(ct, at.operands[0].shape)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls((2, 3, 4)), (randn(3, 1),), (0,))
+        yield Sample(cls(()), (randn(),), (0,))
+        yield Sample(cls((N, 4)), (randn(2, 1),), (0,), (0,))
 
 
-__all__ += ["number"]
+def unbroadcast(ct: Value, shape: Shape) -> Value:
+    """Sums `ct` over the axes along which a tensor of `shape` was broadcast: the adjoint of broadcasting."""
+    extra = ct.rank - len(shape)
+    axes = [*range(extra)]
+    axes += [extra + i for i, d in enumerate(shape) if same(d, 1) and not same(ct.shape[extra + i], 1)]
+    if axes:
+        ct = emit1(ReduceSum(axes=tuple(axes), keepdims=True), ct)
+    return reshape(ct, shape)

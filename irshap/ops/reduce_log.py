@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import NoLocalRule, Point, Precision, Sample, numel
+from irshap.ir.core import NoLocalRule, Point, Precision, Sample, Value, numel
 from irshap.ir.dims import Dim
 from irshap.ir.types import Array, TensorType
-from irshap.ops.arithmetic import Abs, Equal, Mul, maximum, where
+from irshap.ops.arithmetic import Abs, Mul, maximum, where
 from irshap.ops.composite import Composite
 from irshap.ops.elementwise import Exp, Log, phi
 from irshap.ops.extremum import to_rows
+from irshap.ops.logic import Equal
 from irshap.ops.reduce import ReduceSum, Reduction
 from irshap.ops.samples import randn
 from irshap.ops.shape import reshape, split
@@ -40,7 +40,7 @@ class ReduceLogSum(Composite, Reduction):
             total = arrays[0].sum(axis=self.axes, keepdims=self.keepdims, dtype=arrays[0].dtype)
             return (np.asarray(np.log(total)),)
 
-    def decompose(self, *operands: Any) -> tuple[Any, ...]:
+    def decompose(self, *operands: Value) -> tuple[Value, ...]:
         return (emit1(Log(), emit1(ReduceSum(self.axes, self.keepdims), operands[0])),)
 
     @classmethod
@@ -49,7 +49,7 @@ class ReduceLogSum(Composite, Reduction):
         yield Sample(cls((0, 2), False), (np.abs(randn(2, 3, 4)) + 0.5,), (0,), (1,))
 
 
-def apart(a: Any, b: Any) -> Any:
+def apart(a: Value, b: Value) -> Value:
     """|a - b|, and 0 where they are equal: equal infinities, as masks have them, are no NaN."""
     return emit1(Abs(), where(emit1(Equal(), a, b), 0.0, a - b))
 
@@ -80,12 +80,12 @@ class ReduceLogSumExp(Reduction):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         x = at.operands[0]
         ct, y = (reshape(v, self.kept(x.shape)) for v in (cts[0], at.results[0]))
         return (ct * emit1(Exp(), x - y),)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         x, x0 = at.operands[0], at0.operands[0]
         ct, y, y0 = (reshape(v, self.kept(x.shape)) for v in (cts[0], at.results[0], at0.results[0]))
         top = emit1(Exp(), maximum(x, x0) - maximum(y, y0))
@@ -113,7 +113,7 @@ class ReduceProd(Composite, Reduction):
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         return (np.asarray(arrays[0].prod(axis=self.axes, keepdims=self.keepdims, dtype=arrays[0].dtype)),)
 
-    def decompose(self, *operands: Any) -> tuple[Any, ...]:
+    def decompose(self, *operands: Value) -> tuple[Value, ...]:
         (x,) = operands
         rows = to_rows(x, self.axes)
         count = rows.shape[-1]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, numel, require, tensors
+from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, Value, numel, require, tensors
 from irshap.ir.dims import Dim
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.arithmetic import Abs, where
@@ -64,14 +63,14 @@ class LpNormalization(Op):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False
 
-    def _norm(self, x: Any) -> Any:
+    def _norm(self, x: Value) -> Value:
         total = emit1(ReduceSum((self.axis,), keepdims=True), emit1(Abs(), x) if self.p == 1 else x * x)
         return total if self.p == 1 else emit1(Sqrt(), total)
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return self.secant(cts, at, at, wrt)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         x, x0 = at.operands[0], at0.operands[0]
         n, n0 = self._norm(x), self._norm(x0)
         w, w0 = inverse_or_zero(n), inverse_or_zero(n0)
@@ -119,7 +118,7 @@ class LRN(Composite):
         total = sum(squares[:, k : k + x.shape[1]] for k in range(self.size))
         return (np.asarray(x / (self.bias + self.alpha / self.size * total) ** self.beta, x.dtype),)
 
-    def decompose(self, *operands: Any) -> tuple[Any, ...]:
+    def decompose(self, *operands: Value) -> tuple[Value, ...]:
         (x,) = operands
         before, after = self.reach
         rest = (0,) * (x.rank - 2)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import DTypeLike
 
 from irshap.ir.types import Array
 
@@ -16,6 +15,6 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def randn(*shape: int, seed: int = 0, dtype: Any = np.float64) -> Array:
+def randn(*shape: int, seed: int = 0, dtype: DTypeLike = np.float64) -> Array:
     """Standard normal sample values."""
     return rng(seed + sum(shape)).standard_normal(shape).astype(dtype)

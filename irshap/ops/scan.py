@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import sympy
 
+from irshap.ir.batch import BatchAxes
+from irshap.ir.builder import Builder
 from irshap.ir.core import Axes, Graph, MixesBatch, Node, Output, Precision, Sample, Value, require, tensors
 from irshap.ir.dims import Dim, N, same
+from irshap.ir.evaluator import evaluate_values
 from irshap.ir.types import Array, DType, TensorType, Type, same_type
 from irshap.ops.families import NonDifferentiable
+from irshap.ops.program import Input
 from irshap.ops.samples import randn
 
 __all__ = ["Scan"]
@@ -44,8 +47,6 @@ class Scan(NonDifferentiable):
         return replace(self, body=body)
 
     def substitute(self, binding: Mapping[sympy.Expr, Dim]) -> Scan:
-        from irshap.ir.builder import Builder
-
         with Builder() as b:
             mapping: dict[Value, Value] = {}
             for node in (*(v.node for v in self.body.inputs), *self.body.nodes):
@@ -73,8 +74,6 @@ class Scan(NonDifferentiable):
         return tuple(types[: self.carried])
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
-        from irshap.ir.evaluator import evaluate_values
-
         state, rows = arrays[: self.carried], arrays[self.carried : self.carried + self.scanned]
         captured = arrays[self.carried + self.scanned :]
         wanted = [o.value for o in self.body.outputs]
@@ -103,8 +102,6 @@ class Scan(NonDifferentiable):
     def batch_axes(
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> tuple[int | None, ...]:
-        from irshap.ir.batch import BatchAxes
-
         last = self.carried + self.scanned
         if 0 in axes[self.carried : last]:
             raise MixesBatch("loops over the batch")
@@ -152,10 +149,7 @@ class Scan(NonDifferentiable):
         yield Sample(cls(2, 2, both), (*state, rows, np.array([0.5, -2.0, 4.0], np.float32)))
 
 
-def _body(inputs: Mapping[str, tuple[str, tuple[Dim, ...]]], make: Any) -> Graph:
-    from irshap.ir.builder import Builder
-    from irshap.ops.program import Input
-
+def _body(inputs: Mapping[str, tuple[str, tuple[Dim, ...]]], make: Callable[..., Sequence[Value]]) -> Graph:
     with Builder() as b:
         given = [
             b.emit(Input(name), types=(TensorType(DType(kind), shape),), names=(name,))[0]

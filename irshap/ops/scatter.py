@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, require, tensors
+from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, Value, require, tensors
 from irshap.ir.dims import Dim, product, same
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.gather import GatherND
@@ -21,7 +20,7 @@ from irshap.ops.shape import Slice, zeros_like
 __all__ = ["ScatterElements", "ScatterND", "leading"]
 
 
-def leading(x: Any, index: Any, axis: int) -> Any:
+def leading(x: Value, index: Value, axis: int) -> Value:
     """The part of `x` that indices with fewer positions on the other axes than `x` are about."""
     short = [a for a in range(x.rank) if a != axis and not same(x.shape[a], index.shape[a])]
     if not short:
@@ -43,10 +42,10 @@ class _Scatter(Indexed, family=True):
         return product(operands[2].dims) if self.add else 0
 
     @abstractmethod
-    def picked(self, ct: Any, index: Any) -> Any:
+    def picked(self, ct: Value, index: Value) -> Value:
         """The elements of `ct` at the indices: the adjoint in the updates."""
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         if i == 2:
             return self.picked(ct, at.operands[1])
         return ct if self.add else emit1(self, ct, at.operands[1], zeros_like(at.operands[2]))
@@ -92,7 +91,7 @@ class ScatterElements(_Scatter):
             raise MixesBatch("it changes only some rows of the batch")
         return (axis,)
 
-    def picked(self, ct: Any, index: Any) -> Any:
+    def picked(self, ct: Value, index: Value) -> Value:
         return emit1(GatherElements(self.axis), leading(ct, index, self.axis), index)
 
     @classmethod
@@ -142,7 +141,7 @@ class ScatterND(_Scatter):
             )
         return (x,)
 
-    def picked(self, ct: Any, index: Any) -> Any:
+    def picked(self, ct: Value, index: Value) -> Value:
         return emit1(GatherND(0), ct, index)
 
     @classmethod

@@ -4,60 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from irshap.ir.builder import emit, emit1
-from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, require, tensors
+from irshap.ir.core import (
+    Axes,
+    LinearPart,
+    MixesBatch,
+    Point,
+    Precision,
+    Sample,
+    TypeMismatch,
+    Value,
+    require,
+    tensors,
+)
 from irshap.ir.dims import Dim, N, Shape, as_dim, divide, product, same, same_shape
 from irshap.ir.types import Array, TensorType, Type
-from irshap.ops.families import Linear, broadcast
-from irshap.ops.program import Full, batch_from_shape
+from irshap.ops.families import Linear
+from irshap.ops.program import Full
 from irshap.ops.samples import randn
 
-__all__ = ["Concat", "Expand", "Pad", "Reshape", "Slice", "Split", "Transpose", "concat", "reshape", "split"]
-__all__ += ["transpose", "unbroadcast", "zeros_like"]
+__all__ = ["Concat", "Dilate", "Move", "Pad", "Reshape", "Slice", "Split", "Transpose", "concat", "reshape"]
+__all__ += ["split", "transpose", "zeros_like"]
 
 
-def reshape(x: Any, shape: Sequence[Dim]) -> Any:
+def reshape(x: Value, shape: Sequence[Dim]) -> Value:
     """Emits a reshape, or nothing when the shape is already right."""
     return x if same_shape(x.shape, tuple(shape)) else emit1(Reshape(tuple(shape)), x)
 
 
-def transpose(x: Any, perm: Sequence[int]) -> Any:
+def transpose(x: Value, perm: Sequence[int]) -> Value:
     """Emits a transpose, or nothing for the identity."""
     return x if list(perm) == list(range(len(perm))) else emit1(Transpose(tuple(perm)), x)
 
 
-def concat(values: Sequence[Any], axis: int) -> Any:
+def concat(values: Sequence[Value], axis: int) -> Value:
     """Emits a concatenation, or nothing for a single value."""
     return values[0] if len(values) == 1 else emit1(Concat(axis), *values)
 
 
-def split(x: Any, axis: int, sizes: Sequence[Dim]) -> tuple[Any, ...]:
+def split(x: Value, axis: int, sizes: Sequence[Dim]) -> tuple[Value, ...]:
     """Emits a split."""
     return emit(Split(axis, tuple(sizes)), x)
 
 
-def zeros_like(x: Any) -> Any:
+def zeros_like(x: Value) -> Value:
     """Emits zeros of the type of `x`."""
     return emit1(Full(0.0, x.dtype, x.shape))
 
 
-def unbroadcast(ct: Any, shape: Shape) -> Any:
-    """Sums `ct` over the axes along which a tensor of `shape` was broadcast: the adjoint of broadcasting."""
-    from irshap.ops.reduce import ReduceSum
-
-    extra = ct.rank - len(shape)
-    axes = [*range(extra)]
-    axes += [extra + i for i, d in enumerate(shape) if same(d, 1) and not same(ct.shape[extra + i], 1)]
-    if axes:
-        ct = emit1(ReduceSum(axes=tuple(axes), keepdims=True), ct)
-    return reshape(ct, shape)
-
-
-class _Move(Linear, family=True):
+class Move(Linear, family=True):
     """Rearranges elements without arithmetic."""
 
     precision: ClassVar[Precision] = Precision.DATA
@@ -68,7 +67,7 @@ class _Move(Linear, family=True):
 
 
 @dataclass(frozen=True)
-class Reshape(_Move):
+class Reshape(Move):
     """The same elements, in row-major order, under another shape."""
 
     shape: Shape
@@ -102,7 +101,7 @@ class Reshape(_Move):
                 return (new,)
         raise MixesBatch(f"reshape {dims} -> {self.shape} tears the batch on axis {axis} apart")
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return reshape(ct, at.operands[0].shape)
 
     @classmethod
@@ -120,7 +119,7 @@ def batch_size(dim: Dim) -> Dim:
 
 
 @dataclass(frozen=True)
-class Transpose(_Move):
+class Transpose(Move):
     """Axis i of the result is axis perm[i] of the operand."""
 
     perm: tuple[int, ...]
@@ -139,7 +138,7 @@ class Transpose(_Move):
     ) -> tuple[int | None, ...]:
         return (None if axes[0] is None else self.perm.index(axes[0]),)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return transpose(ct, [self.perm.index(a) for a in range(len(self.perm))])
 
     @classmethod
@@ -149,7 +148,7 @@ class Transpose(_Move):
 
 
 @dataclass(frozen=True)
-class Concat(_Move):
+class Concat(Move):
     """Operands one after the other along `axis`."""
 
     axis: int
@@ -183,7 +182,7 @@ class Concat(_Move):
             raise MixesBatch("joins along the batch")
         return (axes[0],)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return split(ct, self.axis, [v.shape[self.axis] for v in at.operands])[i]
 
     @classmethod
@@ -193,7 +192,7 @@ class Concat(_Move):
 
 
 @dataclass(frozen=True)
-class Split(_Move):
+class Split(Move):
     """Consecutive parts along `axis`."""
 
     axis: int
@@ -221,10 +220,10 @@ class Split(_Move):
             raise MixesBatch("splits the batch")
         return (axes[0],) * len(self.sizes)
 
-    def adjoints(self, cts: Sequence[Any], at: Point, i: int) -> Any:
+    def adjoints(self, cts: Sequence[Value], at: Point, i: int) -> Value:
         return concat(cts, self.axis)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return self.adjoints([ct], at, i)
 
     @classmethod
@@ -234,41 +233,7 @@ class Split(_Move):
 
 
 @dataclass(frozen=True)
-class Expand(_Move):
-    """numpy's broadcast of the operand against `shape`."""
-
-    shape: Shape
-    mnemonic = "expand"
-
-    def infer(self, *types: Type) -> tuple[Type, ...]:
-        (x,) = tensors(types)
-        return (x.with_shape(broadcast([x.dims, self.shape])),)
-
-    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
-        shape = np.broadcast_shapes(arrays[0].shape, tuple(int(d) for d in self.shape))
-        return (np.array(np.broadcast_to(arrays[0], shape), order="C"),)
-
-    def batch_axes(
-        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
-    ) -> tuple[int | None, ...]:
-        made = batch_from_shape(results[0].dims)
-        moved = None if axes[0] is None else axes[0] + results[0].rank - operands[0].rank
-        if made is not None and moved is not None and made != moved:
-            raise MixesBatch("repeats the whole batch")
-        return (made if moved is None else moved,)
-
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
-        return unbroadcast(ct, at.operands[0].shape)
-
-    @classmethod
-    def samples(cls) -> Iterable[Sample]:
-        yield Sample(cls((2, 3, 4)), (randn(3, 1),), (0,))
-        yield Sample(cls(()), (randn(),), (0,))
-        yield Sample(cls((N, 4)), (randn(2, 1),), (0,), (0,))
-
-
-@dataclass(frozen=True)
-class Slice(_Move):
+class Slice(Move):
     """start, start + step, ... before stop, on each axis of `axes`.
 
     Starts and stops are normalized: within the dimension, -1 as stop of a negative step meaning "through 0".
@@ -308,9 +273,7 @@ class Slice(_Move):
             raise MixesBatch("reverses the batch")
         return (axes[0],)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
-        from irshap.ops.rows import Dilate
-
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         shape = at.operands[0].shape
         before, after, total = [0] * len(shape), [0] * len(shape), list(ct.shape)
         pads_before: list[Dim] = list(before)
@@ -337,13 +300,55 @@ class Slice(_Move):
         yield Sample(cls((1,), (3,), (3,), (1,)), (randn(2, 5),))
 
 
-def flip(x: Any, axis: int) -> Any:
+@dataclass(frozen=True)
+class Dilate(Linear):
+    """step - 1 zeros between neighbours on `axis`: the adjoint of a strided slice."""
+
+    axis: int
+    step: int
+    mnemonic = "dilate"
+    precision = Precision.DATA
+    nonnegative = True
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        (x,) = tensors(types)
+        length = as_dim((x.dims[self.axis] - 1) * self.step + 1)
+        if isinstance(length, int) and length < 0:
+            raise TypeMismatch("can't dilate an empty axis")
+        return (x.with_shape((*x.dims[: self.axis], length, *x.dims[self.axis + 1 :])),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        x = np.moveaxis(arrays[0], self.axis, 0)
+        y = np.zeros(((len(x) - 1) * self.step + 1, *x.shape[1:]), x.dtype)
+        y[:: self.step] = x
+        return (np.ascontiguousarray(np.moveaxis(y, 0, self.axis)),)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 0
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        if axes[0] == self.axis:
+            raise MixesBatch("spreads the batch")
+        return (axes[0],)
+
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
+        return emit1(Slice((self.axis,), (0,), (ct.shape[self.axis],), (self.step,)), ct)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(1, 3), (randn(2, 4),), (0,), (0,))
+        yield Sample(cls(0, 2), (randn(4, 2),), (0,))
+
+
+def flip(x: Value, axis: int) -> Value:
     """Reverses an axis."""
     return emit1(Slice((axis,), (as_dim(x.shape[axis] - 1),), (-1,), (-1,)), x)
 
 
 @dataclass(frozen=True)
-class Pad(_Move):
+class Pad(Move):
     """`value` put before and after each axis; negative counts cut."""
 
     before: Shape
@@ -371,14 +376,12 @@ class Pad(_Move):
             raise MixesBatch("pads the batch")
         return (axes[0],)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return emit1(
             Pad(tuple(as_dim(-b) for b in self.before), tuple(as_dim(-a) for a in self.after), 0.0), ct
         )
 
-    def linear_part(
-        self, operands: Sequence[Any], varying: frozenset[int], absolute: bool
-    ) -> tuple[Op, tuple[Any, ...]]:
+    def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         return replace(self, value=0.0), tuple(operands)
 
     @classmethod

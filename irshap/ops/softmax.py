@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, numel, require, tensors
+from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, Value, numel, require, tensors
 from irshap.ir.dims import Dim
 from irshap.ir.types import Array, TensorType, Type
-from irshap.ops.arithmetic import Abs, Equal, maximum, where
+from irshap.ops.arithmetic import Abs, maximum, where
 from irshap.ops.elementwise import Exp, Log, Relu, phi
 from irshap.ops.extremum import ReduceMax
 from irshap.ops.families import NonDifferentiable
+from irshap.ops.logic import Equal
 from irshap.ops.reduce import ReduceSum
 from irshap.ops.samples import randn
 
@@ -46,13 +46,13 @@ class _AlongAxis(Op, family=True):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False
 
-    def total(self, x: Any) -> Any:
+    def total(self, x: Value) -> Value:
         """The sum along the axis, which stays."""
         return emit1(ReduceSum((self.axis,), keepdims=True), x)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
-        build: Any = cls
+        build: Callable[..., Op] = cls
         yield Sample(build(1), (randn(2, 5),), (0,), (0,))
         yield Sample(build(1), (randn(2, 3, 4) * 3,), (0,), (0,))
         yield Sample(build(0), (randn(3, 2),), (0,), (1,))
@@ -68,12 +68,12 @@ class _Softmax(_AlongAxis, family=True):
     m_i = G_i - w_i sum G, with G the multiplier of x - l.
     """
 
-    def _shift(self, x: Any) -> tuple[Any, Any]:
+    def _shift(self, x: Value) -> tuple[Value, Value]:
         """The largest element m of each row, and ln sum e^(x - m)."""
         top = emit1(ReduceMax((self.axis,), keepdims=True), x)
         return top, emit1(Log(), self.total(emit1(Exp(), x - top)))
 
-    def _through_sum(self, x: Any, x0: Any, g: Any) -> tuple[Any, Any]:
+    def _through_sum(self, x: Value, x0: Value, g: tuple[Value, Value]) -> tuple[Value, Value]:
         """D - s, and the map that takes G to m, given the probabilities g = (p, p0)."""
         (top, rest), (top0, rest0) = self._shift(x), self._shift(x0)
         s = (top - top0) + (rest - rest0)
@@ -96,11 +96,11 @@ class Softmax(_Softmax):
         e = np.exp(arrays[0] - arrays[0].max(axis=self.axis, keepdims=True, initial=-np.inf))
         return (np.asarray(e / e.sum(axis=self.axis, keepdims=True), arrays[0].dtype),)
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         g = cts[0] * at.results[0]
         return (g - at.results[0] * self.total(g),)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         y, y0 = at.results[0], at0.results[0]
         log_ratio, weight = self._through_sum(at.operands[0], at0.operands[0], (y, y0))
         g = cts[0] * (maximum(y, y0) * phi(emit1(Abs(), log_ratio)))
@@ -118,10 +118,10 @@ class LogSoftmax(_Softmax):
         shifted = arrays[0] - arrays[0].max(axis=self.axis, keepdims=True, initial=-np.inf)
         return (shifted - np.log(np.exp(shifted).sum(axis=self.axis, keepdims=True)),)
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return (cts[0] - emit1(Exp(), at.results[0]) * self.total(cts[0]),)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         probabilities = emit1(Exp(), at.results[0]), emit1(Exp(), at0.results[0])
         _, weight = self._through_sum(at.operands[0], at0.operands[0], probabilities)
         return (cts[0] - weight * self.total(cts[0]),)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, require, tensors
+from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, Value, require, tensors
 from irshap.ir.dims import Dim, Shape, same
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.families import Linear
@@ -52,7 +51,7 @@ class Tile(Linear):
             raise MixesBatch("repeats several rows for each sample")
         return (axes[0] if made is None else made,)
 
-    def adjoint(self, ct: Any, at: Point, i: int) -> Any:
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         shape = at.operands[0].shape
         dims: list[Dim] = []
         copies = []

@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit, emit1
-from irshap.ir.core import Axes, MixesBatch, NoLocalRule, Op, Point, Precision, Sample, require, tensors
+from irshap.ir.core import (
+    Axes,
+    MixesBatch,
+    NoLocalRule,
+    Op,
+    Point,
+    Precision,
+    Sample,
+    Value,
+    require,
+    tensors,
+)
 from irshap.ir.dims import Dim, product
 from irshap.ir.types import Array, DType, TensorType, Type
-from irshap.ops.arithmetic import Equal, Greater, Less, maximum, minimum, share_quotient, where
+from irshap.ops.arithmetic import maximum, minimum, share_quotient, where
 from irshap.ops.gather import Gather
 from irshap.ops.index import ScatterAdd
+from irshap.ops.logic import Equal, Greater, Less
 from irshap.ops.program import Full, constant
 from irshap.ops.reduce import ReduceSum
 from irshap.ops.samples import randn
@@ -76,10 +87,10 @@ class TopK(Op):
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False
 
-    def derivative(self, cts: Sequence[Any], at: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return (emit1(ScatterAdd(self.axis, at.operands[0].shape[self.axis]), cts[0], at.results[1]),)
 
-    def secant(self, cts: Sequence[Any], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Any, ...]:
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         x, x0 = at.operands[0], at0.operands[0]
         if self.k != 1:
             return (self._mean_on_path(cts[0], x, x0),)
@@ -89,7 +100,7 @@ class TopK(Op):
         share = emit1(back, cts[0] * (top - y0), index) + emit1(back, cts[0] * (y - top), index0)
         return (share_quotient(share, x - x0),)
 
-    def _mean_on_path(self, ct: Any, x: Any, x0: Any) -> Any:
+    def _mean_on_path(self, ct: Value, x: Value, x0: Value) -> Value:
         size = x.shape[self.axis]
         if not isinstance(size, int) or size > MOST_RANKED:
             raise NoLocalRule(

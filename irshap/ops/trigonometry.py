@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Precision, Sample
+from irshap.ir.core import Op, Precision, Sample, Value
 from irshap.ir.types import Array
-from irshap.ops.arithmetic import Abs, Less, maximum, quotient_or_zero, where
+from irshap.ops.arithmetic import Abs, maximum, quotient_or_zero, where
 from irshap.ops.elementwise import Exp, Sqrt, inverse_or_zero, phi, tanhc, unary_samples
 from irshap.ops.families import Elementwise
+from irshap.ops.logic import Less
 from irshap.ops.program import constant
 from irshap.ops.samples import randn
 
 __all__ = ["Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cos", "Cosh", "Sin", "Sinh", "Tan"]
 
 
-def over_itself(function: Any, u: Any) -> Any:
+def over_itself(function: Op, u: Value) -> Value:
     """f(u)/u for an odd f of slope 1 at 0, and 1 there."""
     size = emit1(Abs(), u)
     flat = emit1(Less(), size, constant(float(np.finfo(u.dtype.numpy).eps) ** 0.5, u.dtype))
@@ -32,23 +32,23 @@ def over_itself(function: Any, u: Any) -> Any:
     return where(flat, 1.0, emit1(function, safe) / safe)
 
 
-def sinc(u: Any) -> Any:
+def sinc(u: Value) -> Value:
     """sin(u)/u."""
     return over_itself(Sin(), u)
 
 
-def sinhc(u: Any) -> Any:
+def sinhc(u: Value) -> Value:
     """sinh(u)/u = e^|u| phi(2|u|)."""
     size = emit1(Abs(), u)
     return emit1(Exp(), size) * phi(size * 2.0)
 
 
-def hyperbolic_cosine(u: Any) -> Any:
+def hyperbolic_cosine(u: Value) -> Value:
     """cosh(u), of ops that have kernels for double."""
     return (emit1(Exp(), u) + emit1(Exp(), -u)) * 0.5
 
 
-def inside(cls: Any) -> Iterable[Sample]:
+def inside(cls: type[Op]) -> Iterable[Sample]:
     """Values between -1 and 1."""
     yield Sample(cls(), (np.tanh(randn(2, 7)),), (0,), (0,))
 
@@ -64,10 +64,10 @@ class Sin(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.sin(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return emit1(Cos(), x)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return emit1(Cos(), (x + x0) * 0.5) * sinc((x - x0) * 0.5)
 
     @classmethod
@@ -86,10 +86,10 @@ class Cos(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.cos(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return -emit1(Sin(), x)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return -emit1(Sin(), (x + x0) * 0.5) * sinc((x - x0) * 0.5)
 
     @classmethod
@@ -108,10 +108,10 @@ class Tan(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.tan(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return y * y + 1.0
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return sinc(x - x0) / (emit1(Cos(), x) * emit1(Cos(), x0))
 
     @classmethod
@@ -130,10 +130,10 @@ class Asin(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.arcsin(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return 1.0 / emit1(Sqrt(), (1.0 - x) * (1.0 + x))
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return inverse_or_zero(emit1(Cos(), (y + y0) * 0.5) * sinc((y - y0) * 0.5))
 
     @classmethod
@@ -152,10 +152,10 @@ class Acos(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.arccos(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return -1.0 / emit1(Sqrt(), (1.0 - x) * (1.0 + x))
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return -inverse_or_zero(emit1(Sin(), (y + y0) * 0.5) * sinc((y - y0) * 0.5))
 
     @classmethod
@@ -174,10 +174,10 @@ class Atan(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.arctan(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return 1.0 / (x * x + 1.0)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         across = x * x0
         scale = maximum(across, 0.0) + 1.0
         stable = over_itself(self, (x - x0) / scale) / scale
@@ -200,10 +200,10 @@ class Sinh(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.sinh(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return hyperbolic_cosine(x)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return hyperbolic_cosine((x + x0) * 0.5) * sinhc((x - x0) * 0.5)
 
     @classmethod
@@ -222,10 +222,10 @@ class Cosh(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.cosh(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return x * sinhc(x)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         middle = (x + x0) * 0.5
         return middle * sinhc(middle) * sinhc((x - x0) * 0.5)
 
@@ -245,10 +245,10 @@ class Asinh(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.arcsinh(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return 1.0 / emit1(Sqrt(), x * x + 1.0)
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return 1.0 / (hyperbolic_cosine((y + y0) * 0.5) * sinhc((y - y0) * 0.5))
 
     @classmethod
@@ -267,10 +267,10 @@ class Acosh(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.arccosh(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return 1.0 / emit1(Sqrt(), (x - 1.0) * (x + 1.0))
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         middle = (y + y0) * 0.5
         return inverse_or_zero(middle * sinhc(middle) * sinhc((y - y0) * 0.5))
 
@@ -290,10 +290,10 @@ class Atanh(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.arctanh(x)
 
-    def slope(self, x: Any, y: Any) -> Any:
+    def slope(self, x: Value, y: Value) -> Value:
         return 1.0 / ((1.0 - x) * (1.0 + x))
 
-    def chord(self, x: Any, x0: Any, y: Any, y0: Any) -> Any:
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         return 1.0 / (tanhc(emit1(Abs(), y - y0)) * (1.0 - x * x0))
 
     @classmethod

@@ -7,7 +7,7 @@ import onnx
 
 from irshap.ir.dims import Dim, same
 from irshap.lowering.emitter import Export, exporter, onnx_dtype
-from irshap.ops import arithmetic, cast, elementwise, index, linear, program, rows, shape
+from irshap.ops import arithmetic, cast, elementwise, index, linear, logic, program, reduce, rows, shape
 
 __all__: list[str] = []
 
@@ -17,9 +17,9 @@ _PLAIN = {
     arithmetic.Abs: "Abs",
     arithmetic.Add: "Add",
     arithmetic.Div: "Div",
-    arithmetic.Equal: "Equal",
-    arithmetic.Greater: "Greater",
-    arithmetic.Less: "Less",
+    logic.Equal: "Equal",
+    logic.Greater: "Greater",
+    logic.Less: "Less",
     arithmetic.Max: "Max",
     arithmetic.Min: "Min",
     arithmetic.Mul: "Mul",
@@ -93,8 +93,8 @@ def _split(e: Export, op: shape.Split) -> None:
     e.result("Split", [e.inputs[0], e.shape(op.sizes)], axis=op.axis)
 
 
-@exporter(shape.Expand)
-def _expand(e: Export, op: shape.Expand) -> None:
+@exporter(reduce.Expand)
+def _expand(e: Export, op: reduce.Expand) -> None:
     operand = (1,) * (len(op.shape) - e.operand().rank) + e.operand().shape
     # a dimension that the operand has already may be 1 here, which spares computing it at run time
     target = [1 if same(d, mine) else d for d, mine in zip(op.shape[-len(operand) :], operand, strict=False)]
@@ -152,8 +152,8 @@ def _merged(e: Export, axis: int) -> str:
     return e.shape(result)
 
 
-@exporter(rows.Dilate)
-def _dilate(e: Export, op: rows.Dilate) -> None:
+@exporter(shape.Dilate)
+def _dilate(e: Export, op: shape.Dilate) -> None:
     # [.., n, ..] -> [.., n, 1, ..] -> zeros behind each -> [.., n step, ..] -> cut the last step - 1
     rank = e.operand().rank
     dims = list(e.operand().shape)

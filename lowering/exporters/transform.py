@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from irshap.lowering.emitter import FLOOR, Export, exporter
-from irshap.ops import cumulative, einsum, generate, resize, tile
+from irshap.ops import cumulative, einsum, generate, resample, tile
 
 __all__: list[str] = []
 
@@ -24,12 +24,12 @@ def _trilu(e: Export, op: cumulative.Trilu) -> None:
     e.result("Trilu", [e.inputs[0], e.constant(op.k, "int64")], upper=int(op.upper))
 
 
-def _resize_opset(op: resize.Resize) -> int:
+def _resize_opset(op: resample.Resize) -> int:
     return 19 if op.coordinates == "half_pixel_symmetric" else FLOOR
 
 
-@exporter(resize.Resize, opset=_resize_opset)
-def _resize(e: Export, op: resize.Resize) -> None:
+@exporter(resample.Resize, opset=_resize_opset)
+def _resize(e: Export, op: resample.Resize) -> None:
     size = [e.constant(op.scales, "float32")] if op.scales else ["", e.shape(op.sizes)]
     e.result(
         "Resize",

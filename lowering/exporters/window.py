@@ -6,7 +6,7 @@ from typing import Any
 
 from irshap.ir.dims import product
 from irshap.lowering.emitter import FLOOR, Export, exporter
-from irshap.ops import average_pool, conv, lp, pool
+from irshap.ops import conv, lp, pool, resample
 
 __all__: list[str] = []
 
@@ -60,22 +60,22 @@ def _max_pool(e: Export, op: pool.MaxPool) -> None:
     e.add("Mod", [whole, plane], into=[e.outputs[1]])
 
 
-_DILATED_SINCE = {average_pool.AveragePool: 19, lp.LpPool: 18}
+_DILATED_SINCE = {resample.AveragePool: 19, lp.LpPool: 18}
 
 
-def _lowest(op: average_pool.Windowed) -> int:
+def _lowest(op: resample.Windowed) -> int:
     return _DILATED_SINCE[type(op)] if any(d > 1 for d in op.dilations) else FLOOR
 
 
-def _pooling(op: average_pool.Windowed) -> dict[str, Any]:
+def _pooling(op: resample.Windowed) -> dict[str, Any]:
     attributes = _window(op)
     if not any(d > 1 for d in op.dilations):
         del attributes["dilations"]
     return {"kernel_shape": op.kernel, **attributes}
 
 
-@exporter(average_pool.AveragePool, opset=_lowest)
-def _average_pool(e: Export, op: average_pool.AveragePool) -> None:
+@exporter(resample.AveragePool, opset=_lowest)
+def _average_pool(e: Export, op: resample.AveragePool) -> None:
     e.result("AveragePool", e.inputs, count_include_pad=int(op.include_pad), **_pooling(op))
 
 

@@ -10,7 +10,7 @@ import onnx
 from irshap.ir.core import Op, Value
 from irshap.ir.types import DType, Tensor
 from irshap.lowering.importer import Import, Unmodeled, importer
-from irshap.ops import arithmetic, cast, elementwise, index, program
+from irshap.ops import arithmetic, cast, elementwise, index, logic, program
 
 __all__: list[str] = []
 
@@ -18,10 +18,10 @@ _PLAIN: dict[str, Callable[[], Op]] = {
     "Abs": arithmetic.Abs,
     "Add": arithmetic.Add,
     "Div": arithmetic.Div,
-    "Equal": arithmetic.Equal,
+    "Equal": logic.Equal,
     "Exp": elementwise.Exp,
-    "Greater": arithmetic.Greater,
-    "Less": arithmetic.Less,
+    "Greater": logic.Greater,
+    "Less": logic.Less,
     "Log": elementwise.Log,
     "Mul": arithmetic.Mul,
     "Neg": arithmetic.Neg,
@@ -99,7 +99,7 @@ def _cast_to(n: Import, dtype: DType) -> Value:
     x = n.tensor()
     if x.dtype not in _CAST_FREELY or dtype not in _CAST_FREELY:
         raise Unmodeled(f"a cast from {x.dtype.value} to {dtype.value} has rounding modes of its own")
-    return cast.cast(x, dtype)  # type: ignore[no-any-return]
+    return cast.cast(x, dtype)
 
 
 _CAST_FREELY = [DType.F16, DType.F32, DType.F64, DType.BOOL, DType.I8, DType.I16, DType.I32, DType.I64]

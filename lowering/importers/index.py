@@ -11,7 +11,8 @@ from irshap.ir.dims import Dim, N, same, symbols_of
 from irshap.ir.types import Array
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import gather, index, program, scatter, top_k
-from irshap.ops.shape import Expand, reshape
+from irshap.ops.reduce import Expand
+from irshap.ops.shape import reshape
 
 __all__: list[str] = []
 
@@ -25,7 +26,7 @@ def counted_from_front(n: Import, i: int, size: Dim) -> Value:
     given = op.value.array.astype(np.int64)
     if given.size and not (-size <= given.min() and given.max() < size):
         raise Unmodeled(f"its indices are out of range for {size}")
-    return program.constant(np.where(given < 0, given + size, given))  # type: ignore[no-any-return]
+    return program.constant(np.where(given < 0, given + size, given))
 
 
 def for_all_rows(n: Import, value: Value, axis: int) -> Value:

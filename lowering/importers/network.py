@@ -26,7 +26,7 @@ def _matmul(n: Import) -> Value:
         dims.pop(-1)
     if a.rank == 1:
         dims.pop(-1 if b.rank == 1 else -2)
-    return reshape(y, dims)  # type: ignore[no-any-return]
+    return reshape(y, dims)
 
 
 @importer("Gemm")

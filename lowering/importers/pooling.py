@@ -11,7 +11,7 @@ from irshap.ir.types import DType
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.lowering.importers import network
 from irshap.lowering.importers.network import Geometry
-from irshap.ops import average_pool, lp, pool
+from irshap.ops import lp, pool, resample
 from irshap.ops.program import constant
 from irshap.ops.window import window_count
 
@@ -92,14 +92,14 @@ def _average_pool(n: Import) -> Value:
     reached = reaching(n, kernel, given)
     include = bool(n.attribute("count_include_pad", 0)) and any(map(any, given[1]))
     if not include or reached == given:
-        return n.one(average_pool.AveragePool(kernel, *reached, include), x)
+        return n.one(resample.AveragePool(kernel, *reached, include), x)
     # what ceil_mode adds beyond the padding is not counted: the sum over all, divided by what is
-    whole = average_pool.AveragePool(kernel, *reached, include_pad=True)
+    whole = resample.AveragePool(kernel, *reached, include_pad=True)
     padded = tuple(size + sum(p) for size, p in zip(x.shape[2:], given[1], strict=True))
     beyond = tuple((0, r[1] - p[1]) for r, p in zip(reached[1], given[1], strict=True))
-    counts = average_pool.AveragePool(kernel, reached[0], beyond, reached[2]).counts(padded)
+    counts = resample.AveragePool(kernel, reached[0], beyond, reached[2]).counts(padded)
     factor = np.prod(kernel) / np.asarray(counts)
-    return n.one(whole, x) * constant(factor, x.dtype)  # type: ignore[no-any-return]
+    return n.one(whole, x) * constant(factor, x.dtype)
 
 
 @importer("LpPool")

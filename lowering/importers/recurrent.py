@@ -5,7 +5,7 @@ from __future__ import annotations
 from irshap.ir.core import Value
 from irshap.ir.dims import same
 from irshap.lowering.importer import Import, Unmodeled, importer
-from irshap.ops.shape import Expand
+from irshap.ops.reduce import Expand
 
 __all__: list[str] = []
 

@@ -10,7 +10,7 @@ import numpy as np
 from irshap.ir.core import Value
 from irshap.ir.dims import Dim, N, as_dim, floor_div, same, symbols_of
 from irshap.lowering.importer import Import, Unmodeled, importer
-from irshap.ops.resize import COORDINATES, Resize
+from irshap.ops.resample import COORDINATES, Resize
 
 __all__: list[str] = []
 

@@ -10,7 +10,7 @@ from irshap.ir.core import Value
 from irshap.ir.dims import Dim, N, as_dim, divide, product, same, symbols_of
 from irshap.ir.types import Array, DType, Tensor
 from irshap.lowering.importer import Import, Unmodeled, importer
-from irshap.ops import gather, program, shape
+from irshap.ops import gather, program, reduce, shape
 from irshap.ops.families import broadcast
 
 __all__: list[str] = []
@@ -146,7 +146,7 @@ def _same_batch(n: Import, values: list[Value], axis: int) -> list[Value]:
     result = []
     for value in values:
         target = [lead.get(i, d) if same(d, 1) else d for i, d in enumerate(value.shape)]
-        result.append(value if tuple(target) == value.shape else n.one(shape.Expand(tuple(target)), value))
+        result.append(value if tuple(target) == value.shape else n.one(reduce.Expand(tuple(target)), value))
     return result
 
 
@@ -172,7 +172,7 @@ def _split(n: Import) -> Sequence[Value]:
 @importer("Expand")
 def _expand(n: Import) -> Value:
     x = n.tensor()
-    return n.one(shape.Expand(broadcast([x.shape, tuple(map(as_dim, n.dims(1)))])), x)
+    return n.one(reduce.Expand(broadcast([x.shape, tuple(map(as_dim, n.dims(1)))])), x)
 
 
 @importer("Slice")

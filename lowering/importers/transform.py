@@ -45,7 +45,7 @@ def _depth_to_space(n: Import) -> Value:
         blocks = transpose(reshape(x, (samples, b, b, c, h, w)), (0, 3, 4, 1, 5, 2))
     else:
         blocks = transpose(reshape(x, (samples, c, b, b, h, w)), (0, 1, 4, 2, 5, 3))
-    return reshape(blocks, (samples, c, as_dim(h * b), as_dim(w * b)))  # type: ignore[no-any-return]
+    return reshape(blocks, (samples, c, as_dim(h * b), as_dim(w * b)))
 
 
 @importer("SpaceToDepth")
@@ -57,7 +57,7 @@ def _space_to_depth(n: Import) -> Value:
     if h is None or w is None:
         raise Unmodeled(f"{plane} can't be shown to fall into blocks of {b} by {b}")
     blocks = transpose(reshape(x, (samples, c, h, b, w, b)), (0, 3, 5, 1, 2, 4))
-    return reshape(blocks, (samples, as_dim(c * b * b), h, w))  # type: ignore[no-any-return]
+    return reshape(blocks, (samples, as_dim(c * b * b), h, w))
 
 
 @importer("Einsum")
@@ -86,7 +86,7 @@ def _einsum(n: Import) -> Value:
         term = "".join(i for i in term if i in result)
     value = transpose(value, [term.index(i) for i in result if i in term])
     sizes = iter(value.shape)
-    return reshape(value, [next(sizes) if i in term else 1 for i in result])  # type: ignore[no-any-return]
+    return reshape(value, [next(sizes) if i in term else 1 for i in result])
 
 
 def _terms(equation: str, ranks: list[int]) -> tuple[list[str], str]:

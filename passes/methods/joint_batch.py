@@ -103,7 +103,7 @@ class JointBatch:
         before, after = sample.shape[:axis], sample.shape[axis + 1 :]
         apart = reshape(sample, (*before, self.count, merged, *after))
         repeated = emit1(RepeatRows(axis, R), apart)
-        return reshape(repeated, (*before, sample.shape[axis] * R, *after))  # type: ignore[no-any-return]
+        return reshape(repeated, (*before, sample.shape[axis] * R, *after))
 
     def _node(self, node: Node) -> None:
         axes = [self.axes[v] for v in node.operands]

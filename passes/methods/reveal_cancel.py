@@ -34,7 +34,7 @@ from irshap.ir.dims import Dim, N, R, as_dim
 from irshap.ir.walks import is_float, varying_values
 from irshap.ops.arithmetic import Abs
 from irshap.ops.logic import Sign
-from irshap.ops.parts import Multipliers, Parts, Sharing
+from irshap.ops.parts import Multipliers, Parts, Shares, Sharing
 from irshap.ops.program import Full
 from irshap.ops.shape import zeros_like
 from irshap.passes.methods.joint_batch import JointBatch
@@ -168,6 +168,8 @@ class _Walk:
             try:
                 if op.linear_in(changing):
                     step, parts = self._linear(node, op, at, given)
+                elif not isinstance(op, Shares):
+                    raise NoLocalRule("RevealCancel has no rule for it")
                 else:
                     sharing = op.sharing(at, at0, given, not self.mixed or kinds == {Layer.DENSE})
                     (of,) = given.values()
@@ -182,8 +184,8 @@ class _Walk:
         return step
 
     def _linear(self, node: Node, op: Op, at: Point, given: Mapping[int, Parts]) -> tuple[_Step, list[Parts]]:
-        plain, plain_operands = op.linear_part(at.operands, frozenset(given), False)
-        absolute, absolute_operands = op.linear_part(at.operands, frozenset(given), True)
+        plain, plain_operands = _linear_part(op, at, frozenset(given), absolute=False)
+        absolute, absolute_operands = _linear_part(op, at, frozenset(given), absolute=True)
         signs = {}
         if op.layer is not None:
             given = {i: self._whole(node.operands[i]) for i in given}
@@ -232,6 +234,14 @@ class _Walk:
             return nothing
         score = m.mean * parts.total
         return score if m.spread is None else score + m.spread * parts.size
+
+
+def _linear_part(
+    op: Op, at: Point, varying: frozenset[int], *, absolute: bool
+) -> tuple[Op, tuple[Value, ...]]:
+    part, given = op.linear_part(at.operands, varying, absolute)
+    filled = (zeros_like(at.operands[i]) if v is None else v for i, v in enumerate(given))
+    return part, tuple(filled)
 
 
 def _sum(a: Multipliers, b: Multipliers) -> Multipliers:

@@ -13,7 +13,7 @@ from irshap.ir.dims import Dim, symbols_of
 from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array, DType, TensorType
 from irshap.ir.walks import ancestors, is_float
-from irshap.ops.program import Input, Opaque
+from irshap.ops.program import Input
 
 __all__ = ["Part", "check_size", "fixed_values", "read_by_others"]
 
@@ -26,7 +26,8 @@ def fixed_values(graph: Graph, given: Collection[Value], binding: Mapping[sympy.
     fixed = set(given)
     for node in graph.nodes:
         static = all(_is_static(t.substitute(binding)) for t in node.types)
-        if static and not isinstance(node.op, Input | Opaque) and all(v in fixed for v in node.operands):
+        computed = node.op.modeled and not isinstance(node.op, Input)
+        if static and computed and all(v in fixed for v in node.operands):
             fixed.update(node.results)
     return fixed
 

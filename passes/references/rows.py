@@ -10,9 +10,9 @@ from irshap.ir.core import Graph, MixesBatch, Node, Value
 from irshap.ir.dims import Dim, R, divide, product, same, symbols_of
 from irshap.ir.types import TensorType
 from irshap.ops.program import Full, Input
-from irshap.ops.reduce import ReduceMean, ReduceSum
+from irshap.ops.reduce import Expand, ReduceMean, ReduceSum
 from irshap.ops.rows import RepeatRows, TileRows
-from irshap.ops.shape import Expand, Reshape, Split
+from irshap.ops.shape import Reshape, Split
 
 __all__ = ["Place", "ReferenceRows"]
 
