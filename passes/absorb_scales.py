@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from irshap.ir.builder import Builder, emit1
+from irshap.ir.builder import current, emit1
 from irshap.ir.core import Graph, Node, Value
 from irshap.ir.dims import same_shape
+from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import Array, Tensor
 from irshap.ops.arithmetic import Mul
 from irshap.ops.conv import Conv, ConvTranspose
@@ -34,19 +36,18 @@ class AbsorbScales(Pass):
 
     def run(self, ir: Graph, context: Context) -> Graph:
         uses = Counter(v for n in ir.nodes for v in n.operands) + Counter(o.value for o in ir.outputs)
-        with Builder() as b:
-            mapping: dict[Value, Value] = {v: b.copy(v.node, {})[0] for v in ir.inputs}
-            for node in ir.nodes:
-                with b.at(node.origin):
-                    absorbed = _absorbed(b, node, uses, mapping)
-                if absorbed is not None:
-                    context.count("absorbed")
-                results = b.copy(node, mapping) if absorbed is None else (absorbed,)
-                mapping.update(zip(node.results, results, strict=True))
-            return b.rebuild(ir, mapping)
+
+        def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value] | None:
+            absorbed = _absorbed(node, uses, mapping)
+            if absorbed is None:
+                return None
+            context.count("absorbed")
+            return (absorbed,)
+
+        return map_nodes(ir, visit)
 
 
-def _absorbed(b: Builder, node: Node, uses: Counter[Value], mapping: dict[Value, Value]) -> Value | None:
+def _absorbed(node: Node, uses: Counter[Value], mapping: Mapping[Value, Value]) -> Value | None:
     """The product with its constant factor inside a convolution's weights; None where it has no such form."""
     if not isinstance(node.op, Mul):
         return None
@@ -57,15 +58,13 @@ def _absorbed(b: Builder, node: Node, uses: Counter[Value], mapping: dict[Value,
         if isinstance(inner.op, Mul) and same_shape(product.shape, node.results[0].shape):
             for convolved, other in (inner.operands, inner.operands[::-1]):
                 if same_shape(convolved.shape, product.shape):
-                    scaled = _scaled(b, convolved, scale.value.array, uses, mapping)
+                    scaled = _scaled(convolved, scale.value.array, uses, mapping)
                     if scaled is not None:
                         return emit1(Mul(), scaled, mapping[other])
     return None
 
 
-def _scaled(
-    b: Builder, value: Value, scale: Array, uses: Counter[Value], mapping: dict[Value, Value]
-) -> Value | None:
+def _scaled(value: Value, scale: Array, uses: Counter[Value], mapping: Mapping[Value, Value]) -> Value | None:
     """`value`, a convolution's result or a reshape of it, times `scale`, which goes into the weights."""
     source = value.node.operands[0] if isinstance(value.node.op, Reshape) else value
     node, rank = source.node, source.rank
@@ -86,6 +85,6 @@ def _scaled(
         parts = array.reshape(node.op.group, -1, *array.shape[1:])
         scaled = (parts * scale.reshape(node.op.group, 1, -1, *(1,) * (array.ndim - 2))).reshape(array.shape)
     constant = Constant(Tensor.wrap(np.ascontiguousarray(scaled)))
-    (weight,) = b.emit(constant, origin=node.origin)
-    (result,) = b.emit(node.op, mapping[node.operands[0]], weight, origin=node.origin)
+    with current().at(node.origin):
+        result = emit1(node.op, mapping[node.operands[0]], emit1(constant))
     return reshape(result, value.shape)

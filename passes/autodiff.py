@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ from irshap.ops.reverse import LocalMap, reverse
 from irshap.ops.shape import zeros_like
 from irshap.pipeline.base import Context, Pass, Semantics, graph_property
 
-__all__ = ["Autodiff", "Local", "differentiate"]
+__all__ = ["AdjointOrPullback", "Autodiff", "differentiate"]
 
 
 @graph_property("adjoint")
@@ -46,7 +46,7 @@ class Autodiff(Pass):
 
     def run(self, ir: Graph, context: Context) -> Graph:
         with Builder() as b:
-            local = Local(b)
+            local = AdjointOrPullback(b)
             mapping, found = differentiate(b, ir, local)
             sources = [mapping[o.value] for o in ir.outputs_of(Role.SOURCE)]
             outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
@@ -62,18 +62,17 @@ def differentiate(b: Builder, graph: Graph, local: LocalMap) -> tuple[dict[Value
 
     Taps end here: the cotangents of what they mark are wanted, and the reverse walk ends there.
     """
-    mapping = {v: b.copy(v.node, {})[0] for v in graph.inputs}
-    for node in graph.nodes:
-        if isinstance(node.op, Tap):
-            mapping[node.results[0]] = mapping[node.operands[0]]
-        else:
-            mapping.update(zip(node.results, b.copy(node, mapping), strict=True))
+    mapping = b.extend(graph.statements, {}, _without_tap)
     target = mapping[graph.output(Role.TARGET).value]
     sources = _apart(graph, mapping)
     nodes = b.nodes
     seed = emit1(Full(1.0, target.dtype, target.shape))
     varying = varying_values(nodes, sources)
     return mapping, reverse(nodes, varying, {target: seed}, local, cut=sources)
+
+
+def _without_tap(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value] | None:
+    return (mapping[node.operands[0]],) if isinstance(node.op, Tap) else None
 
 
 def _apart(graph: Graph, mapping: dict[Value, Value]) -> list[Value]:
@@ -90,7 +89,7 @@ def _apart(graph: Graph, mapping: dict[Value, Value]) -> list[Value]:
     return list(names)
 
 
-class Local:
+class AdjointOrPullback:
     """The local reverse of one node: an adjoint, or a pullback."""
 
     def __init__(self, builder: Builder) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import sympy
-
-from irshap.errors import ReferencesError
-from irshap.ir.builder import Builder
-from irshap.ir.core import Graph, Value
-from irshap.ir.dims import Dim, R
-from irshap.ir.types import Array, Tensor
-from irshap.ops.program import Constant, Input
+from irshap.ir.builder import current
+from irshap.ir.core import Graph, Node, Value
+from irshap.ir.rewrite import map_nodes
+from irshap.ir.types import Tensor
+from irshap.ops.program import Constant
+from irshap.passes.references.binding import reference_binding, reference_values
 from irshap.pipeline.base import Context, Pass, Semantics
 
-__all__ = ["BindReferences", "reference_binding", "reference_inputs", "reference_values"]
-
-_KINDS = ("references", "weights")
+__all__ = ["BindReferences"]
 
 
 @dataclass(frozen=True)
@@ -34,48 +31,11 @@ class BindReferences(Pass):
         if context.unbound:
             return ir
         given = reference_values(ir, context)
-        binding = reference_binding(context)
-        with Builder() as b:
-            mapping: dict[Value, Value] = {}
-            for value in ir.inputs:
-                if value in given:
-                    mapping[value] = b.emit(Constant(Tensor(given[value])), names=(value.name,))[0]
-                else:
-                    mapping[value] = b.copy(value.node, {})[0]
-            for node in ir.nodes:
-                mapping.update(zip(node.results, b.copy(node, mapping, binding), strict=True))
-            return b.rebuild(ir, mapping)
 
+        def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
+            if node.results[0] not in given:
+                return None
+            (value,) = node.results
+            return current().emit(Constant(Tensor(given[value])), names=(value.name,))
 
-def reference_binding(context: Context) -> dict[sympy.Expr, Dim]:
-    """R, bound to the number of references if any are given."""
-    counts = {len(a) for a in context.references.values()}
-    if len(counts) > 1:
-        raise ReferencesError(f"the reference sets have different sizes: {sorted(counts)}")
-    return dict.fromkeys([R], counts.pop()) if counts else {}
-
-
-def reference_inputs(graph: Graph) -> list[Value]:
-    """The graph's inputs for references and their weights."""
-    return [v for v in graph.inputs if isinstance(v.node.op, Input) and v.node.op.kind in _KINDS]
-
-
-def reference_values(graph: Graph, context: Context) -> dict[Value, Array]:
-    """What the graph's inputs for references and weights are bound to.
-
-    Raises:
-        ReferencesError: one of them isn't given.
-    """
-    given: dict[Value, Array] = {}
-    for value in graph.inputs:
-        op = value.node.op
-        assert isinstance(op, Input)
-        if op.kind == "references":
-            if op.of is None or op.of not in context.references:
-                raise ReferencesError(f"no references were given for input {op.of!r}")
-            given[value] = context.references[op.of].astype(value.dtype.numpy, copy=False)
-        elif op.kind == "weights":
-            if context.weights is None:
-                raise ReferencesError("no weights of the references were given")
-            given[value] = context.weights.astype(value.dtype.numpy, copy=False)
-    return given
+        return map_nodes(ir, visit, binding=reference_binding(context))

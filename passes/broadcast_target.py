@@ -7,7 +7,7 @@ gives the same N R rows as [N, R, ...], and no copy is made of either.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from irshap.ir.builder import Builder
@@ -45,11 +45,7 @@ class BroadcastTarget(Pass):
     def run(self, ir: Graph, context: Context) -> Graph:
         with Builder() as b:
             rewriter = _Rewriter(b)
-            for value in ir.inputs:
-                rewriter.values[value] = b.copy(value.node, {})[0]
-            for node in ir.nodes:
-                with b.at(node.origin):
-                    rewriter.node(node)
+            b.extend(ir.statements, rewriter.values, rewriter.visit)
             for output in ir.outputs:
                 rewriter.rows(output.value)
             context.count("broadcast", rewriter.count)
@@ -66,7 +62,7 @@ class _Rewriter:
         self.copies: dict[Value, Node] = {}
         self.count = 0
 
-    def node(self, node: Node) -> None:
+    def visit(self, node: Node, mapping: Mapping[Value, Value]) -> Sequence[Value | None] | None:
         """Rewrites one node; copies of rows wait until somebody needs them."""
         if isinstance(node.op, RepeatRows | TileRows):
             self.grids[node.results[0]] = self._apart(node, node.op)
@@ -76,7 +72,8 @@ class _Rewriter:
         else:
             for value in node.operands:
                 self.rows(value)
-            self.values.update(zip(node.results, self.builder.copy(node, self.values), strict=True))
+            return None
+        return [None]
 
     def rows(self, value: Value) -> Value:
         """The value with one row for each pair."""

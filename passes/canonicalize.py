@@ -17,21 +17,13 @@ from irshap.ops.families import ZippedElementwise
 from irshap.ops.program import Constant, Input
 from irshap.ops.reduce import Expand
 from irshap.ops.shape import Concat, Pad, Reshape, Slice, Split, Transpose, reshape, transpose
+from irshap.passes.rules.reshapes import reshape_of_reshape
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Canonicalize"]
 
 SMALL = 64 * 2**10
 """Constants of up to this many bytes are folded even where the result is larger than its operands."""
-
-
-@rewrite(Reshape)
-def reshape_of_reshape(node: Node, x: Value) -> Replacement:
-    """reshape(reshape(x)) = reshape(x), and x where it has the shape already."""
-    source = x.node.operands[0] if isinstance(x.node.op, Reshape) else x
-    if source is x and not same_shape(x.shape, node.results[0].shape):
-        return NoMatch("the operand is no reshape, and the shape changes")
-    return reshape(source, node.results[0].shape)
 
 
 @rewrite(Transpose)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from irshap.ir.builder import Builder
+from irshap.ir.builder import emit, emit1
 from irshap.ir.core import Graph, Node, Value
 from irshap.ir.dims import as_dim
+from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import Array, Tensor
 from irshap.ops.conv import Conv, ConvTranspose
 from irshap.ops.program import Constant
@@ -30,19 +32,16 @@ class ConvAdjoint(Pass):
     into_bodies = True
 
     def run(self, ir: Graph, context: Context) -> Graph:
-        with Builder() as b:
-            mapping: dict[Value, Value] = {v: b.copy(v.node, {})[0] for v in ir.inputs}
-            for node in ir.nodes:
-                results = _as_conv(b, node, mapping)
-                if results is None:
-                    results = b.copy(node, mapping)
-                else:
-                    context.count("rewritten")
-                mapping.update(zip(node.results, results, strict=True))
-            return b.rebuild(ir, mapping)
+        def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
+            found = _as_conv(node, mapping)
+            if found is not None:
+                context.count("rewritten")
+            return found
+
+        return map_nodes(ir, visit)
 
 
-def _as_conv(b: Builder, node: Node, mapping: dict[Value, Value]) -> tuple[Value, ...] | None:
+def _as_conv(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
     op = node.op
     if not isinstance(op, ConvTranspose) or any(s != 1 for s in op.strides):
         return None
@@ -59,12 +58,10 @@ def _as_conv(b: Builder, node: Node, mapping: dict[Value, Value]) -> tuple[Value
         if not isinstance(after, int) or before < 0 or after < 0:
             return None
         pads.append((before, after))
-    flipped = b.emit(Constant(Tensor.wrap(flip_weights(weights.value.array, op.group))), origin=node.origin)[
-        0
-    ]
+    flipped = emit1(Constant(Tensor.wrap(flip_weights(weights.value.array, op.group))))
     rest = [mapping[v] for v in node.operands[2:]]
     conv = Conv(op.strides, tuple(pads), op.dilations, op.group)
-    return b.emit(conv, mapping[node.operands[0]], flipped, *rest, origin=node.origin)
+    return emit(conv, mapping[node.operands[0]], flipped, *rest)
 
 
 def flip_weights(w: Array, group: int) -> Array:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from irshap.ir.builder import Builder
 from irshap.ir.core import Graph
+from irshap.ir.rewrite import live_nodes, map_nodes
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["DeadCodeElimination"]
@@ -20,14 +20,6 @@ class DeadCodeElimination(Pass):
     into_bodies = True
 
     def run(self, ir: Graph, context: Context) -> Graph:
-        wanted = {o.value.node for o in ir.outputs}
-        for node in reversed(ir.nodes):
-            if node in wanted:
-                wanted.update(v.node for v in node.operands)
-        with Builder() as b:
-            mapping = {v: b.copy(v.node, {})[0] for v in ir.inputs}
-            for node in ir.nodes:
-                if node in wanted:
-                    mapping.update(zip(node.results, b.copy(node, mapping), strict=True))
-            context.count("removed", sum(node not in wanted for node in ir.nodes))
-            return b.rebuild(ir, mapping)
+        kept = live_nodes(ir)
+        context.count("removed", len(ir.nodes) - len(kept.nodes))
+        return map_nodes(kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -156,32 +156,30 @@ class _Halving:
 
     def run(self) -> Graph:
         """The graph in mixed precision."""
-        graph, forms = self.graph, _Forms()
+        graph, forms = self.graph, _Precisions()
         for node in graph.nodes:
             for v, type in zip(node.operands, self._operand_types(node), strict=True):
                 if _is_large_constant(v) and type == v.type:
                     forms.wide.add(v)
         with Builder() as b:
-            for value in graph.inputs:
-                type = value.tensor.with_dtype(DType.F16) if value in self.narrow else value.type
-                forms.made[value] = b.emit(value.node.op, types=(type,), names=(value.name,))[0]
-            for node in graph.nodes:
-                with b.at(node.origin):
-                    self._emit(b, node, forms)
+            b.extend(graph.statements, forms.made, lambda node, _: self._emit(b, node, forms))
             outputs = [replace(o, value=self._output(b, o, forms)) for o in graph.outputs]
             made = b.build(graph.name, outputs, graph.properties, like=graph)
         self.counts["casts"] += sum(map(_is_float_cast, made.nodes))
         return made
 
-    def _emit(self, b: Builder, node: Node, forms: _Forms) -> None:
-        op, half = node.op, node in self.half
+    def _emit(self, b: Builder, node: Node, forms: _Precisions) -> Sequence[Value | None]:
+        op, half, names = node.op, node in self.half, tuple(v.name for v in node.results)
+        if op.is_input:
+            kinds = (v.tensor.with_dtype(DType.F16) if v in self.narrow else v.type for v in node.results)
+            return b.emit(op, types=tuple(kinds), names=names)
         if isinstance(op, Pullback):
             raise ModelError("fp16 comes behind the method, which decides pullbacks", where=node.label)
         if isinstance(op, Constant):
-            return
+            return [None]  # made by `_Precisions`, in the precision that somebody asks for
         if _is_float_cast(node):
             forms.same[node.results[0]] = node.operands[0]
-            return
+            return [None]
         operands = [forms.of(v, t) for v, t in zip(node.operands, self._operand_types(node), strict=True)]
         if node in self.loops:
             op = op.with_bodies([self.loops[node]])
@@ -189,8 +187,7 @@ class _Halving:
             op = retyped(op, lambda dtype: _dtype_in(dtype, half))
         if any(map(is_float, node.results)):
             self.counts["in float16" if half else "in float32"] += 1
-        results = b.emit(op, *operands, types=node.types, names=tuple(v.name for v in node.results))
-        forms.made.update(zip(node.results, results, strict=True))
+        return b.emit(op, *operands, types=node.types, names=names)
 
     def _operand_types(self, node: Node) -> list[Type]:
         if node in self.loops:
@@ -199,13 +196,13 @@ class _Halving:
             return [v.type for v in node.operands]
         return [_type_in(v.type, node in self.half) for v in node.operands]
 
-    def _output(self, b: Builder, output: Output, forms: _Forms) -> Value:
+    def _output(self, b: Builder, output: Output, forms: _Precisions) -> Value:
         value = output.value
         with b.at(value.node.origin):
             return forms.of(value, _type_in(value.type, True) if value in self.narrow else value.type)
 
 
-class _Forms:
+class _Precisions:
     """Where the values of the old graph went, in each precision that was asked for.
 
     Attributes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from irshap.ir.builder import Builder
-from irshap.ir.core import Graph, Value
+from irshap.ir.builder import emit
+from irshap.ir.core import Graph, Node, Value
+from irshap.ir.rewrite import map_nodes
 from irshap.ops.shape import Concat
 from irshap.pipeline.base import Context, Pass, Semantics
 
@@ -25,19 +27,18 @@ class NestConcats(Pass):
 
     def run(self, ir: Graph, context: Context) -> Graph:
         joined: dict[tuple[int, tuple[Value, ...]], Value] = {}
-        with Builder() as b:
-            mapping: dict[Value, Value] = {v: b.copy(v.node, {})[0] for v in ir.inputs}
-            for node in ir.nodes:
-                results = None
-                if isinstance(node.op, Concat):
-                    axis, parts = node.op.axis, node.operands
-                    lengths = range(len(parts) - 1, 1, -1)
-                    known = next((n for n in lengths if (axis, parts[:n]) in joined), None)
-                    if known is not None:
-                        rest = [mapping[v] for v in parts[known:]]
-                        first = mapping[joined[axis, parts[:known]]]
-                        results = b.emit(node.op, first, *rest, origin=node.origin)
-                        context.count("nested")
-                    joined.setdefault((axis, parts), node.results[0])
-                mapping.update(zip(node.results, results or b.copy(node, mapping), strict=True))
-            return b.rebuild(ir, mapping)
+
+        def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
+            if not isinstance(node.op, Concat):
+                return None
+            axis, parts = node.op.axis, node.operands
+            lengths = range(len(parts) - 1, 1, -1)
+            known = next((n for n in lengths if (axis, parts[:n]) in joined), None)
+            first = None if known is None else joined[axis, parts[:known]]
+            joined.setdefault((axis, parts), node.results[0])
+            if first is None:
+                return None
+            context.count("nested")
+            return emit(node.op, *(mapping[v] for v in (first, *parts[known:])))
+
+        return map_nodes(ir, visit)

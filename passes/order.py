@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Value
+from irshap.ir.rewrite import map_nodes
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Order"]
@@ -31,8 +31,4 @@ class Order(Pass):
             depth.update(dict.fromkeys(node.results, own))
         nodes = sorted(ir.nodes, key=lambda node: depth[node.results[0]])
         context.count("moved", sum(a is not b for a, b in zip(ir.nodes, nodes, strict=True)))
-        with Builder() as b:
-            mapping = {v: b.copy(v.node, {})[0] for v in ir.inputs}
-            for node in nodes:
-                mapping.update(zip(node.results, b.copy(node, mapping), strict=True))
-            return b.rebuild(ir, mapping)
+        return map_nodes(replace(ir, nodes=tuple(nodes)))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 
-from irshap.ir.builder import Builder, emit1
+from irshap.ir.builder import current, emit1
 from irshap.ir.core import Graph, Node, Value
 from irshap.ir.dims import Dim, as_dim, divide, same, same_shape
+from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import Array, Tensor
 from irshap.ir.walks import descendants
 from irshap.ops.arithmetic import Mul
@@ -20,7 +20,7 @@ from irshap.ops.conv import Conv, ConvTranspose
 from irshap.ops.families import Elementwise, ZippedElementwise
 from irshap.ops.program import Constant
 from irshap.ops.shape import Reshape, concat, reshape, split
-from irshap.passes.bind_references import reference_inputs
+from irshap.passes.references.binding import reference_inputs
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Polyphase"]
@@ -51,18 +51,19 @@ class Polyphase(Pass):
         samples = [v for v in ir.inputs if v not in given]
         pairs = descendants(ir.nodes, given) & descendants(ir.nodes, samples)
         uses = Counter(v for n in ir.nodes for v in n.operands) + Counter(o.value for o in ir.outputs)
-        with Builder() as b:
-            mapping: dict[Value, Value] = {v: b.copy(v.node, {})[0] for v in ir.inputs}
-            for node in ir.nodes:
-                strides = _strides_above(node.operands[0], uses) if _narrows(node) else None
-                if strides is not None:
-                    region = _Region(b, mapping, pairs, strides)
-                    with suppress(_NoPhases), b.at(node.origin):
-                        mapping[node.results[0]] = region.pointwise(node)
-                        context.count("adjoints")
-                        continue
-                mapping.update(zip(node.results, b.copy(node, mapping), strict=True))
-            return b.rebuild(ir, mapping)
+
+        def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value] | None:
+            strides = _strides_above(node.operands[0], uses) if _narrows(node) else None
+            if strides is None:
+                return None
+            try:
+                joined = _Region(mapping, pairs, strides).pointwise(node)
+            except _NoPhases:
+                return None
+            context.count("adjoints")
+            return (joined,)
+
+        return map_nodes(ir, visit)
 
 
 def _narrows(node: Node) -> bool:
@@ -108,10 +109,8 @@ class _Region:
     split as it is.
     """
 
-    def __init__(
-        self, b: Builder, mapping: dict[Value, Value], pairs: set[Value], strides: tuple[int, ...]
-    ) -> None:
-        self.b, self.mapping, self.pairs, self.strides = b, mapping, pairs, strides
+    def __init__(self, mapping: Mapping[Value, Value], pairs: set[Value], strides: tuple[int, ...]) -> None:
+        self.mapping, self.pairs, self.strides = mapping, pairs, strides
         self.count = int(np.prod(strides))
         self.known: dict[Value, list[Value]] = {}
 
@@ -128,7 +127,7 @@ class _Region:
     def phases(self, value: Value) -> list[Value]:
         """What each phase of the result takes of a value."""
         if value not in self.known:
-            with self.b.at(value.node.origin):
+            with current().at(value.node.origin):
                 self.known[value] = self._phases(value)
         return self.known[value]
 
@@ -165,7 +164,7 @@ class _Region:
 
     def _conv(self, x: Value, kernel: Array, group: int, phase: Sequence[_Taps]) -> Value:
         picked = np.ascontiguousarray(kernel[np.ix_(range(len(kernel)), [0], *(t.taps for t in phase))])
-        (weights,) = self.b.emit(Constant(Tensor.wrap(picked)))
+        weights = emit1(Constant(Tensor.wrap(picked)))
         ones = (1,) * len(phase)
         return emit1(Conv(ones, tuple(t.pads for t in phase), ones, group), self.mapping[x], weights)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from irshap.ir.builder import Builder, emit1
+from irshap.ir.builder import emit1
 from irshap.ir.core import Graph, Node, Op, Value
-from irshap.ir.rewrite import map_bodies
+from irshap.ir.rewrite import map_bodies, map_nodes
 from irshap.ir.types import DType
 from irshap.ops.linear import Gemm
 from irshap.ops.program import Constant
@@ -41,17 +42,15 @@ class ShareWeights(Pass):
 
     def _rewritten(self, ir: Graph, shared: set[Op], context: Context) -> Graph:
         ir = map_bodies(ir, lambda body: self._rewritten(body, shared, context))
-        with Builder() as b:
-            mapping: dict[Value, Value] = {v: b.copy(v.node, {})[0] for v in ir.inputs}
-            for node in ir.nodes:
-                weights = self._weights(node)
-                if weights is None or weights.node.op not in shared:
-                    mapping.update(zip(node.results, b.copy(node, mapping), strict=True))
-                    continue
-                with b.at(node.origin):
-                    mapping[node.results[0]] = _swapped(node.op, *(mapping[v] for v in node.operands))
-                context.count("shared")
-            return b.rebuild(ir, mapping)
+
+        def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value] | None:
+            weights = self._weights(node)
+            if weights is None or weights.node.op not in shared:
+                return None
+            context.count("shared")
+            return (_swapped(node.op, *(mapping[v] for v in node.operands)),)
+
+        return map_nodes(ir, visit)
 
     def _weights(self, node: Node) -> Value | None:
         """The large weights of a product that can be turned around."""

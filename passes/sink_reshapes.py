@@ -10,7 +10,7 @@ from irshap.ir.dims import Shape, same, same_shape
 from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
 from irshap.ops.families import ZippedElementwise
 from irshap.ops.shape import Reshape, reshape
-from irshap.passes.canonicalize import reshape_of_reshape
+from irshap.passes.rules.reshapes import reshape_of_reshape
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["SinkReshapes"]

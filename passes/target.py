@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from irshap.attribution.sources import find_sources, names_in, with_held, with_taps
 from irshap.errors import TargetError, near
 from irshap.ir.builder import Builder, emit1
-from irshap.ir.core import Graph, Output, Role, Value
+from irshap.ir.core import Graph, Node, Output, Role, Value
 from irshap.ir.dims import N, as_dim, product, symbols_of
 from irshap.ir.types import DType, TensorType
-from irshap.ir.walks import is_float
+from irshap.ir.walks import is_float, live
 from irshap.ops.index import ArgMax, GatherElements, TopKIndices
-from irshap.ops.program import Full, Hold, Input
+from irshap.ops.program import Full, Hold, Input, constant
+from irshap.ops.reduce import Expand
 from irshap.ops.rows import RepeatRows
 from irshap.ops.shape import Slice, reshape
 from irshap.pipeline.base import Context, Pass, Semantics, graph_property
@@ -95,9 +96,6 @@ class Target(Pass):
         if self.target == "all":
             if not isinstance(classes, int):
                 raise TargetError(f"target=all needs a fixed number of classes, not {classes}")
-            from irshap.ops.program import constant
-            from irshap.ops.reduce import Expand
-
             every = constant([list(range(classes))], DType.I64)
             return emit1(Expand((rows, classes)), every), classes
         if self.target.startswith("top-") and self.target[4:].isdecimal():
@@ -157,26 +155,13 @@ def _check_batch(graph: Graph, explained: Output) -> None:
 
 def _repeated(b: Builder, graph: Graph, until: Value, classes: int) -> dict[Value, Value]:
     """The forward part up to `until` once more, with each sample repeated for each of its classes."""
-    needed = _ancestors(until)
-    forward: dict[Value, Value] = {}
-    binding = {N: as_dim(N * classes)}
-    for value in graph.inputs:
-        original = b.copy(value.node, {})[0]
-        batched = (
-            isinstance(value.type, TensorType) and value.type.shape and N in symbols_of(value.type.dims[:1])
-        )
-        forward[value] = emit1(RepeatRows(0, classes), original) if batched else original
-    for node in graph.nodes:
-        if any(v in needed for v in node.results):
-            forward.update(zip(node.results, b.copy(node, forward, binding), strict=True))
-    return forward
 
+    def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value] | None:
+        if not node.op.is_input:
+            return None
+        (original,), (kind,) = b.copy(node, {}), node.types
+        batched = isinstance(kind, TensorType) and kind.shape and N in symbols_of(kind.dims[:1])
+        return (emit1(RepeatRows(0, classes), original) if batched else original,)
 
-def _ancestors(value: Value) -> set[Value]:
-    found: set[Value] = set()
-    stack: list[Any] = [value]
-    while stack:
-        for v in (node := stack.pop().node).results:
-            found.add(v)
-        stack.extend(v for v in node.operands if v not in found)
-    return found
+    nodes = (*(v.node for v in graph.inputs), *live(graph.nodes, [until]))
+    return b.extend(nodes, {}, visit, binding={N: as_dim(N * classes)})

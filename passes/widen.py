@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from irshap.errors import ModelError
-from irshap.ir.builder import Builder
+from irshap.ir.builder import current
 from irshap.ir.core import Graph, Node, Op, Value
+from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import DType, Tensor, TensorType, Type
 from irshap.ir.walks import is_float
 from irshap.ops.cast import cast, retyped
@@ -31,17 +33,17 @@ class Widen(Pass):
     tolerance = 1e-3
 
     def run(self, ir: Graph, context: Context) -> Graph:
-        with Builder() as b:
-            mapping: dict[Value, Value] = {}
-            for node in (*(v.node for v in ir.inputs), *ir.nodes):
-                with b.at(node.origin):
-                    mapping.update(zip(node.results, _widened(b, node, mapping), strict=True))
-            context.count("widened", sum(v.type != mapping[v].type for v in mapping))
-            return b.rebuild(ir, mapping)
+        def visit(node: Node, mapping: Mapping[Value, Value]) -> list[Value]:
+            results = _widened(node, mapping)
+            pairs = zip(node.results, results, strict=True)
+            context.count("widened", sum(old.type != new.type for old, new in pairs))
+            return results
+
+        return map_nodes(ir, visit)
 
 
-def _widened(b: Builder, node: Node, mapping: dict[Value, Value]) -> list[Value]:
-    names = tuple(v.name for v in node.results)
+def _widened(node: Node, mapping: Mapping[Value, Value]) -> list[Value]:
+    b, names = current(), tuple(v.name for v in node.results)
     if node.op.types_given and not node.op.is_input:
         operands = [cast(mapping[v], v.dtype) if is_float(v) else mapping[v] for v in node.operands]
         results = b.emit(node.op, *operands, types=node.types, names=names)

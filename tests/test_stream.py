@@ -16,7 +16,7 @@ from irshap import demo
 from irshap.checks.instruments import VerifyTypes
 from irshap.errors import UserError
 from irshap.ir.evaluator import evaluate
-from irshap.passes.references.chunks import chunk_size
+from irshap.passes.references.plan import chunk_size
 from irshap.pipeline.base import Context
 from irshap.pipeline.manager import PassManager
 from irshap.pipeline.named import PIPELINES

@@ -51,7 +51,7 @@ def gaps(graph: Graph) -> list[Gap]:
     above = upstream(sources)
     moving = varying_values(graph.nodes, references_needed(graph))
     behind = varying_values(graph.nodes, sources)
-    reaching = _reaching(graph, graph.output(Role.TARGET).value, sources)
+    reaching = upstream([graph.output(Role.TARGET).value], cut=sources)
     found = []
     for node in graph.nodes:
         results = [v for v in node.results if v in reaching and v not in sources]
@@ -65,15 +65,6 @@ def gaps(graph: Graph) -> list[Gap]:
         ):
             found.append(Gap(node.label, why(node)))
     return found
-
-
-def _reaching(graph: Graph, target: Value, sources: set[Value]) -> set[Value]:
-    """The values that the target depends on other than through a source."""
-    reaching = {target}
-    for node in reversed(graph.nodes):
-        if not node.op.stops_change and any(v in reaching and v not in sources for v in node.results):
-            reaching.update(node.operands)
-    return reaching
 
 
 def why(node: Node) -> str:

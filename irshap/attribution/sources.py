@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from irshap.errors import TargetError, near
-from irshap.ir.builder import Builder, emit1
-from irshap.ir.core import Graph, Op, Output, Value
+from irshap.ir.builder import Builder, current, emit1
+from irshap.ir.core import Graph, Node, Op, Output, Value
 from irshap.ir.dims import N, same, symbols_of
 from irshap.ir.types import TensorType
 from irshap.ir.walks import is_float, upstream, varying_values
@@ -63,12 +63,13 @@ def _behind(graph: Graph, values: set[Value], op: Op) -> tuple[Graph, dict[Value
     """The graph with `op` between some values and their uses, and where each of its values went."""
     if not values:
         return graph, {v: v for v in graph.values()}
+
+    def visit(node: Node, mapping: Mapping[Value, Value]) -> list[Value]:
+        copies = zip(node.results, current().copy(node, mapping), strict=True)
+        return [emit1(op, new) if old in values else new for old, new in copies]
+
     with Builder() as b:
-        mapping: dict[Value, Value] = {}
-        for node in (*(v.node for v in graph.inputs), *graph.nodes):
-            mapping.update(zip(node.results, b.copy(node, mapping), strict=True))
-            with b.at(node.origin):
-                mapping.update({v: emit1(op, mapping[v]) for v in node.results if v in values})
+        mapping = b.extend(graph.statements, {}, visit)
         return b.rebuild(graph, mapping), mapping
 
 

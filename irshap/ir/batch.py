@@ -22,7 +22,7 @@ class BatchAxes:
         self._known = known or {}
         self._axes: dict[Value, int | None] = {}
         self._failures: dict[Value, tuple[Node, str]] = {}
-        for node in (*(v.node for v in graph.inputs), *graph.nodes):
+        for node in graph.statements:
             self._visit(node)
 
     def _visit(self, node: Node) -> None:

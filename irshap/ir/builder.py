@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import replace
+from typing import TypeAlias
 
 import sympy
 
@@ -14,9 +15,15 @@ from irshap.ir.core import Graph, Node, Op, Output, Source, TypeMismatch, Value
 from irshap.ir.dims import Dim
 from irshap.ir.types import Type
 
-__all__ = ["Builder", "current", "emit", "emit1", "inferred_types"]
+__all__ = ["Builder", "Visit", "current", "emit", "emit1", "inferred_types"]
 
 _CURRENT: ContextVar[Builder] = ContextVar("builder")
+
+Visit: TypeAlias = "Callable[[Node, Mapping[Value, Value]], Sequence[Value | None] | None]"
+"""(old node, where values before it went) -> its results, emitted into the current builder.
+
+None: the node is copied as it is.  None for one of its results: it is made when somebody asks, if ever.
+"""
 
 
 def current() -> Builder:
@@ -139,16 +146,38 @@ class Builder:
         names = tuple(v.name for v in node.results)
         return self.emit(op, *operands, types=types, origin=node.origin, names=names)
 
+    def extend(
+        self,
+        nodes: Iterable[Node],
+        mapping: dict[Value, Value],
+        visit: Visit | None = None,
+        *,
+        binding: Mapping[sympy.Expr, Dim] | None = None,
+    ) -> dict[Value, Value]:
+        """Emits nodes in order, each as `visit` has it, with its origin for what that emits.
+
+        Args:
+            nodes: of inputs, too, where these aren't in `mapping`.
+            mapping: where values went; the nodes' are added, those that it has already stay.
+            visit: what to emit instead of a node; by default all are copied.
+            binding: replaces dimension symbols in what is copied.
+        """
+        for node in nodes:
+            if node.results and all(v in mapping for v in node.results):
+                continue
+            results: Sequence[Value | None] | None = None
+            if visit is not None:
+                with self.at(node.origin):
+                    results = visit(node, mapping)
+            if results is None:
+                results = self.copy(node, mapping, binding)
+            pairs = zip(node.results, results, strict=True)
+            mapping.update((old, new) for old, new in pairs if new is not None)
+        return mapping
+
     def graft(self, graph: Graph, mapping: dict[Value, Value] | None = None) -> dict[Value, Value]:
         """Emits a whole graph; returns where each of its values went.  `mapping` may preset values."""
-        mapping = {} if mapping is None else mapping
-        for value in graph.inputs:
-            if value not in mapping:
-                mapping[value] = self.copy(value.node, {})[0]
-        for node in graph.nodes:
-            if not all(v in mapping for v in node.results):
-                mapping.update(zip(node.results, self.copy(node, mapping), strict=True))
-        return mapping
+        return self.extend(graph.statements, {} if mapping is None else mapping)
 
     def build(
         self,

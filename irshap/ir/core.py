@@ -215,6 +215,11 @@ class Graph:
         (found,) = (v for v in self.inputs if v.name == name)
         return found
 
+    @property
+    def statements(self) -> tuple[Node, ...]:
+        """Every node, those of the inputs first, in topological order."""
+        return (*(v.node for v in self.inputs), *self.nodes)
+
     def values(self) -> Iterator[Value]:
         """Every value, inputs first, in topological order."""
         yield from self.inputs

@@ -12,6 +12,7 @@ from irshap.errors import IRError, IrshapError, UserError
 from irshap.ir.core import Graph, Node, Value
 from irshap.ir.dims import Dim, dim_text, substitute
 from irshap.ir.types import Array, DType, TensorType
+from irshap.ir.walks import live
 
 __all__ = ["bind_symbols", "evaluate", "evaluate_values"]
 
@@ -122,7 +123,7 @@ def evaluate_values(
         IRError: a node can't be evaluated, or gives another type than declared.
     """
     wanted = tuple(wanted)
-    needed = _needed(nodes, known, wanted)
+    needed = live(nodes, wanted, known)
     uses = Counter(v for node in needed for v in node.operands)
     uses.update(wanted)
     arrays = dict(known)
@@ -142,17 +143,6 @@ def evaluate_values(
     if missing:
         raise IRError(f"{missing[0]!r} depends on no node and no known array")
     return {v: arrays[v] for v in wanted}
-
-
-def _needed(nodes: Iterable[Node], known: Mapping[Value, Array], wanted: Iterable[Value]) -> list[Node]:
-    needed: list[Node] = []
-    demanded = {v for v in wanted if v not in known}
-    for node in reversed(tuple(nodes)):
-        if any(v in demanded for v in node.results):
-            needed.append(node)
-            demanded.update(v for v in node.operands if v not in known)
-    needed.reverse()
-    return needed
 
 
 def _run(node: Node, arrays: Mapping[Value, Array], binding: Binding) -> tuple[Array, ...]:

@@ -1,4 +1,4 @@
-"""The rewrite driver: local rules, applied to a fixpoint.
+"""The rewrite driver: a graph node by node, and local rules, applied to a fixpoint.
 
 A rule is a stateless function from a node to the value that replaces it, or to the reason why it doesn't
 match.  The decorator names the ops at its root, and the docstring is the equation::
@@ -14,16 +14,21 @@ match.  The decorator names the ops at its root, and the docstring is the equati
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from irshap.errors import IRError, IrshapError
-from irshap.ir.builder import Builder
-from irshap.ir.core import Graph, Node, Op, Value
-from irshap.ir.types import same_type
+import sympy
 
-__all__ = ["Miss", "NoMatch", "Replacement", "Rule", "apply", "live_nodes", "map_bodies", "rewrite"]
+from irshap.errors import IRError, IrshapError
+from irshap.ir.builder import Builder, Visit, current
+from irshap.ir.core import Graph, Node, Op, Value
+from irshap.ir.dims import Dim
+from irshap.ir.types import same_type
+from irshap.ir.walks import live
+
+__all__ = ["Miss", "NoMatch", "Replacement", "Rule", "apply", "live_nodes", "map_bodies", "map_nodes"]
+__all__ += ["rewrite"]
 
 
 @dataclass(frozen=True)
@@ -100,13 +105,13 @@ def apply(
     left = 1000 + 20 * len(graph.nodes) if budget is None else budget
     fired: Counter[str] = Counter()
     by_op: dict[type[Op], list[Rule]] = {}
-    current = live_nodes(graph)
+    swept = live_nodes(graph)
     while True:
         sweep = _Sweep(rules, by_op, left, misses)
-        rewritten = sweep.run(current)
+        rewritten = sweep.run(swept)
         if not sweep.fired:
-            return (current if fired else graph), fired
-        current = rewritten
+            return (swept if fired else graph), fired
+        swept = rewritten
         fired += sweep.fired
         left -= sweep.fired.total()
 
@@ -122,21 +127,16 @@ class _Sweep:
         self.recent: deque[tuple[str, str]] = deque(maxlen=30)
 
     def run(self, graph: Graph) -> Graph:
-        with Builder() as builder:
-            mapping: dict[Value, Value] = {}
-            for value in graph.inputs:
-                mapping[value] = builder.copy(value.node, {})[0]
-            for node in graph.nodes:
-                mapping.update(zip(node.results, self.visit(node, builder, mapping), strict=True))
-            rebuilt = builder.rebuild(graph, mapping)
-        return live_nodes(rebuilt)
+        return live_nodes(map_nodes(graph, self.visit))
 
-    def visit(self, old: Node, builder: Builder, mapping: dict[Value, Value]) -> tuple[Value, ...]:
+    def visit(self, old: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
+        if old.op.is_input:
+            return None
+        builder = current()
         results = builder.copy(old, mapping)
         node = results[0].node
         for rule in self.rules_for(type(node.op)):
-            with builder:
-                builder.at(node.origin)
+            with builder.at(node.origin):
                 found = self.call(rule, node)
             if isinstance(found, NoMatch):
                 if self.misses is not None:
@@ -180,23 +180,32 @@ class _Sweep:
             )
 
 
+def map_nodes(
+    graph: Graph, visit: Visit | None = None, *, binding: Mapping[sympy.Expr, Dim] | None = None
+) -> Graph:
+    """`graph` rebuilt node by node, inputs first: each as `visit` has it, or copied where that gives None.
+
+    Args:
+        visit: (node, where values before it went) -> its results, emitted into the current builder with the
+            node's origin (`irshap.ir.builder.Visit`).
+        binding: replaces dimension symbols in what is copied.
+    """
+    with Builder() as b:
+        return b.rebuild(graph, b.extend(graph.statements, {}, visit, binding=binding))
+
+
 def map_bodies(graph: Graph, change: Callable[[Graph], Graph]) -> Graph:
     """`graph` with `change` applied to the bodies of its nodes, which keep their inputs and outputs."""
-    if not any(node.op.bodies for node in graph.nodes):
-        return graph
-    with Builder() as b:
-        mapping = {v: b.copy(v.node, {})[0] for v in graph.inputs}
-        for node in graph.nodes:
-            op = node.op.with_bodies([change(body) for body in node.op.bodies])
-            changed = node if op is node.op else replace(node, op=op)
-            mapping.update(zip(node.results, b.copy(changed, mapping), strict=True))
-        return b.rebuild(graph, mapping)
+
+    def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
+        if not node.op.bodies:
+            return None
+        op = node.op.with_bodies([change(body) for body in node.op.bodies])
+        return current().copy(replace(node, op=op), mapping)
+
+    return map_nodes(graph, visit) if any(node.op.bodies for node in graph.nodes) else graph
 
 
 def live_nodes(graph: Graph, extra: Iterable[Value] = ()) -> Graph:
     """`graph` without the nodes that no output (and no value of `extra`) needs; inputs stay."""
-    needed = {o.value.node for o in graph.outputs} | {v.node for v in extra}
-    for node in reversed(graph.nodes):
-        if node in needed:
-            needed.update(v.node for v in node.operands)
-    return replace(graph, nodes=tuple(n for n in graph.nodes if n in needed))
+    return replace(graph, nodes=tuple(live(graph.nodes, (*(o.value for o in graph.outputs), *extra))))

@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from irshap.ir.core import Graph, Node, Value
 from irshap.ir.types import TensorType
 
-__all__ = ["active", "ancestors", "descendants", "is_float", "jumps", "upstream", "varying_values"]
+__all__ = ["active", "ancestors", "descendants", "determined", "is_float", "jumps", "live", "upstream"]
+__all__ += ["varying_values"]
 
 
-def varying_values(nodes: Iterable[Node], sources: Iterable[Value]) -> set[Value]:
-    """The values of any type that depend on `sources`, through ops that let changes through."""
-    varying = set(sources)
-    for node in nodes:
-        if not node.op.stops_change and any(v in varying for v in node.operands):
-            varying.update(node.results)
-    return varying
-
-
-def upstream(values: Iterable[Value]) -> set[Value]:
-    """`values` and all that their differences between two worlds can come from: not through held ones."""
+def ancestors(values: Iterable[Value], stop: Callable[[Value], bool] | None = None) -> set[Value]:
+    """`values` and all that they are computed from, not beyond those at which to `stop`."""
     found: set[Value] = set()
     stack = list(values)
     while stack:
         value = stack.pop()
         if value not in found:
             found.add(value)
-            if not value.node.op.stops_change:
+            if stop is None or not stop(value):
                 stack.extend(value.node.operands)
     return found
 
 
-def ancestors(values: Iterable[Value]) -> set[Value]:
-    """`values` and all that they are computed from."""
-    found: set[Value] = set()
-    stack = list(values)
-    while stack:
-        value = stack.pop()
-        if value not in found:
-            found.add(value)
-            stack.extend(value.node.operands)
-    return found
+def upstream(values: Iterable[Value], cut: Collection[Value] = ()) -> set[Value]:
+    """`values` and all that their differences between two worlds can come from.
+
+    Not through held values, nor through those of a `cut`.
+    """
+    return ancestors(values, lambda v: v.node.op.stops_change or v in cut)
+
+
+def live(nodes: Iterable[Node], values: Iterable[Value], known: Collection[Value] = ()) -> list[Node]:
+    """Of `nodes`, which are in order, those that `values` need, beside what is `known`."""
+    wanted = {v for v in values if v not in known}
+    found: list[Node] = []
+    for node in reversed(tuple(nodes)):
+        if not wanted.isdisjoint(node.results):
+            found.append(node)
+            wanted.update(v for v in node.operands if v not in known)
+    return found[::-1]
 
 
 def descendants(nodes: Iterable[Node], values: Iterable[Value]) -> set[Value]:
@@ -49,6 +48,20 @@ def descendants(nodes: Iterable[Node], values: Iterable[Value]) -> set[Value]:
     found = set(values)
     for node in nodes:
         if not found.isdisjoint(node.operands):
+            found.update(node.results)
+    return found
+
+
+def varying_values(nodes: Iterable[Node], sources: Iterable[Value]) -> set[Value]:
+    """The values of any type that depend on `sources`, through ops that let changes through."""
+    return descendants((n for n in nodes if not n.op.stops_change), sources)
+
+
+def determined(nodes: Iterable[Node], given: Iterable[Value], known: Callable[[Node], bool]) -> set[Value]:
+    """`given`, and what follows from these and constants alone, through nodes that are `known` then."""
+    found = set(given)
+    for node in nodes:
+        if found.issuperset(node.operands) and known(node):
             found.update(node.results)
     return found
 
@@ -61,11 +74,8 @@ def is_float(value: Value) -> bool:
 def active(graph: Graph, sources: Iterable[Value], sinks: Iterable[Value]) -> set[Value]:
     """The float values that depend on a source and that a sink depends on: those that get a cotangent."""
     varying = {v for v in varying_values(graph.nodes, sources) if is_float(v)}
-    reaching = {v for v in sinks if v in varying}
-    for node in reversed(graph.nodes):
-        if not node.op.stops_change and any(v in reaching for v in node.results):
-            reaching.update(v for v in node.operands if v in varying)
-    return reaching
+    ends = (v for v in sinks if v in varying)
+    return varying & ancestors(ends, lambda v: v.node.op.stops_change or v not in varying)
 
 
 def jumps(graph: Graph, sources: Iterable[Value], sinks: Iterable[Value]) -> list[tuple[Node, int]]:
@@ -76,12 +86,11 @@ def jumps(graph: Graph, sources: Iterable[Value], sinks: Iterable[Value]) -> lis
     secant that ignores them doesn't sum to the difference.
     """
     changing = varying_values(graph.nodes, sources)
-    reaching = set(sinks)
-    found: list[tuple[Node, int]] = []
-    for node in reversed(graph.nodes):
-        if node.op.stops_change or not any(v in reaching for v in node.results):
-            continue
-        reaching.update(node.operands)
-        if any(is_float(v) and v in reaching for v in node.results):
-            found += [(node, i) for i, v in enumerate(node.operands) if v in changing and not is_float(v)]
-    return found[::-1]
+    reaching = upstream(sinks)
+    return [
+        (node, i)
+        for node in graph.nodes
+        if not node.op.stops_change and any(is_float(v) and v in reaching for v in node.results)
+        for i, v in enumerate(node.operands)
+        if v in changing and not is_float(v)
+    ]

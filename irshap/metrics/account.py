@@ -15,7 +15,7 @@ from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array
 from irshap.ir.walks import is_float
 from irshap.ops.reduce import ReduceSum
-from irshap.passes.autodiff import Local, differentiate
+from irshap.passes.autodiff import AdjointOrPullback, differentiate
 from irshap.passes.methods import reveal_cancel
 from irshap.passes.methods.joint_batch import JointBatch
 from irshap.passes.methods.reveal_cancel import Share
@@ -79,7 +79,7 @@ def _recorded(graph: Graph) -> tuple[Graph, list[tuple[Node, Pairs, Pairs]]]:
     """The graph with its reverse, and what each op was given and gives on; all of it is an output."""
     records: list[tuple[Node, Pairs, Pairs]] = []
     with Builder() as b:
-        local = Local(b)
+        local = AdjointOrPullback(b)
 
         def recording(
             node: Node, cts: Sequence[Value], wrt: Sequence[int], changing: frozenset[int]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from irshap.ir.builder import emit1
 from irshap.ir.core import Op, Point, Value
-from irshap.ops.arithmetic import Less, where
+from irshap.ops.arithmetic import where
 from irshap.ops.families import Elementwise
+from irshap.ops.logic import Less
 from irshap.ops.program import constant
 from irshap.passes.methods.base import LocalMethod, Sum
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import sympy
 
-from irshap.errors import UserError
+from irshap.errors import IRError, UserError
 from irshap.ir.builder import Builder
-from irshap.ir.core import Graph, Output, Value
+from irshap.ir.core import Graph, Node, Output, Value
 from irshap.ir.dims import Dim, symbols_of
 from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array, DType, TensorType
-from irshap.ir.walks import ancestors, is_float
+from irshap.ir.walks import determined, is_float, live
 from irshap.ops.program import Input
 
-__all__ = ["Part", "check_size", "fixed_values", "read_by_others"]
+__all__ = ["FixedProgram", "check_size", "fixed_values", "read_by_others", "use_runtime"]
 
 _CHEAP = 4096
 """Values of up to this many bytes are not worth counting against a limit."""
@@ -23,13 +24,12 @@ _CHEAP = 4096
 
 def fixed_values(graph: Graph, given: Collection[Value], binding: Mapping[sympy.Expr, Dim]) -> set[Value]:
     """The values that follow from constants and the given inputs, and whose shapes `binding` makes known."""
-    fixed = set(given)
-    for node in graph.nodes:
+
+    def known(node: Node) -> bool:
         static = all(_is_static(t.substitute(binding)) for t in node.types)
-        computed = node.op.modeled and not isinstance(node.op, Input)
-        if static and computed and all(v in fixed for v in node.operands):
-            fixed.update(node.results)
-    return fixed
+        return static and node.op.modeled and not isinstance(node.op, Input)
+
+    return determined(graph.nodes, given, known)
 
 
 def _is_static(type: object) -> bool:
@@ -56,42 +56,47 @@ def check_size(name: str, types: Iterable[TensorType], limit: int) -> None:
         )
 
 
-class Part:
+Run: TypeAlias = "Callable[[Mapping[str, Array]], list[Array] | None]"
+"""A program that is ready: (a value for each input) -> its outputs in order, None where they are refused."""
+
+Runtime: TypeAlias = "Callable[[Graph, bool], Run | None]"
+"""(graph, whether nodes may be fused) -> the program, None where it is refused."""
+
+_runtime: list[Runtime] = []
+
+
+def use_runtime(make: Runtime) -> None:
+    """Sets what runs programs while compiling: lowering does so, which comes after the passes."""
+    _runtime[:] = [make]
+
+
+class FixedProgram:
     """The part of a graph that gives `wanted`, fixed values, for as many references as `binding` says.
 
-    ONNX Runtime computes it.  What it refuses goes to the evaluator: it has no kernel for float64
-    convolutions, and its fusion of Relu with Clip throws in float64.
+    The runtime (`use_runtime`) computes it: ONNX Runtime, as it will run the model.  What that refuses goes
+    to the evaluator: it has no kernel for float64 convolutions, and its fusion of Relu with Clip throws in
+    float64.
     """
 
     def __init__(self, graph: Graph, wanted: Sequence[Value], binding: Mapping[sympy.Expr, Dim]) -> None:
-        from irshap.lowering.files.session import RuntimeRefusal, Session
-        from irshap.lowering.lower import lower
-
-        needed = ancestors(wanted)
+        needed = live(graph.statements, wanted)
         with Builder() as b:
-            mapping: dict[Value, Value] = {}
-            for node in (*(v.node for v in graph.inputs), *graph.nodes):
-                if needed.intersection(node.results):
-                    mapping.update(zip(node.results, b.copy(node, mapping, binding), strict=True))
+            mapping = b.extend(needed, {}, binding=binding)
             outputs = [Output(f"fixed_{i}", mapping[v]) for i, v in enumerate(wanted)]
             self._graph = b.build("references", outputs)
-        try:
-            # optimized as any model: references round as samples do, and turn no other relu gate over;
-            # but in float64 some kernels of ONNX Runtime's own have float32 inside
-            fuse = not any(is_float(v) and v.dtype is DType.F64 for v in self._graph.values())
-            self._session = Session(lower(self._graph), threads=0, fuse=fuse) if wanted else None
-        except RuntimeRefusal:
-            self._session = None
+        # optimized as any model: references round as samples do, and turn no other relu gate over;
+        # but in float64 some kernels of ONNX Runtime's own have float32 inside
+        fuse = not any(is_float(v) and v.dtype is DType.F64 for v in self._graph.values())
+        if wanted and not _runtime:
+            raise IRError("nothing is set that runs programs", mend="import irshap.lowering.precompute")
+        self._run = _runtime[0](self._graph, fuse) if wanted else None
 
     def __call__(self, given: Mapping[Value, Array]) -> list[Array]:
         """The values of `wanted`, from those of the graph's inputs for references and weights."""
-        from irshap.lowering.files.session import RuntimeRefusal
-
         named = {str(v.name): a for v, a in given.items()}
         feeds = {str(v.name): named[str(v.name)] for v in self._graph.inputs}
-        try:
-            if self._session is not None:
-                return self._session.run(feeds)
-        except RuntimeRefusal:
-            self._session = None
-        return list(evaluate(self._graph, feeds).values())
+        found = self._run(feeds) if self._run is not None else None
+        if found is None:
+            self._run = None
+            return list(evaluate(self._graph, feeds).values())
+        return found

@@ -1,10 +1,9 @@
-"""Stored values that one light op makes of each other: relu(x) and |x| of x."""
+"""Rematerialization: of values that light ops make of one (relu(x) and |x| of x), only that is stored."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 from irshap.ir.core import Node, Value
 from irshap.ir.dims import N, R, product
@@ -12,41 +11,31 @@ from irshap.ir.types import TensorType
 from irshap.ops.families import Elementwise
 from irshap.ops.shape import Reshape
 
-__all__ = ["Recomputed", "recomputed", "worthwhile"]
+__all__ = ["rematerialized", "worthwhile"]
 
 _FLOPS = 300
 """A number computed again is cheap beside this many flops for it."""
 
 
-@dataclass(frozen=True)
-class Recomputed:
-    """What to store instead, and what computes the rest of it.
+def rematerialized(stored: Sequence[Value], fixed: Collection[Value]) -> tuple[tuple[Value, ...], set[Node]]:
+    """What to store instead of `stored`, and the light ops and reshapes that compute the rest of it.
 
-    Attributes:
-        stored: the values to store.
-        nodes: what computes the others, light ops and reshapes.
+    Of values that such nodes make of the same fixed one, that one.
     """
-
-    stored: list[Value]
-    nodes: set[Node]
-
-
-def recomputed(stored: Sequence[Value], fixed: Collection[Value]) -> Recomputed:
-    """Of values that light ops make of the same fixed one, stores only that one."""
     groups: dict[Value, list[Value]] = defaultdict(list)
     for value in stored:
-        groups[_source(value, fixed)].append(value)
+        groups[_root(value, fixed)].append(value)
     kept, nodes = list[Value](), set[Node]()
-    for source, values in groups.items():
+    for root, values in groups.items():
         if len(values) == 1:
             kept += values
             continue
-        kept.append(source)
+        kept.append(root)
         for value in values:
-            while value is not source:
+            while value is not root:
                 nodes.add(value.node)
                 value = value.node.operands[0]
-    return Recomputed(kept, nodes)
+    return tuple(kept), nodes
 
 
 def worthwhile(again: Iterable[Node], loop: Iterable[Node]) -> bool:
@@ -62,7 +51,7 @@ def _one(values: Iterable[Value]) -> list[TensorType]:
     return [v.tensor.substitute({N: 1, R: 1}) for v in values]
 
 
-def _source(value: Value, fixed: Collection[Value]) -> Value:
+def _root(value: Value, fixed: Collection[Value]) -> Value:
     while _is_light(value.node) and value.node.operands[0] in fixed:
         value = value.node.operands[0]
     return value

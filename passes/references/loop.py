@@ -1,21 +1,17 @@
-"""Which nodes of a loop over references take more of them at a time than the others."""
+"""A loop over references: its levels, of which the first take more of them at a time than the others."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from irshap.ir.core import Node, Value
-from irshap.ir.dims import N, R, divide, product
-from irshap.ir.types import Array
-from irshap.ops.shape import reshape, transpose
-from irshap.passes.references.rows import Place
+from irshap.ir.dims import Dim, same
+from irshap.passes.references.partition import Partition, nbytes
+from irshap.passes.references.plan import Plan
 
-__all__ = ["Level", "ahead", "divided", "grouped", "joined", "nbytes"]
+__all__ = ["Level", "Loop"]
 
 _CACHED = 8 * 2**20
 """Tensors of this size, of which a node has two or three, still stay in a cache."""
@@ -50,7 +46,31 @@ class Level:
     captured: list[Value]
 
 
-def divided(
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """What is computed in chunks: the parts of a program, by a plan, level by level."""
+
+    parts: Partition
+    plan: Plan
+    levels: tuple[Level, ...]
+
+    @classmethod
+    def of(cls, parts: Partition, plan: Plan) -> Loop:
+        """Tells which nodes take how many references at a time: more where tensors are small."""
+        levels = _divided(parts.nodes, parts.sums, {*parts.captured}, plan.size, plan.groups)
+        return cls(parts, plan, tuple(levels))
+
+    def trips(self, i: int) -> Dim:
+        """How often level i runs for each time that the one around it does."""
+        size = self.levels[i].size
+        return self.levels[i - 1].size // size if i else self.plan.trips(size)
+
+    def runs_once(self, i: int) -> bool:
+        """Whether level i needs no loop; outside of one a load would compute and keep what isn't stored."""
+        return same(self.trips(i), 1) and not self.parts.recompute
+
+
+def _divided(
     nodes: Sequence[Node], sums: Sequence[Node], captured: Collection[Value], size: int, groups: int
 ) -> list[Level]:
     """The levels of a loop over chunks of `size` references, of which `groups` go together if they can.
@@ -61,7 +81,7 @@ def divided(
         captured: the values without references that come into the loop.
     """
     largest = min(max((nbytes(n.results) for n in nodes), default=0) * size, _CACHED)
-    first = ahead(nodes, sums, largest // (groups * size)) if groups > 1 else set()
+    first = _ahead(nodes, sums, largest // (groups * size)) if groups > 1 else set()
     if len(first) < _SHARE * len(nodes):
         first = set()
     early, late = ([n for n in nodes if (n in first) is side] for side in (True, False))
@@ -82,13 +102,7 @@ def divided(
     return levels
 
 
-def nbytes(values: Iterable[Value]) -> int:
-    """The bytes of values for one sample and one reference; 0 for what isn't known."""
-    sizes = (v.tensor.substitute({N: 1, R: 1}).nbytes for v in values)
-    return sum(size for size in sizes if isinstance(size, int))
-
-
-def ahead(nodes: Sequence[Node], sums: Iterable[Node], limit: int) -> set[Node]:
+def _ahead(nodes: Sequence[Node], sums: Iterable[Node], limit: int) -> set[Node]:
     """The nodes of a loop that can go before the rest: none needs the rest, or makes over `limit` bytes.
 
     A network's cotangent begins small, at the output, and grows on its way to the input.  A value that goes
@@ -129,24 +143,3 @@ def _spared(
             own.add(node)
             needed.update(node.operands)
     return len(own)
-
-
-def grouped(value: Value, place: Place, groups: int) -> Any:
-    """References in `groups` groups one after another: [groups, ...]."""
-    before, (rows, *after) = value.shape[: place.axis], value.shape[place.axis :]
-    inner = divide(rows, product((place.outer, groups)))
-    assert inner is not None
-    split = reshape(value, (*before, place.outer, groups, inner, *after))
-    at = place.axis + 1
-    front = transpose(split, [at, *(a for a in range(split.rank) if a != at)])
-    return reshape(front, (groups, *before, product((place.outer, inner)), *after))
-
-
-def joined(arrays: Sequence[Array], place: Place) -> Array:
-    """One array of the references of several, one after another."""
-    if len(arrays) == 1:
-        return arrays[0]
-    outer = int(place.outer)
-    split = [a.reshape(*a.shape[: place.axis], outer, -1, *a.shape[place.axis + 1 :]) for a in arrays]
-    whole = np.concatenate(split, axis=place.axis + 1)
-    return whole.reshape(*arrays[0].shape[: place.axis], -1, *arrays[0].shape[place.axis + 1 :])

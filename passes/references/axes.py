@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from irshap.errors import UserError
@@ -14,11 +14,11 @@ from irshap.ops.reduce import Expand, ReduceMean, ReduceSum
 from irshap.ops.rows import RepeatRows, TileRows
 from irshap.ops.shape import Reshape, Split
 
-__all__ = ["Place", "ReferenceRows"]
+__all__ = ["ReferenceAxes", "ReferenceAxis"]
 
 
 @dataclass(frozen=True)
-class Place:
+class ReferenceAxis:
     """`axis` counts `outer` x R x `inner` elements, in this order: rows of pairs are [N R], positions [R L].
 
     `uniform`: equal along the axis, so that any other order with the same `inner`, or more, is as good.
@@ -30,21 +30,21 @@ class Place:
     uniform: bool = False
 
 
-class ReferenceRows:
-    """The place of the references in each value of a graph, found before R is bound to a number.
+class ReferenceAxes:
+    """The axis of the references in each value of a graph, found before R is bound to a number.
 
-    A value without a place is the same for every number of references, or has them summed up: the nodes that
+    A value without one is the same for every number of references, or has them summed up: the nodes that
     do so are `reductions`.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.reductions: set[Node] = set()
-        self._places: dict[Value, Place | None] = {}
+        self._axes: dict[Value, ReferenceAxis | None] = {}
         self._failures: dict[Value, tuple[Node, str]] = {}
-        for node in (*(v.node for v in graph.inputs), *graph.nodes):
+        for node in graph.statements:
             self._visit(node)
 
-    def place(self, value: Value) -> Place | None:
+    def axis(self, value: Value) -> ReferenceAxis | None:
         """Where the references are in `value`; None where they aren't.
 
         Raises:
@@ -57,21 +57,27 @@ class ReferenceRows:
                 where=node.label,
                 mend="Use the pass fold-references instead of stream",
             )
-        return self._places[value]
+        return self._axes[value]
+
+    def any(self, values: Iterable[Value]) -> bool:
+        """Whether references are in one of these."""
+        return any(self.axis(v) is not None for v in values)
 
     def _visit(self, node: Node) -> None:
         failed = next((self._failures[v] for v in node.operands if v in self._failures), None)
         if failed is None:
             try:
-                found = self._results(node, [self._places[v] for v in node.operands])
-                self._places.update(zip(node.results, found, strict=True))
+                found = self._results(node, [self._axes[v] for v in node.operands])
+                self._axes.update(zip(node.results, found, strict=True))
             except MixesBatch as error:
                 failed = (node, str(error))
         if failed is not None:
             self._failures.update(dict.fromkeys(node.results, failed))
 
-    def _results(self, node: Node, places: Sequence[Place | None]) -> Sequence[Place | None]:
-        rowed = [p for p in places if p is not None]
+    def _results(
+        self, node: Node, operands: Sequence[ReferenceAxis | None]
+    ) -> Sequence[ReferenceAxis | None]:
+        rowed = [p for p in operands if p is not None]
         if not rowed:
             return [None if (a := _axis_with_r(v)) is None else _made(node, a) for v in node.results]
         if isinstance(node.op, ReduceSum | ReduceMean) and rowed[0].axis in node.op.axes:
@@ -82,26 +88,26 @@ class ReferenceRows:
         if isinstance(node.op, Split) and rowed[0].uniform and rowed[0].axis == node.op.axis:
             return [_equal_rows(rowed[0], size) for size in node.op.sizes]
         if isinstance(node.op, RepeatRows | TileRows) and node.op.axis == rowed[0].axis:
-            (place,) = rowed
+            (along,) = rowed
             if isinstance(node.op, RepeatRows):
-                return [replace(place, inner=place.inner * node.op.times)]
-            return [replace(place, outer=place.outer * node.op.times)]
-        return self._moved(node, places)
+                return [replace(along, inner=along.inner * node.op.times)]
+            return [replace(along, outer=along.outer * node.op.times)]
+        return self._moved(node, operands)
 
-    def _moved(self, node: Node, places: Sequence[Place | None]) -> Sequence[Place | None]:
+    def _moved(self, node: Node, operands: Sequence[ReferenceAxis | None]) -> Sequence[ReferenceAxis | None]:
         """An op that treats rows apart: where its batch axis goes, the references go."""
         types = [v.type for v in (*node.operands, *node.results)]
         known = [t for t in types if isinstance(t, TensorType) and t.shape is not None]
         if len(known) < len(types):
             raise MixesBatch("a shape is unknown")
-        count = len(places)
+        count = len(operands)
         if isinstance(node.op, RepeatRows | TileRows):
-            axes: tuple[int | None, ...] = (places[0].axis if places[0] else None,)
+            axes: tuple[int | None, ...] = (operands[0].axis if operands[0] else None,)
         else:
-            given = [None if p is None else p.axis for p in places]
+            given = [None if p is None else p.axis for p in operands]
             axes = node.op.batch_axes(given, known[:count], known[count:])
-        joined = _joined([p for p in places if p is not None])
-        size = next(v.shape[p.axis] for v, p in zip(node.operands, places, strict=True) if p is not None)
+        joined = _joined([p for p in operands if p is not None])
+        size = next(v.shape[p.axis] for v, p in zip(node.operands, operands, strict=True) if p is not None)
         for axis, value in zip(axes, node.results, strict=True):
             if axis is None or not same(value.shape[axis], size):
                 raise MixesBatch("its result doesn't have the rows of its operands")
@@ -116,49 +122,51 @@ def _axis_with_r(value: Value) -> int | None:
     return axes[0] if axes else None
 
 
-def _made(node: Node, axis: int) -> Place:
+def _made(node: Node, axis: int) -> ReferenceAxis:
     """Where references come in: their inputs, copies of samples for each, and equal rows."""
     op, size = node.op, node.results[0].shape[axis]
     around = divide(size, R)
     if isinstance(op, Input) and same(size, R):
-        return Place(axis, 1, 1)
+        return ReferenceAxis(axis, 1, 1)
     if isinstance(op, RepeatRows | TileRows) and same(op.times, R) and around is not None:
-        return Place(axis, around, 1) if isinstance(op, RepeatRows) else Place(axis, 1, around)
+        return (
+            ReferenceAxis(axis, around, 1) if isinstance(op, RepeatRows) else ReferenceAxis(axis, 1, around)
+        )
     spread = isinstance(op, Expand) and _is_one(node.operands[0], axis - node.results[0].rank)
     if around is not None and (isinstance(op, Full) or spread):
-        return Place(axis, around, 1, uniform=True)
+        return ReferenceAxis(axis, around, 1, uniform=True)
     raise MixesBatch("it isn't known to make equal rows for all references")
 
 
-def _equal_rows(place: Place, size: Dim) -> Place:
-    """As many equal rows as `size` says, where those of `place` were."""
-    outer = divide(size, product((R, place.inner)))
+def _equal_rows(along: ReferenceAxis, size: Dim) -> ReferenceAxis:
+    """As many equal rows as `size` says, where those of `along` were."""
+    outer = divide(size, product((R, along.inner)))
     if outer is None:
         raise MixesBatch("it cuts across the references")
-    return replace(place, outer=outer)
+    return replace(along, outer=outer)
 
 
 def _is_one(value: Value, from_right: int) -> bool:
     return -from_right > value.rank or same(value.shape[from_right], 1)
 
 
-def _joined(places: Sequence[Place]) -> Place:
+def _joined(axes: Sequence[ReferenceAxis]) -> ReferenceAxis:
     """The one order of rows that operands of an op agree on; equal rows take that of the others."""
-    first = next((p for p in places if not p.uniform), places[0])
-    for place in places:
-        agrees = same(place.outer, first.outer) and same(place.inner, first.inner)
-        if not agrees and not (place.uniform and divide(first.inner, place.inner) is not None):
+    first = next((p for p in axes if not p.uniform), axes[0])
+    for along in axes:
+        agrees = same(along.outer, first.outer) and same(along.inner, first.inner)
+        if not agrees and not (along.uniform and divide(first.inner, along.inner) is not None):
             raise MixesBatch("its operands have the references in another order")
     return first
 
 
-def _reshaped(place: Place, before: Value, after: Value) -> Place:
+def _reshaped(along: ReferenceAxis, before: Value, after: Value) -> ReferenceAxis:
     """The same elements before each reference, and the same for each, on the axis that has them now."""
     axis = _axis_with_r(after)
     if axis is None:
         raise MixesBatch("a reshape hides them")
-    outer = divide(product((*before.shape[: place.axis], place.outer)), product(after.shape[:axis]))
-    inner = divide(product((*before.shape[place.axis + 1 :], place.inner)), product(after.shape[axis + 1 :]))
+    outer = divide(product((*before.shape[: along.axis], along.outer)), product(after.shape[:axis]))
+    inner = divide(product((*before.shape[along.axis + 1 :], along.inner)), product(after.shape[axis + 1 :]))
     if outer is None or inner is None or not same(product((outer, R, inner)), after.shape[axis]):
         raise MixesBatch("a reshape cuts across them")
-    return replace(place, axis=axis, outer=outer, inner=inner)
+    return replace(along, axis=axis, outer=outer, inner=inner)

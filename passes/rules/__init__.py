@@ -1,0 +1,1 @@
+"""Rewrite rules that passes share."""
