@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
 import sympy
 
-from irshap.errors import IRError, UserError
+from irshap.errors import UserError
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Node, Output, Value
 from irshap.ir.dims import Dim, symbols_of
 from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array, DType, TensorType
 from irshap.ir.walks import determined, is_float, live
+from irshap.lowering.files.session import RuntimeRefusal, Session
+from irshap.lowering.lower import lower
 from irshap.ops.program import Input
 
-__all__ = ["FixedProgram", "check_size", "fixed_values", "read_by_others", "use_runtime"]
+__all__ = ["FixedProgram", "check_size", "fixed_values", "read_by_others"]
 
 _CHEAP = 4096
 """Values of up to this many bytes are not worth counting against a limit."""
@@ -56,26 +58,11 @@ def check_size(name: str, types: Iterable[TensorType], limit: int) -> None:
         )
 
 
-Run: TypeAlias = "Callable[[Mapping[str, Array]], list[Array] | None]"
-"""A program that is ready: (a value for each input) -> its outputs in order, None where they are refused."""
-
-Runtime: TypeAlias = "Callable[[Graph, bool], Run | None]"
-"""(graph, whether nodes may be fused) -> the program, None where it is refused."""
-
-_runtime: list[Runtime] = []
-
-
-def use_runtime(make: Runtime) -> None:
-    """Sets what runs programs while compiling: lowering does so, which comes after the passes."""
-    _runtime[:] = [make]
-
-
 class FixedProgram:
     """The part of a graph that gives `wanted`, fixed values, for as many references as `binding` says.
 
-    The runtime (`use_runtime`) computes it: ONNX Runtime, as it will run the model.  What that refuses goes
-    to the evaluator: it has no kernel for float64 convolutions, and its fusion of Relu with Clip throws in
-    float64.
+    ONNX Runtime computes it, as it will run the model.  What that refuses goes to the evaluator: it has no
+    kernel for float64 convolutions, and its fusion of Relu with Clip throws in float64.
     """
 
     def __init__(self, graph: Graph, wanted: Sequence[Value], binding: Mapping[sympy.Expr, Dim]) -> None:
@@ -84,19 +71,21 @@ class FixedProgram:
             mapping = b.extend(needed, {}, binding=binding)
             outputs = [Output(f"fixed_{i}", mapping[v]) for i, v in enumerate(wanted)]
             self._graph = b.build("references", outputs)
-        # optimized as any model: references round as samples do, and turn no other relu gate over;
-        # but in float64 some kernels of ONNX Runtime's own have float32 inside
-        fuse = not any(is_float(v) and v.dtype is DType.F64 for v in self._graph.values())
-        if wanted and not _runtime:
-            raise IRError("nothing is set that runs programs", mend="import irshap.lowering.precompute")
-        self._run = _runtime[0](self._graph, fuse) if wanted else None
+        self._session: Session | None = None
+        if wanted:
+            # optimized as any model: references round as samples do, and turn no other relu gate over;
+            # but in float64 some kernels of ONNX Runtime's own have float32 inside
+            fuse = not any(is_float(v) and v.dtype is DType.F64 for v in self._graph.values())
+            with suppress(RuntimeRefusal):
+                self._session = Session(lower(self._graph), threads=0, fuse=fuse)
 
     def __call__(self, given: Mapping[Value, Array]) -> list[Array]:
         """The values of `wanted`, from those of the graph's inputs for references and weights."""
         named = {str(v.name): a for v, a in given.items()}
         feeds = {str(v.name): named[str(v.name)] for v in self._graph.inputs}
-        found = self._run(feeds) if self._run is not None else None
-        if found is None:
-            self._run = None
-            return list(evaluate(self._graph, feeds).values())
-        return found
+        if self._session is not None:
+            try:
+                return self._session.run(feeds)
+            except RuntimeRefusal:
+                self._session = None
+        return list(evaluate(self._graph, feeds).values())
