@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from irshap import errors
+from irshap.contract import VERSION
 
 if TYPE_CHECKING:
     from irshap.compiler.catalog import PassManager
@@ -24,19 +25,20 @@ if TYPE_CHECKING:
     from irshap.lowering.lower import lower
     from irshap.passes.methods.deeplift import DeepLift
     from irshap.passes.target import Target
-    from irshap.runtime.explainer import Explainer, Explanation
+    from irshap.runtime import Explainer, Explanation
 
-__version__ = "0.1.0"
+
+__version__ = VERSION
 
 __all__ = ["CompiledModel", "DeepLift", "Explainer", "Explanation", "PassManager", "References", "Target"]
 __all__ += ["__version__", "compile", "errors", "lift", "lower"]
 
 _HOMES = {
     "CompiledModel": "irshap.compiler.compiled",
-    "Explainer": "irshap.runtime.explainer",
-    "Explanation": "irshap.runtime.explainer",
-    "PassManager": "irshap.compiler.catalog",
     "DeepLift": "irshap.passes.methods.deeplift",
+    "Explainer": "irshap.runtime",
+    "Explanation": "irshap.runtime",
+    "PassManager": "irshap.compiler.catalog",
     "References": "irshap.compiler.references",
     "Target": "irshap.passes.target",
     "compile": "irshap.compiler.compile",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
-from irshap import __version__
+from irshap.contract import VERSION
 from irshap.errors import UserError, near
 from irshap.ir.core import Graph, Node, Output, Role, Value
 from irshap.ir.dims import same
@@ -203,7 +203,7 @@ def _model(
         model.graph.input.add().CopyFrom(helper.make_value_info(str(value.name), onnx_type(value.type)))
     for output in outputs:
         model.graph.output.add().CopyFrom(helper.make_value_info(output.name, onnx_type(output.value.type)))
-    model.producer_name, model.producer_version = "irshap", __version__
+    model.producer_name, model.producer_version = "irshap", VERSION
     model.doc_string = graph.source.doc
     for key in sorted(metadata):
         model.metadata_props.add(key=key, value=metadata[key])

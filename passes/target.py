@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from irshap import contract
 from irshap.attribution.sources import find_sources, names_in, with_held, with_taps
 from irshap.errors import TargetError, near
 from irshap.ir.builder import Builder, emit1
@@ -72,7 +73,7 @@ class Target(Pass):
                 name = f"{s.name}_source" if s.name in taken else s.name
                 outputs.append(Output(name, forward[s.value], Role.SOURCE, s.of))
             outputs.append(Output("target_value", target, Role.TARGET))
-            outputs.append(Output("target_index", index, Role.TARGET_INDEX))
+            outputs.append(Output(contract.TARGET_INDEX, index, Role.TARGET_INDEX))
             return b.build(ir.name, outputs, ir.properties, like=ir)
 
     def _explained(self, graph: Graph) -> Output:
@@ -92,7 +93,7 @@ class Target(Pass):
             return emit1(Hold(), reshape(emit1(ArgMax((1,), keepdims=False), y), (rows,))), None
         if self.target == "input":
             kind = TensorType(DType.I64, (N,))
-            return b.emit(Input("target", "target"), types=(kind,), names=("target",))[0], None
+            return b.emit(Input(contract.TARGET, "target"), types=(kind,), names=(contract.TARGET,))[0], None
         if self.target == "all":
             if not isinstance(classes, int):
                 raise TargetError(f"target=all needs a fixed number of classes, not {classes}")

@@ -11,7 +11,7 @@ import flat
 import numpy as np
 from fuzz_graphs import Case, generate
 
-from irshap.attribution.gaps import METADATA
+from irshap.contract import Metadata
 from irshap.errors import UserError
 from irshap.ir.evaluator import evaluate
 from irshap.pipeline.named import PIPELINES
@@ -79,7 +79,7 @@ def check_case(case: Case, thorough: bool) -> tuple[str, str]:
     raw = compiled.explainer()(case.inputs).raw
     naive, default = (_in_float64(case, name) for name in ("naive", "default"))
     scale = _size(naive)
-    lost = any(p.key == METADATA for p in compiled.model.metadata_props)
+    lost = any(p.key == Metadata.GAPS for p in compiled.model.metadata_props)
     for name, found in (("naive", naive), ("default", default)):
         if not lost and not np.all(
             np.abs(found["completeness_error"]) <= COMPLETE * (scale + _rounding(found))

@@ -16,10 +16,7 @@ from irshap.ir.walks import is_float, upstream, varying_values
 from irshap.ops.families import NonDifferentiable
 from irshap.ops.program import Input
 
-__all__ = ["METADATA", "Gap", "from_text", "gaps", "references_needed", "refusal", "to_text"]
-
-METADATA = "irshap.attribution.gaps"
-"""The key of a lowered model's metadata under which its gaps are listed, as JSON."""
+__all__ = ["Gap", "from_text", "gaps", "references_needed", "refusal", "to_text"]
 
 
 @dataclass(frozen=True)

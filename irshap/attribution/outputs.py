@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from irshap import contract
 from irshap.errors import IRError
 from irshap.ir.batch import BatchAxes
 from irshap.ir.builder import emit1
@@ -74,7 +75,7 @@ def attributions(graph: Graph, rows: Sequence[Value]) -> list[Output]:
             value = _per_element(value, graph.input(name))
         found[name] = found[name] + value if name in found else value
     return [
-        Output(f"{name}_attributions", by_class(value, graph), Role.ATTRIBUTION, name)
+        Output(contract.attributions(name), by_class(value, graph), Role.ATTRIBUTION, name)
         for name, value in found.items()
     ]
 

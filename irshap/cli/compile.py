@@ -11,6 +11,7 @@ import click
 
 from irshap.cli.options import explained_arguments, explaining
 from irshap.cli.output import echo_json, require_folder, size_text, warn_incomplete
+from irshap.contract import Metadata
 from irshap.errors import UserError
 from irshap.pipeline.named import DEVICES
 from irshap.pipeline.strategies import STRATEGIES
@@ -140,8 +141,8 @@ def _print(report: dict[str, Any], compiled: CompiledModel) -> None:
     for kind in ("inputs", "outputs"):
         for name, type in report[kind].items():
             click.echo(f"  {kind[:-1]:<8} {name} : {type}")
-    if "irshap.references" in report["metadata"]:
-        click.echo(f"  against  {report['metadata']['irshap.references']} references")
+    if Metadata.REFERENCES in report["metadata"]:
+        click.echo(f"  against  {report['metadata'][Metadata.REFERENCES]} references")
     skipped = [r.verified for r in compiled.report.passes if "skipped" in r.verified]
     for why in dict.fromkeys(skipped):
         click.echo(f"  verified {why} ({skipped.count(why)} of {len(compiled.report.passes)} passes)")

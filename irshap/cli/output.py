@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from irshap.contract import COMPLETENESS_ERROR, Metadata
 from irshap.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,10 +67,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, numeric: Seq
 
 def warn_incomplete(metadata: Mapping[str, str]) -> None:
     """Says on standard error which ops keep a model's attributions from summing up."""
-    from irshap.attribution.gaps import METADATA, from_text
+    from irshap.attribution.gaps import from_text
 
-    for gap in from_text(metadata.get(METADATA, "")):
-        text = f"warning: attributions leave out what {gap.where} does: {gap.reason}; see completeness_error"
+    for gap in from_text(metadata.get(Metadata.GAPS, "")):
+        what = f"attributions leave out what {gap.where} does: {gap.reason}"
+        text = f"warning: {what}; see {COMPLETENESS_ERROR}"
         click.echo("".join(c if c.isprintable() else "?" for c in text), err=True)
 
 

@@ -11,7 +11,7 @@ from irshap.cli.output import echo_json, require_folder, table, write_npz
 from irshap.errors import CheckFailed
 
 if TYPE_CHECKING:
-    from irshap.runtime.explainer import Explanation
+    from irshap.runtime import Explanation
 
 __all__ = ["explanation_rows", "run_command"]
 
@@ -44,7 +44,7 @@ def run_command(
     as_json: bool,
 ) -> None:
     """Explain the samples in INPUT (.npy [N, ...], or .npz by input) with the compiled model EXPLAINED."""
-    from irshap.runtime.explainer import Explainer
+    from irshap.runtime import Explainer
 
     require_folder(output)
     explainer = Explainer(explained, list(provider) or None)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from irshap import __version__
 from irshap.attribution.gaps import references_needed
 from irshap.attribution.sources import model_inputs
 from irshap.compiler.compiled import CompiledModel
 from irshap.compiler.references import References, check_references, check_weights
 from irshap.compiler.request import requested
+from irshap.contract import VERSION, Metadata
 from irshap.cost.choose import choose
 from irshap.cost.devices import parse_size
 from irshap.errors import PipelineError
@@ -135,7 +135,7 @@ def bound(references: References, context: Context, passes: Sequence[Pass]) -> I
                 where="pipeline",
                 mend="leave them out",
             )
-    context.metadata["irshap.version"] = __version__
+    context.metadata[Metadata.VERSION] = VERSION
     return _Binding(references, binds)
 
 
@@ -147,10 +147,10 @@ class _Binding(Instrument):
         metadata = context.metadata
         if not isinstance(made, Graph):
             return
-        if context.source is not None and "irshap.model_sha256" not in metadata:
-            metadata["irshap.model_sha256"] = _model_digest(context.source)
+        if context.source is not None and Metadata.MODEL_SHA256 not in metadata:
+            metadata[Metadata.MODEL_SHA256] = _model_digest(context.source)
         if isinstance(instance, Target):
-            metadata["irshap.explained_output"] = instance.output or _first_float_output(made)
+            metadata[Metadata.EXPLAINED_OUTPUT] = instance.output or _first_float_output(made)
         if self._open and made.outputs_of(Role.SOURCE):
             self._open = False
             self._check(made, context)
@@ -164,8 +164,8 @@ class _Binding(Instrument):
         count = next((len(array) for array in arrays.values()), 0)
         context.references = arrays
         context.weights = check_weights(self._references.weights, count)
-        context.metadata["irshap.references"] = str(count)
-        context.metadata["irshap.references_sha256"] = _digest(arrays, context.weights)
+        context.metadata[Metadata.REFERENCES] = str(count)
+        context.metadata[Metadata.REFERENCES_SHA256] = _digest(arrays, context.weights)
 
 
 def _first_float_output(graph: Graph) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from irshap.attribution.gaps import METADATA, Gap, from_text
+from irshap.attribution.gaps import Gap, from_text
 from irshap.compiler.compile import CompiledModel, bound, compile
 from irshap.compiler.references import References
+from irshap.contract import Metadata
 from irshap.errors import ModelError, UserError
 from irshap.ir.core import Graph, Role
 from irshap.ir.evaluator import evaluate
@@ -146,7 +147,7 @@ def _compare(
 ) -> Completeness:
     graph = compiled.graph
     metadata = {p.key: p.value for p in compiled.model.metadata_props}
-    explained = raw[metadata["irshap.explained_output"]]
+    explained = raw[metadata[Metadata.EXPLAINED_OUTPUT]]
     if tolerance is None:
         tolerance = TOLERANCES[explained.dtype.itemsize]
     precision = float(np.finfo(explained.dtype).eps)
@@ -156,7 +157,7 @@ def _compare(
     scale = np.maximum(np.abs(prediction - base), np.abs(prediction) / 1000)
     # adding up attributions that cancel rounds by itself
     allowed = tolerance * scale + 4 * precision * (size + np.abs(prediction) + np.abs(base))
-    gaps = tuple(from_text(metadata.get(METADATA, "")))
+    gaps = tuple(from_text(metadata.get(Metadata.GAPS, "")))
     return Completeness(
         index, prediction, base, total, error, allowed, tolerance, runtime, gaps, compiled=compiled
     )
@@ -215,7 +216,7 @@ class _Widened(Instrument):
         self.graphs: list[tuple[Pass, Graph]] = []
         self.context = Context()
         PassManager(passes, [bound(references, self.context, passes), self]).run(model, self.context)
-        self.explained = self.context.metadata["irshap.explained_output"]
+        self.explained = self.context.metadata[Metadata.EXPLAINED_OUTPUT]
         self.sample = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in sample.items()}
 
     def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:

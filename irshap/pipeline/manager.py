@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from irshap.contract import Metadata
 from irshap.errors import CheckFailed, PipelineError, UserError
 from irshap.ir.core import Graph
 from irshap.ir.rewrite import map_bodies
@@ -129,7 +130,7 @@ class PassManager:
     def _run(self, ir: Any, context: Context | None, start: int, stop: int | None) -> Any:
         self.check(ir if isinstance(ir, Graph) else None, start)
         context = Context() if context is None else context
-        context.metadata["irshap.pipeline"] = self.text
+        context.metadata[Metadata.PIPELINE] = self.text
         done = False
         try:
             for index, instance in list(enumerate(self.passes))[start:stop]:

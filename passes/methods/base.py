@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, ClassVar
 
+from irshap import contract
 from irshap.attribution.outputs import attributions, by_class, is_token, samples_first, source_axes
 from irshap.errors import NotDifferentiable, TargetError
 from irshap.ir.builder import Builder, emit1
@@ -111,12 +112,12 @@ class Method(Pass, family=True):
             outputs += attributions(ir, found.scores)
             explained, base = (None, None) if found.ends is None else found.ends()
             if base is not None:
-                outputs.append(Output("base_values", by_class(base, ir), Role.BASE))
+                outputs.append(Output(contract.BASE_VALUES, by_class(base, ir), Role.BASE))
             index = ir.output(Role.TARGET_INDEX)
             outputs.append(replace(index, value=found.sample(index.value)))
             if found.certified and explained is not None:
                 left = _certificate(explained, base, found.scores)
-                outputs.append(Output("completeness_error", by_class(left, ir), Role.COMPLETENESS))
+                outputs.append(Output(contract.COMPLETENESS_ERROR, by_class(left, ir), Role.COMPLETENESS))
             return b.build(ir.name, outputs, ir.properties, like=ir)
 
     def _refuse_tokens(self, graph: Graph) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from irshap.attribution.gaps import METADATA, Gap, gaps, refusal, to_text
+from irshap import contract
+from irshap.attribution.gaps import Gap, gaps, refusal, to_text
 from irshap.attribution.outputs import samples_first
 from irshap.errors import UserError
 from irshap.ir.builder import Builder, emit1
@@ -52,8 +53,10 @@ class DeepLift(Method):
     sums_to = Sum.DIFFERENCE
 
     def explain(self, builder: Builder, ir: Graph, context: Context) -> Explained:
-        if self.emit not in ("", "completeness_error"):
-            raise UserError(f"deeplift emits no {self.emit!r}", mend="Use emit=completeness_error")
+        if self.emit not in ("", contract.COMPLETENESS_ERROR):
+            raise UserError(
+                f"deeplift emits no {self.emit!r}", mend=f"Use emit={contract.COMPLETENESS_ERROR}"
+            )
         missing = self._gaps(ir)
         rescale = self.rule == "rescale"
         forward = (Role.SOURCE, Role.TARGET)
@@ -69,7 +72,7 @@ class DeepLift(Method):
             assert axis is not None
             means.append(mean_over_references(samples_first(share, axis, rows), weights))
         if missing:
-            context.metadata[METADATA] = to_text(missing)
+            context.metadata[contract.Metadata.GAPS] = to_text(missing)
             context.count("incomplete", len(missing))
 
         def ends() -> tuple[Value, Value]:
@@ -80,9 +83,9 @@ class DeepLift(Method):
 
     @classmethod
     def samples(cls) -> Iterable[DeepLift]:
-        yield cls(emit="completeness_error")
-        yield cls(rule="reveal-cancel", emit="completeness_error")
-        yield cls(rule="mixed", emit="completeness_error")
+        yield cls(emit=contract.COMPLETENESS_ERROR)
+        yield cls(rule="reveal-cancel", emit=contract.COMPLETENESS_ERROR)
+        yield cls(rule="mixed", emit=contract.COMPLETENESS_ERROR)
 
     def _gaps(self, graph: Graph) -> list[Gap] | None:
         """Where differences get lost before any rule is asked, or None where nothing may be."""
@@ -96,8 +99,8 @@ class DeepLift(Method):
 
 def _weights(builder: Builder, dtype: DType) -> Value:
     """A run-time input [R], which `bind-references` makes a constant."""
-    op, kind = Input("reference_weights", "weights"), TensorType(dtype, (R,))
-    return builder.emit(op, types=(kind,), names=("reference_weights",))[0]
+    op, kind = Input(contract.REFERENCE_WEIGHTS, "weights"), TensorType(dtype, (R,))
+    return builder.emit(op, types=(kind,), names=(contract.REFERENCE_WEIGHTS,))[0]
 
 
 def _rescale(joint: JointBatch, graph: Graph) -> list[Value]:

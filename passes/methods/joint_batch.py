@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from irshap import contract
 from irshap.attribution.gaps import Gap, references_needed, refusal
 from irshap.attribution.outputs import batch_axes
 from irshap.errors import ModelError
@@ -82,7 +83,7 @@ class JointBatch:
         other = repeated
         source = value.node.operands[0] if isinstance(value.node.op, RepeatRows) else value
         if source in self.varied:
-            op = Input(f"{source.name}_references", "references", source.name)
+            op = Input(contract.references(str(source.name)), "references", source.name)
             type = source.tensor.with_shape((R, *source.shape[1:]))
             references = self.builder.emit(op, types=(type,), names=(op.name,))[0]
             other = emit1(TileRows(0, sample.shape[0]), references)
