@@ -17,7 +17,7 @@ from irshap.errors import PipelineError, UserError
 from irshap.pipeline.named import PIPELINES
 from irshap.pipeline.strategies import STRATEGIES, with_strategy
 from irshap.pipeline.text import format_pipeline, parse_pipeline
-from irshap.runtime.explainer import Explainer
+from irshap.runtime import Explainer
 
 REFERENCES = np.random.default_rng(3).random((64, 1, 8, 8), dtype=np.float32)
 SAMPLES = REFERENCES[:3]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import onnx
 
 from irshap.cost.choose import Choice
+from irshap.errors import ModelError
 from irshap.ir.core import Graph
 from irshap.lowering.files.save import MAX_PROTO, save_model
 from irshap.pipeline.report import Report
-from irshap.runtime.explainer import Explainer
+from irshap.runtime import Explainer
 
 __all__ = ["CompiledModel"]
 
@@ -57,8 +60,27 @@ class CompiledModel:
         save_model(self.model, path, external_over=0 if external_data else MAX_PROTO)
 
     def explainer(self, providers: Sequence[Any] | None = None) -> Explainer:
-        """An `Explainer` of this model."""
-        return Explainer(self, providers)
+        """An `Explainer` of this model, also of one over 2 GiB."""
+        if self.model.ByteSize() <= MAX_PROTO:
+            return Explainer(bytes(self), providers)
+        # no file is needed once the session is made: ONNX Runtime has read it, or holds its pages
+        with tempfile.TemporaryDirectory(prefix="irshap-") as folder:
+            path = Path(folder, "model.onnx")
+            save_model(self.model, path, external_over=0, check=False)
+            return Explainer(path, providers)
+
+    def __bytes__(self) -> bytes:
+        """The model as one ONNX file.
+
+        Raises:
+            ModelError: it is over 2 GiB, more than one file holds.
+        """
+        if self.model.ByteSize() > MAX_PROTO:
+            mend = "save it, or take .explainer(): weights then stand in a file of their own"
+            raise ModelError(
+                "is over 2 GiB, more than one ONNX file holds", where="compiled model", mend=mend
+            )
+        return self.model.SerializeToString(deterministic=True)
 
     def __repr__(self) -> str:
         outputs = ", ".join(o.name for o in self.model.graph.output)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from irshap import contract
+
 if TYPE_CHECKING:
     from irshap.ir.types import Array
     from irshap.pipeline.instrument import Instrument
-    from irshap.runtime.explainer import Explainer, Explanation
+    from irshap.runtime import Explainer, Explanation
 
 __all__ = ["DemoResult", "digits", "model_path", "references_path", "run"]
 
@@ -63,13 +65,13 @@ def run(
 ) -> DemoResult:
     """Compiles the digits CNN into `folder` and explains `count` test digits, one of each kind first."""
     from irshap.compiler.compile import compile as compile_model
-    from irshap.runtime.explainer import Explainer
+    from irshap.runtime import Explainer
 
     start = time.perf_counter()
     compiled = compile_model(
         model_path(),
         references_path(),
-        method="deeplift{emit=completeness_error}",
+        method=f"deeplift{{emit={contract.COMPLETENESS_ERROR}}}",
         passes=passes,
         instruments=[] if progress is None else [progress],
     )
@@ -83,7 +85,7 @@ def run(
     explanation = explainer(images)  # the first run also sets up the runtime's memory
     batch = _milliseconds(explainer, images)
     alone = [_milliseconds(explainer, image[None]) for image in images]
-    references = int(explainer.metadata["irshap.references"])
+    references = int(explainer.metadata[contract.Metadata.REFERENCES])
     return DemoResult(path, labels, explanation, alone, batch, compile_seconds, references)
 
 

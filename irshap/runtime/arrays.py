@@ -6,21 +6,20 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from irshap.errors import UserError, near
 
-if TYPE_CHECKING:  # the explainer uses this module and should not wait for sympy
-    from irshap.ir.types import Array
+__all__ = ["Array", "Arrays", "Source", "as_arrays", "conform", "unknown_names"]
 
-__all__ = ["Arrays", "Source", "as_arrays", "conform", "unknown_names"]
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 Source: TypeAlias = Any
 """An array(-like), a mapping from names to arrays, or the path of a .npy or .npz file."""
 
-Arrays: TypeAlias = "dict[str, Array]"
+Arrays: TypeAlias = dict[str, Array]
 
 
 def as_arrays(source: Source, names: Sequence[str], error: type[UserError], what: str) -> Arrays:

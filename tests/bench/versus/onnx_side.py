@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 
 import irshap
-from irshap.runtime.explainer import Explainer, Explanation
+from irshap.runtime import Explainer, Explanation
 from versus.worker import Answer, Array, Subject
 
 
