@@ -10,7 +10,12 @@ Method: DeepLIFT (Shrikumar, Greenside, Kundaje 2017), averaged over references 
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from irshap import errors
@@ -45,6 +50,39 @@ _HOMES = {
     "lift": "irshap.lowering.lift",
     "lower": "irshap.lowering.lower",
 }
+
+
+class _Checkout:
+    """Finds irshap.passes and irshap.lowering in a checkout, where they stand beside irshap/ and not in it.
+
+    A wheel has them inside, and an editable install maps them; but Python started in the repository's root
+    finds ./irshap before it asks that map.  Only these two names: with the root in `__path__` there would
+    also be irshap.tests, and irshap.irshap, a second copy of every class.
+    """
+
+    PARTS = ("passes", "lowering")
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """As import asks for it."""
+        known = name in [f"irshap.{part}" for part in self.PARTS]
+        return PathFinder.find_spec(name, [str(self.root)]) if known else None
+
+    @classmethod
+    def look(cls, folder: Path) -> None:
+        """Joins the finders, where `folder` is irshap/ of a checkout."""
+        root = folder.parent
+        inside = any((folder / part).is_dir() for part in cls.PARTS)
+        if not inside and all((root / part / "__init__.py").is_file() for part in cls.PARTS):
+            # first, so that no other checkout's passes join this one's irshap
+            sys.meta_path.insert(0, cls(root))
+
+
+_Checkout.look(Path(__path__[0]))
 
 
 def __getattr__(name: str) -> Any:

@@ -328,7 +328,7 @@ def test_public_names() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("irshap", ["numpy", "sympy", "onnx", "onnxruntime"]),
+        ("irshap", ["numpy", "sympy", "onnx", "onnxruntime", "click"]),
         ("irshap.cli", ["numpy", "sympy", "onnx", "onnxruntime", "rich", "matplotlib"]),
         ("irshap.runtime.explainer", ["sympy", "onnx"]),
     ],

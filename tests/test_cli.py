@@ -419,7 +419,7 @@ def test_progress_shows_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_closed_pipe_is_no_error(shell: Shell) -> None:
-    command = f'"{sys.executable}" -m irshap.cli print toy.onnx | true'
+    command = f'"{sys.executable}" -m irshap print toy.onnx | true'
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ, check=False)
     assert "Traceback" not in done.stderr
     assert "Broken" not in done.stderr

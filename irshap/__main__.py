@@ -1,4 +1,4 @@
-"""`python -m irshap.cli`."""
+"""`python -m irshap`: the command line."""
 
 import sys
 

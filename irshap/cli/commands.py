@@ -1,0 +1,85 @@
+"""The commands and what they share: the list in `irshap --help`, and how errors end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from irshap.contract import VERSION
+from irshap.errors import IrshapError
+
+__all__ = ["cli", "run"]
+
+_COMMANDS = {
+    "compile": ("irshap.cli.compile", "Compile a model and references into one ONNX file."),
+    "run": ("irshap.cli.run", "Explain samples with a compiled model."),
+    "cost": ("irshap.cli.cost", "Predict work, memory and how many references fit."),
+    "verify": ("irshap.cli.verify", "Check that attributions sum to f(x) - base."),
+    "print": ("irshap.cli.ir", "Print a model in irshap's IR."),
+    "opt": ("irshap.cli.ir", "Run passes on IR text."),
+    "passes": ("irshap.cli.listing", "List the passes and named pipelines."),
+    "methods": ("irshap.cli.listing", "List the attribution methods and their options."),
+    "ops": ("irshap.cli.listing", "List the ops of the IR."),
+    "demo": ("irshap.cli.demo", "Compile a small CNN and explain digits with it."),
+}
+"""Where each command stands, and its line in `irshap --help`, which so waits for no module."""
+
+
+class _Commands(click.Group):
+    """Imports a command's module when it is asked for; those import the compiler when they run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _ = _COMMANDS[cmd_name]
+        found: click.Command = getattr(import_module(module), f"{cmd_name}_command")
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(VERSION, prog_name="irshap")
+def cli() -> None:
+    """Compiles an ONNX model into one ONNX file that returns its prediction and its attributions."""
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code; errors are one message on standard error."""
+    try:
+        code = cli.main(args=None if args is None else list(args), prog_name="irshap", standalone_mode=False)
+        # A closed pipe shows when buffers are written out, which should be in here.
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:  # what click makes of an interrupt
+        return 130
+    except BrokenPipeError:
+        # The reader has gone (`irshap print model.onnx | head`).  Python would complain again at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except IrshapError as error:
+        _complain(str(error))
+        return error.exit_code
+    except OSError as error:
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str) -> None:
+    # Names in a message may come from a model, and must not reach the terminal as control sequences.
+    safe = "".join(c if c.isprintable() or c == "\n" else "?" for c in message)
+    click.echo(f"error: {safe}", err=True)
