@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
-import ml_dtypes
 import numpy as np
+
+# isort: split
+# numpy comes first: an interrupt while it loads for this extension's sake would turn into an ImportError
+import ml_dtypes
 import sympy
 
 from irshap.ir.dims import Dim, Shape, as_dim, dim_text, product, same_shape, substitute
