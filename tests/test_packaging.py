@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +47,40 @@ def test_every_module_stands_in_a_package() -> None:
 
 def test_version_agrees(config: dict[str, Any]) -> None:
     assert irshap.__version__ == config["project"]["version"]
+
+
+OPTIONAL = {"matplotlib", "shap"}
+"""What irshap imports only where a user asks for it, and so has in an extra."""
+
+
+def imported() -> Iterator[str]:
+    """The top-level names of all modules that the sources import, neither Python's nor irshap's."""
+    for file in (file for top in SOURCES for file in (ROOT / top).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{file}: a relative import"
+                names = [str(node.module)]
+            yield from {name.split(".")[0] for name in names} - {*sys.stdlib_module_names, "irshap"}
+
+
+def distributions(requirements: list[str]) -> set[str]:
+    """The names of what is required, without versions and markers; `_` and `-` are the same in them."""
+    return {re.split(r"[^\w-]", text)[0].replace("_", "-").lower() for text in requirements}
+
+
+def test_every_import_is_declared_and_every_dependency_imported(config: dict[str, Any]) -> None:
+    project = config["project"]
+    needed = distributions(project["dependencies"])
+    extras = distributions([text for extra in project["optional-dependencies"].values() for text in extra])
+    known = packages_distributions()
+    homes = {name: distributions(known.get(name, [name])) for name in set(imported())}
+    undeclared = {name for name, home in homes.items() if not home & (extras if name in OPTIONAL else needed)}
+    assert not undeclared, "declare these in pyproject.toml's dependencies"
+    assert set(homes) >= OPTIONAL
+    used = set().union(*homes.values())
+    # the CPU build of ONNX Runtime is installed where there is no GPU build
+    assert needed - used <= {"onnxruntime", "onnxruntime-gpu"}
 
 
 def test_mapped_packages_come_from_this_tree() -> None:
