@@ -59,8 +59,25 @@ def test_page_runs(page: str, tmp_path: Path) -> None:
         run(tmp_path / "page" / f"{Path(page).name} alone", "\n".join([BLOCKED, *lines[1:]]), folder)
 
 
+def test_contributings_commands_run(tmp_path: Path) -> None:
+    """CONTRIBUTING.md's `sh` blocks, in a folder with the repository's files."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for name in ("irshap", "tests"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    shell = ["bash", "-euc", program(page, "sh")]
+    done = subprocess.run(
+        shell, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert {f.name for f in (tmp_path / "build").iterdir()} == {"before.ir", "after.ir", "toy.ir"}
+    assert "pullback" in (tmp_path / "build" / "before.ir").read_text()
+    assert "pullback" not in (tmp_path / "build" / "after.ir").read_text()
+    assert done.stdout.strip() in page  # what the page says is printed
+
+
 def test_links_lead_somewhere() -> None:
-    files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     links = [(f, link) for f in files for link in re.findall(r"\]\(([^)#]+)", f.read_text(encoding="utf-8"))]
     missing = [
         f"{f.name}: {link}" for f, link in links if "://" not in link and not (f.parent / link).exists()

@@ -83,6 +83,16 @@ def test_every_import_is_declared_and_every_dependency_imported(config: dict[str
     assert needed - used <= {"onnxruntime", "onnxruntime-gpu"}
 
 
+def test_other_files_name_the_same_versions(config: dict[str, Any]) -> None:
+    assert f"\nversion: {irshap.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f" {irshap.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+    ruff = next(t for t in config["project"]["optional-dependencies"]["test"] if t.startswith("ruff"))
+    assert (
+        f"ruff-pre-commit\n    rev: v{ruff.removeprefix('ruff~=')}\n"
+        in (ROOT / ".pre-commit-config.yaml").read_text()
+    )
+
+
 def test_mapped_packages_come_from_this_tree() -> None:
     found = [Path(package.__file__ or "").parent for package in (irshap, irshap.lowering, irshap.passes)]
     assert found == [ROOT / "irshap", ROOT / "lowering", ROOT / "passes"]

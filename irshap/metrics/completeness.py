@@ -87,7 +87,8 @@ def check_completeness(
     """Compiles a model, runs it, and compares the sums of attributions with f(x) - base.
 
     Args:
-        model, references: as for `compile`.
+        model: as for `compile`.
+        references: as for `compile`.
         inputs: samples, as for an `Explainer`.
         tolerance: what an error may be, relative to max(|f(x) - base|, |f(x)| / 1000); None: 1e-4 in float32,
             1e-9 in float64, 2e-2 in float16.

@@ -46,7 +46,7 @@ def swap_last(x: Value) -> Value:
 
 @dataclass(frozen=True)
 class MatMul(Bilinear):
-    """Products of stacks of matrices [..., m, k] [..., k, n], leading axes broadcast; both of rank >= 2."""
+    """Products of stacks of matrices `[..., m, k] [..., k, n]`, leading axes broadcast; both of rank >= 2."""
 
     mnemonic = "matmul"
     precision = Precision.HALF
