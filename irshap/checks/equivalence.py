@@ -10,7 +10,9 @@ import numpy as np
 from irshap.errors import CheckFailed, IRError, UserError
 from irshap.ir.core import Graph, Role, Value
 from irshap.ir.dims import N, R, substitute, symbols_of
+from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array, DType, TensorType
+from irshap.lowering.files.session import RuntimeRefusal, Session
 from irshap.ops.program import Input, Pullback
 from irshap.pipeline.base import Context, Pass, Semantics
 
@@ -107,8 +109,6 @@ def _classes(graph: Graph) -> int:
 def _run(program: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
     if not isinstance(program, Graph):
         return _run_model(program, inputs)
-    from irshap.ir.evaluator import evaluate
-
     used = {str(v.name): inputs[str(v.name)] for v in program.inputs if str(v.name) in inputs}
     if len(used) < len(program.inputs):
         raise Unverified("the pass adds an input")
@@ -121,8 +121,6 @@ def _run(program: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
 def _run_model(model: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
     if model is None or model.ByteSize() > _MAX_PROTO:
         raise Unverified("the model isn't at hand in one piece")
-    from irshap.lowering.files.session import RuntimeRefusal, Session
-
     try:
         session = Session(model)
         found = session.run({name: inputs[name] for name in session.inputs if name in inputs})

@@ -7,6 +7,7 @@ from irshap.ir.builder import inferred_types
 from irshap.ir.core import Graph, Node, TypeMismatch, Value
 from irshap.ir.types import TensorType, same_type
 from irshap.pipeline.base import PROPERTIES
+from irshap.text.printer import Printer
 
 __all__ = ["verify"]
 
@@ -45,9 +46,6 @@ class _Verifier:
                 raise IRError(f"the graph isn't {name}: {why}", where=f"graph @{graph.name}")
 
     def fault(self, what: str, node: Node) -> IRError:
-        # the printer is needed for a fault only
-        from irshap.text.printer import Printer
-
         return IRError(f"{what}, in: {Printer(self.graph, elide=True).statement(node)}", where=node.label)
 
     def inputs(self) -> None:
