@@ -122,7 +122,7 @@ class _Scope:
             carried = _inputs(b, "sum", sums, (v.tensor for v in before))
             slices = _inputs(b, "chunk", sliced, (v.tensor.with_shape(v.shape[1:]) for v in given))
             known = _inputs(b, "whole", captured, (v.tensor for v in whole))
-            b.extend((v.node for v in read), known)
+            b.extend((v.node for v in read if v not in known), known)
             _Scope(b, self.loop, known, carried).trip(i, slices)
             body = b.build("chunk", [Output(f"next_{j}", carried[n]) for j, n in enumerate(sums)])
         found = self.b.emit(Scan(len(sums), len(sliced), body), *before, *given, *whole)

@@ -39,11 +39,11 @@ class Level:
     """
 
     size: int
-    nodes: list[Node]
-    sums: list[Node]
-    stored: list[Value]
-    crossing: list[Value]
-    captured: list[Value]
+    nodes: tuple[Node, ...]
+    sums: tuple[Node, ...]
+    stored: tuple[Value, ...]
+    crossing: tuple[Value, ...]
+    captured: tuple[Value, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,19 +85,25 @@ def _divided(
     if len(first) < _SHARE * len(nodes):
         first = set()
     early, late = ([n for n in nodes if (n in first) is side] for side in (True, False))
-    parts = [(own, together) for own, together in ((early, groups * size), (late, size)) if own]
+    split = [(own, together) for own, together in ((early, groups * size), (late, size)) if own]
     levels, known, left = list[Level](), set[Value](), list(sums)
-    for own, together in parts or [(late, size)]:
+    for own, together in split or [(late, size)]:
         made = {v for n in own for v in n.results}
         # what no level makes comes in from outside, and is summed in the last one
-        last = len(levels) == max(len(parts), 1) - 1
+        last = len(levels) == max(len(split), 1) - 1
         ends = [n for n in left if last or n.operands[0] in made]
         left = [n for n in left if n not in ends]
         read = dict.fromkeys(v for n in (*own, *ends) for v in n.operands if v not in made)
         rows = [v for v in read if v not in captured]
-        crossing = [v for v in rows if v in known]
-        stored = [v for v in rows if v not in known]
-        levels.append(Level(together, own, ends, stored, crossing, [v for v in read if v in captured]))
+        level = Level(
+            size=together,
+            nodes=tuple(own),
+            sums=tuple(ends),
+            stored=tuple(v for v in rows if v not in known),
+            crossing=tuple(v for v in rows if v in known),
+            captured=tuple(v for v in read if v in captured),
+        )
+        levels.append(level)
         known |= {*made, *rows}
     return levels
 
