@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 FENCE = re.compile(r"^ *```(.*)$")
 BLOCKED = "import sys; sys.modules['irshap'] = None;"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 SITE = Path(np.__file__).parent.parent
 
 PARTS = """

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import networkx as nx
+from places import ROOT
 
-ROOT = Path(__file__).parents[1]
 FLOORS = ("errors", "contract", "runtime", "ir", "ops", "text", "attribution", "pipeline", "lowering")
 FLOORS += ("checks", "passes", "cost", "compiler", "metrics", "demo", "cli")
 """Each package imports only from those before it and from itself; `irshap` itself names the public ones."""

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 
 import irshap
 import irshap.lowering
 import irshap.passes
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("irshap", "lowering", "passes")
 
 

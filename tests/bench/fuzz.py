@@ -15,10 +15,11 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+for folder in ("helpers", "oracles"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 
-from fuzz_check import Outcome, check, smallest
-from fuzz_graphs import generate
+from fuzz_check import Outcome, check, smallest  # noqa: E402
+from fuzz_graphs import generate  # noqa: E402
 
 
 def main() -> int:

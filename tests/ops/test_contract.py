@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from contract import (
+    DIFFERENTIABLE,
     LIFTED_RESULTS,
     LIFTS_AS_OTHERS,
     NO_SAMPLES,
@@ -23,34 +24,26 @@ from contract import (
     WHOLE_SINCE,
     Case,
     assert_same_graph,
-    case_of,
     check_in_onnx,
+    collected,
     concrete,
     feeds_of,
     given,
     in_precision,
+    op_graph,
     run,
 )
 
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, MixesBatch, NoLocalRule, Point, Value
 from irshap.ir.dims import same_shape, substitute
-from irshap.ir.types import Array, Tensor
+from irshap.ir.types import Array
 from irshap.lowering import lift, lower
 from irshap.lowering.emitter import EXPORTERS
 from irshap.ops import OPS
-from irshap.ops.program import Constant
 from irshap.text import parse_graph, print_graph
 
-
-def collected() -> Iterator[Any]:
-    for mnemonic, cls in sorted(OPS.items()):
-        for i, sample in enumerate(cls.samples()):
-            yield pytest.param(case_of(sample), id=f"{mnemonic}-{i}")
-
-
 every_case = pytest.mark.parametrize("case", list(collected()))
-DIFFERENTIABLE = [p for p in collected() if any(a.dtype.kind == "f" for a in p.values[0].sample.operands)]
 every_map = pytest.mark.parametrize("case", DIFFERENTIABLE)
 
 
@@ -115,20 +108,6 @@ def test_rows(case: Case) -> None:
             moved = op.evaluate(*(_picked(a, w, order, count) for a, w in zip(arrays, where, strict=True)))
             for a, b, to in zip(moved, results, axes, strict=True):
                 np.testing.assert_allclose(a, _picked(b, to, order, count), rtol=1e-12, atol=1e-12)
-
-
-def op_graph(case: Case, results: int | None = None) -> Graph:
-    """The op alone, with its integer operands after the first as constants, as lifting needs some of them."""
-    axes = case.sample.batch or (None,) * len(case.types)
-
-    def body(builder: Builder, operands: tuple[Value, ...]) -> dict[str, Value]:
-        values = [
-            builder.emit(Constant(Tensor(a)))[0] if i and a.dtype.kind == "i" and axes[i] is None else v
-            for i, (v, a) in enumerate(zip(operands, case.sample.operands, strict=True))
-        ]
-        return {f"y{i}": v for i, v in enumerate(builder.emit(case.op, *values)[:results])}
-
-    return case.build(body)
 
 
 @every_case

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import flat
@@ -15,8 +13,6 @@ from irshap.contract import Metadata
 from irshap.errors import UserError
 from irshap.ir.evaluator import evaluate
 from irshap.pipeline.named import PIPELINES
-
-sys.path.insert(0, str(Path(__file__).parent / "oracles"))
 
 __all__ = ["Outcome", "check", "check_case", "smallest"]
 

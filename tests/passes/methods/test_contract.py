@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +12,10 @@ import onnx
 import onnx.parser
 import pytest
 import revealing
+from local_rules import chain, epsilon
 from onnx import numpy_helper
+from places import DOCS
+from two_world import explain
 
 import irshap
 from irshap.cli import main
@@ -32,13 +33,9 @@ from irshap.pipeline.manager import PassManager
 from irshap.pipeline.named import DEVICES, for_method
 from irshap.pipeline.text import parse_pipeline, pass_text
 
-sys.path.insert(0, str(Path(__file__).parent / "oracles"))
-from local_rules import chain, epsilon
-from two_world import explain
-
 limits = revealing.limits
 """Where a part of a difference is 0, the oracle of RevealCancel takes the limit, too (docs/methods.md)."""
-DOCS = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "methods.md").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -212,9 +209,9 @@ def test_what_f_does_not_read_gets_nothing(method: Method, name: str) -> None:
 def test_it_is_listed(cls: type[Method]) -> None:
     assert PASSES[cls.name] is cls
     assert cls.name in PLAIN
-    assert f"`{cls.name}`" in DOCS
+    assert f"`{cls.name}`" in PAGE
     for option in fields(cls):  # type: ignore[arg-type]
-        assert f"`{option.name}`" in DOCS or option.name in (cls.__doc__ or "")
+        assert f"`{option.name}`" in PAGE or option.name in (cls.__doc__ or "")
     for method in cls.samples():
         assert parse_pipeline(pass_text(method)) == (method,)
 

@@ -13,6 +13,7 @@ import pytest
 import sympy
 from hypothesis import given
 from hypothesis import strategies as st
+from places import FIXTURES
 
 import irshap
 from irshap import lowering
@@ -29,7 +30,6 @@ from irshap.ops.program import Constant
 from irshap.pipeline.text import parse_pipeline
 from irshap.text import print_graph
 
-FIXTURES = Path(__file__).parent / "fixtures"
 FAMILIES = [
     FIXTURES / "families" / f"{n}_torchscript.onnx" for n in ("vgg", "resnet", "densenet", "efficientnet")
 ]

@@ -9,7 +9,7 @@ import flat
 import numpy as np
 import onnx
 import pytest
-from test_exactness import FAMILIES, SINGLE, assert_close, attributions, case, explained
+from exactness import FAMILIES, SINGLE, assert_close, attributions, case, explained
 
 import irshap
 from irshap import demo

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import flat
@@ -12,14 +10,11 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from two_world import explain
+from two_world_cases import normal
 
 import irshap
 from irshap.ir.evaluator import evaluate
-
-sys.path.insert(0, str(Path(__file__).parent / "oracles"))
-
-from two_world import explain
-from two_world_cases import normal
 
 WEIGHTS = {
     "w": normal(1, 4, 4),

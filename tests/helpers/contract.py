@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from onnx.reference import ReferenceEvaluator
 
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Node, Output, Sample, Value
 from irshap.ir.dims import Dim, N
-from irshap.ir.types import Array, DType, TensorType
+from irshap.ir.types import Array, DType, Tensor, TensorType
 from irshap.lowering import lower
-from irshap.ops.program import Input
+from irshap.ops import OPS
+from irshap.ops.program import Constant, Input
 
 NO_SAMPLES = {
     "input": "its value is given from outside",
@@ -201,3 +203,26 @@ def assert_same_graph(a: Graph, b: Graph) -> None:
 
     assert [v.name for v in a.inputs] == [v.name for v in b.inputs]
     assert [(o.name, key(o.value)) for o in a.outputs] == [(o.name, key(o.value)) for o in b.outputs]
+
+
+def collected() -> Iterator[Any]:
+    for mnemonic, cls in sorted(OPS.items()):
+        for i, sample in enumerate(cls.samples()):
+            yield pytest.param(case_of(sample), id=f"{mnemonic}-{i}")
+
+
+DIFFERENTIABLE = [p for p in collected() if any(a.dtype.kind == "f" for a in p.values[0].sample.operands)]
+
+
+def op_graph(case: Case, results: int | None = None) -> Graph:
+    """The op alone, with its integer operands after the first as constants, as lifting needs some of them."""
+    axes = case.sample.batch or (None,) * len(case.types)
+
+    def body(builder: Builder, operands: tuple[Value, ...]) -> dict[str, Value]:
+        values = [
+            builder.emit(Constant(Tensor(a)))[0] if i and a.dtype.kind == "i" and axes[i] is None else v
+            for i, (v, a) in enumerate(zip(operands, case.sample.operands, strict=True))
+        ]
+        return {f"y{i}": v for i, v in enumerate(builder.emit(case.op, *values)[:results])}
+
+    return case.build(body)

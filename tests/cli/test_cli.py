@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from places import FIXTURES
 
 import irshap
 from irshap import demo
@@ -146,7 +147,7 @@ def test_gradient_needs_no_references(shell: Shell) -> None:
 
 
 def test_several_inputs_and_classes(shell: Shell) -> None:
-    fixtures = Path(__file__).parent / "fixtures"
+    fixtures = FIXTURES
     data = np.load(fixtures / "two_inputs.npz")
     for kind in ("inputs", "references"):
         np.savez(shell.folder / f"{kind}.npz", **{n: data[f"{kind}.{n}"][:3] for n in ("image", "features")})

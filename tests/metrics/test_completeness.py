@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from places import FIXTURES
 
 from irshap.checks.instruments import VerifyTypes
 from irshap.cli import main
@@ -22,7 +23,6 @@ from irshap.passes import conv_adjoint
 from irshap.passes.methods.deeplift import DeepLift
 from irshap.pipeline.manager import PassManager
 
-FIXTURES = Path(__file__).parent / "fixtures"
 PIPELINES = ("@naive", "@default")
 
 

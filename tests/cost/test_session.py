@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from places import BENCH
 
 from irshap.cost import Settings, predict, stages
 from irshap.cost.session.allocators import Arena, Heap, Pages, Pattern
@@ -25,7 +26,7 @@ from irshap.cost.session.steps import Step, order
 from irshap.ir.dims import N, R
 
 MIB = 1 << 20
-BENCH = Path(__file__).parent / "bench" / "cost_truth.py"
+SCRIPT = BENCH / "cost_truth.py"
 
 moves = st.lists(st.tuples(st.booleans(), st.integers(0, 60), st.integers(0, 60)), max_size=30)
 
@@ -243,7 +244,7 @@ def test_predicted_memory_is_that_of_a_process(tmp_path: Path, passes: str, patt
     references = np.random.default_rng(1).standard_normal((count, 3, 180, 180), dtype=np.float32)
     path = tmp_path / "explained.onnx"
     irshap.compile(model, references, passes=passes).save(path)
-    command = [sys.executable, str(BENCH), "--child", str(path), "1", str(int(pattern)), "2"]
+    command = [sys.executable, str(SCRIPT), "--child", str(path), "1", str(int(pattern)), "2"]
     measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     stage = stages(model, passes, expected=count, exact=True)[-1]
     settings = Settings(pattern=pattern)

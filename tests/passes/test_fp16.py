@@ -6,11 +6,10 @@ import flat
 import numpy as np
 import onnx
 import pytest
-from contract import Case, feeds_of, session_outputs
+from contract import DIFFERENTIABLE, Case, feeds_of, op_graph, session_outputs
+from exactness import FAMILIES, MODELS, SINGLE, assert_close, attributions, case, explained
 from onnx import numpy_helper
 from rounding import rounding
-from test_contract import DIFFERENTIABLE, op_graph
-from test_exactness import FAMILIES, MODELS, SINGLE, assert_close, attributions, case, explained
 
 import irshap
 from irshap import demo

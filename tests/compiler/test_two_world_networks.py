@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "oracles"))
-
+from places import FIXTURES
 from two_world import Refused, explain
 from two_world_cases import gap, net, normal
 
@@ -154,7 +150,6 @@ def test_attribution_inside_the_model() -> None:
     assert gap(by_value) < COMPLETE
 
 
-FIXTURES = Path(__file__).parent / "fixtures"
 PEERS = [
     ("digits_f64.npz", ["digits_f64.onnx"], 1e-13),
     ("smooth_mlp_f64.npz", ["smooth_mlp_f64.onnx"], 1e-12),

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from places import FAMILIES
 
 import irshap
 from irshap.errors import TargetError
@@ -17,7 +18,6 @@ from irshap.ir.types import Array, TensorType
 from irshap.lowering import lift, lower
 from irshap.lowering.files.session import Session
 
-FAMILIES = Path(__file__).parent / "fixtures" / "families"
 ROWS = 5
 
 

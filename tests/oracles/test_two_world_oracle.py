@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
-
-sys.path.insert(0, str(Path(__file__).parent / "oracles"))
-
 from two_world import Result, TwoWorlds, explain, run
 from two_world_cases import CASES, Case, gap, net, normal
 from two_world_core import RULES, Call

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import flat
@@ -11,16 +9,13 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from places import FIXTURES
+from two_world import explain
+from two_world_cases import normal
 
 import irshap
 from irshap.errors import NotDifferentiable, ReferencesError, TargetError
 
-sys.path.insert(0, str(Path(__file__).parent / "oracles"))
-
-from two_world import explain
-from two_world_cases import normal
-
-FIXTURES = Path(__file__).parent / "fixtures"
 PIPELINES = ("@naive", "@default")
 
 

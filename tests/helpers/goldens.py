@@ -15,6 +15,8 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from places import GOLDEN
+
 from irshap.checks.instruments import VerifyTypes
 from irshap.errors import UserError
 from irshap.pipeline.base import Context
@@ -23,7 +25,7 @@ from irshap.text import parse_graph, print_graph
 
 __all__ = ["FOLDER", "check_golden", "run_golden"]
 
-FOLDER = Path(__file__).resolve().parent / "golden"
+FOLDER = GOLDEN
 RUN, SEPARATOR, ERROR = "// RUN:", "// ----", "// ERROR:"
 
 

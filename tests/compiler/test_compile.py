@@ -11,6 +11,7 @@ import flat
 import numpy as np
 import onnx
 import pytest
+from places import FIXTURES
 
 import irshap
 from irshap import demo
@@ -25,7 +26,6 @@ from irshap.errors import (
 )
 from irshap.ir.evaluator import evaluate
 
-FIXTURES = Path(__file__).parent / "fixtures"
 WITHOUT_REFERENCES = "lift,target,canonicalize,autodiff,deeplift,dce,lower"
 
 

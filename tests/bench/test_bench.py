@@ -9,8 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
-BENCH = Path(__file__).parent / "bench"
+from places import BENCH
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from places import FIXTURES
 from revealing import (
     COMPLETE,
-    FIXTURES,
     PIPELINES,
     RULES,
     attribute,

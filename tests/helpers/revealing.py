@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import flat
@@ -13,18 +11,14 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from onnx import numpy_helper
-
-sys.path.insert(0, str(Path(__file__).parent / "oracles"))
-
 import two_world_reveal
+from onnx import numpy_helper
 from two_world import explain
 from two_world_scalar import curve_of
 
 from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array
 
-FIXTURES = Path(__file__).parent / "fixtures"
 COMPLETE = 1e-10
 RULES = ("reveal-cancel", "mixed")
 PIPELINES = (None, "@naive")

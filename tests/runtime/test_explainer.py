@@ -11,6 +11,7 @@ import flat
 import numpy as np
 import onnx
 import pytest
+from places import FIXTURES
 
 import irshap
 from irshap import demo
@@ -18,7 +19,6 @@ from irshap.compiler.compile import CompiledModel
 from irshap.errors import ModelError, TargetError, UserError
 
 IMAGES = demo.digits()[0][:4]
-FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,11 @@ import numpy as np
 import onnx.parser
 import pytest
 from onnx import numpy_helper
+from places import DOCS
 
 import irshap
 
-EXAMPLE = Path(__file__).parents[1] / "docs" / "examples" / "user_passes"
+EXAMPLE = DOCS / "examples" / "user_passes"
 MODEL = """<ir_version: 8, opset_import: ["": 17]> g (float[N, 3] x) => (float[N, 2] y)
     {a = MatMul(x, w) z = Constant<value = float {0}>() h = Max(a, z) y = MatMul(h, v)}"""
 STEPS = "lift,max-as-relu,target,canonicalize,autodiff,@method,dce,lower"

@@ -9,13 +9,13 @@ import sys
 import time
 import tracemalloc
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from places import FAMILIES
 
 from irshap.errors import ModelError, UserError
 from irshap.ir.types import Array
@@ -460,7 +460,7 @@ for path in map(pathlib.Path, sys.argv[1:]):
 
 
 def test_equal_bytes_under_any_hash_seed() -> None:
-    folder = Path(__file__).parent / "fixtures" / "families"
+    folder = FAMILIES
     paths = sorted(map(str, folder.glob("*_batch1.onnx")))
     found = set()
     for seed in ("0", "12345"):
