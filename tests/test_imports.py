@@ -17,7 +17,7 @@ PARTS = """
 import sys, pickle
 import irshap, irshap.lowering, irshap.passes
 from irshap.passes.dce import DeadCodeElimination as Pass
-from irshap.pipeline.text import known_passes
+from irshap.compiler.catalog import PASSES
 """
 
 
@@ -50,7 +50,7 @@ def test_the_repositorys_root_finds_all_of_itself(plain: bool) -> None:
 def test_the_repositorys_root_gives_each_class_once(plain: bool) -> None:
     code = f"""{PARTS}
 assert pickle.loads(pickle.dumps(Pass())) == Pass()
-assert pickle.loads(pickle.dumps(Pass)) is Pass is known_passes()["dce"]
+assert pickle.loads(pickle.dumps(Pass)) is Pass is PASSES["dce"]
 assert Pass.__module__ == "irshap.passes.dce"
 assert not {{"passes", "lowering"}} & set(sys.modules)
 for name in ("irshap.irshap", "irshap.tests", "irshap.docs"):
