@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,10 +11,11 @@ from strategies import graphs, input_arrays
 
 from irshap.checks.verifier import verify
 from irshap.errors import IRError
-from irshap.ir.builder import current, emit1
+from irshap.ir.builder import Builder, current, emit1
 from irshap.ir.core import Graph, Node, Value
+from irshap.ir.dims import N
 from irshap.ir.evaluator import evaluate
-from irshap.ir.rewrite import Miss, NoMatch, Replacement, Rule, apply, live_nodes, rewrite
+from irshap.ir.rewrite import Miss, NoMatch, Replacement, Rule, apply, live_nodes, map_nodes, rewrite
 from irshap.ops.arithmetic import Abs, Add, Neg, Sub
 from irshap.ops.elementwise import Exp, Relu
 from irshap.ops.families import Elementwise
@@ -207,3 +210,35 @@ def test_live_nodes() -> None:
     assert len(live_nodes(graph, [exp]).nodes) == 3
     assert live_nodes(graph).inputs == graph.inputs
     assert not any(isinstance(n.op, Constant) for n in live_nodes(graph).nodes)
+
+
+def test_nodes_are_mapped_in_order_and_copied_otherwise() -> None:
+    graph = graph_of("%a = exp(%x) : f32[N]   // first", "%y = neg(%a) : f32[N]   // second")
+    seen = []
+
+    def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value] | None:
+        seen.append((node.op.mnemonic, len(mapping)))
+        return (emit1(Abs(), mapping[node.operands[0]]),) if isinstance(node.op, Neg) else None
+
+    found = map_nodes(graph, visit)
+    assert seen == [("input", 0), ("input", 1), ("exp", 2), ("neg", 3)]
+    assert body(found)[:2] == ["%a = exp(%x) : f32[N]   // first", "%0 = abs(%a) : f32[N]   // second"]
+    assert body(map_nodes(graph)) == body(graph)
+    assert [v.shape for v in map_nodes(graph, binding={N: 7}).values()] == [(7,)] * 4
+
+
+def test_what_is_mapped_stays_and_what_nobody_reads_is_left_out() -> None:
+    graph = graph_of("%a = exp(%x) : f32[N]", "%b = exp(%w) : f32[N]", "%y = neg(%b) : f32[N]")
+    x, w = graph.inputs
+    a, b, y = (n.results[0] for n in graph.nodes)
+
+    def visit(node: Node, mapping: Mapping[Value, Value]) -> Sequence[Value | None] | None:
+        return [None] if node.results[0] is a else None
+
+    with Builder() as builder:
+        mapping = builder.extend(graph.statements, {w: x, b: w}, visit)
+    assert mapping[b] is w
+    assert mapping[w] is x
+    assert mapping[y].node.operands == (w,)
+    assert a not in mapping
+    assert [n.op.mnemonic for n in builder.nodes] == ["neg"]
