@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence, Set
 from copy import copy
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
@@ -14,11 +15,12 @@ import sympy
 from onnx import helper, numpy_helper
 
 from irshap.errors import UserError
-from irshap.ir.core import Node, Op, Value
+from irshap.ir.core import Node, Op, Output, Value
 from irshap.ir.dims import Dim, as_dim, same, symbols_of
-from irshap.ir.types import Array, DType, Tensor, TensorType
+from irshap.ir.types import Array, DType, Tensor, TensorType, Type
 
-__all__ = ["EXPORTERS", "Emitter", "Export", "Exporter", "exporter", "onnx_dtype", "onnx_type"]
+__all__ = ["EXPORTERS", "FLOOR", "Emission", "Emitter", "Export", "Exporter", "exporter", "fill_tensor"]
+__all__ += ["onnx_dtype", "onnx_type", "tensor_proto"]
 
 FLOOR = 13
 """The lowest opset that irshap writes: from here on axes of Squeeze, Unsqueeze and ReduceSum are inputs."""
@@ -80,6 +82,10 @@ class Export:
     def constant(self, array: Any, dtype: Any = None) -> str:
         """The name of an initializer."""
         return self.emitter.constant(np.asarray(array, dtype=dtype))
+
+    def number(self, value: float) -> str:
+        """The name of a scalar initializer of the first operand's element type."""
+        return self.constant(value, self.operand().dtype.numpy)
 
     def ints(self, values: Sequence[int]) -> str:
         """The name of an int64 vector initializer."""
@@ -153,8 +159,8 @@ class Emitter:
         self._dims: dict[Dim, str] = {}
         self._shapes: dict[tuple[Dim, ...], str] = {}
         self._outer: Emitter | None = None
-        self.bodies: dict[str, Any] = {}
-        """What the subgraph of a node holds (an Emission), by the node's name."""
+        self.bodies: dict[str, Emission] = {}
+        """What the subgraph of a node holds, by the node's name."""
 
     def inner(self) -> Emitter:
         """An emitter for a subgraph: it sees what is here by now, and has nodes and initializers of its own.
@@ -166,11 +172,15 @@ class Emitter:
         child._sources, child._dims, child._shapes = {}, {}, {}
         return child
 
-    def fill(self, graph: onnx.GraphProto) -> None:
+    def fill(
+        self, graph: onnx.GraphProto, inputs: Sequence[tuple[str, Type]], outputs: Sequence[Output]
+    ) -> None:
         """Puts what was emitted into a graph, in place: helper.make_graph would copy all weights."""
         graph.node.extend(self.nodes)
         for name, array in self.initializers.values():
             fill_tensor(graph.initializer.add(), array, name)
+        graph.input.extend(helper.make_value_info(name, onnx_type(type)) for name, type in inputs)
+        graph.output.extend(helper.make_value_info(o.name, onnx_type(o.value.type)) for o in outputs)
 
     def fresh(self, hint: str) -> str:
         """A tensor name that nobody has, like `hint`."""
@@ -300,6 +310,23 @@ class Emitter:
         name = self.fresh(f"shape_{kind.lower()}")
         self.add(kind, inputs, [name], (), attributes)
         return name
+
+
+@dataclass(frozen=True)
+class Emission:
+    """A graph's ONNX nodes.
+
+    Attributes:
+        outputs: its published outputs.
+        emitter: has the nodes; those of loops' bodies are in `emitter.bodies`.
+        names: of values.
+        starts: for each IR node the position of its first ONNX node.
+    """
+
+    outputs: list[Output]
+    emitter: Emitter
+    names: dict[Value, str]
+    starts: list[tuple[Node, int]]
 
 
 def onnx_dtype(dtype: DType) -> int:

@@ -14,10 +14,13 @@ from irshap.ir.dims import Dim
 from irshap.ir.types import Array
 from irshap.ops.program import Constant, Dims
 
-__all__ = ["IMPORTERS", "Import", "Importer", "Unmodeled", "importer", "known"]
+__all__ = ["IMPORTERS", "KNOWN_LIMIT", "LARGEST_MADE", "Import", "Importer", "Unmodeled", "importer", "known"]
 
 KNOWN_LIMIT = 1024
 """Integer tensors up to this size are evaluated while lifting."""
+
+LARGEST_MADE = 2**20
+"""Constants that importers make have at most as many elements: a few bytes could ask for any memory."""
 
 
 class Unmodeled(Exception):

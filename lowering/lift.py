@@ -20,21 +20,18 @@ from irshap.ir.core import Graph, Node, Output, Source, TypeMismatch, Value
 from irshap.ir.dims import Dim, Shape, symbol
 from irshap.ir.types import Array, DType, ForeignType, Tensor, TensorType, Type
 from irshap.ir.walks import is_float
-from irshap.lowering import importers
 from irshap.lowering.emitter import onnx_type, tensor_proto
 from irshap.lowering.files.load import OLDEST_OPSET, infer_shapes, inline_functions, load_model
 from irshap.lowering.files.protos import first_line, outline
 from irshap.lowering.files.scopes import captured_names
 from irshap.lowering.importer import IMPORTERS, KNOWN_LIMIT, Import, Unmodeled
-from irshap.lowering.opaque import used_domains
+from irshap.lowering.opaque import is_unknown, used_domains
 from irshap.lowering.rebatch import named_batch, why_not_row_by_row
 from irshap.lowering.shape_arithmetic import worked_out
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Lift", "lift"]
-
-_ = importers  # importing them registers the importers
 
 _DENSE_LIMIT = 2**28
 """Sparse initializers become dense up to this many elements: a few bytes could ask for any memory."""
@@ -225,7 +222,7 @@ class _Lifter:
         """By onnx's shape inference for this one node, in the IR's own dimensions."""
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         dims = {str(d): d for v in operands.values() for d in getattr(v.type, "shape", None) or ()}
-        types = {n: onnx_type(v.type) for n, v in operands.items() if not _is_unknown(v.type)}
+        types = {n: onnx_type(v.type) for n, v in operands.items() if not is_unknown(v.type)}
         data = {}
         for name, value in operands.items():
             op = value.node.op
@@ -302,10 +299,6 @@ def _needed(graph: Graph) -> tuple[Node, ...]:
     return tuple(node for node in graph.nodes if node in wanted)
 
 
-def _is_unknown(type: Type) -> bool:
-    return isinstance(type, ForeignType) and not type.serialized
-
-
 def _is_vague(type: Type) -> bool:
     """Whether a declaration may tell more than this type."""
     return not (
@@ -318,7 +311,7 @@ def _is_vague(type: Type) -> bool:
 def _tells_more(declared: Type, inferred: Type) -> bool:
     if isinstance(declared, ForeignType):
         # of what is no tensor, inference gives the element types without their shapes
-        return isinstance(inferred, ForeignType) and not _is_unknown(declared)
+        return isinstance(inferred, ForeignType) and not is_unknown(declared)
     return not _is_vague(declared) or (isinstance(inferred, TensorType) and inferred.shape is None)
 
 

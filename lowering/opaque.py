@@ -27,7 +27,7 @@ from irshap.lowering.files.scopes import rename_nodes
 from irshap.lowering.files.session import RuntimeRefusal, Session
 from irshap.ops.program import Constant, Opaque
 
-__all__ = ["emit_opaque", "used_domains"]
+__all__ = ["emit_opaque", "is_unknown", "used_domains"]
 
 _SMALL = 4096
 """Constants up to this size are shown to the version converter, which makes attributes of some."""
@@ -58,7 +58,7 @@ def emit_opaque(emitter: Emitter, node: Node, inputs: Sequence[str], outputs: Se
     if kind is not None:
         values = (*node.operands, *node.results)
         known = dict(zip((*_operand_names(op, proto), *results), values, strict=True))
-        types = {n: onnx_type(v.type) for n, v in known.items() if not _is_unknown(v.type)}
+        types = {n: onnx_type(v.type) for n, v in known.items() if not is_unknown(v.type)}
         constants = [
             tensor_proto(array, n)
             for n, v in known.items()
@@ -104,7 +104,8 @@ def _operand_names(op: Opaque, proto: onnx.NodeProto) -> list[str]:
     return [*(n for n in proto.input if n), *op.captures]
 
 
-def _is_unknown(type: object) -> bool:
+def is_unknown(type: object) -> bool:
+    """Whether nothing tells the type of an opaque node's result."""
     return isinstance(type, ForeignType) and not type.serialized
 
 

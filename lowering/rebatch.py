@@ -17,6 +17,7 @@ from irshap.ir.dims import N, symbols_of
 from irshap.ir.types import Array, DType, TensorType
 from irshap.lowering.files.protos import first_line
 from irshap.lowering.files.session import RuntimeRefusal, Session
+from irshap.lowering.lower import lower
 
 __all__ = ["BatchPlan", "named_batch", "why_not_row_by_row"]
 
@@ -142,8 +143,6 @@ def _lost_batch(output: Output) -> str:
 
 
 def _difference(original: onnx.ModelProto, graph: Graph, batched: Sequence[str]) -> str:
-    from irshap.lowering.lower import lower
-
     alone = _runner(original)
     together = _runner(lower(graph))
     for size in _SIZES:

@@ -37,6 +37,14 @@ def test_every_package_is_listed(config: dict[str, Any]) -> None:
     assert found == set(config["tool"]["setuptools"]["packages"])
 
 
+def test_an_op_is_lifted_and_lowered_in_a_file_of_the_same_name() -> None:
+    unmodeled = {"recurrent"}  # lifts as an opaque op
+    ops, lowered = (
+        {f.name for f in (ROOT / folder).glob("*.py")} for folder in ("irshap/ops", "lowering/ops")
+    )
+    assert lowered - ops == {f"{name}.py" for name in unmodeled}
+
+
 def test_every_module_stands_in_a_package() -> None:
     modules = (file for top in SOURCES for file in (ROOT / top).rglob("*.py"))
     loose = {

@@ -19,7 +19,7 @@ from irshap.ir.core import Graph, Node, Op, Role, Value
 from irshap.ir.dims import Dim, N, as_dim, symbols_of
 from irshap.ir.types import TensorType
 from irshap.ir.walks import ancestors
-from irshap.lowering.exporters.control import own_constants
+from irshap.lowering.ops.scan import own_constants
 from irshap.ops.program import Constant, Input
 from irshap.ops.scan import Scan
 

@@ -19,7 +19,8 @@ from irshap.cost.session.steps import Schedule, Slot, Step, order
 from irshap.ir.core import Graph, Node, Value
 from irshap.ir.dims import Dim, as_dim, product, symbols_of
 from irshap.ir.types import TensorType
-from irshap.lowering.lower import Emission, emit_nodes
+from irshap.lowering.emission import emit_nodes
+from irshap.lowering.emitter import Emission
 from irshap.ops.conv import ConvTranspose
 from irshap.ops.families import Elementwise
 from irshap.ops.program import Input

@@ -1,67 +1,23 @@
-"""How copies, running sums, blocks of pixels and sums of products are lifted."""
+"""Sums of products."""
 
 from __future__ import annotations
 
 from string import ascii_letters
 
 from irshap.ir.core import Value
-from irshap.ir.dims import as_dim, divide, same
+from irshap.ir.dims import same
+from irshap.lowering.alike import lower_alike
 from irshap.lowering.importer import Import, Unmodeled, importer
-from irshap.ops import cumulative, einsum, reduce, tile
+from irshap.ops import einsum, reduce
 from irshap.ops.shape import reshape, transpose
 
 __all__: list[str] = []
 
-
-@importer("Tile")
-def _tile(n: Import) -> Value:
-    return n.one(tile.Tile(tuple(map(as_dim, n.dims(1)))), n.tensor())
-
-
-@importer("CumSum")
-def _cum_sum(n: Import) -> Value:
-    (axis,) = n.ints(1)
-    return n.one(
-        cumulative.CumSum(n.axis(axis), bool(n.attribute("exclusive", 0)), bool(n.attribute("reverse", 0))),
-        n.tensor(),
-    )
-
-
-@importer("Trilu")
-def _trilu(n: Import) -> Value:
-    (k,) = n.ints(1) if n.has(1) else [0]
-    return n.one(cumulative.Trilu(bool(n.attribute("upper", 1)), k), n.tensor())
-
-
-@importer("DepthToSpace")
-def _depth_to_space(n: Import) -> Value:
-    """[n, b, b, c, h, w] (or [n, c, b, b, h, w]) -> [n, c, h, b, w, b]."""
-    x, b = n.tensor(), n.attributes["blocksize"]
-    samples, channels, h, w = x.shape
-    c = divide(channels, b * b)
-    if c is None:
-        raise Unmodeled(f"{channels} channels can't be shown to hold blocks of {b} by {b}")
-    if n.attribute("mode", "DCR") == "DCR":
-        blocks = transpose(reshape(x, (samples, b, b, c, h, w)), (0, 3, 4, 1, 5, 2))
-    else:
-        blocks = transpose(reshape(x, (samples, c, b, b, h, w)), (0, 1, 4, 2, 5, 3))
-    return reshape(blocks, (samples, c, as_dim(h * b), as_dim(w * b)))
-
-
-@importer("SpaceToDepth")
-def _space_to_depth(n: Import) -> Value:
-    """[n, c, h, b, w, b] -> [n, b, b, c, h, w]."""
-    x, b = n.tensor(), n.attributes["blocksize"]
-    samples, c, *plane = x.shape
-    h, w = (divide(size, b) for size in plane)
-    if h is None or w is None:
-        raise Unmodeled(f"{plane} can't be shown to fall into blocks of {b} by {b}")
-    blocks = transpose(reshape(x, (samples, c, h, b, w, b)), (0, 3, 5, 1, 2, 4))
-    return reshape(blocks, (samples, as_dim(c * b * b), h, w))
+lower_alike("Einsum", einsum.Einsum)
 
 
 @importer("Einsum")
-def _einsum(n: Import) -> Value:
+def _read_einsum(n: Import) -> Value:
     """Two operands at a time, from the left; a single operand is summed and transposed."""
     values = n.given()
     terms, result = _terms(n.attribute("equation", ""), [v.rank for v in values])

@@ -1,4 +1,4 @@
-"""How ONNX ops that move elements, and shape arithmetic, are lifted."""
+"""Ops that move elements."""
 
 from __future__ import annotations
 
@@ -8,41 +8,27 @@ import numpy as np
 
 from irshap.ir.core import Value
 from irshap.ir.dims import Dim, N, as_dim, divide, product, same, symbols_of
-from irshap.ir.types import Array, DType, Tensor
-from irshap.lowering.importer import Import, Unmodeled, importer
+from irshap.lowering.alike import lower_alike
+from irshap.lowering.emitter import Export, exporter
+from irshap.lowering.importer import LARGEST_MADE, Import, Unmodeled, importer
 from irshap.ops import gather, program, reduce, shape
-from irshap.ops.families import broadcast
 
-__all__: list[str] = []
+__all__ = ["INT64_MAX"]
 
+INT64_MAX = np.iinfo(np.int64).max
 
-@importer("Shape")
-def _shape(n: Import) -> Value:
-    dims = n.tensor().shape
-    start, end = n.attribute("start", 0), n.attribute("end", None)
-    return vector(n, dims[slice(start, end)])
-
-
-@importer("Size")
-def _size(n: Import) -> Value:
-    return n.one(program.Dims((n.tensor().tensor.size,), scalar=True))
-
-
-def vector(n: Import, dims: Sequence[Dim]) -> Value:
-    """An int64 vector of dimensions: a constant when all are known."""
-    if all(isinstance(d, int) for d in dims):
-        return n.one(program.Constant(Tensor(np.array(dims, dtype=np.int64))))
-    return n.one(program.Dims(tuple(dims)))
+lower_alike("Concat", shape.Concat)
+lower_alike("Transpose", shape.Transpose)
 
 
 @importer("Reshape")
-def _reshape(n: Import) -> Value:
+def _read_reshape(n: Import) -> Value:
     x = n.tensor()
     wanted = n.dims(1) if n.opset >= 5 else list(n.attribute("shape", []))
     if not n.attribute("allowzero", 0):
         wanted = [x.shape[i] if same(d, 0) and i < x.rank else d for i, d in enumerate(wanted)]
     if n.rebatched:
-        wanted = with_batch(x, wanted)
+        wanted = _with_batch(x, wanted)
     holes = [i for i, d in enumerate(wanted) if same(d, -1)]
     if len(holes) > 1:
         raise Unmodeled("its shape has two unknown dimensions")
@@ -54,7 +40,7 @@ def _reshape(n: Import) -> Value:
     return n.one(shape.Reshape(tuple(map(as_dim, wanted))), x)
 
 
-def with_batch(x: Value, wanted: list[Dim]) -> list[Dim]:
+def _with_batch(x: Value, wanted: list[Dim]) -> list[Dim]:
     """A shape written for a batch of 1, for any batch: the elements that are missing belong to the batch.
 
     The leading 1 becomes N (or a leading multiple of it); where a -1 would absorb the batch, as it must in
@@ -87,7 +73,7 @@ def _batch_position(x: Value, wanted: list[Dim]) -> int:
 
 
 @importer("Flatten")
-def _flatten(n: Import) -> Value:
+def _read_flatten(n: Import) -> Value:
     x = n.tensor()
     axis = n.attribute("axis", 1)
     axis = axis + x.rank if axis < 0 else axis
@@ -100,7 +86,7 @@ def _axes(n: Import, rank: int) -> list[int] | None:
 
 
 @importer("Squeeze")
-def _squeeze(n: Import) -> Value:
+def _read_squeeze(n: Import) -> Value:
     x = n.tensor()
     axes = _axes(n, x.rank)
     if axes is None:
@@ -113,7 +99,7 @@ def _squeeze(n: Import) -> Value:
 
 
 @importer("Unsqueeze")
-def _unsqueeze(n: Import) -> Value:
+def _read_unsqueeze(n: Import) -> Value:
     x = n.tensor()
     given = n.ints(1) if n.opset >= 13 else n.attribute("axes", [])
     rank = x.rank + len(given)
@@ -122,15 +108,52 @@ def _unsqueeze(n: Import) -> Value:
     return n.one(shape.Reshape(tuple(1 if i in axes else next(rest) for i in range(rank))), x)
 
 
+@exporter(shape.Reshape)
+def _write_reshape(e: Export, op: shape.Reshape) -> None:
+    e.result("Reshape", [e.inputs[0], e.shape(op.shape, infer=True)], allowzero=_zero(op.shape, e))
+
+
+def _zero(dims: tuple[Dim, ...], e: Export) -> int | None:
+    """Reshape's 0 means "copy" unless allowzero is set, which needs opset 14."""
+    return 1 if e.opset >= 14 and any(same(d, 0) for d in dims) else None
+
+
+@importer("DepthToSpace")
+def _read_depth_to_space(n: Import) -> Value:
+    """[n, b, b, c, h, w] (or [n, c, b, b, h, w]) -> [n, c, h, b, w, b]."""
+    x, b = n.tensor(), n.attributes["blocksize"]
+    samples, channels, h, w = x.shape
+    c = divide(channels, b * b)
+    if c is None:
+        raise Unmodeled(f"{channels} channels can't be shown to hold blocks of {b} by {b}")
+    if n.attribute("mode", "DCR") == "DCR":
+        blocks = shape.transpose(shape.reshape(x, (samples, b, b, c, h, w)), (0, 3, 4, 1, 5, 2))
+    else:
+        blocks = shape.transpose(shape.reshape(x, (samples, c, b, b, h, w)), (0, 1, 4, 2, 5, 3))
+    return shape.reshape(blocks, (samples, c, as_dim(h * b), as_dim(w * b)))
+
+
+@importer("SpaceToDepth")
+def _read_space_to_depth(n: Import) -> Value:
+    """[n, c, h, b, w, b] -> [n, b, b, c, h, w]."""
+    x, b = n.tensor(), n.attributes["blocksize"]
+    samples, c, *plane = x.shape
+    h, w = (divide(size, b) for size in plane)
+    if h is None or w is None:
+        raise Unmodeled(f"{plane} can't be shown to fall into blocks of {b} by {b}")
+    blocks = shape.transpose(shape.reshape(x, (samples, c, h, b, w, b)), (0, 3, 5, 1, 2, 4))
+    return shape.reshape(blocks, (samples, as_dim(c * b * b), h, w))
+
+
 @importer("Transpose")
-def _transpose(n: Import) -> Value:
+def _read_transpose(n: Import) -> Value:
     x = n.tensor()
     perm = n.attribute("perm", None) or list(range(x.rank))[::-1]
     return n.one(shape.Transpose(tuple(perm)), x)
 
 
 @importer("Concat")
-def _concat(n: Import) -> Value:
+def _read_concat(n: Import) -> Value:
     values = n.given()
     axis = n.axis(n.attribute("axis", 1))
     if n.rebatched:
@@ -151,7 +174,7 @@ def _same_batch(n: Import, values: list[Value], axis: int) -> list[Value]:
 
 
 @importer("Split")
-def _split(n: Import) -> Sequence[Value]:
+def _read_split(n: Import) -> Sequence[Value]:
     x = n.tensor()
     axis = n.axis(n.attribute("axis", 0))
     given = n.dims(1) if n.opset >= 13 and n.has(1) else n.attribute("split", None)
@@ -169,14 +192,13 @@ def _split(n: Import) -> Sequence[Value]:
     return n.emit(shape.Split(axis, tuple(map(as_dim, given))), x)
 
 
-@importer("Expand")
-def _expand(n: Import) -> Value:
-    x = n.tensor()
-    return n.one(reduce.Expand(broadcast([x.shape, tuple(map(as_dim, n.dims(1)))])), x)
+@exporter(shape.Split)
+def _write_split(e: Export, op: shape.Split) -> None:
+    e.result("Split", [e.inputs[0], e.shape(op.sizes)], axis=op.axis)
 
 
 @importer("Slice")
-def _slice(n: Import) -> Value:
+def _read_slice(n: Import) -> Value:
     x = n.tensor()
     if n.opset >= 10:
         starts, stops = n.dims(1), n.dims(2)
@@ -218,8 +240,25 @@ def _bounds(start: Dim, stop: Dim, step: int, size: Dim) -> tuple[Dim, Dim]:
     return clipped(start, end=False), clipped(stop, end=True)
 
 
+@exporter(shape.Slice)
+def _write_slice(e: Export, op: shape.Slice) -> None:
+    dims = e.operand().shape
+    stops = []
+    for axis, stop, step in zip(op.axes, op.stops, op.steps, strict=True):
+        if step > 0:
+            stops.append(INT64_MAX if same(stop, dims[axis]) else stop)
+        else:
+            stops.append(-INT64_MAX if same(stop, -1) else stop)
+    # a negative step that starts at the last element may say so without knowing the size
+    starts = [
+        -1 if step < 0 and same(start, dims[axis] - 1) else start
+        for axis, start, step in zip(op.axes, op.starts, op.steps, strict=True)
+    ]
+    e.result("Slice", [e.inputs[0], e.shape(starts), e.shape(stops), e.ints(op.axes), e.ints(op.steps)])
+
+
 @importer("Pad")
-def _pad(n: Import) -> Value:
+def _read_pad(n: Import) -> Value:
     x = n.tensor()
     if n.opset < 11:
         counts, value = list(n.attributes["pads"]), n.attribute("value", 0.0)
@@ -236,10 +275,6 @@ def _pad(n: Import) -> Value:
     return n.one(shape.Pad(tuple(before), tuple(after), value), x)
 
 
-_LONGEST_PAD = 2**20
-"""Positions are stored: a few bytes of model could ask for any amount of memory."""
-
-
 def _padded_with_own(n: Import, before: Sequence[Dim], after: Sequence[Dim], mode: str) -> Value:
     """Padding with elements of the operand itself: on each axis they are picked by constant indices."""
     x = n.tensor()
@@ -249,8 +284,8 @@ def _padded_with_own(n: Import, before: Sequence[Dim], after: Sequence[Dim], mod
             continue
         if not (isinstance(size, int) and isinstance(start, int) and isinstance(end, int)):
             raise Unmodeled(f"padding with mode {mode!r} by what is only known at run time")
-        if size + abs(start) + abs(end) > _LONGEST_PAD:
-            raise Unmodeled(f"padding with mode {mode!r} of more than {_LONGEST_PAD} elements")
+        if size + abs(start) + abs(end) > LARGEST_MADE:
+            raise Unmodeled(f"padding with mode {mode!r} of more than {LARGEST_MADE} elements")
         kept = np.arange(size)[max(-start, 0) : size - max(-end, 0)]
         if mode not in ("edge", "reflect", "wrap") or not kept.size:
             raise Unmodeled(f"padding with mode {mode!r} of {kept.size} elements")
@@ -259,21 +294,22 @@ def _padded_with_own(n: Import, before: Sequence[Dim], after: Sequence[Dim], mod
     return x
 
 
-@importer("ConstantOfShape")
-def _constant_of_shape(n: Import) -> Value:
-    dims = tuple(map(as_dim, n.dims(0)))
-    proto = n.attributes.get("value")
-    fill = np.zeros(1, np.float32) if proto is None else _array(proto)
-    size = product(dims)
-    if all(isinstance(d, int) for d in dims) and isinstance(size, int) and size <= 64:
-        shape_now = [int(d) for d in dims]
-        return n.one(program.Constant(Tensor(np.full(shape_now, fill[0], fill.dtype))))
-    if fill.dtype.kind not in "fiub" or (fill.dtype.kind in "iu" and int(float(fill[0])) != int(fill[0])):
-        raise Unmodeled("its fill value is no plain number")
-    return n.one(program.Full(float(fill[0]), DType.of(fill), dims))
+@exporter(shape.Pad)
+def _write_pad(e: Export, op: shape.Pad) -> None:
+    value = e.number(op.value)
+    e.result("Pad", [e.inputs[0], e.shape((*op.before, *op.after)), value])
 
 
-def _array(proto: object) -> Array:
-    from onnx import numpy_helper
-
-    return numpy_helper.to_array(proto).ravel()  # type: ignore[arg-type]
+@exporter(shape.Dilate)
+def _write_dilate(e: Export, op: shape.Dilate) -> None:
+    # [.., n, ..] -> [.., n, 1, ..] -> zeros behind each -> [.., n step, ..] -> cut the last step - 1
+    rank = e.operand().rank
+    dims = list(e.operand().shape)
+    apart = e.add("Unsqueeze", [e.inputs[0], e.ints([op.axis + 1])])
+    counts = [0] * (2 * (rank + 1))
+    counts[rank + 1 + op.axis + 1] = op.step - 1
+    spaced = e.add("Pad", [apart, e.ints(counts)])
+    merged = [*dims[: op.axis], dims[op.axis] * op.step, *dims[op.axis + 1 :]]
+    flat = e.add("Reshape", [spaced, e.shape(merged, infer=True)])
+    stop = e.ints([-(op.step - 1)]) if op.step > 1 else e.ints([INT64_MAX])
+    e.result("Slice", [flat, e.ints([0]), stop, e.ints([op.axis])])

@@ -1,49 +1,39 @@
-"""How activation functions are lifted."""
+"""Activations with kinks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 
-from irshap.ir.core import Op, Value
+from irshap.ir.core import Value
 from irshap.ir.types import DType
+from irshap.lowering.alike import alike, lift_alike
+from irshap.lowering.emitter import Export, exporter
 from irshap.lowering.importer import Import, Unmodeled, importer
-from irshap.ops import activations, arithmetic, gated
+from irshap.ops import activations, arithmetic
 from irshap.ops.program import Constant
 
 __all__: list[str] = []
 
-_ATTRIBUTES: dict[str, tuple[Callable[..., Op], Mapping[str, float]]] = {
-    "Celu": (activations.Celu, {"alpha": 1.0}),
-    "Erf": (gated.Erf, {}),
-    "HardSigmoid": (activations.HardSigmoid, {"alpha": 0.2, "beta": 0.5}),
-    "HardSwish": (gated.HardSwish, {}),
-    "LeakyRelu": (activations.LeakyRelu, {"alpha": 0.01}),
-    "Mish": (gated.Mish, {}),
-    "PRelu": (activations.PRelu, {}),
-    "Selu": (activations.Selu, {"alpha": 1.67326319217681884765625, "gamma": 1.05070102214813232421875}),
-    "Softsign": (gated.Softsign, {}),
-    "Swish": (gated.Swish, {"alpha": 1.0}),
-    "ThresholdedRelu": (activations.ThresholdedRelu, {"alpha": 1.0}),
-}
-"""The op and the defaults of its attributes."""
+alike("HardSigmoid", activations.HardSigmoid, alpha=0.2, beta=0.5)
+alike("LeakyRelu", activations.LeakyRelu, alpha=0.01)
+alike("PRelu", activations.PRelu)
+alike("Selu", activations.Selu, alpha=1.67326319217681884765625, gamma=1.05070102214813232421875)
+alike("ThresholdedRelu", activations.ThresholdedRelu, alpha=1.0)
+lift_alike("Celu", activations.Celu, alpha=1.0)
 
 
-@importer(*_ATTRIBUTES)
-def _attributes(n: Import) -> Value:
-    make, defaults = _ATTRIBUTES[n.proto.op_type]
-    op = make(*(n.attribute(name, default) for name, default in defaults.items()))
-    return n.one(op, *(n.tensor(i) for i in range(len(n.inputs))))
-
-
-@importer("Gelu")
-def _gelu(n: Import) -> Value:
-    return n.one(gated.Gelu(n.attribute("approximate", "none") == "tanh"), n.tensor())
+@exporter(activations.Celu)
+def _write_celu(e: Export, op: activations.Celu) -> None:
+    if e.operand().dtype is DType.F32:
+        e.result("Celu", e.inputs, alpha=op.alpha)
+        return
+    # ONNX has it for float32 only
+    inner = e.add("Elu", [e.add("Div", [e.inputs[0], e.number(op.alpha)])])
+    e.result("Mul", [inner, e.number(op.alpha)])
 
 
 @importer("Clip")
-def _clip(n: Import) -> Value:
+def _read_clip(n: Import) -> Value:
     """Bounds are attributes before opset 11, then inputs.
 
     Bounds of integers and those that are computed become max and min.
@@ -69,3 +59,11 @@ def _bounds(x: Value, low: float | None, high: float | None) -> tuple[float | No
     """The bounds that matter: the largest number (the default in older opsets) and infinity are none."""
     top = float(np.finfo(x.dtype.numpy).max)
     return None if low is None or low <= -top else low, None if high is None or high >= top else high
+
+
+@exporter(activations.Clip)
+def _write_clip(e: Export, op: activations.Clip) -> None:
+    bounds = ["" if b is None else e.number(b) for b in (op.low, op.high)]
+    while bounds and not bounds[-1]:
+        bounds.pop()
+    e.result("Clip", [*e.inputs, *bounds])

@@ -1,34 +1,42 @@
-"""How softmax and normalizations are written in ONNX.
+"""Normalizations.
 
-A normalization that ONNX has only from a later opset on is written as its parts in an earlier one.
+One that ONNX has only from a later opset on is written as its parts in an earlier one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from irshap.ir.core import Value
 from irshap.ir.dims import same_shape
 from irshap.ir.types import DType
 from irshap.lowering.emitter import Export, exporter, onnx_dtype
-from irshap.ops import norm, response, softmax
+from irshap.lowering.importer import Import, Unmodeled, importer
+from irshap.ops import norm
+from irshap.ops.elementwise import Sqrt
+from irshap.ops.reduce import ReduceMean
 
 __all__: list[str] = []
 
-_AXIS: dict[type, str] = {
-    softmax.Hardmax: "Hardmax",
-    softmax.LogSoftmax: "LogSoftmax",
-    softmax.Softmax: "Softmax",
-}
 
-
-@exporter(*_AXIS)
-def _axis(e: Export, op: Any) -> None:
-    e.result(_AXIS[type(op)], e.inputs, axis=op.axis)
+@importer("LayerNormalization")
+def _read_layer_norm(n: Import) -> Sequence[Value]:
+    """Its further results, mean and 1/deviation, are made of parts."""
+    x = n.tensor()
+    op = norm.LayerNorm(n.axis(n.attribute("axis", -1)), n.attribute("epsilon", 1e-5))
+    y = n.one(op, *n.given())
+    if len(n.proto.output) == 1:
+        return (y,)
+    if n.attribute("stash_type", 1) != 1 or x.dtype.bytes < 4:
+        raise Unmodeled("its mean has another element type than its operand")
+    mean_over = ReduceMean(tuple(range(op.axis, x.rank)), keepdims=True)
+    mean = n.one(mean_over, x)
+    deviation = n.one(Sqrt(), n.one(mean_over, (x - mean) * (x - mean)) + op.epsilon)
+    return (y, mean, 1.0 / deviation)[: len(n.proto.output)]
 
 
 @exporter(norm.LayerNorm)
-def _layer_norm(e: Export, op: norm.LayerNorm) -> None:
+def _write_layer_norm(e: Export, op: norm.LayerNorm) -> None:
     normalized = e.operand().shape[op.axis :]
     # runtimes differ in which broadcasts of scale and bias they take
     full = all(same_shape(v.shape, normalized) for v in e.node.operands[1:])
@@ -38,16 +46,28 @@ def _layer_norm(e: Export, op: norm.LayerNorm) -> None:
         _parts(e, op)
 
 
+@importer("RMSNormalization")
+def _read_rms_norm(n: Import) -> Value:
+    return n.one(norm.RMSNorm(n.axis(n.attribute("axis", -1)), n.attribute("epsilon", 1e-5)), *n.given())
+
+
 @exporter(norm.RMSNorm)
-def _rms_norm(e: Export, op: norm.RMSNorm) -> None:
+def _write_rms_norm(e: Export, op: norm.RMSNorm) -> None:
     if e.opset >= 23:
         e.result("RMSNormalization", e.inputs, axis=op.axis, epsilon=op.epsilon)
     else:
         _parts(e, op)
 
 
+@importer("GroupNormalization")
+def _read_group_norm(n: Import) -> Value:
+    """Since opset 21; onnx's checker refuses the first form, whose scale and bias were those of groups."""
+    op = norm.GroupNorm(n.attribute("num_groups", 1), n.attribute("epsilon", 1e-5))
+    return n.one(op, *(n.tensor(i) for i in range(3)))
+
+
 @exporter(norm.GroupNorm)
-def _group_norm(e: Export, op: norm.GroupNorm) -> None:
+def _write_group_norm(e: Export, op: norm.GroupNorm) -> None:
     if e.opset >= 21 and len(e.inputs) == 3:
         # without it runtimes compute double in float32
         stash = onnx_dtype(DType.F64) if e.operand().dtype is DType.F64 else None
@@ -57,8 +77,13 @@ def _group_norm(e: Export, op: norm.GroupNorm) -> None:
         _parts(e, op)
 
 
+@importer("InstanceNormalization")
+def _read_instance_norm(n: Import) -> Value:
+    return n.one(norm.InstanceNorm(n.attribute("epsilon", 1e-5)), *n.given())
+
+
 @exporter(norm.InstanceNorm)
-def _instance_norm(e: Export, op: norm.InstanceNorm) -> None:
+def _write_instance_norm(e: Export, op: norm.InstanceNorm) -> None:
     if len(e.inputs) == 3:
         e.result("InstanceNormalization", e.inputs, epsilon=op.epsilon)
     else:
@@ -75,7 +100,7 @@ def _parts(e: Export, op: norm.Normalization) -> None:
     if op.centered:
         a = e.add("Sub", [a, _mean(e, a, axes)])
     variance = _mean(e, e.add("Mul", [a, a]), axes)
-    guarded = e.add("Add", [variance, e.constant(op.epsilon, x.dtype.numpy)])
+    guarded = e.add("Add", [variance, e.number(op.epsilon)])
     y = e.add("Div", [a, e.add("Sqrt", [guarded])])
     if not same_shape(shape, x.shape):
         y = e.add("Reshape", [y, e.shape(x.shape, infer=True)])
@@ -95,13 +120,3 @@ def _mean(e: Export, name: str, axes: Sequence[int]) -> str:
     if e.opset >= 18:
         return e.add("ReduceMean", [name, e.ints(axes)], keepdims=1)
     return e.add("ReduceMean", [name], axes=axes, keepdims=1)
-
-
-@exporter(response.LpNormalization)
-def _lp_normalization(e: Export, op: response.LpNormalization) -> None:
-    e.result("LpNormalization", e.inputs, axis=op.axis, p=op.p)
-
-
-@exporter(response.LRN)
-def _lrn(e: Export, op: response.LRN) -> None:
-    e.result("LRN", e.inputs, alpha=op.alpha, beta=op.beta, bias=op.bias, size=op.size)

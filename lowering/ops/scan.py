@@ -1,12 +1,12 @@
-"""How loops are written in ONNX."""
+"""Loops."""
 
 from __future__ import annotations
 
 import onnx
-from onnx import helper
 
 from irshap.ir.core import Graph, Output, Value
-from irshap.lowering.emitter import Export, exporter, onnx_type
+from irshap.lowering.emission import emit_into
+from irshap.lowering.emitter import Emission, Export, exporter
 from irshap.ops import conv, scan
 from irshap.ops.program import Constant
 
@@ -14,10 +14,8 @@ __all__ = ["own_constants"]
 
 
 @exporter(scan.Scan)
-def _scan(e: Export, op: scan.Scan) -> None:
+def _write_scan(e: Export, op: scan.Scan) -> None:
     """The body is a subgraph: what it captures is read there under its name out here."""
-    from irshap.lowering.lower import Emission, emit_into
-
     inner, body = e.emitter.inner(), op.body
     passed = op.carried + op.scanned
     where: dict[Value, str] = dict(zip(body.inputs[passed:], e.inputs[passed:], strict=True))
@@ -33,11 +31,7 @@ def _scan(e: Export, op: scan.Scan) -> None:
     outputs = [Output(inner.fresh(o.name), o.value) for o in body.outputs]
     starts = emit_into(inner, [n for n in body.nodes if n.results[0] not in where], outputs, where)
     subgraph = onnx.GraphProto(name=body.name)
-    inner.fill(subgraph)
-    for value in body.inputs[:passed]:
-        subgraph.input.append(helper.make_value_info(where[value], onnx_type(value.type)))
-    for output in outputs:
-        subgraph.output.append(helper.make_value_info(output.name, onnx_type(output.value.type)))
+    inner.fill(subgraph, [(where[v], v.type) for v in body.inputs[:passed]], outputs)
     e.result("Scan", e.inputs[:passed], body=subgraph, num_scan_inputs=op.scanned)
     e.emitter.bodies[e.emitter.nodes[-1].name] = Emission(outputs, inner, where, starts)
 

@@ -13,7 +13,7 @@ _LENGTHS, _STATES = 4, (5, 6)
 
 
 @importer("GRU", "LSTM", "RNN")
-def _recurrent(n: Import) -> Value:
+def _read_recurrent(n: Import) -> Value:
     if n.rebatched:
         # states that a model was exported with have the batch of 1 and don't broadcast
         axis = 0 if n.attribute("layout", 0) else 1

@@ -1,0 +1,46 @@
+"""How ops are lifted from ONNX and lowered to it: a file here for each file of `irshap/ops/`.
+
+Importing this package registers all of them.
+"""
+
+from irshap.lowering.ops import (
+    activations,
+    arithmetic,
+    cast,
+    conv,
+    cumulative,
+    einsum,
+    elementwise,
+    extremum,
+    gated,
+    gather,
+    generate,
+    index,
+    linear,
+    logic,
+    lp,
+    norm,
+    pool,
+    power,
+    program,
+    recurrent,
+    reduce,
+    reduce_log,
+    resample,
+    response,
+    rows,
+    scan,
+    scatter,
+    shape,
+    softmax,
+    tile,
+    top_k,
+    trigonometry,
+    window,
+)
+
+__all__ = ["activations", "arithmetic", "cast", "conv", "cumulative", "einsum"]
+__all__ += ["elementwise", "extremum", "gated", "gather", "generate", "index", "linear", "logic"]
+__all__ += ["lp", "norm", "pool", "power", "program", "recurrent", "reduce", "reduce_log"]
+__all__ += ["resample", "response", "rows", "scan", "scatter", "shape", "softmax", "tile", "top_k"]
+__all__ += ["trigonometry", "window"]

@@ -1,0 +1,55 @@
+"""Matrix products, and batch normalization at inference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from irshap.ir.core import Value
+from irshap.lowering.alike import lower_alike
+from irshap.lowering.emitter import Export, exporter
+from irshap.lowering.importer import Import, Unmodeled, importer
+from irshap.ops import linear
+from irshap.ops.shape import reshape
+
+__all__: list[str] = []
+
+lower_alike("MatMul", linear.MatMul)
+lower_alike("BatchNormalization", linear.BatchNorm)
+
+
+@importer("MatMul")
+def _read_matmul(n: Import) -> Value:
+    a, b = n.tensor(0), n.tensor(1)
+    if a.rank == 0 or b.rank == 0:
+        raise Unmodeled("an operand is a scalar")
+    left = reshape(a, (1, *a.shape)) if a.rank == 1 else a
+    right = reshape(b, (*b.shape, 1)) if b.rank == 1 else b
+    y = n.one(linear.MatMul(), left, right)
+    dims = list(y.shape)
+    if b.rank == 1:
+        dims.pop(-1)
+    if a.rank == 1:
+        dims.pop(-1 if b.rank == 1 else -2)
+    return reshape(y, dims)
+
+
+@importer("Gemm")
+def _read_gemm(n: Import) -> Value:
+    flags = bool(n.attribute("transA", 0)), bool(n.attribute("transB", 0))
+    op = linear.Gemm(n.attribute("alpha", 1.0), n.attribute("beta", 1.0), *flags)
+    return n.one(op, *n.given())
+
+
+@exporter(linear.Gemm)
+def _write_gemm(e: Export, op: linear.Gemm) -> None:
+    flags = {"transA": int(op.trans_a), "transB": int(op.trans_b)}
+    e.result("Gemm", e.inputs, alpha=op.alpha, beta=op.beta, **flags)
+
+
+@importer("BatchNormalization")
+def _read_batch_norm(n: Import) -> Sequence[Value]:
+    if n.attribute("training_mode", 0) or len([o for o in n.proto.output if o]) > 1:
+        raise Unmodeled("it is in training mode")
+    if not n.attribute("spatial", 1):
+        raise Unmodeled("it normalizes each element apart (spatial=0)")
+    return (n.one(linear.BatchNorm(n.attribute("epsilon", 1e-5)), *(n.tensor(i) for i in range(5))),)
