@@ -63,7 +63,7 @@ class Metadata:
     REFERENCES_SHA256 = "irshap.references_sha256"
     """Digest of the references and their weights."""
 
-    GAPS = "irshap.attribution.gaps"
+    GAPS = "irshap.incomplete"
     """The ops whose difference is in no attribution, as JSON; see `irshap.attribution.gaps`."""
 
 

@@ -475,9 +475,11 @@ def require(condition: bool, message: str | Callable[[], str]) -> None:
 
 def tensors(types: Sequence[Type]) -> list[TensorType]:
     """The operand types of an op that takes tensors of known rank."""
-    for t in types:
-        require(isinstance(t, TensorType) and t.shape is not None, f"needs tensors of known rank, got {t}")
-    return [t for t in types if isinstance(t, TensorType)]
+    known = [t for t in types if isinstance(t, TensorType) and t.shape is not None]
+    if len(known) < len(types):
+        other = next(t for t in types if t not in known)
+        raise TypeMismatch(f"needs tensors of known rank, got {other}")
+    return known
 
 
 def numel(types: Sequence[TensorType]) -> Dim:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
 from enum import Enum
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
@@ -71,8 +72,14 @@ class Option:
 
 def options_of(cls: type[Pass]) -> dict[str, Option]:
     """The options of a pass class by name, in the order of its fields."""
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     return {f.name: Option(f.name, hints[f.name], _default(f)) for f in fields(cls) if f.init}
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    # evaluating annotations takes longer than all else that a pipeline's text needs
+    return get_type_hints(cls)
 
 
 def _default(field: Field[Any]) -> Any:

@@ -76,7 +76,7 @@ def test_or_reported(name: str) -> None:
         np.testing.assert_allclose(found.raw["completeness_error"], gap, atol=1e-5)
         assert np.abs(gap).max() > 0.01
         metadata = {p.key: p.value for p in compiled.model.metadata_props}
-        listed = json.loads(metadata["irshap.attribution.gaps"])
+        listed = json.loads(metadata["irshap.incomplete"])
         assert any(e["where"].startswith(f"{node} (") for e in listed), listed
         assert len({e["where"] for e in listed}) == len(listed), listed
         errors.append(gap)
@@ -97,7 +97,7 @@ def test_a_complete_model_stays_as_it_is() -> None:
     body = "s = Sigmoid (x) y = MatMul (s, w)"
     plain, loose = (flat.compile(model(body), R, on_incomplete=way) for way in ("error", "residual"))
     assert [o.name for o in plain.model.graph.output] == [o.name for o in loose.model.graph.output]
-    assert "irshap.attribution.gaps" not in {p.key for p in loose.model.metadata_props}
+    assert "irshap.incomplete" not in {p.key for p in loose.model.metadata_props}
 
 
 def test_a_gradient_takes_jumps_as_flat() -> None:

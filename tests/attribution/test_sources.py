@@ -167,7 +167,7 @@ def test_a_bypass_may_show_in_the_completeness_error() -> None:
         np.testing.assert_allclose(found.raw["completeness_error"], gap, atol=1e-5)
         assert np.abs(gap).min() > 1e-3
         metadata = {p.key: p.value for p in compiled.model.metadata_props}
-        assert '"where": "c (add)"' in metadata["irshap.attribution.gaps"]
+        assert '"where": "c (add)"' in metadata["irshap.incomplete"]
         errors.append(gap)
     np.testing.assert_allclose(errors[0], errors[1], atol=1e-5)
 

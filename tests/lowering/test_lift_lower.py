@@ -447,14 +447,15 @@ def test_weights_are_copied_once() -> None:
 SCRIPT = """
 import hashlib, pathlib, sys
 import numpy as np
-import irshap
+import irshap.compiler.catalog
 from irshap.lowering import lift, lower
 for path in map(pathlib.Path, sys.argv[1:]):
     models = [lower(lift(path))]
     shape = [d if isinstance(d, int) else 3 for d in lift(path).inputs[0].shape]
     if path.stem.split("_")[0] in ("vgg", "resnet", "encoder"):
         references = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        models += [irshap.compile(path, references, emit="completeness_error").model for _ in range(2)]
+        method = "deeplift{emit=completeness_error}"
+        models += [irshap.compile(path, references, method=method).model for _ in range(2)]
     print(*(hashlib.sha256(m.SerializeToString(deterministic=True)).hexdigest() for m in models))
 """
 

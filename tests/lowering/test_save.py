@@ -209,8 +209,8 @@ def test_nothing_changes_on_failure(
 
 FULL_DISK = """
 import resource, sys
-from irshap.lowering.load import load_model
-from irshap.lowering.save import save_model
+from irshap.lowering.files.load import load_model
+from irshap.lowering.files.save import save_model
 model = load_model(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 save_model(model, sys.argv[2], external_over=int(sys.argv[3]))

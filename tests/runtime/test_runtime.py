@@ -13,7 +13,7 @@ import pytest
 
 import irshap
 from irshap import contract, demo
-from irshap.compiler import compile as compiling
+from irshap.compiler import compiled as compiling
 from irshap.compiler.compile import CompiledModel
 from irshap.errors import ModelError
 
@@ -131,13 +131,13 @@ def test_names_in_files_stay() -> None:
         "irshap.explained_output",
         "irshap.references",
         "irshap.references_sha256",
-        "irshap.attribution.gaps",
+        "irshap.incomplete",
     }
 
 
 def test_a_compiled_file_uses_these_names() -> None:
     compiled = irshap.compile(
-        demo.model_path(), demo.references_path(), emit="completeness_error", target="input"
+        demo.model_path(), demo.references_path(), method="deeplift{emit=completeness_error}", target="input"
     )
     assert isinstance(compiled.model, onnx.ModelProto)
     outputs = [o.name for o in compiled.model.graph.output]

@@ -154,7 +154,7 @@ def test_the_gap_of_an_op_without_a_rule() -> None:
     found = evaluate(compiled.graph, {"x": x})
     gap = (x**2) @ v - ((r**2) @ v).mean(axis=0)
     np.testing.assert_allclose(found["completeness_error"], gap[:, 0], rtol=1e-10)
-    assert "mul" in next(p.value for p in compiled.model.metadata_props if p.key == "irshap.attribution.gaps")
+    assert "mul" in next(p.value for p in compiled.model.metadata_props if p.key == "irshap.incomplete")
 
 
 def test_unknown_rule() -> None:
