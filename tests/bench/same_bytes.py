@@ -20,9 +20,9 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,31 +74,31 @@ def record(tree: Path, view: Path, folder: Path) -> None:
 
 
 class Side:
-    """A tree on which cases are run."""
+    """A tree on which cases are run, and the file of lines that keeps what they gave."""
 
-    def __init__(self, name: str, view: Path, work: Path) -> None:
-        self.name, self.view, self.work = name, view, work
+    def __init__(self, name: str, tree: Path, work: Path, found: Path | None = None) -> None:
+        self.name, self.view, self.work = name, view(tree, work / f"{name}.view"), work
+        self.found = work / f"{name}.lines" if found is None else found.resolve()
 
-    def run(self, corpus: Corpus, cases: list[Case]) -> dict[str, Any]:
-        """What the collector found in a process of its own, by the cases' names."""
-        if not cases:
-            return {}
-        listed, found = corpus.write(f"{self.name}.json", cases), self.work / f"{self.name}.found.json"
+    def run(self, corpus: Corpus, cases: Sequence[Case]) -> None:
+        """Runs what isn't known yet, in a process of its own."""
+        known = self.results(cases)
+        listed = corpus.write(f"{self.name}.json", [c for c in cases if c.name not in known])
         folder = self.work / self.name
         folder.mkdir(exist_ok=True)
-        command = [sys.executable, collect.__file__, str(listed), str(found), str(folder)]
+        command = [sys.executable, collect.__file__, str(listed), str(self.found), str(folder)]
         subprocess.run(command, check=True, env=environment(self.view), cwd=self.work)
-        results: dict[str, Any] = json.loads(found.read_text())
-        return {case.name: {**results[case.name], "arguments": list(case.arguments)} for case in cases}
 
-
-def known(path: Path | None, cases: list[Case]) -> dict[str, Any]:
-    """Of an earlier run's results those of the same commands on the same files."""
-    if path is None or not path.exists():
-        return {}
-    stored = json.loads(path.read_text())
-    same = (c for c in cases if stored.get(c.name, {}).get("arguments") == list(c.arguments))
-    return {case.name: stored[case.name] for case in same}
+    def results(self, cases: Sequence[Case]) -> dict[str, Any]:
+        """By the cases' names, what they gave: the same command on the same files, this time or earlier."""
+        wanted = {case.name: list(case.arguments) for case in cases}
+        found = {}
+        for line in self.found.read_text().splitlines() if self.found.exists() else ():
+            with suppress(json.JSONDecodeError):  # the end of a run that was killed
+                result = json.loads(line)
+                if result["arguments"] == wanted.get(result["name"]):
+                    found[result["name"]] = result
+        return found
 
 
 def report(result: Comparison, console: Console) -> None:
@@ -120,16 +120,6 @@ def report(result: Comparison, console: Console) -> None:
             console.print(f"... {len(found) - SHOWN} more: see --out")
 
 
-@contextmanager
-def trees(before: str) -> Iterator[tuple[Path, Side, Side]]:
-    """The files of the commit before, and the two sides, for as long as it is needed."""
-    with tempfile.TemporaryDirectory(prefix="same-bytes-") as name:
-        work = Path(name)
-        tree = unpack(before, work / "tree")
-        sides = [Side(n, view(t, work / f"{n}.view"), work) for n, t in (("before", tree), ("after", ROOT))]
-        yield tree, sides[0], sides[1]
-
-
 def main() -> int:
     """Collect on both sides, compare, print; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -143,8 +133,11 @@ def main() -> int:
     options = parser.parse_args()
     started = time.monotonic()
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    with trees(options.before) as (tree, before, after):
-        corpus = Corpus(before.work / "cases")
+    with tempfile.TemporaryDirectory(prefix="same-bytes-") as name:
+        work = Path(name)
+        tree = unpack(options.before, work / "tree")
+        before, after = Side("before", tree, work, options.before_json), Side("after", ROOT, work)
+        corpus = Corpus(work / "cases")
         add_tests(corpus, tree)
         if options.recorded is not None:
             if not options.recorded.exists():
@@ -153,22 +146,17 @@ def main() -> int:
         if options.networks is not None:
             add_networks(corpus, options.networks, options.names)
         cases = [c for c in corpus.cases.values() if options.only in c.name]
-        old = known(options.before_json, cases)
-        new: dict[str, Any] = {}
         # Networks fill the memory, so only one is compiled at a time.
         for large in (False, True):
             part = [c for c in cases if c.group.startswith("networks") is large]
-            work = [(before, [c for c in part if c.name not in old]), (after, part)]
             with ThreadPoolExecutor(1 if large else 2) as pool:
-                one, other = pool.map(lambda task: task[0].run(corpus, task[1]), work)
-            old |= one
-            new |= other
-            if options.before_json is not None:
-                options.before_json.write_text(json.dumps(old))
+                list(pool.map(lambda side, part=part: side.run(corpus, part), (before, after)))
+        old, new = before.results(cases), after.results(cases)
     result = compare({c.name: c.group for c in cases}, old, new)
     options.out.write_text(json.dumps({"before": old, "after": new}))
     report(result, Console(width=140, soft_wrap=True, markup=False, highlight=False))
-    print(f"{len(cases)} cases in {time.monotonic() - started:.0f} s")
+    spent = sum(r["seconds"] for r in new.values())
+    print(f"{len(cases)} cases in {time.monotonic() - started:.0f} s, {spent:.0f} s of one core on a side")
     return 1 if result.differences else 0
 
 

@@ -99,3 +99,81 @@ def test_expected_memory_follows_smaller_numbers_of_references(bench: Any, tmp_p
     assert record.expected_peak("vgg19", 5, "shap") == pytest.approx(210 + 1.15 * 100 * 4, abs=1)
     record.cell("vgg19", 5)["systems"]["shap"] = entry(1, 1, 410)
     assert record.expected_peak("vgg19", 10, "shap") == pytest.approx(410 + 1.15 * 50 * 5, abs=1)
+
+
+def outcome(**parts: Any) -> dict[str, Any]:
+    empty: dict[str, Any] = {k: [] for k in ("nodes", "tensors", "metadata", "values", "data", "rest")}
+    return {"code": 0, "pipeline": "lift,lower", **empty, **parts}
+
+
+def test_what_counts_as_the_same_bytes(bench: Any) -> None:
+    from sameness.compare import DIFFERS, REFUSED, REWORDED, SAME, compare
+
+    refusal = {"code": 2, "complaint": "error: no such class"}
+    report = {"code": 0, "json": {"programs": [{"peak": 1}]}}
+    sides = {
+        "equal": (outcome(), outcome()),
+        "renamed": (outcome(), outcome(pipeline="lift,dce,lower")),
+        "node": (outcome(nodes=["Relu 'a' 0", "Add 'b' 0"]), outcome(nodes=["Relu 'a' 0", "Add 'b' 1"])),
+        "longer": (outcome(), outcome(tensors=["'c' 0"])),
+        "metadata": (outcome(metadata=["k = 1"]), outcome(metadata=["k = 2"])),
+        "refused": (refusal, refusal),
+        "reworded": (refusal, {**refusal, "complaint": "error: class 9 of 3"}),
+        "crashed": (refusal, {**refusal, "complaint": "crash: KeyError"}),
+        "mended": ({"code": 1, "complaint": "error: no"}, outcome()),
+        "text": ({"code": 0, "text": "a\nb\n"}, {"code": 0, "text": "a\nc\n"}),
+        "more told": (report, {"code": 0, "json": {"programs": [{"peak": 1}], "note": "new"}}),
+        "other peak": (report, {"code": 0, "json": {"programs": [{"peak": 2}]}}),
+    }
+    before, after = ({name: pair[i] for name, pair in sides.items()} for i in (0, 1))
+    found = compare(dict.fromkeys(sides, "all"), before, after)
+    assert found.verdicts["all"] == {SAME: 3, REFUSED: 1, REWORDED: 1, DIFFERS: 7}
+    assert found.differences["node"] == "node 1 of 2, 2: Add 'b' 0 -> Add 'b' 1"
+    assert found.differences["longer"] == "tensor 0 of 0, 1: None -> 'c' 0"
+    assert found.differences["text"] == "line 1 of 2, 2: b -> c"
+    assert found.differences["other peak"] == ".programs[0].peak: 1 -> 2"
+    assert found.differences["mended"] == "exit code 1 -> 0: error: no"
+    assert list(found.reworded) == ["reworded"]
+    assert found.renamed == {("lift,lower", "lift,dce,lower"): 1}
+
+
+def test_a_model_file_is_described_but_for_the_version(bench: Any, tmp_path: Path) -> None:
+    import onnx
+    from sameness.collect import describe
+
+    model = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 21]>
+        agraph (float[N, 2] x) => (float[N, 2] y) <float[2] w = {1, 2}> { y = Mul(x, w) }""")
+
+    def described(**metadata: str) -> dict[str, Any]:
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        changed.producer_name, changed.producer_version = "irshap", metadata["version"]
+        for key, value in metadata.items():
+            changed.metadata_props.add(key=f"irshap.{key}", value=value)
+        onnx.save(changed, tmp_path / "model.onnx")
+        return describe(tmp_path / "model.onnx")
+
+    one = described(version="1", pipeline="lift,lower", references="3")
+    assert one == described(version="2", pipeline="lift,lower", references="3")
+    assert one["pipeline"] == "lift,lower"
+    assert one["metadata"] == ["irshap.references = 3"]
+    other = described(version="1", pipeline="lift,lower", references="4")
+    assert {k for k in one if one[k] != other[k]} == {"metadata"}
+    model.graph.initializer[0].float_data[0] = 3
+    (tmp_path / "model.onnx.data").write_bytes(b"outside")
+    changed = described(version="1", pipeline="lift,lower", references="3")
+    assert {k for k in one if one[k] != changed[k]} == {"tensors", "data"}
+
+
+def test_options_say_what_arguments_say(bench: Any, tmp_path: Path) -> None:
+    from sameness.files import Files, options
+
+    files = Files(tmp_path)
+    given = {"target": -1, "context_inputs": ("a", "b"), "fp16": False, "weights": [1, 2], "verify": "types"}
+    given |= {"model": b"", "rule": None, "memory_limit": 8}
+    *found, weights, limit = options(given, files.arrays)
+    assert found == ["--target=-1", "--context=a", "--context=b", "--no-fp16"]
+    assert limit == "--memory-limit=8"
+    assert weights == f"--weights={files.arrays([1, 2])}"
+    assert files.arrays({"file": [1]}) == files.arrays({"file": [1]})
+    assert len(list(tmp_path.iterdir())) == 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -28,8 +28,9 @@ PIPELINES = {
     "gradient": ("--method=gradient",),
 }
 FUZZ_SEEDS = range(41)
-SUBSET = ("digits", "two_inputs", "smooth_mlp", "densenet_dynamo", "efficientnet_torchscript", "text_dynamo")
-"""Fixtures that get every option."""
+EVERY_OPTION = ("digits", "smooth_mlp", "two_inputs", "text_dynamo")
+SOME_OPTIONS = ("densenet_dynamo", "efficientnet_torchscript", "vit_dynamo")
+"""Larger fixtures, with the options that change most of the program."""
 HAND_WRITTEN = (
     "lift,target{target=top-2},canonicalize,autodiff,deeplift{rule=mixed},bind-references,dce,lower"
 )
@@ -61,6 +62,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "gradient target input": ("--method=gradient", "--target=input"),
     "gradient all cuda": ("--method=gradient", "--target=all", "--for=cuda"),
 }
+SOME_VARIANTS = ("reveal-cancel", "mixed", "stream", "recompute", "fp16 cuda", "all classes", "error")
 REFUSED: dict[str, tuple[str, ...]] = {
     "no such class": ("--target=99",),
     "no such target": ("--target=nothing",),
@@ -134,8 +136,11 @@ def add_tests(corpus: Corpus, tree: Path) -> None:
     """Fixtures, golden files, the oracle's models of one op, and random models."""
     for fixture in _fixtures(corpus.files, tree):
         _add_fixture(corpus, fixture)
-        if fixture.name in SUBSET:
-            _add_options(corpus, fixture)
+        if fixture.name in EVERY_OPTION:
+            _add_options(corpus, fixture, VARIANTS)
+            _add_others(corpus, fixture)
+        if fixture.name in SOME_OPTIONS:
+            _add_options(corpus, fixture, SOME_VARIANTS)
         if fixture.name == "two_inputs":
             _add_two_inputs(corpus, fixture)
         if fixture.name == "digits":
@@ -179,16 +184,20 @@ def _add_fixture(corpus: Corpus, it: Fixture) -> None:
     corpus.add("print", it.name, "print", it.model)
 
 
-def _add_options(corpus: Corpus, it: Fixture) -> None:
+def _add_options(corpus: Corpus, it: Fixture, variants: Iterable[str]) -> None:
     weights = corpus.files.arrays([0.5, 0.25, 1.0])
-    for variant, arguments in VARIANTS.items():
-        used = [a.replace("{weights}", weights) for a in arguments]
+    for variant in variants:
+        used = [a.replace("{weights}", weights) for a in VARIANTS[variant]]
         corpus.compile("options", f"{it.name}, {variant}", it.model, it.references, *used)
+
+
+def _add_others(corpus: Corpus, it: Fixture) -> None:
+    """Models and texts without attributions, refusals, predictions of costs."""
     corpus.add("options", f"{it.name}, back", "compile", it.model, "--passes=lift,lower")
     attributed = "--passes=lift,target,canonicalize,autodiff,deeplift"
     corpus.add("print", f"{it.name}, attributed", "print", it.model, attributed)
     costs: list[tuple[str, ...]] = [()]
-    if it.name in ("digits", "text_dynamo"):
+    if it.name in ("digits", "two_inputs"):
         costs += [("--passes=@naive", "--samples=3", "--no-pattern"), ("--passes=@cuda", "--device=T4")]
         given = f"--references={it.references}"
         for variant, arguments in REFUSED.items():

@@ -101,20 +101,22 @@ def strangers(view: str) -> list[str]:
 
 
 def main(cases: str, found: str, folder: str) -> None:
-    """Run the cases of `cases`, whose files stand beside it, in the empty `folder`; results go to `found`."""
+    """Run `cases`, whose files stand beside it, in the empty `folder`, with a line each in `found`."""
     listed: list[dict[str, Any]] = json.loads(Path(cases).read_text())
-    results: dict[str, Any] = {}
     started = told = time.monotonic()
-    for index, case in enumerate(listed):
-        begun = time.monotonic()
-        if begun - told > 20:
-            told = begun
-            print(f"  {index} of {len(listed)} in {begun - started:.0f} s: {case['name']}", flush=True)
-        outcome = run(case["arguments"], case["kind"], Path(folder), Path(cases).parent)
-        results[case["name"]] = {**outcome, "seconds": round(time.monotonic() - begun, 3)}
-    if others := strangers(os.environ["PYTHONPATH"]):
-        raise SystemExit("not the tree that was asked for: " + "; ".join(others))
-    Path(found).write_text(json.dumps(results))
+    with Path(found).open("a") as lines:
+        lines.write("\n")  # an earlier run may have been killed within a line
+        for index, case in enumerate(listed):
+            if (now := time.monotonic()) - told > 20:
+                told = now
+                print(f"  {index} of {len(listed)} in {now - started:.0f} s: {case['name']}", flush=True)
+            begun = time.process_time()
+            outcome = run(case["arguments"], case["kind"], Path(folder), Path(cases).parent)
+            if others := strangers(os.environ["PYTHONPATH"]):
+                raise SystemExit("not the tree that was asked for: " + "; ".join(others))
+            outcome |= {k: case[k] for k in ("name", "arguments")}
+            lines.write(json.dumps({**outcome, "seconds": round(time.process_time() - begun, 3)}) + "\n")
+            lines.flush()
 
 
 if __name__ == "__main__":
