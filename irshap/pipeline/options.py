@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields
 from enum import Enum
-from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
@@ -76,10 +75,14 @@ def options_of(cls: type[Pass]) -> dict[str, Option]:
     return {f.name: Option(f.name, hints[f.name], _default(f)) for f in fields(cls) if f.init}
 
 
-@cache
-def _hints(cls: type) -> dict[str, Any]:
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _hints(cls: type[Pass]) -> dict[str, Any]:
     # evaluating annotations takes longer than all else that a pipeline's text needs
-    return get_type_hints(cls)
+    if cls not in _HINTS:
+        _HINTS[cls] = get_type_hints(cls)
+    return _HINTS[cls]
 
 
 def _default(field: Field[Any]) -> Any:
