@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
+pytestmark = pytest.mark.slow
+
 FENCE = re.compile(r"^ *```(.*)$")
 BLOCKED = "import sys; sys.modules['irshap'] = None;"
 

@@ -16,6 +16,8 @@ from two_world_cases import normal
 import irshap
 from irshap.errors import NotDifferentiable, ReferencesError, TargetError
 
+pytestmark = pytest.mark.slow
+
 PIPELINES = ("@naive", "@default")
 
 

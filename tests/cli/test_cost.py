@@ -20,6 +20,8 @@ from irshap.lowering.lift import Lift
 from irshap.pipeline.base import Context
 from irshap.pipeline.strategies import STRATEGIES
 
+pytestmark = pytest.mark.slow
+
 DIGITS = str(Path(next(iter(demo_path))) / "digits.onnx")
 REFERENCES = str(Path(next(iter(demo_path))) / "digits_references.npy")
 

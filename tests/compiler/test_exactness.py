@@ -18,6 +18,8 @@ from two_world import explain
 
 from irshap.ir.evaluator import evaluate
 
+pytestmark = pytest.mark.slow
+
 
 @cache
 def oracle(name: str) -> Any:

@@ -6,6 +6,8 @@ import pytest
 from fuzz_check import Outcome, check, smallest
 from fuzz_graphs import OPS, generate
 
+pytestmark = pytest.mark.slow
+
 SEEDS, CHUNK = 240, 20
 
 

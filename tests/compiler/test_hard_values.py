@@ -16,6 +16,8 @@ from two_world_cases import normal
 import irshap
 from irshap.ir.evaluator import evaluate
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = {
     "w": normal(1, 4, 4),
     "u": normal(2, 4, 4),

@@ -12,6 +12,8 @@ from places import FIXTURES
 from two_world import Refused, explain
 from two_world_cases import gap, net, normal
 
+pytestmark = pytest.mark.slow
+
 COMPLETE = 1e-10
 
 # Whole networks

@@ -15,6 +15,8 @@ from places import DOCS
 
 import irshap
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = DOCS / "examples" / "user_passes"
 MODEL = """<ir_version: 8, opset_import: ["": 17]> g (float[N, 3] x) => (float[N, 2] y)
     {a = MatMul(x, w) z = Constant<value = float {0}>() h = Max(a, z) y = MatMul(h, v)}"""

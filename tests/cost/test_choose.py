@@ -19,6 +19,8 @@ from irshap.pipeline.strategies import STRATEGIES, with_strategy
 from irshap.pipeline.text import format_pipeline, parse_pipeline
 from irshap.runtime import Explainer
 
+pytestmark = pytest.mark.slow
+
 REFERENCES = np.random.default_rng(3).random((64, 1, 8, 8), dtype=np.float32)
 SAMPLES = REFERENCES[:3]
 STREAM, FOLD = (

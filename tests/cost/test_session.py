@@ -25,6 +25,8 @@ from irshap.cost.session.schedule import schedule
 from irshap.cost.session.steps import Step, order
 from irshap.ir.dims import N, R
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 SCRIPT = BENCH / "cost_truth.py"
 

@@ -8,6 +8,8 @@ from functools import cache
 import pytest
 from bench.roundtrip import BATCHES, Case, Result, cases, check
 
+pytestmark = pytest.mark.slow
+
 SHARDS = 8
 
 

@@ -23,6 +23,8 @@ from irshap.passes import conv_adjoint
 from irshap.passes.methods.deeplift import DeepLift
 from irshap.pipeline.manager import PassManager
 
+pytestmark = pytest.mark.slow
+
 PIPELINES = ("@naive", "@default")
 
 

@@ -28,6 +28,8 @@ from irshap.ops.shape import reshape
 from irshap.ops.softmax import LogSoftmax, Softmax
 from irshap.ops.trigonometry import Acos, Acosh, Asin, Asinh, Atan, Atanh, Cos, Cosh, Sin, Sinh, Tan
 
+pytestmark = pytest.mark.slow
+
 mp.dps = 50
 
 

@@ -25,6 +25,8 @@ from irshap.ir.types import Array
 from irshap.pipeline.base import Context
 from irshap.pipeline.manager import PassManager
 
+pytestmark = pytest.mark.slow
+
 STEPS = ("eliminate-split-tile", "broadcast-target", "polyphase", "dce", "conv-adjoint", "absorb-scales")
 STEPS += ("max-unpool", "sink-reshapes", "share-weights{smallest=1}", "order", "canonicalize")
 """The passes behind the method, in the order of `@default`.  What binds the references comes last here."""

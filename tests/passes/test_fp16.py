@@ -19,6 +19,8 @@ from irshap.lowering import lower
 from irshap.pipeline.named import PIPELINES
 from irshap.pipeline.text import parse_pipeline
 
+pytestmark = pytest.mark.slow
+
 
 def in_half(case: Case) -> tuple[Case, list[np.ndarray]]:
     arrays = [a.astype(np.float16) if a.dtype.kind == "f" else a for a in case.sample.operands]

@@ -22,6 +22,8 @@ from irshap.pipeline.manager import PassManager
 from irshap.pipeline.named import PIPELINES
 from irshap.text import parse_graph
 
+pytestmark = pytest.mark.slow
+
 
 def streamed(chunk: int, **options: str) -> str:
     """`@default` with references streamed instead of folded."""

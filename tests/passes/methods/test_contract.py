@@ -33,6 +33,8 @@ from irshap.pipeline.manager import PassManager
 from irshap.pipeline.named import DEVICES, for_method
 from irshap.pipeline.text import parse_pipeline, pass_text
 
+pytestmark = pytest.mark.slow
+
 limits = revealing.limits
 """Where a part of a difference is 0, the oracle of RevealCancel takes the limit, too (docs/methods.md)."""
 PAGE = (DOCS / "methods.md").read_text(encoding="utf-8")

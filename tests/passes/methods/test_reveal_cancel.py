@@ -23,6 +23,8 @@ from revealing import (
 )
 from two_world import explain
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["limits"]
 
 # The published example

@@ -18,6 +18,8 @@ from irshap.cli import main
 from irshap.errors import NotDifferentiable, PipelineError
 from irshap.ir.evaluator import evaluate
 
+pytestmark = pytest.mark.slow
+
 # Around it: several inputs, interior tensors, classes, weights, references at run time
 
 TWO = """(double[N, 3] a, double[N, 4] b) => (double[N, 2] y)
