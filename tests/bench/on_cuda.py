@@ -1,7 +1,7 @@
 """How fast and how exact are explanations on a GPU, and what does the CPU still do there?
 
-    python tests/bench/cuda.py --nets FOLDER [--references 20] [--files FOLDER] [NAME ...]
-    python tests/bench/cuda.py --nets FOLDER --passes "@cuda +max-unpool +fp16" --option prefer_nhwc=1
+    python tests/bench/on_cuda.py --nets FOLDER [--references 20] [--files FOLDER] [NAME ...]
+    python tests/bench/on_cuda.py --nets FOLDER --passes "@cuda +max-unpool +fp16" --option prefer_nhwc=1
 
 Needs onnxruntime-gpu and a GPU.  FOLDER holds NAME_torchscript.onnx, as tests/bench/networks.py writes.  A
 cell is for float32 / TF32, the CUDA provider's default.  Times are medians, with inputs and outputs on the
