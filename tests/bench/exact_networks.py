@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import flat
 import networks
 import numpy as np
 import onnxruntime
@@ -41,7 +40,7 @@ def explained(path: Path, references: np.ndarray[Any, Any], x: np.ndarray[Any, A
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "explained.onnx"
         # not kept: with many references it is as large as what then runs
-        flat.compile(path, *given, **options).save(file)
+        irshap.compile(path, *given, **options).save(file)
         return irshap.Explainer(file)(x)
 
 

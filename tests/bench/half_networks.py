@@ -16,15 +16,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import flat
 import networks
 import numpy as np
 from rounding import rounding
 
 import irshap
 from irshap.compiler.compile import CompiledModel
+from irshap.compiler.request import requested
 from irshap.lowering import lower
 from irshap.lowering.files.save import save_model
+from irshap.pipeline.text import format_pipeline
 
 LIMIT = 0.02
 
@@ -54,7 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     references = networks.images(arguments.references, seed=99).numpy()
     x = networks.images(arguments.samples, seed=5).numpy()
-    steps = flat.pipeline_text(device=arguments.device, fp16=False)
+    steps = format_pipeline(requested(device=arguments.device, fp16=False))
     halved = f"{steps.removesuffix(',lower')},fp16{{{arguments.fp16}}},lower"
     passed = True
     for name in arguments.names:

@@ -1,6 +1,6 @@
 """Writes docs/completeness.md: for each op its rule, and how complete and how right that is, as measured.
 
-    PYTHONPATH=tests python tests/bench/op_table.py
+    PYTHONPATH=tests/helpers:tests/ops python tests/bench/op_table.py
 
 Every number is the worst over the op's samples, over each operand that varies alone and all together, and
 over references elsewhere, equal, half equal and 1e-9 to 1e-3 away; it is relative to the summed terms.
@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contract import Case, feeds_of, in_precision, run
+from contract import DIFFERENTIABLE, Case, feeds_of, in_precision, run
 from test_contract import (
-    DIFFERENTIABLE,
     Maps,
     choices,
     cotangents,
