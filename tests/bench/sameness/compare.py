@@ -69,7 +69,9 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         crashes = [kind for o in (old, new) for kind in [o["complaint"].startswith("crash: ")]]
         return "" if crashes[0] == crashes[1] else f"{old['complaint']} -> {new['complaint']}"
     if "json" in old:
-        return _in_json(old["json"], new["json"], "")
+        # the file's own path, which a result kept from an earlier run has from there
+        named = {k: v for k, v in old["json"].items() if k != "model"}
+        return _in_json(named, new["json"], "")
     if "text" in old:
         return _in_lists("line", old["text"].splitlines(), new["text"].splitlines())
     return next((d for p in PARTS if (d := _in_lists(p.removesuffix("s"), old[p], new[p]))), "")
