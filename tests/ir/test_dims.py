@@ -139,6 +139,12 @@ def test_substitution_is_simultaneous() -> None:
     assert symbols_of([2, N, N * R]) == {N, R}
 
 
+def test_nothing_is_left_to_compute() -> None:
+    """sympy factors this to Max(N, Min(2, 3))."""
+    assert minimum(maximum(2, N), maximum(3, N)) == maximum(N, 2)
+    assert substitute(minimum(maximum(M, N), maximum(3, N)), {M: 2}) == maximum(N, 2)
+
+
 @settings(deadline=None)
 @given(dims())
 def test_text_round_trip(dim: Dim) -> None:
