@@ -48,7 +48,7 @@ def as_dim(value: object) -> Dim:
     if isinstance(value, int):
         return int(value)
     if isinstance(value, sympy.Expr):
-        # sympy takes Min(Max(2, N), Max(3, N)) apart to Max(N, Min(2, 3)), and leaves the inner one unevaluated
+        # sympy takes Min(Max(2, N), Max(3, N)) apart to Max(N, Min(2, 3)), and leaves the inner one as it is
         whole = value.doit() if value.has(sympy.Max, sympy.Min) else value
         expanded = whole if whole.is_Symbol else sympy.expand(whole)
         return int(expanded) if expanded.is_Integer else expanded

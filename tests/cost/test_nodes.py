@@ -30,6 +30,8 @@ from irshap.ops.program import Constant
 from irshap.pipeline.text import parse_pipeline
 from irshap.text import print_graph
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = [
     FIXTURES / "families" / f"{n}_torchscript.onnx" for n in ("vgg", "resnet", "densenet", "efficientnet")
 ]

@@ -413,6 +413,7 @@ def test_constants_of_any_type(code: str) -> None:
 # --- speed ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Relu", "Shrink"])
 def test_a_long_chain(kind: str) -> None:
     count = 10_000
@@ -460,6 +461,7 @@ for path in map(pathlib.Path, sys.argv[1:]):
 """
 
 
+@pytest.mark.slow
 def test_equal_bytes_under_any_hash_seed() -> None:
     folder = FAMILIES
     paths = sorted(map(str, folder.glob("*_batch1.onnx")))

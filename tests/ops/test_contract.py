@@ -212,6 +212,7 @@ def dot(a: Sequence[Array], b: Sequence[Array]) -> tuple[float, float]:
     return float(flat.sum()), float(np.abs(flat).sum())
 
 
+@pytest.mark.slow
 @every_choice
 def test_derivative(i: int, wrt: tuple[int, ...]) -> None:
     """<u, (f(x + h v) - f(x - h v)) / 2h> == <J'u, v> in float64: the tangent and its transpose in one."""
@@ -280,6 +281,7 @@ def assert_near(found: Mapping[str, Array], expected: Mapping[str, Array], toler
         np.testing.assert_allclose(found[name], a, rtol=tolerance, atol=bound, err_msg=name)
 
 
+@pytest.mark.slow
 @every_choice
 def test_secant_is_complete(i: int, wrt: tuple[int, ...]) -> None:
     """In float64 to 1e-10, wherever the reference lies; near the sample it is the derivative."""
@@ -298,6 +300,7 @@ def test_secant_is_complete(i: int, wrt: tuple[int, ...]) -> None:
             assert_near(m, slope, 2e-5)
 
 
+@pytest.mark.slow
 @every_choice
 def test_secant_in_float32(i: int, wrt: tuple[int, ...]) -> None:
     """Finite and complete, also for differences of hundreds; near the sample no digits are lost."""
@@ -319,6 +322,7 @@ def test_secant_in_float32(i: int, wrt: tuple[int, ...]) -> None:
             check_complete(case, found, far, other, 1e-4)
 
 
+@pytest.mark.slow
 @every_choice
 @pytest.mark.parametrize("precision", ["f64", "f32"])
 def test_maps_in_onnx(i: int, wrt: tuple[int, ...], precision: str) -> None:
