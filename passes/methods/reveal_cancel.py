@@ -230,8 +230,7 @@ class _Walk:
     def _score(self, source: Value, m: Multipliers | None) -> Value:
         parts = self.parts[source]
         if m is None:
-            nothing: Value = zeros_like(parts.total)
-            return nothing
+            return zeros_like(parts.total)
         score = m.mean * parts.total
         return score if m.spread is None else score + m.spread * parts.size
 
