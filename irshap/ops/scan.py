@@ -14,6 +14,7 @@ from irshap.ir.builder import Builder
 from irshap.ir.core import Axes, Graph, MixesBatch, Node, Output, Precision, Sample, Value, require, tensors
 from irshap.ir.dims import Dim, N, same
 from irshap.ir.evaluator import evaluate_values
+from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import Array, DType, TensorType, Type, same_type
 from irshap.ops.families import NonDifferentiable
 from irshap.ops.program import Input
@@ -47,11 +48,7 @@ class Scan(NonDifferentiable):
         return replace(self, body=body)
 
     def substitute(self, binding: Mapping[sympy.Expr, Dim]) -> Scan:
-        with Builder() as b:
-            mapping: dict[Value, Value] = {}
-            for node in (*(v.node for v in self.body.inputs), *self.body.nodes):
-                mapping.update(zip(node.results, b.copy(node, mapping, binding), strict=True))
-            return replace(self, body=b.rebuild(self.body, mapping))
+        return replace(self, body=map_nodes(self.body, binding=binding))
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         sliced = tensors(types[self.carried : self.carried + self.scanned])

@@ -177,19 +177,17 @@ class LocalMethod(Method, family=True):
 
     def _decided(self, b: Builder, ir: Graph) -> Mapping[Value, Value]:
         """Emits the graph with `local` in the place of pullbacks; tells where each value went."""
-        mapping = {v: b.copy(v.node, {})[0] for v in ir.inputs}
-        for node in ir.nodes:
-            if isinstance(node.op, Pullback):
-                cts, at = node.op.parts([mapping[v] for v in node.operands])
-                with b.at(node.origin):
-                    try:
-                        results = self.local(node.op.of, cts, at, node.op.wrt)
-                    except NoLocalRule as error:
-                        raise refuse(node, error) from None
-            else:
-                results = b.copy(node, mapping)
-            mapping.update(zip(node.results, results, strict=True))
-        return mapping
+
+        def decide(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
+            if not isinstance(node.op, Pullback):
+                return None
+            cts, at = node.op.parts([mapping[v] for v in node.operands])
+            try:
+                return self.local(node.op.of, cts, at, node.op.wrt)
+            except NoLocalRule as error:
+                raise refuse(node, error) from None
+
+        return b.extend(ir.statements, {}, decide)
 
 
 def refuse(node: Node, reason: object) -> NotDifferentiable:

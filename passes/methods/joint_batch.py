@@ -12,6 +12,7 @@ from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, MixesBatch, Node, NoLocalRule, Point, Role, Value
 from irshap.ir.dims import N, R, as_dim, divide, same, symbols_of
 from irshap.ir.types import TensorType
+from irshap.ir.walks import ancestors
 from irshap.ops.program import Hold, Input, Pullback
 from irshap.ops.rows import RepeatRows, TileRows
 from irshap.ops.shape import concat, reshape, split, zeros_like
@@ -41,16 +42,16 @@ class JointBatch:
 
     def _walk(self, graph: Graph, roles: Sequence[Role]) -> None:
         """Fills both worlds in program order, so that no deep recursion is needed."""
-        in_sample = _needed([o.value for o in graph.outputs if o.role in (Role.MODEL, Role.TARGET_INDEX)])
+        in_sample = ancestors([o.value for o in graph.outputs if o.role in (Role.MODEL, Role.TARGET_INDEX)])
         roots = [o.value for o in graph.outputs if o.role in roles]
-        in_joint = _needed(roots, stop=_is_boundary)
-        in_sample |= _needed([v for v in in_joint if _is_boundary(v)])
+        in_joint = ancestors(roots, _is_boundary)
+        in_sample |= ancestors([v for v in in_joint if _is_boundary(v)])
         for value in graph.inputs:
             if value in in_joint:
                 self._boundary(value)
         for node in graph.nodes:
             if node.results[0] in in_sample or any(v in in_sample for v in node.results):
-                self.samples.update(zip(node.results, self.builder.copy(node, self.samples), strict=True))
+                self.builder.extend([node], self.samples)
             if any(v in in_joint for v in node.results):
                 if _is_boundary(node.results[0]):
                     self._boundary(node.results[0])
@@ -160,16 +161,3 @@ def _is_boundary(value: Value) -> bool:
     if isinstance(op, RepeatRows):
         return isinstance(value.node.operands[0].node.op, Input)
     return isinstance(op, Input | Hold)
-
-
-def _needed(roots: Sequence[Value], stop: object = None) -> set[Value]:
-    found: set[Value] = set()
-    stack = list(roots)
-    while stack:
-        value = stack.pop()
-        if value in found:
-            continue
-        found.add(value)
-        if stop is None or not stop(value):  # type: ignore[operator]
-            stack.extend(value.node.operands)
-    return found
