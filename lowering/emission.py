@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from irshap.errors import UserError, near
 from irshap.ir.core import Graph, Node, Output, Role, Value
 from irshap.ir.dims import same
+from irshap.ir.walks import live
 from irshap.lowering.emitter import EXPORTERS, FLOOR, Emission, Emitter, Export
 from irshap.lowering.files.convert import default_opset
 from irshap.lowering.opaque import emit_opaque
@@ -22,7 +23,7 @@ _PUBLISHED = (Role.MODEL, Role.ATTRIBUTION, Role.BASE, Role.TARGET_INDEX, Role.C
 def emit_nodes(graph: Graph, *, opset: int = 0) -> Emission:
     """Emits the nodes that a graph lowers to."""
     outputs = [o for role in _PUBLISHED for o in graph.outputs if o.role is role]
-    needed = _needed(graph, outputs)
+    needed = live(graph.nodes, (o.value for o in outputs))
     emitter = Emitter(
         max([opset, graph.source.opset or FLOOR, *map(_lowest_opset, needed)]), _reserved(graph, outputs)
     )
@@ -75,17 +76,6 @@ def _lowest_opset(node: Node) -> int:
     lowest = EXPORTERS[type(node.op)][0] if type(node.op) in EXPORTERS else FLOOR
     inside = (_lowest_opset(n) for body in node.op.bodies for n in body.nodes)
     return max([lowest(node.op) if callable(lowest) else lowest, *inside])
-
-
-def _needed(graph: Graph, outputs: list[Output]) -> list[Node]:
-    """The nodes that the outputs depend on, in order."""
-    wanted = {o.value.node for o in outputs}
-    result = []
-    for node in reversed(graph.nodes):
-        if node in wanted:
-            wanted.update(v.node for v in node.operands)
-            result.append(node)
-    return result[::-1]
 
 
 def _emit(

@@ -16,10 +16,10 @@ from onnx import helper, numpy_helper
 
 from irshap.errors import IRError, ModelError
 from irshap.ir.builder import Builder
-from irshap.ir.core import Graph, Node, Output, Source, TypeMismatch, Value
+from irshap.ir.core import Graph, Output, Source, TypeMismatch, Value
 from irshap.ir.dims import Dim, Shape, symbol
 from irshap.ir.types import Array, DType, ForeignType, Tensor, TensorType, Type
-from irshap.ir.walks import is_float
+from irshap.ir.walks import is_float, live
 from irshap.lowering.emitter import onnx_type, tensor_proto
 from irshap.lowering.files.load import OLDEST_OPSET, infer_shapes, inline_functions, load_model
 from irshap.lowering.files.protos import first_line, outline
@@ -132,7 +132,9 @@ class _Lifter:
                 self._node(node)
             outputs = [Output(v.name, self.values[v.name]) for v in graph.output]
             built = self.builder.build(graph.name or "model", outputs)
-        return replace(built, nodes=_needed(built), source=self._source())
+        # shape arithmetic that is worked out leaves nodes behind that no output needs
+        nodes = tuple(live(built.nodes, (o.value for o in built.outputs)))
+        return replace(built, nodes=nodes, source=self._source())
 
     def _source(self) -> Source:
         model = self.model
@@ -288,15 +290,6 @@ def _named(value: Value, name: str) -> Value:
     if value.name is None:
         object.__setattr__(value, "name", name)
     return value
-
-
-def _needed(graph: Graph) -> tuple[Node, ...]:
-    """The nodes that outputs depend on: shape arithmetic that is worked out leaves others behind."""
-    wanted = {o.value.node for o in graph.outputs}
-    for node in reversed(graph.nodes):
-        if node in wanted:
-            wanted.update(v.node for v in node.operands)
-    return tuple(node for node in graph.nodes if node in wanted)
 
 
 def _is_vague(type: Type) -> bool:

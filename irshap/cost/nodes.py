@@ -18,7 +18,7 @@ from irshap.errors import IRError
 from irshap.ir.core import Graph, Node, Op, Role, Value
 from irshap.ir.dims import Dim, N, as_dim, symbols_of
 from irshap.ir.types import TensorType
-from irshap.ir.walks import ancestors
+from irshap.ir.walks import ancestors, determined
 from irshap.lowering.ops.scan import own_constants
 from irshap.ops.program import Constant, Input
 from irshap.ops.scan import Scan
@@ -148,13 +148,14 @@ def cost(graph: Graph, *, stored: bool = False) -> GraphCost:
 
 def fixed_values(graph: Graph, *, references: bool) -> set[Value]:
     """The values that follow from constants, and with `references` from the references and their weights."""
-    fixed = {v for v in graph.inputs if references and _is_reference(v)}
-    for node in graph.nodes:
-        shapes = [t.shape for t in node.types if isinstance(t, TensorType) and t.shape is not None]
-        static = len(shapes) == len(node.types) and all(N not in symbols_of(s) for s in shapes)
-        if static and node.op.modeled and all(v in fixed for v in node.operands):
-            fixed.update(node.results)
-    return fixed
+    given = [v for v in graph.inputs if references and _is_reference(v)]
+    return determined(graph.nodes, given, _holds_no_sample)
+
+
+def _holds_no_sample(node: Node) -> bool:
+    shapes = [t.shape for t in node.types if isinstance(t, TensorType) and t.shape is not None]
+    known = len(shapes) == len(node.types) and all(N not in symbols_of(s) for s in shapes)
+    return known and node.op.modeled
 
 
 def _is_reference(value: Value) -> bool:

@@ -31,7 +31,7 @@ from irshap.attribution.gaps import Gap, refusal
 from irshap.ir.builder import emit, emit1
 from irshap.ir.core import Graph, Layer, Node, NoLocalRule, Op, Point, Role, Value
 from irshap.ir.dims import Dim, N, R, as_dim
-from irshap.ir.walks import is_float, varying_values
+from irshap.ir.walks import is_float, upstream, varying_values
 from irshap.ops.arithmetic import Abs
 from irshap.ops.logic import Sign
 from irshap.ops.parts import Multipliers, Parts, Shares, Sharing
@@ -74,10 +74,7 @@ def scores(
 
 def _path(graph: Graph, sources: Sequence[Value], varying: set[Value], target: Value) -> list[Node]:
     """The nodes that take a difference from the sources, which are one cut, to the target."""
-    reaching = {target}
-    for node in reversed(graph.nodes):
-        if any(v in reaching and v not in sources for v in node.results) and not node.op.stops_change:
-            reaching.update(node.operands)
+    reaching = upstream([target], cut=sources)
     return [
         node
         for node in graph.nodes

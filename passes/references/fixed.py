@@ -16,7 +16,6 @@ from irshap.ir.types import Array, DType, TensorType
 from irshap.ir.walks import determined, is_float, live
 from irshap.lowering.files.session import RuntimeRefusal, Session
 from irshap.lowering.lower import lower
-from irshap.ops.program import Input
 
 __all__ = ["FixedProgram", "check_size", "fixed_values", "read_by_others"]
 
@@ -29,7 +28,7 @@ def fixed_values(graph: Graph, given: Collection[Value], binding: Mapping[sympy.
 
     def known(node: Node) -> bool:
         static = all(_is_static(t.substitute(binding)) for t in node.types)
-        return static and node.op.modeled and not isinstance(node.op, Input)
+        return static and node.op.modeled
 
     return determined(graph.nodes, given, known)
 
