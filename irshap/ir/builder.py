@@ -116,18 +116,24 @@ class Builder:
         key = (op, types if op.types_given else None, *map(id, operands))
         if (node := self._known.get(key)) is not None:
             return node.results
+        origin = self._origin if origin is None else origin
+        if not op.types_given:
+            types = self._inferred(op, operands, origin)
+        elif types is None:
+            raise IRError(f"{op.mnemonic} needs its result types")
+        return self._add(key, Node(op, operands, types, origin, names))
+
+    def _inferred(self, op: Op, operands: Sequence[Value], origin: tuple[str, ...]) -> tuple[Type, ...]:
         try:
-            inferred = op.infer(*(v.type for v in operands)) if not op.types_given else types
+            return op.infer(*(v.type for v in operands))
         except TypeMismatch as error:
             listed = ", ".join(str(v.type) for v in operands)
-            raise IRError(
-                f"{op.mnemonic}({listed}): {error}", where=", ".join(origin or self._origin)
-            ) from None
-        if inferred is None:
-            raise IRError(f"{op.mnemonic} needs its result types")
-        node = Node(op, operands, inferred, self._origin if origin is None else origin, names)
+            where = ", ".join(origin or self._origin)
+            raise IRError(f"{op.mnemonic}({listed}): {error}", where=where) from None
+
+    def _add(self, key: tuple[object, ...], node: Node) -> tuple[Value, ...]:
         self._known[key] = node
-        if op.is_input:
+        if node.op.is_input:
             self._inputs.extend(node.results)
         else:
             self._nodes.append(node)
@@ -140,11 +146,18 @@ class Builder:
         binding: Mapping[sympy.Expr, Dim] | None = None,
     ) -> tuple[Value, ...]:
         """Emits `node` with its operands mapped and, if asked, its dimension symbols replaced."""
-        op = node.op.substitute(binding) if binding else node.op
-        types = tuple(t.substitute(binding) for t in node.types) if binding else node.types
-        operands = tuple(mapping[v] for v in node.operands)
-        names = tuple(v.name for v in node.results)
-        return self.emit(op, *operands, types=types, origin=node.origin, names=names)
+        operands = tuple([mapping[v] for v in node.operands])
+        names = tuple([v.name for v in node.results])
+        if binding:
+            op, types = node.op.substitute(binding), tuple(t.substitute(binding) for t in node.types)
+            return self.emit(op, *operands, types=types, origin=node.origin, names=names)
+        if any(new.type is not old.type for new, old in zip(operands, node.operands, strict=True)):
+            return self.emit(node.op, *operands, types=node.types, origin=node.origin, names=names)
+        # the same op on the same types: inferred once
+        key = (node.op, node.types if node.op.types_given else None, *map(id, operands))
+        if (known := self._known.get(key)) is not None:
+            return known.results
+        return self._add(key, Node(node.op, operands, node.types, node.origin, names))
 
     def extend(
         self,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
+from math import prod
 from typing import TypeAlias, cast
 
 import sympy
@@ -32,6 +33,8 @@ __all__ += [
 Dim: TypeAlias = int | sympy.Expr
 Shape: TypeAlias = tuple[Dim, ...]
 
+_memory = lru_cache(maxsize=2**16)
+
 
 @cache
 def symbol(name: str) -> sympy.Expr:
@@ -48,17 +51,30 @@ def as_dim(value: object) -> Dim:
     if isinstance(value, int):
         return int(value)
     if isinstance(value, sympy.Expr):
-        # sympy takes Min(Max(2, N), Max(3, N)) apart to Max(N, Min(2, 3)), and leaves the inner one as it is
-        whole = value.doit() if value.has(sympy.Max, sympy.Min) else value
-        expanded = whole if whole.is_Symbol else sympy.expand(whole)
-        return int(expanded) if expanded.is_Integer else expanded
+        return value if value.is_Symbol else _normal(value)
     return int(value)  # type: ignore[call-overload]
+
+
+# A graph has thousands of values and some ten dimensions: the same few questions are asked again and again.
+@_memory
+def _normal(value: sympy.Expr) -> Dim:
+    # sympy takes Min(Max(2, N), Max(3, N)) apart to Max(N, Min(2, 3)), and leaves the inner one as it is
+    whole = value.doit() if value.has(sympy.Max, sympy.Min) else value
+    expanded = sympy.expand(whole)
+    return int(expanded) if expanded.is_Integer else expanded
 
 
 def equal(a: Dim, b: Dim) -> bool | None:
     """Whether `a == b` for every binding of the symbols: yes, no, or None for unknown."""
+    if a is b:
+        return True
     if isinstance(a, int) and isinstance(b, int):
         return a == b
+    return _equal(a, b)
+
+
+@_memory
+def _equal(a: Dim, b: Dim) -> bool | None:
     difference = as_dim(a - b)
     if isinstance(difference, int):
         return difference == 0
@@ -77,18 +93,24 @@ def same_shape(a: Shape, b: Shape) -> bool:
 
 def product(dims: Iterable[Dim]) -> Dim:
     """The number of elements of a shape."""
-    result: Dim = 1
-    for dim in dims:
-        result = result * dim
-    return as_dim(result)
+    shape = tuple(dims)
+    return prod(shape) if all(isinstance(d, int) for d in shape) else _product(shape)
+
+
+@_memory
+def _product(shape: Shape) -> Dim:
+    return as_dim(prod(shape))
 
 
 def divide(a: Dim, b: Dim) -> Dim | None:
     """`a / b` when that is a polynomial in the symbols with integer coefficients, otherwise None."""
     if isinstance(a, int) and isinstance(b, int):
         return a // b if b and a % b == 0 else None
-    if b == 0:
-        return None
+    return None if b == 0 else _divided(a, b)
+
+
+@_memory
+def _divided(a: Dim, b: Dim) -> Dim | None:
     quotient = sympy.cancel(sympy.sympify(a) / b)
     numerator, denominator = quotient.as_numer_denom()
     if denominator != 1 or not all(term.is_integer for term in sympy.Add.make_args(numerator)):
@@ -120,7 +142,12 @@ def substitute(dim: Dim, binding: Mapping[sympy.Expr, Dim]) -> Dim:
     """`dim` with symbols replaced, all at once."""
     if isinstance(dim, int):
         return dim
-    return as_dim(dim.subs(list(binding.items()), simultaneous=True))
+    return _substituted(dim, tuple(binding.items()))
+
+
+@_memory
+def _substituted(dim: sympy.Expr, binding: tuple[tuple[sympy.Expr, Dim], ...]) -> Dim:
+    return as_dim(dim.subs(binding, simultaneous=True))
 
 
 def symbols_of(dims: Iterable[Dim]) -> set[sympy.Expr]:
@@ -130,7 +157,10 @@ def symbols_of(dims: Iterable[Dim]) -> set[sympy.Expr]:
 
 def dim_text(dim: Dim) -> str:
     """Text that `parse_dim` reads back."""
-    return str(dim)
+    return str(dim) if isinstance(dim, int) else _text(dim)
+
+
+_text = _memory(str)
 
 
 _FUNCTIONS = {

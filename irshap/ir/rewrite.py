@@ -201,7 +201,8 @@ def map_bodies(graph: Graph, change: Callable[[Graph], Graph]) -> Graph:
         if not node.op.bodies:
             return None
         op = node.op.with_bodies([change(body) for body in node.op.bodies])
-        return current().copy(replace(node, op=op), mapping)
+        names = tuple(v.name for v in node.results)
+        return current().emit(op, *(mapping[v] for v in node.operands), types=node.types, names=names)
 
     return map_nodes(graph, visit) if any(node.op.bodies for node in graph.nodes) else graph
 
