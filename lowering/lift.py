@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -28,6 +29,7 @@ from irshap.lowering.importer import IMPORTERS, KNOWN_LIMIT, Import, Unmodeled
 from irshap.lowering.opaque import is_unknown, used_domains
 from irshap.lowering.rebatch import named_batch, why_not_row_by_row
 from irshap.lowering.shape_arithmetic import worked_out
+from irshap.lowering.unbatch import follows_batch, with_samples_in_front
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pipeline.base import Context, Pass, Semantics
 
@@ -84,18 +86,20 @@ def _lifted(model: onnx.ModelProto, batch: str) -> Graph:
     if batch == "keep":
         return _Lifter(model, types).run()
     plan = named_batch(types)
-    if not plan.changes_shapes:
-        graph = _Lifter(model, plan.model).run()
-        return replace(graph, source=replace(graph.source, batch=plan.why))
-    why = ""
+    graph, why = None, plan.why
     try:
-        graph = _Lifter(model, plan.model, rebatched=True).run()
-        why = why_not_row_by_row(model, graph, plan.inputs)
+        graph = _Lifter(model, plan.model, rebatched=plan.changes_shapes).run()
+        if plan.changes_shapes:
+            why = why_not_row_by_row(model, graph, plan.inputs)
     except (IRError, ModelError) as error:
+        if not plan.changes_shapes:
+            raise
         why = str(error)
-    if not why:
-        return graph
-    graph = _Lifter(model, types).run()
+    if plan.inputs and (graph is None or why or not follows_batch(graph)):
+        with suppress(IRError, ModelError):
+            return with_samples_in_front(model, plan, lambda types: _Lifter(model, types).run())
+    if graph is None or (why and plan.changes_shapes):
+        graph = _Lifter(model, types).run()
     return replace(graph, source=replace(graph.source, batch=why))
 
 

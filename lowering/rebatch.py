@@ -19,13 +19,14 @@ from irshap.lowering.files.protos import first_line
 from irshap.lowering.files.session import RuntimeRefusal, Session
 from irshap.lowering.lower import lower
 
-__all__ = ["BatchPlan", "named_batch", "why_not_row_by_row"]
+__all__ = ["SIZES", "BatchPlan", "close", "named_batch", "random", "runner", "why_not_row_by_row"]
 
 # Largest difference between a row alone and in a batch, relative to the output's largest magnitude: other
 # kernels may sum in another order.
 _TOLERANCE = {DType.F64: 1e-10, DType.F32: 1e-4, DType.F16: 2e-2, DType.BF16: 1e-1}
 _ROWS = 2
-_SIZES = (8, 32, 64, 224)
+SIZES = (8, 32, 64, 224)
+"""What is tried for dimensions other than the batch that are open: the first that a model takes."""
 
 
 @dataclass(frozen=True)
@@ -143,27 +144,27 @@ def _lost_batch(output: Output) -> str:
 
 
 def _difference(original: onnx.ModelProto, graph: Graph, batched: Sequence[str]) -> str:
-    alone = _runner(original)
-    together = _runner(lower(graph))
-    for size in _SIZES:
-        # dimensions other than the batch may be open, too: the first size that the original takes
-        feeds = {str(v.name): _random(v, seed, size) for seed, v in enumerate(graph.inputs)}
+    alone = runner(original)
+    together = runner(lower(graph))
+    for size in SIZES:
+        feeds = {str(v.name): random(v.tensor, seed, size) for seed, v in enumerate(graph.inputs)}
         rows = [{k: a[i : i + 1] if k in batched else a for k, a in feeds.items()} for i in range(_ROWS)]
         try:
             expected = [alone(row) for row in rows]
             break
         except RuntimeRefusal:
-            if size == _SIZES[-1]:
+            if size == SIZES[-1]:
                 raise
     found = together(feeds)
     for k, output in enumerate(graph.outputs):
         for i, row in enumerate(expected):
-            if not _close(found[k][i : i + 1], row[k]):
+            if not close(found[k][i : i + 1], row[k]):
                 return f"row {i} of output {output.name!r} isn't what the original gives for it alone"
     return ""
 
 
-def _close(a: Array, b: Array) -> bool:
+def close(a: Array, b: Array) -> bool:
+    """Whether two results are the same but for the order of sums."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     dtype = DType.of(a)
@@ -175,17 +176,16 @@ def _close(a: Array, b: Array) -> bool:
     return np.allclose(a, b, rtol=_TOLERANCE[dtype], atol=tolerance, equal_nan=True)
 
 
-def _random(value: Value, seed: int, size: int) -> Array:
+def random(kind: TensorType, seed: int, size: int, rows: int = _ROWS) -> Array:
     """Rows for an input: small whole numbers are valid as tokens, flags and counts alike."""
-    kind = value.tensor
-    shape = [d if isinstance(d, int) else _ROWS if N in symbols_of([d]) else size for d in kind.dims]
+    shape = [d if isinstance(d, int) else rows if N in symbols_of([d]) else size for d in kind.dims]
     generator = np.random.default_rng(seed)
     if kind.dtype.is_float:
         return generator.standard_normal(shape).astype(kind.dtype.numpy)
     return generator.integers(0, 2, shape).astype(kind.dtype.numpy)
 
 
-def _runner(model: onnx.ModelProto) -> Callable[[Mapping[str, Array]], list[Any]]:
+def runner(model: onnx.ModelProto) -> Callable[[Mapping[str, Array]], list[Any]]:
     """ONNX Runtime, or onnx's reference where that has no kernel (float64 convolutions)."""
     try:
         return Session(model).run

@@ -18,11 +18,12 @@ import sympy
 
 from irshap.errors import IRError
 from irshap.ir.dims import Dim, Shape, product, substitute
+from irshap.ir.facets import Layer, Precision
 from irshap.ir.types import Array, DType, TensorType, Type
 
 __all__ = ["OPERATORS", "OPS", "Axes", "Graph", "Layer", "LinearPart", "MixesBatch", "NoLocalRule", "Node"]
-__all__ += ["Op", "Output", "Point", "Precision", "Role", "Sample", "Source", "TypeMismatch", "Value"]
-__all__ += ["numel", "require", "tensors"]
+__all__ += ["Op", "Output", "Point", "Precision", "Role", "Sample", "Source", "Stacked", "TypeMismatch"]
+__all__ += ["Value", "numel", "require", "tensors"]
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -250,24 +251,6 @@ class MixesBatch(Exception):
     """Why the rows of an op's results don't depend on the same rows of its operands alone."""
 
 
-class Precision(Enum):
-    """How an op may be computed under fp16."""
-
-    HALF = "half"
-    """Safe in half precision: its result is off by its rounding, and by that of its operands."""
-    FULL = "full"
-    """Keeps float32: sums many terms, exponentiates, jumps, or divides by what may be tiny."""
-    DATA = "data"
-    """Moves, picks or compares elements without arithmetic: follows its neighbours."""
-
-
-class Layer(Enum):
-    """Kinds of ops that multiply by weights: RevealCancel tells the parts of their operands apart anew."""
-
-    DENSE = "dense"
-    CONVOLUTION = "convolution"
-
-
 Axes = Sequence["int | None"]
 """For each operand or result the axis that holds the batch, or None for a value without one."""
 
@@ -278,6 +261,20 @@ class Point:
 
     operands: tuple[Value, ...]
     results: tuple[Value, ...]
+
+
+class Stacked(Protocol):
+    """Operands of a node for many samples: those that are `batched` have an axis of `count` in front."""
+
+    operands: Sequence[Value]
+    batched: Sequence[bool]
+    count: Dim
+
+    def led(self) -> Sequence[Value]:
+        """All operands with that axis in front: those that have none are repeated."""
+
+    def aligned(self) -> Sequence[Value]:
+        """The operands as numpy's broadcasting takes them: none is longer than those that are batched."""
 
 
 @dataclass(frozen=True)
@@ -388,6 +385,10 @@ class Op:
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> tuple[int | None, ...]:
         """Where the batch goes.  Raises MixesBatch when a result row depends on several operand rows."""
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...] | None:
+        """Its results with the samples' axis in front; None: a row that `batch_axes` keeps apart takes it."""
+        return None
 
     @abstractmethod
     def linear_in(self, varying: frozenset[int]) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Point, Precision, Sample, Value, require, tensors
+from irshap.ir.core import Point, Precision, Sample, Stacked, Value, require, tensors
 from irshap.ir.dims import same_shape
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.arithmetic import between, guarded_quotient, minimum, ratio, where
@@ -82,6 +82,9 @@ class PRelu(ZippedElementwise):
         (y,) = super().infer(x, slope)
         require(isinstance(y, TensorType) and same_shape(y.dims, x.dims), f"{slope} doesn't broadcast to {x}")
         return (y,)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...] | None:
+        return super().vectorized(at) if at.batched[0] else None
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return varying == {1}

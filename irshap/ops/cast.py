@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, NoLocalRule, Op, Point, Precision, Sample, Value, tensors
+from irshap.ir.builder import emit, emit1
+from irshap.ir.core import Axes, NoLocalRule, Op, Point, Precision, Sample, Stacked, Value, tensors
 from irshap.ir.dims import Dim, product
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.samples import randn
@@ -52,6 +52,9 @@ class Cast(Op):
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> tuple[int | None, ...]:
         return (axes[0],)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(self, *at.operands)
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return self.to.is_float

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, Value, numel, require, tensors
+from irshap.ir.builder import emit, emit1
+from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, Stacked, Value, numel, require, tensors
 from irshap.ir.dims import Dim
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.families import Linear
@@ -51,6 +51,9 @@ class CumSum(Linear):
             raise MixesBatch("sums along the batch")
         return (axes[0],)
 
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(replace(self, axis=self.axis + 1), *at.operands)
+
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return emit1(replace(self, reverse=not self.reverse), ct)
 
@@ -89,6 +92,9 @@ class Trilu(Linear):
         if axes[0] is not None and axes[0] >= operands[0].rank - 2:
             raise MixesBatch("treats the rows of the batch differently")
         return (axes[0],)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(self, *at.operands)
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return emit1(self, ct)

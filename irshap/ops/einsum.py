@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from string import ascii_letters
 
 import numpy as np
 
-from irshap.ir.builder import emit1
+from irshap.ir.builder import emit, emit1
 from irshap.ir.core import (
     Axes,
     Layer,
@@ -16,6 +17,7 @@ from irshap.ir.core import (
     Point,
     Precision,
     Sample,
+    Stacked,
     Value,
     require,
     tensors,
@@ -97,6 +99,12 @@ class Einsum(Bilinear):
         if index not in result:
             raise MixesBatch("sums over the batch")
         return (result.index(index),)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        a, b, result = self.terms
+        index = next(i for i in ascii_letters if i not in self.equation)
+        a, b = (index + term if many else term for term, many in zip((a, b), at.batched, strict=True))
+        return emit(Einsum(f"{a},{b}->{index}{result}"), *at.operands)
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         own, other, result = self.terms[i], self.terms[1 - i], self.terms[2]

@@ -8,12 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from irshap.ir.builder import emit
 from irshap.ir.core import (
     Axes,
     MixesBatch,
     NoLocalRule,
     Op,
     Point,
+    Stacked,
     TypeMismatch,
     Value,
     numel,
@@ -121,6 +123,9 @@ class Elementwise(Op, family=True):
     ) -> tuple[int | None, ...]:
         return (axes[0],)
 
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(self, *at.operands)
+
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False
 
@@ -166,6 +171,9 @@ class ZippedElementwise(Op, family=True):
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> tuple[int | None, ...]:
         return (zip_axes(axes, operands, results[0]),)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...] | None:
+        return emit(self, *at.aligned())
 
 
 class NonDifferentiable(Op, family=True):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, Value, require, tensors
+from irshap.ir.builder import emit, emit1
+from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, Stacked, Value, require, tensors
 from irshap.ir.dims import Dim, Shape, as_dim, product, same
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.arithmetic import where
@@ -18,7 +18,7 @@ from irshap.ops.logic import Less
 from irshap.ops.program import Constant, Dims, constant
 from irshap.ops.reduce import Expand, ReduceSum
 from irshap.ops.samples import randn
-from irshap.ops.shape import Pad, reshape
+from irshap.ops.shape import Pad, reshape, to_front, transpose
 
 __all__ = ["Gather", "GatherND", "ScatterRows"]
 
@@ -51,6 +51,20 @@ class Gather(Indexed):
         if x == self.axis:
             raise MixesBatch("picks rows across the batch")
         return (x if x < self.axis else x - 1 + operands[1].rank,)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        (x, index), (many, indices) = at.operands, at.batched
+        if not indices:
+            return emit(Gather(self.axis + 1), x, index)
+        if not many:
+            return (to_front(emit1(self, x, index), self.axis),)
+        # each sample picks from its own
+        rest = [a for a in range(1, x.rank) if a != self.axis + 1]
+        rows = transpose(x, [0, self.axis + 1, *rest])
+        picked = emit1(GatherND(1), rows, reshape(index, (*index.shape, 1)))
+        before = [index.rank + i for i in range(self.axis)]
+        own = range(1, index.rank)
+        return (transpose(picked, [0, *before, *own, *range(index.rank + self.axis, picked.rank)]),)
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         x, index = at.operands
@@ -174,6 +188,16 @@ class GatherND(Indexed):
         if x is None and index is not None and lead <= index < operands[1].rank - 1:
             return (index,)
         raise MixesBatch("picks rows across the batch")
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        (x, index), (many, indices) = at.operands, at.batched
+        if self.batch_dims or (many and indices):
+            return emit(GatherND(self.batch_dims + 1), *at.led())
+        if indices:
+            return emit(self, x, index)
+        depth = int(index.shape[-1])
+        behind = transpose(x, [*range(1, depth + 1), 0, *range(depth + 1, x.rank)])
+        return (to_front(emit1(self, behind, index), index.rank - 1),)
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         x, index = at.operands

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irshap.ir.core import Axes, MixesBatch, Precision, Sample, require, tensors
+from irshap.ir.builder import emit
+from irshap.ir.core import Axes, MixesBatch, Precision, Sample, Stacked, Value, require, tensors
 from irshap.ir.dims import Dim, product
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.families import NonDifferentiable
@@ -83,6 +84,9 @@ class OneHot(NonDifferentiable):
         if axes[1] is not None or axes[2] is not None:
             raise MixesBatch("its values depend on the batch")
         return (None if axes[0] is None else axes[0] + (axes[0] >= self.axis),)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...] | None:
+        return None if any(at.batched[1:]) else emit(replace(self, axis=self.axis + 1), *at.operands)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irshap.ir.builder import emit1
+from irshap.ir.builder import emit, emit1
 from irshap.ir.core import (
     Axes,
     MixesBatch,
@@ -16,6 +16,7 @@ from irshap.ir.core import (
     Point,
     Precision,
     Sample,
+    Stacked,
     Value,
     require,
     tensors,
@@ -81,6 +82,9 @@ class GatherElements(Indexed):
     ) -> tuple[int | None, ...]:
         return (_elements_axes(self.axis, axes, operands),)
 
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(GatherElements(self.axis + 1), *at.led())
+
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return emit1(ScatterAdd(self.axis, at.operands[0].shape[self.axis]), ct, at.operands[1])
 
@@ -124,6 +128,9 @@ class ScatterAdd(Indexed):
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> tuple[int | None, ...]:
         return (_elements_axes(self.axis, axes, operands),)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(replace(self, axis=self.axis + 1), *at.led())
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return emit1(GatherElements(self.axis), ct, at.operands[1])
@@ -231,6 +238,9 @@ class TopKIndices(NonDifferentiable):
         if axes[0] == self.axis:
             raise MixesBatch("ranks over the batch")
         return (axes[0],)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(replace(self, axis=self.axis + 1), *at.operands)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irshap.ir.builder import emit1
+from irshap.ir.builder import emit, emit1
 from irshap.ir.core import (
     Axes,
     Layer,
@@ -17,6 +17,7 @@ from irshap.ir.core import (
     Point,
     Precision,
     Sample,
+    Stacked,
     Value,
     require,
     tensors,
@@ -82,6 +83,9 @@ class MatMul(Bilinear):
             if None in right and -axis <= other.rank and not same(other.dims[axis], 1):
                 raise MixesBatch("an operand without a batch has a dimension where the other has it")
         return (results[0].rank + axis,)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(self, *at.aligned())
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         a, b = at.operands
@@ -153,6 +157,17 @@ class Gemm(Bilinear):
         ):
             raise MixesBatch("its summand has no batch where the product has it")
         return (axis,)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...] | None:
+        a, b, *c = at.aligned()
+        rows = at.batched[0] and not any(at.batched[1:]) and not self.trans_a
+        if rows and not (c and c[0].rank == 2 and not same(c[0].shape[0], 1)):
+            return None
+        y = matmul(swap_last(a) if self.trans_a else a, swap_last(b) if self.trans_b else b)
+        y = y if self.alpha == 1 else y * self.alpha
+        if c:
+            y = y + (c[0] if self.beta == 1 else c[0] * self.beta)
+        return (y,)
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         a, b = at.operands[:2]

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
-from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, Value, numel, require, tensors
+from irshap.ir.builder import emit, emit1
+from irshap.ir.core import (
+    Axes,
+    MixesBatch,
+    Op,
+    Point,
+    Precision,
+    Sample,
+    Stacked,
+    Value,
+    numel,
+    require,
+    tensors,
+)
 from irshap.ir.dims import Dim, Shape, divide, product, same, same_shape
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.elementwise import Sqrt
@@ -143,6 +155,11 @@ class _FromAxis(Normalization, family=True):
 
     def holds_batch(self, axis: int) -> bool:
         return axis < self.axis
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...] | None:
+        if any(at.batched[1:]):
+            return None
+        return emit(replace(self, axis=self.axis + 1), *at.operands)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True)

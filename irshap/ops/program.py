@@ -10,8 +10,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from irshap.errors import IRError
-from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, NoLocalRule, Op, Point, Precision, Sample, Value, require
+from irshap.ir.builder import emit, emit1
+from irshap.ir.core import (
+    Axes,
+    MixesBatch,
+    NoLocalRule,
+    Op,
+    Point,
+    Precision,
+    Sample,
+    Stacked,
+    Value,
+    require,
+)
 from irshap.ir.dims import Dim, N, Shape, symbols_of
 from irshap.ir.types import Array, DType, Tensor, TensorType, Type
 from irshap.ops.families import Linear, NonDifferentiable
@@ -187,6 +198,9 @@ class _Mark(Op, family=True):
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> tuple[int | None, ...]:
         return tuple(axes)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(self, *at.operands)
 
 
 @dataclass(frozen=True)

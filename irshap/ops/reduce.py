@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, Value, numel, require, tensors
+from irshap.ir.builder import emit, emit1
+from irshap.ir.core import (
+    Axes,
+    MixesBatch,
+    Op,
+    Point,
+    Precision,
+    Sample,
+    Stacked,
+    Value,
+    numel,
+    require,
+    tensors,
+)
 from irshap.ir.dims import Dim, N, Shape, product, same
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.cast import Cast
@@ -51,6 +63,10 @@ class Reduction(Op, family=True):
         if axis in self.axes:
             raise MixesBatch("reduces over the batch")
         return (axis if self.keepdims else axis - sum(a < axis for a in self.axes),)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        below = replace(self, axes=tuple(a + 1 for a in self.axes))  # type: ignore[type-var]
+        return emit(below, *at.operands)
 
     def kept(self, shape: Shape) -> Shape:
         """`shape` with reduced axes as 1: where a cotangent stands against the operand."""
@@ -141,6 +157,12 @@ class Expand(Move):
         if made is not None and moved is not None and made != moved:
             raise MixesBatch("repeats the whole batch")
         return (made if moved is None else moved,)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        (x,) = at.operands
+        rank = max(x.rank - 1, len(self.shape))
+        x = reshape(x, (at.count, *[1] * (rank - x.rank + 1), *x.shape[1:]))
+        return emit(Expand((at.count, *[1] * (rank - len(self.shape)), *self.shape)), x)
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return unbroadcast(ct, at.operands[0].shape)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from irshap.ir.builder import emit1
+from irshap.ir.builder import emit, emit1
 from irshap.ir.core import (
     Axes,
     LinearPart,
@@ -22,6 +22,7 @@ from irshap.ir.core import (
     Point,
     Precision,
     Sample,
+    Stacked,
     Value,
     require,
     tensors,
@@ -130,6 +131,15 @@ class Resize(Linear):
         if axes[0] in self.resized(operands[0].dims):
             raise MixesBatch("interpolates over the batch")
         return (axes[0],)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        (x,) = at.operands
+        if 0 in self.resized(x.shape[1:]):
+            scales = self.scales and (1.0, *self.scales)
+            return emit(replace(self, sizes=(at.count, *self.sizes), scales=scales), x)
+        rows = reshape(x, (at.count * x.shape[1], *x.shape[2:]))
+        y = emit1(replace(self, sizes=(rows.shape[0], *self.sizes[1:])), rows)
+        return (reshape(y, (at.count, *self.sizes)),)
 
     def copies(self, axis: int, old: Dim, dtype: DType) -> int | None:
         """How many neighbours are copies of one element, where `axis` is only repeated."""

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, Value, numel, require, tensors
+from irshap.ir.builder import emit, emit1
+from irshap.ir.core import (
+    Axes,
+    MixesBatch,
+    Op,
+    Point,
+    Precision,
+    Sample,
+    Stacked,
+    Value,
+    numel,
+    require,
+    tensors,
+)
 from irshap.ir.dims import Dim
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.arithmetic import Abs, where
@@ -59,6 +71,9 @@ class LpNormalization(Op):
         if axes[0] == self.axis:
             raise MixesBatch("normalizes over the batch")
         return (axes[0],)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(replace(self, axis=self.axis + 1), *at.operands)
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, Value, require, tensors
+from irshap.ir.builder import emit, emit1
+from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, Stacked, Value, require, tensors
 from irshap.ir.dims import Dim, product, same
 from irshap.ir.types import Array, TensorType, Type
-from irshap.ops.gather import GatherND
+from irshap.ops.gather import GatherND, flat_position
 from irshap.ops.index import GatherElements, Indexed
+from irshap.ops.reduce import Expand
 from irshap.ops.samples import randn
-from irshap.ops.shape import Slice, zeros_like
+from irshap.ops.shape import Slice, reshape, zeros_like
 
 __all__ = ["ScatterElements", "ScatterND", "leading"]
 
@@ -91,6 +92,9 @@ class ScatterElements(_Scatter):
             raise MixesBatch("it changes only some rows of the batch")
         return (axis,)
 
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(replace(self, axis=self.axis + 1), *at.led())
+
     def picked(self, ct: Value, index: Value) -> Value:
         return emit1(GatherElements(self.axis), leading(ct, index, self.axis), index)
 
@@ -140,6 +144,17 @@ class ScatterND(_Scatter):
                 "its operands have the batch on different axes, or it moves rows across the batch"
             )
         return (x,)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        # the indexed axes as one, in which every element of an update has its position
+        x, index, update = at.led()
+        depth = int(index.shape[-1])
+        place = flat_position(index, x.shape[1 : depth + 1])
+        block, each = product(x.shape[depth + 1 :]), product(index.shape[1:-1])
+        place = emit1(Expand((at.count, each, block)), reshape(place, (at.count, each, 1)))
+        flat = reshape(x, (at.count, product(x.shape[1 : depth + 1]), block))
+        y = emit1(ScatterElements(1, self.add), flat, place, reshape(update, place.shape))
+        return (reshape(y, x.shape),)
 
     def picked(self, ct: Value, index: Value) -> Value:
         return emit1(GatherND(0), ct, index)

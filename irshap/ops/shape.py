@@ -16,6 +16,7 @@ from irshap.ir.core import (
     Point,
     Precision,
     Sample,
+    Stacked,
     TypeMismatch,
     Value,
     require,
@@ -28,7 +29,7 @@ from irshap.ops.program import Full
 from irshap.ops.samples import randn
 
 __all__ = ["Concat", "Dilate", "Move", "Pad", "Reshape", "Slice", "Split", "Transpose", "concat", "reshape"]
-__all__ += ["split", "transpose", "zeros_like"]
+__all__ += ["split", "to_front", "transpose", "zeros_like"]
 
 
 def reshape(x: Value, shape: Sequence[Dim]) -> Value:
@@ -39,6 +40,11 @@ def reshape(x: Value, shape: Sequence[Dim]) -> Value:
 def transpose(x: Value, perm: Sequence[int]) -> Value:
     """Emits a transpose, or nothing for the identity."""
     return x if list(perm) == list(range(len(perm))) else emit1(Transpose(tuple(perm)), x)
+
+
+def to_front(x: Value, axis: int) -> Value:
+    """Emits `x` with `axis` before all others."""
+    return transpose(x, [axis, *(a for a in range(x.rank) if a != axis)])
 
 
 def concat(values: Sequence[Value], axis: int) -> Value:
@@ -101,6 +107,9 @@ class Reshape(Move):
                 return (new,)
         raise MixesBatch(f"reshape {dims} -> {self.shape} tears the batch on axis {axis} apart")
 
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(Reshape((at.count, *self.shape)), *at.operands)
+
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return reshape(ct, at.operands[0].shape)
 
@@ -137,6 +146,9 @@ class Transpose(Move):
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> tuple[int | None, ...]:
         return (None if axes[0] is None else self.perm.index(axes[0]),)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(Transpose((0, *(p + 1 for p in self.perm))), *at.operands)
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return transpose(ct, [self.perm.index(a) for a in range(len(self.perm))])
@@ -182,6 +194,9 @@ class Concat(Move):
             raise MixesBatch("joins along the batch")
         return (axes[0],)
 
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(Concat(self.axis + 1), *at.led())
+
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return split(ct, self.axis, [v.shape[self.axis] for v in at.operands])[i]
 
@@ -219,6 +234,9 @@ class Split(Move):
         if axes[0] == self.axis:
             raise MixesBatch("splits the batch")
         return (axes[0],) * len(self.sizes)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(replace(self, axis=self.axis + 1), *at.operands)
 
     def adjoints(self, cts: Sequence[Value], at: Point, i: int) -> Value:
         return concat(cts, self.axis)
@@ -272,6 +290,9 @@ class Slice(Move):
         if axes[0] in self.axes and self.steps[self.axes.index(axes[0])] < 0:
             raise MixesBatch("reverses the batch")
         return (axes[0],)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(replace(self, axes=tuple(a + 1 for a in self.axes)), *at.operands)
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         shape = at.operands[0].shape
@@ -333,6 +354,9 @@ class Dilate(Linear):
             raise MixesBatch("spreads the batch")
         return (axes[0],)
 
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(replace(self, axis=self.axis + 1), *at.operands)
+
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return emit1(Slice((self.axis,), (0,), (ct.shape[self.axis],), (self.step,)), ct)
 
@@ -375,6 +399,9 @@ class Pad(Move):
         if axes[0] is not None and not (same(self.before[axes[0]], 0) and same(self.after[axes[0]], 0)):
             raise MixesBatch("pads the batch")
         return (axes[0],)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(Pad((0, *self.before), (0, *self.after), self.value), *at.operands)
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return emit1(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from irshap.ir.builder import emit1
-from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, Value, require, tensors
+from irshap.ir.builder import emit, emit1
+from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, Stacked, Value, require, tensors
 from irshap.ir.dims import Dim, Shape, same
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.families import Linear
@@ -50,6 +50,9 @@ class Tile(Linear):
         if made is not None and not same(operands[0].dims[made], 1):
             raise MixesBatch("repeats several rows for each sample")
         return (axes[0] if made is None else made,)
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(Tile((1, *self.repeats)), *at.operands)
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         shape = at.operands[0].shape

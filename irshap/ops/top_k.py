@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -17,6 +17,7 @@ from irshap.ir.core import (
     Point,
     Precision,
     Sample,
+    Stacked,
     Value,
     require,
     tensors,
@@ -83,6 +84,9 @@ class TopK(Op):
         if axes[0] == self.axis:
             raise MixesBatch("ranks over the batch")
         return (axes[0], axes[0])
+
+    def vectorized(self, at: Stacked) -> tuple[Value, ...]:
+        return emit(replace(self, axis=self.axis + 1), *at.operands)
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False

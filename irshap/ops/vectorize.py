@@ -1,0 +1,172 @@
+"""Many samples at once: a graph for one sample with an axis of N in front of all that depends on it.
+
+An op takes that axis in a form of its own (`Op.vectorized`, a rule of JAX's vmap), or, as a convolution does,
+beside an axis whose rows it keeps apart anyway (`Op.batch_axes`): of [N, 1, C, H, W] it gets [N, C, H, W].
+Nothing else has to be known of where a model keeps its batch: reshapes that merge it with other axes, and
+gathers of the sample's own row, are the affair of one sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product as choices
+
+from irshap.errors import IRError, ModelError
+from irshap.ir.builder import Builder, emit, emit1, inferred_types
+from irshap.ir.core import Graph, MixesBatch, Node, Op, TypeMismatch, Value, tensors
+from irshap.ir.dims import Dim, N, same_shape
+from irshap.ir.types import TensorType, same_type
+from irshap.ops.reduce import Expand
+from irshap.ops.shape import reshape, to_front, transpose
+
+__all__ = ["apply", "vectorize"]
+
+
+def vectorize(graph: Graph, inputs: Mapping[str, int | None], outputs: Sequence[int | None]) -> Graph:
+    """`graph`, which computes for one sample, for N samples at once.
+
+    Args:
+        inputs: for each input that samples differ in its axis of size 1 that becomes N, or None where every
+            sample is the whole of it: N comes in front.
+        outputs: the same for each output; those that no input of `inputs` changes stay as they are.
+
+    Raises:
+        ModelError: an op has no form for many samples; names the node.
+    """
+    with Builder() as b:
+        plain: dict[Value, Value] = {}
+        stacked: dict[Value, Value] = {}
+        for value in graph.inputs:
+            if str(value.name) not in inputs:
+                plain[value] = b.copy(value.node, {})[0]
+                continue
+            axis = inputs[str(value.name)]
+            kind = value.tensor.with_shape(_placed(value.tensor, axis))
+            given = b.emit(value.node.op, types=(kind,), origin=value.node.origin, names=(value.name,))[0]
+            stacked[value] = reshape(to_front(given, axis or 0), (N, *value.shape))
+        for node in graph.nodes:
+            if any(v in stacked for v in node.operands):
+                operands = [stacked[v] if v in stacked else plain[v] for v in node.operands]
+                with b.at(node.origin):
+                    results = _applied(node, operands, [v in stacked for v in node.operands])
+                stacked.update(zip(node.results, map(_named, results, node.results), strict=True))
+            else:
+                plain.update(zip(node.results, b.copy(node, plain), strict=True))
+        found = []
+        for output, axis in zip(graph.outputs, outputs, strict=True):
+            value = plain.get(output.value) or _back(stacked[output.value], output.value.tensor, axis)
+            found.append(replace(output, value=value))
+        return b.build(graph.name, found, graph.properties, like=graph)
+
+
+def _placed(kind: TensorType, axis: int | None) -> tuple[Dim, ...]:
+    """The shape for N samples of a tensor that has `kind` for one."""
+    return (N, *kind.dims) if axis is None else (*kind.dims[:axis], N, *kind.dims[axis + 1 :])
+
+
+def _back(value: Value, kind: TensorType, axis: int | None) -> Value:
+    """A result with N where the model has its batch."""
+    if axis is None:
+        return value
+    without = (*kind.dims[:axis], *kind.dims[axis + 1 :])
+    return transpose(reshape(value, (N, *without)), [*range(1, axis + 1), 0, *range(axis + 1, kind.rank)])
+
+
+def _named(value: Value, old: Value) -> Value:
+    # users name interior tensors: where the sample's axis is all that was added, it keeps its name
+    if value.name is None and old.name is not None:
+        object.__setattr__(value, "name", old.name)
+    return value
+
+
+def _applied(node: Node, operands: Sequence[Value], batched: Sequence[bool]) -> tuple[Value, ...]:
+    label = node.op.title
+    if not node.op.modeled or not all(isinstance(t, TensorType) for t in node.types):
+        raise ModelError(f"irshap doesn't know what {label} makes of several samples", where=node.label)
+    try:
+        results = apply(node.op, operands, batched, N, tensors(node.types))
+    except (IRError, TypeMismatch) as error:
+        raise ModelError(f"{label} has no form for several samples: {error}", where=node.label) from error
+    if results is None:
+        raise ModelError(f"{label} has no form for several samples", where=node.label)
+    wanted = [t.with_shape((N, *t.dims)) for t in tensors(node.types)]
+    if not all(same_type(r.type, t) for r, t in zip(results, wanted, strict=True)):
+        raise ModelError(f"{label} makes {results[0].type} of several samples", where=node.label)
+    return results
+
+
+def apply(
+    op: Op, operands: Sequence[Value], batched: Sequence[bool], count: Dim, results: Sequence[TensorType]
+) -> tuple[Value, ...] | None:
+    """Emits `op` for `count` samples at once; None where it has no form for that.
+
+    Args:
+        batched: which operands have an axis of `count` in front.
+        results: what the op makes of one sample; all results get that axis.
+    """
+    own = op.vectorized(_Operands(operands, batched, count))
+    return own if own is not None else _beside(op, operands, batched, count, results)
+
+
+@dataclass
+class _Operands:
+    """A `Stacked`."""
+
+    operands: Sequence[Value]
+    batched: Sequence[bool]
+    count: Dim
+
+    def led(self) -> Sequence[Value]:
+        return [
+            v if many else emit1(Expand((self.count, *v.shape)), v)
+            for v, many in zip(self.operands, self.batched, strict=True)
+        ]
+
+    def aligned(self) -> Sequence[Value]:
+        rank = max(v.rank - many for v, many in zip(self.operands, self.batched, strict=True))
+        return [
+            reshape(v, (self.count, *[1] * (rank + 1 - v.rank), *v.shape[1:])) if many else v
+            for v, many in zip(self.operands, self.batched, strict=True)
+        ]
+
+
+def _beside(
+    op: Op, operands: Sequence[Value], batched: Sequence[bool], count: Dim, results: Sequence[TensorType]
+) -> tuple[Value, ...] | None:
+    """By merging the samples' axis into one that `op` keeps apart: the first of each operand that serves."""
+    candidates = [range(v.rank - 1) if many else (None,) for v, many in zip(operands, batched, strict=True)]
+    for axes in choices(*candidates):
+        shapes = [
+            v.tensor if axis is None else v.tensor.with_shape(_merged(v.shape, axis))
+            for v, axis in zip(operands, axes, strict=True)
+        ]
+        try:
+            found = tensors(inferred_types(op, shapes))
+            after = op.batch_axes(axes, shapes, found)
+        except (MixesBatch, TypeMismatch):
+            continue
+        if all(
+            a is not None and same_shape(t.dims, _merged((count, *r.dims), a))
+            for a, t, r in zip(after, found, results, strict=True)
+        ):
+            merged = [
+                v if axis is None else reshape(transpose(v, _moved(v.rank, axis)), t.dims)
+                for v, axis, t in zip(operands, axes, shapes, strict=True)
+            ]
+            return tuple(
+                to_front(reshape(v, (*r.dims[:a], count, *r.dims[a:])), a)
+                for v, a, r in zip(emit(op, *merged), map(int, after), results, strict=True)  # type: ignore[arg-type]
+            )
+    return None
+
+
+def _merged(shape: Sequence[Dim], axis: int) -> tuple[Dim, ...]:
+    """[count, ...] with the first axis merged into `axis` of the others."""
+    count, *dims = shape
+    return (*dims[:axis], count * dims[axis], *dims[axis + 1 :])
+
+
+def _moved(rank: int, axis: int) -> list[int]:
+    """The order of axes in which the first one stands before `axis` of the others."""
+    return [*range(1, axis + 1), 0, *range(axis + 1, rank)]

@@ -1,0 +1,157 @@
+"""Models whose batch can't be followed: lifted for one sample, then for N at once, and checked by running.
+
+A batch merged into another axis (the sequence first: [L, N, E] -> [L N, E]), rows numbered by Range(N), or a
+shape that is only known for one sample: with a batch of 1 all of these are constants or reshapes, and
+`irshap.ops.vectorize` puts an axis for the samples in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx
+from google.protobuf.message import EncodeError
+
+from irshap.errors import ModelError
+from irshap.ir.batch import batch_axes
+from irshap.ir.core import Graph, Value
+from irshap.ir.dims import N, symbols_of
+from irshap.ir.types import Array, TensorType
+from irshap.lowering.files.session import RuntimeRefusal
+from irshap.lowering.lower import lower
+from irshap.lowering.rebatch import SIZES, BatchPlan, close, random, runner
+from irshap.ops.vectorize import vectorize
+
+__all__ = ["follows_batch", "with_samples_in_front"]
+
+_ROWS = (2, 3)
+
+
+def follows_batch(graph: Graph) -> bool:
+    """Whether the rows of every output are known to depend on the same rows of the inputs alone."""
+    axes = batch_axes(graph)
+    return all(axes.reason(o.value) is None and _starts_with_batch(o.value) for o in graph.outputs)
+
+
+def _starts_with_batch(value: Value) -> bool:
+    kind = value.type
+    if not isinstance(kind, TensorType) or kind.shape is None:
+        return False
+    return bool(kind.shape) and N in symbols_of(kind.shape[:1])
+
+
+def with_samples_in_front(
+    original: onnx.ModelProto, plan: BatchPlan, lifted: Callable[[onnx.ModelProto], Graph]
+) -> Graph:
+    """The graph of `original` for N samples, by way of that for one.
+
+    Args:
+        plan: names the batch in the types of the inputs.
+        lifted: lifts `original` with the types of a model's inputs.
+
+    Raises:
+        ModelError: an op has no form for several samples, or the result isn't what the original gives.
+    """
+    inputs = _batch_of_inputs(plan.model)
+    try:
+        alone = lifted(_for_one_sample(plan.model, inputs))
+        check = _Check(original, alone, inputs, apart=plan.changes_shapes)
+        outputs = check.batch_of_outputs()
+        graph = vectorize(alone, inputs, outputs)
+        check.compare(graph, outputs)
+    except (RuntimeRefusal, EncodeError) as error:
+        raise ModelError(str(error)) from error
+    return graph
+
+
+def _batch_of_inputs(types: onnx.ModelProto) -> dict[str, int]:
+    """The axis of each input that is called N."""
+    found = {}
+    for value in types.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        axes = [i for i, d in enumerate(dims) if d.dim_param == str(N)]
+        if len(axes) > 1:
+            raise ModelError(f"input {value.name!r} has the batch on {len(axes)} axes")
+        if axes:
+            found[value.name] = axes[0]
+    return found
+
+
+def _for_one_sample(types: onnx.ModelProto, inputs: Mapping[str, int]) -> onnx.ModelProto:
+    one = onnx.ModelProto()
+    one.CopyFrom(types)
+    for value in one.graph.input:
+        if value.name in inputs:
+            value.type.tensor_type.shape.dim[inputs[value.name]].dim_value = 1
+    # what is declared of the rest holds for any batch, and is inferred again
+    del one.graph.value_info[:]
+    for value in one.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return one
+
+
+class _Check:
+    """What the original gives for random rows: `apart`, each alone, as a batch of 1 is all that it takes."""
+
+    def __init__(
+        self, original: onnx.ModelProto, alone: Graph, inputs: Mapping[str, int], *, apart: bool
+    ) -> None:
+        self.alone, self.inputs, self.apart = alone, inputs, apart
+        self.run = runner(original)
+        self.size = next(size for size in SIZES if size == SIZES[-1] or self._takes(size))
+
+    def _feeds(self, rows: int, size: int) -> dict[str, Array]:
+        feeds = {}
+        for seed, value in enumerate(self.alone.inputs):
+            dims, axis = list(value.shape), self.inputs.get(str(value.name))
+            if axis is not None:
+                dims[axis] = N
+            feeds[str(value.name)] = random(value.tensor.with_shape(tuple(dims)), seed, size, rows)
+        return feeds
+
+    def _takes(self, size: int) -> bool:
+        try:
+            self.run(self._feeds(1, size))
+        except RuntimeRefusal:
+            return False
+        return True
+
+    def batch_of_outputs(self) -> list[int]:
+        """The axis of each output that counts samples: the leading one, or that which grows with them."""
+        if self.apart:
+            found = [0] * len(self.alone.outputs)
+        else:
+            few, many = (self.run(self._feeds(rows, self.size)) for rows in _ROWS)
+            grown = [
+                [i for i, (a, b) in enumerate(zip(np.shape(x), np.shape(y), strict=True)) if (a, b) == _ROWS]
+                for x, y in zip(few, many, strict=True)
+            ]
+            found = [axes[0] if len(axes) == 1 else 0 for axes in grown]
+        for output, axis in zip(self.alone.outputs, found, strict=True):
+            kind = output.value.type
+            if not isinstance(kind, TensorType) or kind.rank <= axis or kind.dims[axis] != 1:
+                raise ModelError(f"output {output.name!r}, {kind} for one sample, has no axis for the batch")
+        return found
+
+    def compare(self, graph: Graph, outputs: Sequence[int]) -> None:
+        """Raises ModelError where `graph` gives anything else."""
+        feeds = self._feeds(_ROWS[1], self.size)
+        found = runner(lower(graph))(feeds)
+        if self.apart:
+            rows = [
+                self.run(
+                    {k: v.take([i], self.inputs[k]) if k in self.inputs else v for k, v in feeds.items()}
+                )
+                for i in range(_ROWS[1])
+            ]
+            expected = [
+                np.concatenate(r, axis) for r, axis in zip(zip(*rows, strict=True), outputs, strict=True)
+            ]
+        else:
+            expected = self.run(feeds)
+        for output, a, b in zip(graph.outputs, found, expected, strict=True):
+            if not close(a, b):
+                raise ModelError(
+                    f"output {output.name!r} of {_ROWS[1]} samples isn't what each gives by itself"
+                )

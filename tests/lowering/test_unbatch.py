@@ -1,0 +1,100 @@
+"""Where the batch can't be followed node by node, the model is lifted for one sample and made for N."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+
+import irshap
+from irshap.errors import ModelError
+from irshap.ir.batch import batch_axes
+from irshap.lowering import lift, lower
+from irshap.lowering.files.session import Session
+
+HEAD = '<ir_version: 8, opset_import: ["": 17]> g'
+
+# Attention with the sequence first: the batch is merged with the heads, and then with the sequence.
+ATTENTION = """(float[batch,5,8] x) => (float[batch,8] y)
+<int64[3] h = {5,-1,4}, int64[2] m = {-1,8}, int64[3] b = {5,-1,8}> {
+t = Transpose<perm=[1,0,2]>(x) q = Reshape(t, h) k = Transpose<perm=[1,0,2]>(q)
+l = Transpose<perm=[0,2,1]>(k) e = MatMul(k, l) p = Softmax<axis=-1>(e) v = MatMul(p, k)
+c = Transpose<perm=[1,0,2]>(v) r = Reshape(c, m) o = Gemm<transB=1>(r, w) d = Reshape(o, b)
+y = ReduceMean<axes=[0], keepdims=0>(d) }"""
+
+# The last position that isn't padding, as classifiers of text pool at it: rows numbered by Range(N).
+POOLED = """(float[batch,5,3] x, int64[batch] last) => (float[batch,3] y)
+<int64 i0 = {0}, int64 i1 = {1}, int64[1] front = {0}, int64[1] end = {-1}> {
+s = Shape(x) n = Gather<axis=0>(s, i0) r = Range(i0, n, i1) a = Unsqueeze(r, end) l = Unsqueeze(last, end)
+i = Concat<axis=1>(a, l) g = GatherND(x, i) y = Tanh(g) }"""
+
+# mask[arange(N)[:, None], positions], as newer exporters write it
+MASKED = """(float[batch,4] x, int64[batch,4] mask) => (float[batch,4] y)
+<int64 i0 = {0}, int64 i1 = {1}, int64[1] end = {-1}, int64[4] p = {3,2,1,0}> {
+s = Shape(x) n = Gather<axis=0>(s, i0) r = Range(i0, n, i1) a = Unsqueeze(r, end)
+u = Sub(a, a) b = Add(u, p) c = Add(a, u) f = Expand(c, s) d = Unsqueeze(f, end) q = Unsqueeze(b, end)
+i = Concat<axis=2>(d, q) g = GatherND(mask, i) k = Cast<to=1>(g) y = Mul(x, k) }"""
+
+# states: outputs and inputs whose batch isn't first
+STATES = """(float[batch,2,3] x, float[2,batch,3] state) => (float[2,batch,3] t, float[batch,3] y)
+<int64[2] m = {-1,3}, int64[3] b = {2,-1,3}> {
+a = Transpose<perm=[1,0,2]>(x) c = Reshape(a, m) e = Relu(c) d = Reshape(e, b) t = Add(d, state)
+y = ReduceSum<keepdims=0>(t, z) }"""
+
+
+def model_of(text: str) -> onnx.ModelProto:
+    model = onnx.parser.parse_model(f"{HEAD} {text}")
+    weights = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
+    named = {"w": weights, "z": np.array([0], np.int64)}
+    used = {i for n in model.graph.node for i in n.input}
+    for name in used & named.keys():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(named[name], name))
+    return model
+
+
+def feeds_of(model: onnx.ModelProto, rows: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(rows)
+    feeds = {}
+    for value in model.graph.input:
+        kind = value.type.tensor_type
+        shape = [d.dim_value or rows for d in kind.shape.dim]
+        whole = kind.elem_type == onnx.TensorProto.INT64
+        feeds[value.name] = (
+            generator.integers(0, 2, shape) if whole else generator.standard_normal(shape).astype(np.float32)
+        )
+    return feeds
+
+
+@pytest.mark.parametrize(
+    "text", [ATTENTION, POOLED, MASKED, STATES], ids=["attention", "pooled", "masked", "states"]
+)
+def test_as_the_original(text: str) -> None:
+    model = model_of(text)
+    graph = lift(model)
+    assert graph.source.batch == ""
+    axes = batch_axes(graph)
+    names = [v.name for v in model.graph.output]
+    where = {o.name: axes.axis(o.value) for o in graph.outputs}
+    assert where == {n: 1 if n == "t" else 0 for n in names}
+    for rows in (1, 4):
+        feeds = feeds_of(model, rows)
+        for a, b in zip(Session(lower(graph)).run(feeds), Session(model).run(feeds), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("passes", ["@naive", "@default"])
+def test_attributions_sum_up(passes: str) -> None:
+    model = model_of(ATTENTION)
+    references, samples = feeds_of(model, 2)["x"], feeds_of(model, 3)["x"]
+    found = irshap.compile(model, references, target="3", passes=passes).explainer()(samples)
+    f = Session(model).run
+    gap = f({"x": samples})[0][:, 3] - f({"x": references})[0][:, 3].mean()
+    np.testing.assert_allclose(found.values.sum((1, 2)), gap, rtol=1e-5, atol=1e-6)
+
+
+def test_models_that_mix_rows_stay_refused() -> None:
+    """With one row the mean over the batch is nothing; running several tells."""
+    model = model_of("(float[batch,3] x) => (float[batch,3] y) { m = ReduceMean<axes=[0]>(x) y = Sub(x, m) }")
+    with pytest.raises(ModelError, match="reduces over the batch"):
+        irshap.compile(model, np.zeros((2, 3), np.float32), target="0")
