@@ -63,6 +63,9 @@ class Metadata:
     REFERENCES_SHA256 = "irshap.references_sha256"
     """Digest of the references and their weights."""
 
+    HELD = "irshap.held"
+    """What keeps the sample's value in both worlds unasked: where token ids go past their embedding."""
+
     GAPS = "irshap.incomplete"
     """The ops whose difference is in no attribution, as JSON; see `irshap.attribution.gaps`."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from irshap import contract
+from irshap.attribution.side_paths import with_side_paths_held
 from irshap.attribution.sources import find_sources, names_in, with_held, with_taps
 from irshap.errors import TargetError, near
 from irshap.ir.builder import Builder, emit1
@@ -41,21 +42,30 @@ class Target(Pass):
     `wrt`: the tensors attributed, comma-separated, default every float input and every embedding lookup of an
     integer input.  Several are one cut: what goes through a later one counts there, not for an earlier one.
     `context`: inputs and interior tensors, comma-separated, that keep the sample's value in both worlds.
+    "auto" among them, which is the default, are the integers and truth values that follow from an integer
+    input past its embedding lookups: masks of padding, positions counted from them.  "none" holds nothing.
     """
 
     target: str = "argmax"
     output: str = ""
     wrt: str = ""
-    context: str = ""
+    context: str = "auto"
     name = "target"
     semantics = Semantics.EXTENDS
     ensures = frozenset({"target"})
 
     def run(self, ir: Graph, context: Context) -> Graph:
-        ir = with_held(ir, names_in(self.context))
+        names = names_in(self.context)
+        ir = with_held(ir, [name for name in names if name not in ("auto", "none")])
         explained = self._explained(ir)
         _check_batch(ir, explained)
-        ir, sources = with_taps(ir, find_sources(ir, explained, names_in(self.wrt)))
+        sources = find_sources(ir, explained, names_in(self.wrt))
+        if "auto" in names:
+            ir, sources, held = with_side_paths_held(ir, sources, explained.value)
+            if held:
+                context.metadata[contract.Metadata.HELD] = "; ".join(path.text for path in held)
+                context.count("held", len(held))
+        ir, sources = with_taps(ir, sources)
         explained = self._explained(ir)
         with Builder() as b:
             mapping = b.graft(ir)

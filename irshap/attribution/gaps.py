@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from irshap.attribution.side_paths import SidePath, side_paths
 from irshap.errors import NotDifferentiable
 from irshap.ir.core import Graph, Node, Role, Value
 from irshap.ir.walks import is_float, upstream, varying_values
@@ -45,18 +46,17 @@ def gaps(graph: Graph) -> list[Gap]:
     `graph` has a target and sources; a float op without a complete rule is found only when its rule is asked.
     """
     sources = {o.value for o in graph.outputs_of(Role.SOURCE)}
-    above = upstream(sources)
-    moving = varying_values(graph.nodes, references_needed(graph))
+    target = graph.output(Role.TARGET).value
     behind = varying_values(graph.nodes, sources)
-    reaching = upstream([graph.output(Role.TARGET).value], cut=sources)
+    reaching = upstream([target], cut=sources)
+    past = {path.node: path for path in side_paths(graph, list(sources), target)}
     found = []
     for node in graph.nodes:
         results = [v for v in node.results if v in reaching and v not in sources]
         if node.op.stops_change or not results:
             continue
-        taken = [v for v in node.operands if v in moving and v in above and v not in sources]
-        if taken and any(v not in above for v in results):
-            found.append(_bypass(node, taken[0], results[0], graph))
+        if node in past:
+            found.append(_bypass(past[node], results[0], graph))
         elif any(v in behind and is_float(v) for v in node.operands) and (
             isinstance(node.op, NonDifferentiable) or not all(map(is_float, results))
         ):
@@ -71,12 +71,12 @@ def why(node: Node) -> str:
     return str(reason or f"its result jumps ({kind}): no local rule is complete")
 
 
-def _bypass(node: Node, taken: Value, result: Value, graph: Graph) -> Gap:
+def _bypass(path: SidePath, result: Value, graph: Graph) -> Gap:
     names = ", ".join(str(o.name) for o in graph.outputs_of(Role.SOURCE))
-    origin = ", ".join(sorted(str(v.name) for v in upstream([taken]) if isinstance(v.node.op, Input)))
+    origin = ", ".join(sorted(str(v.name) for v in upstream([path.operand]) if isinstance(v.node.op, Input)))
     reason = f"the target depends on {origin} also past {names}, through this op"
     held = f", or hold it at the sample's value (context={result.name})" if result.name else ""
-    return Gap(node.label, reason, f"Attribute its result too (wrt){held}")
+    return Gap(path.node.label, reason, f"Attribute its result too (wrt){held}")
 
 
 def refusal(gap: Gap) -> NotDifferentiable:

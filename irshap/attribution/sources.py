@@ -15,7 +15,7 @@ from irshap.ops.cast import Cast
 from irshap.ops.families import Elementwise, ZippedElementwise
 from irshap.ops.gather import Gather
 from irshap.ops.program import Hold, Input, Tap
-from irshap.ops.shape import Reshape
+from irshap.ops.shape import Reshape, Transpose
 
 __all__ = ["Attributed", "find_sources", "model_inputs", "names_in", "with_held", "with_taps"]
 
@@ -193,6 +193,15 @@ def _elementwise_of(graph: Graph, ids: Value) -> set[Value]:
     size = ids.tensor.size
     for node in graph.nodes:
         varying = [v for v in node.operands if v in dependent]
-        if varying and isinstance(node.op, _ELEMENTWISE) and all(v in found for v in varying):
+        if varying and _in_order(node) and all(v in found for v in varying):
             found.update(v for v in node.results if same(v.tensor.size, size))
     return {v for v in found if v.dtype.is_integer}
+
+
+def _in_order(node: Node) -> bool:
+    """Whether a sample's elements keep their order: a transpose may move the batch, and axes of size 1."""
+    if not isinstance(node.op, Transpose):
+        return isinstance(node.op, _ELEMENTWISE)
+    dims = node.operands[0].tensor.dims
+    own = [axis for axis in node.op.perm if not (same(dims[axis], 1) or N in symbols_of([dims[axis]]))]
+    return own == sorted(own)

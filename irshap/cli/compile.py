@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irshap.cli.options import explained_arguments, explaining
-from irshap.cli.output import echo_json, require_folder, size_text, warn_incomplete
+from irshap.cli.output import echo_json, printable, require_folder, size_text, warn_incomplete
 from irshap.contract import Metadata
 from irshap.errors import UserError
 from irshap.pipeline.named import DEVICES
@@ -143,6 +143,8 @@ def _print(report: dict[str, Any], compiled: CompiledModel) -> None:
             click.echo(f"  {kind[:-1]:<8} {name} : {type}")
     if Metadata.REFERENCES in report["metadata"]:
         click.echo(f"  against  {report['metadata'][Metadata.REFERENCES]} references")
+    if held := report["metadata"].get(Metadata.HELD):
+        click.echo(f"  held     at the sample's value: {printable(held)}")
     skipped = [r.verified for r in compiled.report.passes if "skipped" in r.verified]
     for why in dict.fromkeys(skipped):
         click.echo(f"  verified {why} ({skipped.count(why)} of {len(compiled.report.passes)} passes)")

@@ -46,7 +46,8 @@ _EXPLAINING = (
         "--context",
         multiple=True,
         metavar="TENSOR",
-        help="An input or interior tensor that keeps the sample's value; repeatable.",
+        help="An input or interior tensor that keeps the sample's value; repeatable.  auto: masks and "
+        "positions computed from token ids; none: nothing.  [default: auto]",
     ),
     click.option("--weights", metavar="W.npy", help="A weight for each reference.  [default: equal]"),
     click.option(

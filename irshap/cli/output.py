@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "atomic",
     "echo_json",
+    "printable",
     "require_folder",
     "size_text",
     "table",
@@ -71,8 +72,12 @@ def warn_incomplete(metadata: Mapping[str, str]) -> None:
 
     for gap in from_text(metadata.get(Metadata.GAPS, "")):
         what = f"attributions leave out what {gap.where} does: {gap.reason}"
-        text = f"warning: {what}; see {COMPLETENESS_ERROR}"
-        click.echo("".join(c if c.isprintable() else "?" for c in text), err=True)
+        click.echo(printable(f"warning: {what}; see {COMPLETENESS_ERROR}"), err=True)
+
+
+def printable(text: str) -> str:
+    """A model's text without what would move a terminal's cursor."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def size_text(count: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irshap.cli.options import explained_arguments, explaining
-from irshap.cli.output import echo_json, table
+from irshap.cli.output import echo_json, printable, table
 from irshap.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def _report(found: Completeness) -> dict[str, Any]:
         "cause": found.cause,
         "losses": [asdict(loss) for loss in found.losses],
         "left_out": [{"where": gap.where, "reason": gap.reason} for gap in found.gaps],
+        "held": found.held,
         "rows": _records(found),
     }
 
@@ -114,5 +115,7 @@ def _print(found: Completeness, rows: int) -> None:
         click.echo("ops that lose most, in float64 (sum of m * (x - r) against g * (y - y0)):")
         lost = [[loss.where, f"{loss.gap:.2e}", f"{loss.flow:.2e}"] for loss in found.losses]
         table(["op", "lost", "of"], lost, numeric=(1, 2))
+    if found.held:
+        click.echo(f"held at the sample's value in both worlds: {printable(found.held)}")
     for gap in found.gaps:
         click.echo(f"left out on request: {gap.where}: {gap.reason}")

@@ -46,6 +46,8 @@ class Completeness:
         tolerance: the one used.
         runtime: what ran the explained model.
         gaps: ops whose difference was left out on request (on_incomplete="residual").
+        held: what keeps the sample's value in both worlds unasked (`Target.context`): the base is then f of
+            the references under the sample's masks.
         losses: where it failed, the ops that lose most in float64, worst first; empty if none does.
         cause: where it failed, one sentence on why.
     """
@@ -59,6 +61,7 @@ class Completeness:
     tolerance: float
     runtime: str
     gaps: tuple[Gap, ...] = ()
+    held: str = ""
     losses: tuple[Loss, ...] = ()
     cause: str = ""
     compiled: CompiledModel | None = field(default=None, repr=False)
@@ -159,8 +162,9 @@ def _compare(
     # adding up attributions that cancel rounds by itself
     allowed = tolerance * scale + 4 * precision * (size + np.abs(prediction) + np.abs(base))
     gaps = tuple(from_text(metadata.get(Metadata.GAPS, "")))
+    held = metadata.get(Metadata.HELD, "")
     return Completeness(
-        index, prediction, base, total, error, allowed, tolerance, runtime, gaps, compiled=compiled
+        index, prediction, base, total, error, allowed, tolerance, runtime, gaps, held, compiled=compiled
     )
 
 

@@ -345,7 +345,7 @@ def test_a_mask_from_the_same_ids_is_refused_until_held() -> None:
     with pytest.raises(
         NotDifferentiable, match=r"^pad \(equal\): .*depends on ids also past e,.*context=pad"
     ):
-        irshap.compile(masked(), references)
+        irshap.compile(masked(), references, target=irshap.Target(context="none"))
     table, w = normal(1, 7, 3).astype("f4"), normal(2, 3, 2).astype("f4")
     for passes in PIPELINES:
         found = flat.compile(masked(), references, context_inputs=["pad"], passes=passes).explainer()(ids)
@@ -354,7 +354,10 @@ def test_a_mask_from_the_same_ids_is_refused_until_held() -> None:
         expected = np.einsum("nrse,ne->ns", change, w.T[found.target_index]) / 2
         np.testing.assert_allclose(found.values, expected, atol=1e-5)
         np.testing.assert_allclose(found.completeness_error, 0, atol=1e-5)
-        loose = flat.compile(masked(), references, on_incomplete="residual", passes=passes).explainer()(ids)
+        unasked = flat.compile(masked(), references, passes=passes).explainer()(ids)
+        np.testing.assert_allclose(unasked.values, found.values, rtol=1e-6, atol=1e-7)
+        open_ = {"context_inputs": ["none"], "on_incomplete": "residual"}
+        loose = flat.compile(masked(), references, **open_, passes=passes).explainer()(ids)
         gap = loose.target_values - loose.base_values - loose.values.sum(1)
         np.testing.assert_allclose(loose.raw["completeness_error"], gap, atol=1e-5)
         assert np.abs(gap).max() > 1e-3

@@ -1,0 +1,76 @@
+"""Where what differs between sample and reference goes past the attributed tensors.
+
+A text model reads its token ids twice: in the embedding, which is attributed, and beside it, for the mask of
+what isn't padding, positions counted from that, and the last position to pool at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from irshap.attribution.sources import Attributed
+from irshap.ir.builder import current, emit1
+from irshap.ir.core import Graph, Node, Value
+from irshap.ir.rewrite import map_nodes
+from irshap.ir.walks import is_float, upstream, varying_values
+from irshap.ops.program import Hold, Input
+
+__all__ = ["SidePath", "side_paths", "with_side_paths_held"]
+
+
+@dataclass(frozen=True)
+class SidePath:
+    """`node` takes `operand`, of which attributed tensors are computed too, past these."""
+
+    node: Node
+    operand: Value
+
+    @property
+    def text(self) -> str:
+        """Which input, and where it goes past."""
+        names = sorted(str(v.name) for v in _inputs([self.operand]))
+        return f"{', '.join(names)} in {self.node.label}"
+
+
+def side_paths(graph: Graph, sources: Sequence[Value], target: Value) -> Iterator[SidePath]:
+    """All paths from the inputs of `sources`, one cut, that reach `target` past it, where they leave it."""
+    above = upstream(sources)
+    moving = varying_values(graph.nodes, _inputs(sources))
+    reaching = upstream([target], cut=sources)
+    for node in graph.nodes:
+        results = [v for v in node.results if v in reaching and v not in sources]
+        if not node.op.stops_change and any(v not in above for v in results):
+            taken = (v for v in node.operands if v in moving and v in above and v not in sources)
+            yield from (SidePath(node, v) for v in dict.fromkeys(taken))
+
+
+def _inputs(values: Sequence[Value]) -> list[Value]:
+    return [v for v in upstream(values) if isinstance(v.node.op, Input) and v.node.op.kind == "model"]
+
+
+def with_side_paths_held(
+    graph: Graph, sources: Sequence[Attributed], target: Value
+) -> tuple[Graph, list[Attributed], list[SidePath]]:
+    """The graph in which integers and truth values that go past `sources` keep the sample's value.
+
+    Only those that follow from integer inputs: a float input that goes past is attributed nowhere, which
+    stays an error.  Returns where the sources are in it, and what is held.
+    """
+    found = [
+        path
+        for path in side_paths(graph, [s.value for s in sources], target)
+        if not is_float(path.operand) and not any(map(is_float, _inputs([path.operand])))
+    ]
+    if not found:
+        return graph, list(sources), []
+    held = {(path.node, path.operand) for path in found}
+    places: dict[Value, Value] = {}
+
+    def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...]:
+        own = {v: emit1(Hold(), mapping[v]) if (node, v) in held else mapping[v] for v in node.operands}
+        results = current().copy(node, own)
+        places.update(zip(node.results, results, strict=True))
+        return results
+
+    return map_nodes(graph, visit), [replace(s, value=places[s.value]) for s in sources], found
