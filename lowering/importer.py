@@ -12,12 +12,10 @@ from irshap.ir.builder import Builder
 from irshap.ir.core import Op, Value
 from irshap.ir.dims import Dim
 from irshap.ir.types import Array
-from irshap.ops.program import Constant, Dims
+from irshap.lowering.shape_arithmetic import Facts
+from irshap.ops.program import Constant
 
-__all__ = ["IMPORTERS", "KNOWN_LIMIT", "LARGEST_MADE", "Import", "Importer", "Unmodeled", "importer", "known"]
-
-KNOWN_LIMIT = 1024
-"""Integer tensors up to this size are evaluated while lifting."""
+__all__ = ["IMPORTERS", "LARGEST_MADE", "Import", "Importer", "Unmodeled", "importer"]
 
 LARGEST_MADE = 2**20
 """Constants that importers make have at most as many elements: a few bytes could ask for any memory."""
@@ -25,18 +23,6 @@ LARGEST_MADE = 2**20
 
 class Unmodeled(Exception):
     """Why a node can't be lifted to an op with rules; it becomes an opaque node that remembers this."""
-
-
-def known(value: Value) -> Array | None:
-    """The elements of a value that lifting knows, as an object array of ints and dimensions."""
-    op = value.node.op
-    if isinstance(op, Dims):
-        return np.array(op.values[0] if op.scalar else op.values, dtype=object).reshape(
-            () if op.scalar else -1
-        )
-    if isinstance(op, Constant) and op.value.array.dtype.kind in "iub" and op.value.array.size <= KNOWN_LIMIT:
-        return op.value.array.astype(object)
-    return None
 
 
 class Import:
@@ -47,9 +33,16 @@ class Import:
     """
 
     def __init__(
-        self, proto: NodeProto, inputs: Sequence[Value | None], opset: int, builder: Builder, rebatched: bool
+        self,
+        proto: NodeProto,
+        inputs: Sequence[Value | None],
+        opset: int,
+        builder: Builder,
+        rebatched: bool,
+        facts: Facts,
     ) -> None:
         self.proto, self.opset, self.builder, self.rebatched = proto, opset, builder, rebatched
+        self.facts = facts
         self.inputs: list[Value | None] = list(inputs)
         self.attributes: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
 
@@ -79,7 +72,14 @@ class Import:
 
     def dims(self, i: int) -> list[Dim]:
         """Input i as a list of dimensions: a constant, or shape arithmetic that lifting has done."""
-        elements = known(self.tensor(i))
+        found = self.partly(i)
+        if any(d is None for d in found):
+            raise Unmodeled(f"its input {i} is only known at run time")
+        return [d for d in found if d is not None]
+
+    def partly(self, i: int) -> list[Dim | None]:
+        """Input i as a list of dimensions, None for those that lifting doesn't know."""
+        elements = self.facts.of(self.tensor(i))
         if elements is None:
             raise Unmodeled(f"its input {i} is only known at run time")
         return list(elements.ravel())
@@ -93,10 +93,13 @@ class Import:
 
     def static(self, i: int) -> Array:
         """Input i as a constant array."""
-        op = self.tensor(i).node.op
-        if not isinstance(op, Constant):
+        value = self.tensor(i)
+        found = (
+            value.node.op.value.array if isinstance(value.node.op, Constant) else self.facts.numbers(value)
+        )
+        if found is None:
             raise Unmodeled(f"its input {i} is not a constant")
-        return op.value.array
+        return found
 
     def scalar(self, i: int, default: float) -> float:
         """Optional input i as a number."""

@@ -25,10 +25,10 @@ from irshap.lowering.emitter import onnx_type, tensor_proto
 from irshap.lowering.files.load import OLDEST_OPSET, infer_shapes, inline_functions, load_model
 from irshap.lowering.files.protos import first_line, outline
 from irshap.lowering.files.scopes import captured_names
-from irshap.lowering.importer import IMPORTERS, KNOWN_LIMIT, Import, Unmodeled
+from irshap.lowering.importer import IMPORTERS, Import, Unmodeled
 from irshap.lowering.opaque import is_unknown, used_domains
 from irshap.lowering.rebatch import named_batch, why_not_row_by_row
-from irshap.lowering.shape_arithmetic import worked_out
+from irshap.lowering.shape_arithmetic import KNOWN_LIMIT, Facts
 from irshap.lowering.unbatch import follows_batch, with_samples_in_front
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pipeline.base import Context, Pass, Semantics
@@ -119,6 +119,7 @@ class _Lifter:
         inferred = infer_shapes(types).graph
         self.declared = {v.name: v.type for v in (*inferred.value_info, *inferred.output)}
         self.symbols = _Symbols()
+        self.facts = Facts()
 
     def run(self) -> Graph:
         graph = self.model.graph
@@ -160,7 +161,7 @@ class _Lifter:
     def _node(self, proto: onnx.NodeProto) -> None:
         inputs = [self.values[name] if name else None for name in proto.input]
         with self.builder.at((proto.name or next(filter(None, proto.output), proto.op_type),)):
-            view = Import(proto, inputs, self.opset, self.builder, self.rebatched)
+            view = Import(proto, inputs, self.opset, self.builder, self.rebatched, self.facts)
             results, why = self._modeled(view)
             if results is None:
                 results = self._opaque(proto, view.inputs, why)
@@ -179,7 +180,7 @@ class _Lifter:
             missing = len([n for n in proto.output[len(results) :] if n])
             if missing:
                 return None, f"its last {missing} outputs have no form in the IR"
-            return [worked_out(v, self.builder) for v in results], ""
+            return [self.facts.worked_out(v, self.builder) for v in results], ""
         except (Unmodeled, TypeMismatch, IRError) as error:
             return None, str(error)
         except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:

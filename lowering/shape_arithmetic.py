@@ -1,210 +1,144 @@
 """Shape arithmetic, done while lifting: what follows from dimensions alone becomes a constant or `dims`.
 
-Exported models compute the operands of Reshape, Slice, Expand and the like from Shape, Gather, Concat, Mul...
-Small operands that are known are evaluated in numpy; dimensions that stay symbolic are worked out one by one,
-exactly or not at all.
+Exported models compute the operands of Reshape, Slice, Expand and the like from Shape, Cast, Gather, Concat,
+Mul...  What is known of small tensors stands in a table beside the graph, element by element: numbers,
+dimensions that stay symbolic, and unknown elements.  So it doesn't matter which types it went through, nor
+whether all of it is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-import sympy
 
 from irshap.ir.builder import Builder
 from irshap.ir.core import Node, Value
-from irshap.ir.dims import Dim, as_dim, divide, equal, floor_div
 from irshap.ir.types import Array, DType, Tensor, TensorType
-from irshap.lowering.importer import KNOWN_LIMIT, known
+from irshap.lowering.symbolic import Undecided, evaluated, is_plain
+from irshap.ops.cast import cast
 from irshap.ops.program import Constant, Dims, Full, Input
+from irshap.ops.shape import reshape
 
-__all__ = ["worked_out"]
+__all__ = ["KNOWN_LIMIT", "Facts"]
+
+KNOWN_LIMIT = 1024
+"""Integer tensors up to this size are evaluated while lifting."""
 
 # Numbers that are not integers are worked out only where they look like scale factors.
 _FLOAT_LIMIT = 16
 
 
-class _Undecided(Exception):
-    """A result depends on the value that a symbol gets at run time."""
+class Facts:
+    """What lifting knows of small tensors."""
+
+    def __init__(self) -> None:
+        self._found: dict[Value, Array | None] = {}
+
+    def of(self, value: Value) -> Array | None:
+        """The elements of a value, as an object array, or None where nothing of it is known.
+
+        Each is a number, a dimension (among floats also a multiple or a quotient of dimensions), or None.
+        """
+        if value not in self._found:
+            self._found[value] = None
+            if _is_small(value):
+                found = self._results(value.node)
+                self._found.update(zip(value.node.results, found, strict=True))
+        return self._found[value]
+
+    def known(self, value: Value) -> Array | None:
+        """The elements of a value of which all are known."""
+        found = self.of(value)
+        return None if found is None or any(e is None for e in found.ravel()) else found
+
+    def numbers(self, value: Value) -> Array | None:
+        """A value of which every element is known as a number, in its own element type."""
+        op = value.node.op
+        if isinstance(op, Constant):
+            return op.value.array if op.value.array.size <= KNOWN_LIMIT else None
+        found = self.known(value)
+        return None if found is None or not is_plain(found) else found.astype(value.dtype.numpy)
+
+    def worked_out(self, value: Value, builder: Builder) -> Value:
+        """`value`, or what it is known to be: a constant or `dims`."""
+        if isinstance(value.node.op, Constant | Dims | Full | Input):
+            return value
+        found = self.known(value)
+        if found is None:
+            return value
+        kind = value.tensor
+        if is_plain(found):
+            if kind.dtype.is_float and kind.rank > 1:
+                return value
+            made = builder.emit(Constant(Tensor(found.astype(kind.dtype.numpy))))[0]
+        elif kind.dtype.is_integer:
+            scalar = kind.rank == 0
+            flat = builder.emit(Dims(tuple(found.ravel()), scalar=scalar))[0]
+            made = cast(flat if scalar else reshape(flat, kind.dims), kind.dtype)
+        else:
+            return value
+        self._found[made] = found
+        return made
+
+    def _results(self, node: Node) -> list[Array | None]:
+        nothing: list[Array | None] = [None] * len(node.results)
+        made = _made(node)
+        if made is not None:
+            return [made]
+        if not node.op.modeled or isinstance(node.op, Input | Constant):
+            return nothing
+        numbers = [self.numbers(o) for o in node.operands]
+        if node.operands and all(a is not None for a in numbers):
+            return _computed(node, [a for a in numbers if a is not None])
+        operands = [self.of(o) for o in node.operands]
+        if node.operands and all(o is None for o in operands):
+            return nothing
+        filled = [_unknown(v) if o is None else o for v, o in zip(node.operands, operands, strict=True)]
+        if any(o is None for o in filled):
+            return nothing
+        try:
+            return list(evaluated(node, [o for o in filled if o is not None]))
+        except Undecided:
+            return nothing
 
 
-def worked_out(value: Value, builder: Builder) -> Value:
-    """`value`, or what it is known to be: a constant or `dims`."""
-    node, kind = value.node, value.type
-    if not isinstance(kind, TensorType) or not node.op.modeled:
-        return value
-    if isinstance(node.op, Constant | Dims | Full | Input):
-        return value
-    size = kind.size if kind.shape is not None else None
-    if not isinstance(size, int) or size > KNOWN_LIMIT or not node.operands:
-        return value
-    arrays = [_array(o) for o in node.operands]
-    if all(a is not None for a in arrays):
-        return _evaluated(value, [a for a in arrays if a is not None], builder)
-    if kind.dtype not in (DType.I64, DType.I32, DType.BOOL):
-        return value
-    operands = [known(o) for o in node.operands]
-    if any(o is None for o in operands):
-        return value
-    try:
-        elements = _symbolic(node, [o for o in operands if o is not None])[value.index]
-    except _Undecided:
-        return value
-    if all(isinstance(e, int) for e in elements.ravel()):
-        array = elements.astype(kind.dtype.numpy).reshape(elements.shape)
-        return builder.emit(Constant(Tensor.wrap(array)))[0]
-    if kind.dtype is DType.I64 and kind.rank <= 1:
-        return builder.emit(Dims(tuple(elements.ravel()), scalar=kind.rank == 0))[0]
-    return value
+def _is_small(value: Value) -> bool:
+    kind = value.type
+    if not isinstance(kind, TensorType) or kind.shape is None:
+        return False
+    limit = _FLOAT_LIMIT if kind.dtype.is_float else KNOWN_LIMIT
+    # the size of a shape with symbols costs more to work out than to leave
+    return all(isinstance(d, int) for d in kind.shape) and int(kind.size) <= limit
 
 
-def _array(value: Value) -> Array | None:
-    """A small operand that is a plain number throughout."""
-    op = value.node.op
-    if isinstance(op, Constant):
-        return op.value.array if op.value.array.size <= KNOWN_LIMIT else None
-    if isinstance(op, Dims) and all(isinstance(d, int) for d in op.values):
-        return op.evaluate()[0]
+def _made(node: Node) -> Array | None:
+    """What stands in the node itself."""
+    op = node.op
+    if isinstance(op, Dims):
+        return np.array(op.values, object).reshape(node.results[0].tensor.dims)
+    if isinstance(op, Constant) and op.value.array.dtype.kind in "iubf":
+        return op.value.array.astype(object)
+    if isinstance(op, Full) and (op.dtype.is_float or op.dtype.is_integer or op.dtype is DType.BOOL):
+        return np.full([int(d) for d in op.shape], op.value, op.dtype.numpy).astype(object)
     return None
 
 
-def _evaluated(value: Value, arrays: list[Array], builder: Builder) -> Value:
-    kind = value.tensor
-    if kind.dtype.is_float and (kind.rank > 1 or int(kind.size) > _FLOAT_LIMIT):
-        return value
-    if not (kind.dtype.is_float or kind.dtype.is_integer or kind.dtype is DType.BOOL):
-        return value
+def _unknown(value: Value) -> Array | None:
+    """As many unknown elements as a small value has."""
+    return np.full([int(d) for d in value.shape], None, object) if _is_small(value) else None
+
+
+def _computed(node: Node, arrays: list[Array]) -> list[Array | None]:
+    """By the op's own evaluation, where all operands are numbers."""
+    nothing: list[Array | None] = [None] * len(node.results)
     try:
         with np.errstate(all="ignore"):
-            result = np.asarray(value.node.op.evaluate(*arrays)[value.index])
+            results = [np.asarray(a) for a in node.op.evaluate(*arrays)]
     except (ArithmeticError, IndexError, TypeError, ValueError):
-        return value  # out of range, say: ONNX Runtime shall report it, if the model is ever run
-    if result.dtype != kind.dtype.numpy or result.shape != kind.dims:
-        return value
-    return builder.emit(Constant(Tensor(result)))[0]
-
-
-_MOVES = {"concat", "expand", "gather", "gather_elements", "reshape", "slice", "split", "tile", "transpose"}
-"""Ops that only place elements, which numpy also does with dimensions."""
-
-
-def _symbolic(node: Node, operands: list[Array]) -> list[Array]:
-    """The results of `node` on arrays of dimensions."""
-    kind = node.op.mnemonic
-    if kind in _MOVES:
-        try:
-            return [np.asarray(r, dtype=object) for r in node.op.evaluate(*operands)]
-        except (IndexError, TypeError, ValueError):
-            raise _Undecided from None
-    if kind in _REDUCE:
-        return [np.array(_REDUCE[kind](operands[0].ravel()), dtype=object).reshape(_static(node))]
-    if kind == "cast":
-        return [_map(_plain if node.results[0].dtype is not DType.BOOL else _truth, *operands)]
-    if kind in _ELEMENTWISE:
-        return [_map(_ELEMENTWISE[kind], *operands)]
-    raise _Undecided
-
-
-def _static(node: Node) -> tuple[int, ...]:
-    shape = node.results[0].shape
-    # a reduction of some axes of several would need more than the elements in order
-    if node.operands[0].rank > 1 or not all(isinstance(d, int) for d in shape):
-        raise _Undecided
-    return tuple(int(d) for d in shape)
-
-
-def _map(function: Callable[..., Any], *operands: Array) -> Array:
-    return np.asarray(np.frompyfunc(function, len(operands), 1)(*operands), dtype=object)
-
-
-def _plain(value: Any) -> Dim:
-    return int(value) if isinstance(value, bool) else as_dim(value)
-
-
-def _truth(value: Any) -> bool:
-    return not _equal(value, 0)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    answer = equal(_plain(a), _plain(b))
-    if answer is None:
-        raise _Undecided
-    return answer
-
-
-def _less(a: Any, b: Any) -> bool:
-    """Whether a < b, when that is so for every binding of the symbols or for none."""
-    difference = as_dim(_plain(a) - _plain(b))
-    if isinstance(difference, int):
-        return difference < 0
-    if difference.is_negative is None or difference.is_nonnegative is None:
-        raise _Undecided
-    return bool(difference.is_negative)
-
-
-def _div(a: Any, b: Any) -> Dim:
-    """ONNX truncates; that is the floor where the quotient isn't negative."""
-    a, b = _plain(a), _plain(b)
-    if isinstance(a, int) and isinstance(b, int):
-        if b == 0:
-            raise _Undecided
-        return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
-    exact = divide(a, b)
-    if exact is not None:
-        return exact
-    if not isinstance(b, int) or b <= 0 or not sympy.sympify(a).is_nonnegative:
-        raise _Undecided
-    return floor_div(a, b)
-
-
-def _mod(a: Any, b: Any) -> Dim:
-    a, b = _plain(a), _plain(b)
-    if isinstance(b, int) and b > 0:
-        return a % b if isinstance(a, int) else as_dim(sympy.Mod(a, b))
-    raise _Undecided
-
-
-def _where(condition: Any, a: Any, b: Any) -> Any:
-    if not isinstance(condition, bool | np.bool_):
-        raise _Undecided
-    return a if condition else b
-
-
-def _total(elements: Array) -> Dim:
-    result: Dim = 0
-    for element in elements:
-        result = as_dim(result + _plain(element))
-    return result
-
-
-def _product(elements: Array) -> Dim:
-    result: Dim = 1
-    for element in elements:
-        result = as_dim(result * _plain(element))
-    return result
-
-
-_REDUCE: dict[str, Callable[[Array], Dim]] = {"reduce_sum": _total, "reduce_prod": _product}
-
-_ELEMENTWISE: dict[str, Callable[..., Any]] = {
-    "abs": lambda a: a if not _less(a, 0) else as_dim(-_plain(a)),
-    "add": lambda a, b: as_dim(_plain(a) + _plain(b)),
-    "and": lambda a, b: _truth(a) and _truth(b),
-    "div": _div,
-    "equal": _equal,
-    "greater": lambda a, b: _less(b, a),
-    "greater_or_equal": lambda a, b: not _less(a, b),
-    "less": _less,
-    "less_or_equal": lambda a, b: not _less(b, a),
-    "max": lambda a, b: b if _less(a, b) else a,
-    "min": lambda a, b: a if _less(a, b) else b,
-    "mod": _mod,
-    "mul": lambda a, b: as_dim(_plain(a) * _plain(b)),
-    "neg": lambda a: as_dim(-_plain(a)),
-    "not": lambda a: not _truth(a),
-    "or": lambda a, b: _truth(a) or _truth(b),
-    "sub": lambda a, b: as_dim(_plain(a) - _plain(b)),
-    "where": _where,
-}
+        return nothing  # out of range, say: ONNX Runtime shall report it, if the model is ever run
+    kinds = [v.tensor for v in node.results]
+    plain = (k.dtype.is_float or k.dtype.is_integer or k.dtype is DType.BOOL for k in kinds)
+    fits = (a.dtype == k.dtype.numpy and a.shape == k.dims for a, k in zip(results, kinds, strict=True))
+    if not (all(plain) and all(fits)):
+        return nothing
+    # numpy makes Python's numbers of its own types, and not of others such as bfloat16
+    return [(a if a.dtype.kind in "iubf" else a.astype(np.float64)).astype(object) for a in results]

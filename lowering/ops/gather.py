@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from irshap.ir.core import Value
+from irshap.ir.types import DType, Tensor
 from irshap.lowering.alike import lower_alike
 from irshap.lowering.emitter import Export, exporter
-from irshap.lowering.importer import Import, importer
+from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.lowering.ops.index import ADDS_SINCE, counted_from_front
-from irshap.ops import gather, program
+from irshap.lowering.symbolic import each, truth
+from irshap.ops import gather, generate, program
 from irshap.ops.shape import reshape
 
 __all__: list[str] = []
@@ -32,6 +34,19 @@ def _read_compress(n: Import) -> Value:
     if axis is None:
         x, axis = reshape(x, (x.tensor.size,)), 0
     return n.one(gather.Gather(n.axis(axis, x.rank)), x, program.constant(chosen.astype(np.int64)))
+
+
+@importer("NonZero")
+def _read_non_zero(n: Import) -> Value:
+    """Where a known tensor isn't 0: [rank, count]; ones of an open size are counted through."""
+    x = n.tensor()
+    if isinstance(x.node.op, program.Full) and x.rank == 1 and x.node.op.value:
+        return reshape(n.one(generate.Arange(0, 1, x.shape[0])), (1, x.shape[0]))
+    elements = n.facts.known(x)
+    found = n.static(0) if elements is None else each(truth, DType.BOOL, elements)
+    if any(e is None for e in found.ravel() if found.dtype == object):
+        raise Unmodeled("where its input is 0 is only known at run time")
+    return n.one(program.Constant(Tensor(np.array(np.nonzero(found.astype(bool)), np.int64))))
 
 
 @importer("GatherND")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 
 from irshap.ir.core import Value
-from irshap.ir.dims import as_dim
+from irshap.ir.dims import Dim, as_dim, ceil_div
 from irshap.ir.types import Tensor
 from irshap.lowering.emitter import Export, exporter
-from irshap.lowering.importer import LARGEST_MADE, Import, Unmodeled, importer, known
+from irshap.lowering.importer import LARGEST_MADE, Import, Unmodeled, importer
 from irshap.ops import generate, program
+from irshap.ops.cast import cast
 from irshap.ops.shape import reshape
 
 __all__: list[str] = []
@@ -21,18 +24,28 @@ def _read_range(n: Import) -> Value:
     bounds = [n.tensor(i) for i in range(3)]
     # some models give vectors of one number, which ONNX Runtime takes unless it can tell their shape
     n.inputs = [reshape(v, ()) if v.shape == (1,) else v for v in bounds]
-    plain = [v.node.op.value.array for v in bounds if isinstance(v.node.op, program.Constant)]
+    plain = [a.reshape(()) for v in bounds if (a := n.facts.numbers(v)) is not None]
     if len(plain) == 3:
-        start, stop, step = (a.reshape(()) for a in plain)
+        start, stop, step = plain
         count = max(0, int(np.ceil((stop - start) / step)))
         if count > LARGEST_MADE:
             raise Unmodeled(f"it has more than {LARGEST_MADE} elements")
         return n.one(program.Constant(Tensor((start + step * np.arange(count)).astype(start.dtype))))
-    dims = [known(v) for v in bounds]
-    first, last, by = (None if d is None else as_dim(d.reshape(-1)[0]) for d in dims)
-    if first is None or last is None or by not in (1, -1):
+    found = [_whole(a.reshape(-1)[0]) for v in bounds if (a := n.facts.known(v)) is not None]
+    if len(found) < 3 or any(d is None for d in found):
         raise Unmodeled("its bounds are only known at run time")
-    return n.one(generate.Arange(first, int(by), as_dim((last - first) * int(by))))
+    first, last, by = (d for d in found if d is not None)
+    if not isinstance(by, int) or by == 0:
+        raise Unmodeled("its step is only known at run time")
+    count = ceil_div(as_dim((last - first) * (1 if by > 0 else -1)), abs(by))
+    return cast(n.one(generate.Arange(first, by, count)), bounds[0].dtype)
+
+
+def _whole(element: Any) -> Dim | None:
+    """A number or a dimension, also one that went through floats."""
+    if isinstance(element, float):
+        return int(element) if element.is_integer() else None
+    return as_dim(element) if isinstance(element, int) or element.is_integer else None
 
 
 @exporter(generate.Arange)

@@ -24,7 +24,9 @@ lower_alike("Transpose", shape.Transpose)
 @importer("Reshape")
 def _read_reshape(n: Import) -> Value:
     x = n.tensor()
-    wanted = n.dims(1) if n.opset >= 5 else list(n.attribute("shape", []))
+    given = n.partly(1) if n.opset >= 5 else list(n.attribute("shape", []))
+    # where one is unknown, the elements that there are leave no choice
+    wanted: list[Dim] = [-1 if d is None else d for d in given]
     if not n.attribute("allowzero", 0):
         wanted = [x.shape[i] if same(d, 0) and i < x.rank else d for i, d in enumerate(wanted)]
     if n.rebatched:
