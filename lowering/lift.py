@@ -229,7 +229,9 @@ class _Lifter:
         """By onnx's shape inference for this one node, in the IR's own dimensions."""
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         dims = {str(d): d for v in operands.values() for d in getattr(v.type, "shape", None) or ()}
-        types = {n: onnx_type(v.type) for n, v in operands.items() if not is_unknown(v.type)}
+        if any(is_unknown(v.type) for v in operands.values()):
+            return {}  # inference asks for the type of each operand
+        types = {n: onnx_type(v.type) for n, v in operands.items()}
         data = {}
         for name, value in operands.items():
             op = value.node.op
