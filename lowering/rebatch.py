@@ -90,7 +90,8 @@ def _renamed(
     if changes_shapes:
         del named.graph.value_info[:]
         for value in named.graph.output:
-            value.type.tensor_type.ClearField("shape")
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
     return named
 
 

@@ -56,6 +56,9 @@ def with_samples_in_front(
     inputs = _batch_of_inputs(plan.model)
     try:
         alone = lifted(_for_one_sample(plan.model, inputs))
+        for value in alone.inputs:
+            if not isinstance(value.type, TensorType) or value.type.shape is None:
+                raise ModelError(f"input {value.name!r} is {value.type}: of no known shape")
         check = _Check(original, alone, inputs, apart=plan.changes_shapes)
         outputs = check.batch_of_outputs()
         graph = vectorize(alone, inputs, outputs)
@@ -87,7 +90,8 @@ def _for_one_sample(types: onnx.ModelProto, inputs: Mapping[str, int]) -> onnx.M
     # what is declared of the rest holds for any batch, and is inferred again
     del one.graph.value_info[:]
     for value in one.graph.output:
-        value.type.tensor_type.ClearField("shape")
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
     return one
 
 
@@ -130,7 +134,8 @@ class _Check:
             found = [axes[0] if len(axes) == 1 else 0 for axes in grown]
         for output, axis in zip(self.alone.outputs, found, strict=True):
             kind = output.value.type
-            if not isinstance(kind, TensorType) or kind.rank <= axis or kind.dims[axis] != 1:
+            shape = kind.shape if isinstance(kind, TensorType) else None
+            if shape is None or len(shape) <= axis or shape[axis] != 1:
                 raise ModelError(f"output {output.name!r}, {kind} for one sample, has no axis for the batch")
         return found
 

@@ -75,7 +75,7 @@ class Input(NonDifferentiable):
     def batch_axes(
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> tuple[int | None, ...]:
-        return (batch_from_shape(results[0].shape or ()),)
+        return (batch_from_shape(getattr(results[0], "shape", None) or ()),)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

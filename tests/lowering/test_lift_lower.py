@@ -494,7 +494,8 @@ def test_opaque_nodes_say_why() -> None:
     [
         # as a batch of N the first operand wouldn't fit the second: the product's type is open
         "(float[1,2,3] a, float[2,3,4] b) => (float[1,1] y) <int64[2] flat = {1, -1}, float[16,1] w = {1}> "
-        '{ p = Einsum<equation="...ij,...jk->...ik">(a, b) f = Reshape(p, flat) q = MatMul(f, w) y = Sum(q) }',
+        '{ p = Einsum<equation="...ij,...jk->...ik">(a, b) f = Reshape(p, flat) q = MatMul(f, w) '
+        "y = Sum(q) }",
         "(float[1,3] a, bool c) => (float[1,3] y) { p = made.up.Op(a) q = Shrink(p) y = Where(c, q, p) }",
     ],
     ids=["einsum", "made up"],
