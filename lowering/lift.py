@@ -226,22 +226,30 @@ class _Lifter:
         return result
 
     def _inferred(self, proto: onnx.NodeProto, operands: Mapping[str, Value]) -> dict[str, Type]:
-        """By onnx's shape inference for this one node, in the IR's own dimensions."""
+        """By onnx's shape inference for this one node, in the IR's own dimensions, as far as it can tell.
+
+        Raises:
+            ModelError: the node's operands are of types that its op doesn't take.
+        """
+        if any(is_unknown(v.type) for v in operands.values()):
+            return {}  # inference wants the types of all
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         dims = {str(d): d for v in operands.values() for d in getattr(v.type, "shape", None) or ()}
-        if any(is_unknown(v.type) for v in operands.values()):
-            return {}  # inference asks for the type of each operand
-        types = {n: onnx_type(v.type) for n, v in operands.items()}
         data = {}
         for name, value in operands.items():
             op = value.node.op
             if isinstance(op, Constant) and op.value.array.size <= KNOWN_LIMIT:
                 data[name] = tensor_proto(op.value.array, name)
         try:
+            types = {n: onnx_type(v.type) for n, v in operands.items()}
             schema = onnx.defs.get_schema(proto.op_type, self.opsets.get(domain, 1), domain)
             found = onnx.shape_inference.infer_node_outputs(
                 schema, proto, types, data, opset_imports=list(self.model.opset_import)
             )
+        except onnx.checker.ValidationError as error:
+            where = f"{proto.name or next(filter(None, proto.output), proto.op_type)!r} ({proto.op_type})"
+            mend = "export the model again, and run onnx.checker.check_model(model, full_check=True) on it"
+            raise ModelError(f"is not a valid node: {first_line(error)}", where=where, mend=mend) from error
         except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, ValueError):
             return {}
         return {name: self._type(kind, dims) for name, kind in found.items() if kind.WhichOneof("value")}
@@ -272,7 +280,7 @@ class _Symbols:
     def shape(self, dims: Iterable[Any], known: Mapping[str, Dim]) -> Shape:
         result: list[Dim] = []
         for dim in dims:
-            if dim.HasField("dim_value"):
+            if dim.HasField("dim_value") and dim.dim_value >= 0:
                 result.append(int(dim.dim_value))
             elif dim.dim_param:
                 result.append(known[dim.dim_param] if dim.dim_param in known else self[dim.dim_param])
@@ -316,10 +324,16 @@ def _tells_more(declared: Type, inferred: Type) -> bool:
 
 
 def _dtype(code: int) -> DType:
-    return DType.of(np.empty(0, helper.tensor_dtype_to_np_dtype(code)))
+    try:
+        return DType.of(np.empty(0, helper.tensor_dtype_to_np_dtype(code)))
+    except KeyError:
+        names = onnx.TensorProto.DataType
+        name = names.Name(code) if code in names.values() else str(code)
+        raise ModelError(f"has tensors of the element type {name}, which irshap can't read") from None
 
 
 def _array(tensor: onnx.TensorProto) -> Array:
+    _dtype(tensor.data_type)
     try:
         return numpy_helper.to_array(tensor)
     except (TypeError, ValueError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from irshap.errors import IrshapError
 from irshap.ir.batch import batch_axes
 from irshap.ir.core import Graph, Node, Output, Value
 from irshap.ir.dims import N, symbols_of
-from irshap.ir.types import Array, DType, TensorType
+from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.lowering.files.protos import first_line
 from irshap.lowering.files.session import RuntimeRefusal, Session
 from irshap.lowering.lower import lower
@@ -27,6 +28,8 @@ _TOLERANCE = {DType.F64: 1e-10, DType.F32: 1e-4, DType.F16: 2e-2, DType.BF16: 1e
 _ROWS = 2
 SIZES = (8, 32, 64, 224)
 """What is tried for dimensions other than the batch that are open: the first that a model takes."""
+_MOST_ELEMENTS = 2**27
+"""Of an input that is tried: a few bytes of a file could ask for any memory."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def _difference(original: onnx.ModelProto, graph: Graph, batched: Sequence[str])
     alone = runner(original)
     together = runner(lower(graph))
     for size in SIZES:
-        feeds = {str(v.name): random(v.tensor, seed, size) for seed, v in enumerate(graph.inputs)}
+        feeds = {str(v.name): random(v.type, seed, size) for seed, v in enumerate(graph.inputs)}
         rows = [{k: a[i : i + 1] if k in batched else a for k, a in feeds.items()} for i in range(_ROWS)]
         try:
             expected = [alone(row) for row in rows]
@@ -177,9 +180,13 @@ def close(a: Array, b: Array) -> bool:
     return np.allclose(a, b, rtol=_TOLERANCE[dtype], atol=tolerance, equal_nan=True)
 
 
-def random(kind: TensorType, seed: int, size: int, rows: int = _ROWS) -> Array:
+def random(kind: Type, seed: int, size: int, rows: int = _ROWS) -> Array:
     """Rows for an input: small whole numbers are valid as tokens, flags and counts alike."""
-    shape = [d if isinstance(d, int) else rows if N in symbols_of([d]) else size for d in kind.dims]
+    if not isinstance(kind, TensorType) or kind.shape is None:
+        raise RuntimeRefusal(f"an input is {kind}: no tensor of a known rank")
+    shape = [d if isinstance(d, int) else rows if N in symbols_of([d]) else size for d in kind.shape]
+    if prod(shape) > _MOST_ELEMENTS:
+        raise RuntimeRefusal(f"an input would have {prod(shape)} elements")
     generator = np.random.default_rng(seed)
     if kind.dtype.is_float:
         return generator.standard_normal(shape).astype(kind.dtype.numpy)

@@ -35,6 +35,7 @@ class Gather(Indexed):
     def infer(self, *types: Type) -> tuple[Type, ...]:
         x, index = tensors(types)
         require(0 <= self.axis < x.rank and index.dtype.is_integer, f"indices {index} don't pick from {x}")
+        require(not (same(x.dims[self.axis], 0) and index.size != 0), f"{x} has nothing to pick from")
         return (x.with_shape((*x.dims[: self.axis], *index.dims, *x.dims[self.axis + 1 :])),)
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:

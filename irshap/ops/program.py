@@ -75,7 +75,8 @@ class Input(NonDifferentiable):
     def batch_axes(
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> tuple[int | None, ...]:
-        return (batch_from_shape(getattr(results[0], "shape", None) or ()),)
+        shape = getattr(results[0], "shape", None)  # a sequence has none
+        return (batch_from_shape(shape or ()),)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

@@ -296,6 +296,8 @@ class Slice(Move):
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         shape = at.operands[0].shape
+        if any(same(ct.shape[axis], 0) for axis in self.axes):
+            return zeros_like(at.operands[0])
         before, after, total = [0] * len(shape), [0] * len(shape), list(ct.shape)
         pads_before: list[Dim] = list(before)
         pads_after: list[Dim] = list(after)
@@ -319,6 +321,7 @@ class Slice(Move):
         yield Sample(cls((1,), (4,), (-1,), (-1,)), (randn(2, 5),), (0,), (0,))
         yield Sample(cls((1,), (5,), (0,), (-2,)), (randn(2, 7),), (0,), (0,))
         yield Sample(cls((1,), (3,), (3,), (1,)), (randn(2, 5),))
+        yield Sample(cls((1,), (3,), (3,), (2,)), (randn(2, 5),), (0,), (0,))
 
 
 @dataclass(frozen=True)

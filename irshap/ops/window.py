@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from irshap.ir.core import require
 from irshap.ir.dims import Dim, as_dim, floor_div, minimum
 from irshap.ir.types import Array
 
@@ -15,7 +16,18 @@ __all__ = ["padded", "window_count", "windows"]
 def window_count(
     size: Dim, kernel: int, stride: int, pads: tuple[int, int], dilation: int, ceil: bool = False
 ) -> Dim:
-    """How many windows fit: floor (or ceil) of (size + pads - dilation (kernel - 1) - 1) / stride, plus 1."""
+    """How many windows fit: floor (or ceil) of (size + pads - dilation (kernel - 1) - 1) / stride, plus 1.
+
+    Raises:
+        TypeMismatch: none fits, or there are no such windows.
+    """
+    require(min(kernel, stride, dilation) > 0, f"no window has {kernel=}, {stride=}, {dilation=}")
+    count = _count(size, kernel, stride, pads, dilation, ceil)
+    require(not isinstance(count, int) or count > 0, f"no window of {kernel} elements fits into {size}")
+    return count
+
+
+def _count(size: Dim, kernel: int, stride: int, pads: tuple[int, int], dilation: int, ceil: bool) -> Dim:
     span = as_dim(size + pads[0] + pads[1] - dilation * (kernel - 1) - 1)
     if not ceil:
         return as_dim(floor_div(span, stride) + 1)

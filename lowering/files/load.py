@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
-from onnx import TensorProto, checker, inliner
+from onnx import TensorProto, checker, inliner, numpy_helper
 
 from irshap.errors import ModelError
 from irshap.lowering.files.external import read_external_data
 from irshap.lowering.files.protos import (
+    OUTLINE_OVER,
     first_line,
     has_broken_text,
     is_outlined,
+    messages,
     nbytes,
     nodes,
     on_outline,
@@ -28,6 +32,7 @@ __all__ = ["infer_shapes", "inline_functions", "load_model"]
 OLDEST_OPSET = 7
 MAX_PROTO = 2**31 - 1  # protobuf's limit for one message
 _DEFAULT_DOMAIN = ("", "ai.onnx")
+_LONG_VECTOR = 2**20
 
 # What people pass by mistake, by the file's first bytes.
 _LOOKALIKES = {
@@ -114,9 +119,42 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         ModelError: inference fails as a whole.
     """
     try:
-        return on_outline(lambda shell: onnx.shape_inference.infer_shapes(shell, data_prop=True), model)
+        return on_outline(_inferred, model)
     except (EncodeError, DecodeError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise ModelError(f"shape inference fails: {first_line(error)}", where="the model") from error
+
+
+def _inferred(shell: onnx.ModelProto) -> onnx.ModelProto:
+    """With values propagated, except where a vector has more elements than inference should list one by one.
+
+    It does that for every vector in arithmetic: an axis of 2^40 would take any time and memory.  A negative
+    size, which some exporters write for one that they don't know, would end the process in an assertion.
+    """
+    for part in messages(shell):
+        if isinstance(part, onnx.TensorShapeProto.Dimension) and part.dim_value < 0:
+            part.Clear()
+    if any(number > _LONG_VECTOR for number in _numbers(shell)):
+        plain = onnx.shape_inference.infer_shapes(shell)
+        known = (*plain.graph.input, *plain.graph.value_info, *plain.graph.output)
+        shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in known]
+        if any(len(shape) == 1 and shape[0] > _LONG_VECTOR for shape in shapes):
+            return plain
+    return onnx.shape_inference.infer_shapes(shell, data_prop=True)
+
+
+def _numbers(shell: onnx.ModelProto) -> Iterator[int]:
+    """The sizes that a model names: dimensions, and integers that shapes may be made of."""
+    for part in messages(shell):
+        if isinstance(part, onnx.TensorShapeProto):
+            yield from (d.dim_value for d in part.dim)
+        elif isinstance(part, onnx.AttributeProto):
+            yield from (part.i, *part.ints)
+        elif isinstance(part, TensorProto) and part.data_type in (TensorProto.INT64, TensorProto.INT32):
+            yield prod(part.dims)
+            if not is_outlined(part) and nbytes(part) <= OUTLINE_OVER:
+                yield from map(int, numpy_helper.to_array(part).ravel())
+        elif isinstance(part, TensorProto):
+            yield prod(part.dims)
 
 
 def _read(path: Path, where: str) -> bytes:

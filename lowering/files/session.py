@@ -54,7 +54,9 @@ class Session:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
             content = model.SerializeToString()
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            providers = ["CPUExecutionProvider"]
+            # there is nothing to fall back to, and trying would be told on standard output
+            self._session = onnxruntime.InferenceSession(content, options, providers, enable_fallback=0)
         except _ERRORS as error:
             raise _refusal(error) from error
         self.inputs = {v.name: v.type for v in model.graph.input}

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import sympy
 
-from irshap.errors import UserError
+from irshap.errors import IRError, ReferencesError, UserError
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Node, Output, Value
 from irshap.ir.dims import Dim, symbols_of
@@ -79,7 +79,11 @@ class FixedProgram:
                 self._session = Session(lower(self._graph), threads=0, fuse=fuse)
 
     def __call__(self, given: Mapping[Value, Array]) -> list[Array]:
-        """The values of `wanted`, from those of the graph's inputs for references and weights."""
+        """The values of `wanted`, from those of the graph's inputs for references and weights.
+
+        Raises:
+            ReferencesError: the model fails on them.
+        """
         named = {str(v.name): a for v, a in given.items()}
         feeds = {str(v.name): named[str(v.name)] for v in self._graph.inputs}
         if self._session is not None:
@@ -87,4 +91,14 @@ class FixedProgram:
                 return self._session.run(feeds)
             except RuntimeRefusal:
                 self._session = None
+                return self._evaluated(feeds)
         return list(evaluate(self._graph, feeds).values())
+
+    def _evaluated(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """By the evaluator, where ONNX Runtime fails; where both do, these references are at fault."""
+        try:
+            return list(evaluate(self._graph, feeds).values())
+        except IRError as error:
+            what = f"the model can't be computed on the references: {error.what}"
+            mend = "are they in the range that the model takes (token ids, say)?"
+            raise ReferencesError(what, where=error.where, mend=mend) from error
