@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from irshap.errors import NotDifferentiable
 from irshap.ir.core import Node, Value
 from irshap.ir.walks import is_float
-from irshap.ops.shape import zeros_like
+from irshap.ops.shape import ranked, zeros_like
 
 __all__ = ["LocalMap", "reverse"]
 
@@ -42,15 +41,5 @@ def reverse(
         ]
         for i, ct in zip(wrt, local(node, cts, wrt, changing), strict=True):
             operand = node.operands[i]
-            cotangent[operand] = _sum(cotangent[operand], ct, operand) if operand in cotangent else ct
+            cotangent[operand] = cotangent[ranked(operand)] + ct if operand in cotangent else ct
     return cotangent
-
-
-def _sum(a: Value, b: Value, of: Value) -> Value:
-    if of.tensor.shape is None:
-        raise NotDifferentiable(
-            "the path from what is attributed to the target crosses a tensor whose rank nothing tells",
-            where=of.node.label,
-            mend="Attribute a tensor behind it (wrt), or explain another output",
-        )
-    return a + b

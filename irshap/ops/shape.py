@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from irshap.errors import NotDifferentiable
 from irshap.ir.builder import emit, emit1
 from irshap.ir.core import (
     Axes,
@@ -29,7 +30,7 @@ from irshap.ops.program import Full
 from irshap.ops.samples import randn
 
 __all__ = ["Concat", "Dilate", "Move", "Pad", "Reshape", "Slice", "Split", "Transpose", "concat", "reshape"]
-__all__ += ["split", "to_front", "transpose", "zeros_like"]
+__all__ += ["ranked", "split", "to_front", "transpose", "zeros_like"]
 
 
 def reshape(x: Value, shape: Sequence[Dim]) -> Value:
@@ -59,7 +60,22 @@ def split(x: Value, axis: int, sizes: Sequence[Dim]) -> tuple[Value, ...]:
 
 def zeros_like(x: Value) -> Value:
     """Emits zeros of the type of `x`."""
-    return emit1(Full(0.0, x.dtype, x.shape))
+    return emit1(Full(0.0, x.dtype, ranked(x).shape))
+
+
+def ranked(x: Value) -> Value:
+    """`x`, if its rank is known: cotangents are of its shape.
+
+    Raises:
+        NotDifferentiable: nothing tells its rank.
+    """
+    if x.tensor.shape is None:
+        raise NotDifferentiable(
+            "the path from what is attributed to the target crosses a tensor whose rank nothing tells",
+            where=x.node.label,
+            mend="Attribute a tensor behind it (wrt), or explain another output",
+        )
+    return x
 
 
 class Move(Linear, family=True):

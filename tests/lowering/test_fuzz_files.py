@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from fuzz_files import MUTATIONS, Outcome, fixtures, generated, mutated, outcome
-from onnx import TensorProto, parser
+from onnx import TensorProto, helper, parser
 
 import irshap
 from irshap.errors import ModelError, NotDifferentiable, ReferencesError, UserError
@@ -191,13 +191,15 @@ def test_a_slice_of_an_axis_of_negative_size() -> None:
     assert len(infer_shapes(model).graph.input[0].type.tensor_type.shape.dim) == 2
 
 
-def test_a_tensor_of_unknown_rank_that_two_ops_read() -> None:
-    model = parser.parse_model("""<ir_version: 10, opset_import: ["": 17, "zoo": 1]>
-    g (float[N,4] x) => (float[N,4] y) <float h> {
-        [any] h = zoo.Any(x)
-        y = zoo.Both(h, h)
-    }""")
-    for value in model.graph.value_info:
+BOTH = ["[any] h = zoo.Any(x) y = zoo.Both(h, h)", "[any] h, k = zoo.Any(x) y = zoo.One(k)"]
+
+
+@pytest.mark.parametrize("nodes", BOTH, ids=["read twice", "beside another result"])
+def test_a_tensor_of_unknown_rank_on_the_path(nodes: str) -> None:
+    model = parser.parse_model(f"""<ir_version: 10, opset_import: ["": 17, "zoo": 1]>
+    g (float[N,4] x) => (float[N,4] y) <float h> {{ {nodes} }}""")
+    model.graph.value_info.append(helper.make_tensor_value_info("k", TensorProto.FLOAT, ["N", 4]))
+    for value in model.graph.value_info[:1]:
         value.type.tensor_type.ClearField("shape")
     with pytest.raises(NotDifferentiable, match=r"any \(Any\): .*whose rank nothing tells"):
         irshap.compile(model, np.zeros((1, 4), np.float32))
