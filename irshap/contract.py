@@ -6,6 +6,10 @@ them changes without a note in CHANGELOG.md.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+
 __all__ = [
     "BASE_VALUES",
     "COMPLETENESS_ERROR",
@@ -14,8 +18,10 @@ __all__ = [
     "TARGET_INDEX",
     "VERSION",
     "Metadata",
+    "Tensors",
     "attributed",
     "attributions",
+    "free",
     "is_references",
     "references",
 ]
@@ -66,6 +72,9 @@ class Metadata:
     HELD = "irshap.held"
     """What keeps the sample's value in both worlds unasked: where token ids go past their embedding."""
 
+    TENSORS = "irshap.tensors"
+    """Which tensor plays which role, as JSON (`Tensors`), where the names alone would say otherwise."""
+
     GAPS = "irshap.incomplete"
     """The ops whose difference is in no attribution, as JSON; see `irshap.attribution.gaps`."""
 
@@ -88,3 +97,70 @@ def references(name: str) -> str:
 def is_references(name: str) -> bool:
     """Whether an input has the name of one for references."""
     return name.endswith(_REFERENCES)
+
+
+def free(name: str, taken: Collection[str]) -> str:
+    """`name`, or where the model has a tensor of that name itself, the name with a number behind it."""
+    found, count = name, 0
+    while found in taken:
+        count += 1
+        found = f"{name}_{count}"
+    return found
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The names of what irshap adds to a model: an output or input for each role, None for one it hasn't.
+
+    Attributes:
+        attributions: for each attributed tensor the output with its attributions.
+        references: for each of the model's inputs the one with its references.
+    """
+
+    attributions: Mapping[str, str] = field(default_factory=dict)
+    base_values: str | None = None
+    target_index: str | None = None
+    completeness_error: str | None = None
+    target: str | None = None
+    reference_weights: str | None = None
+    references: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def by_name(cls, inputs: Iterable[str], outputs: Iterable[str]) -> Tensors:
+        """What these names say where the metadata says nothing: every name above plays its role."""
+        ins, outs = list(inputs), list(outputs)
+        parts = {name: attributed(name) for name in outs}
+
+        def there(name: str, names: Collection[str]) -> str | None:
+            return name if name in names else None
+
+        return cls(
+            attributions={of: name for name, of in parts.items() if of is not None},
+            base_values=there(BASE_VALUES, outs),
+            target_index=there(TARGET_INDEX, outs),
+            completeness_error=there(COMPLETENESS_ERROR, outs),
+            target=there(TARGET, ins),
+            reference_weights=there(REFERENCE_WEIGHTS, ins),
+            references={name.removesuffix(_REFERENCES): name for name in ins if is_references(name)},
+        )
+
+    def to_text(self) -> str:
+        """As JSON, for the metadata."""
+        return json.dumps({k: v for k, v in asdict(self).items() if v}, ensure_ascii=False)
+
+    @classmethod
+    def from_text(cls, text: str) -> Tensors:
+        """What `to_text` wrote."""
+        return cls(**json.loads(text))
+
+    @property
+    def outputs(self) -> set[str]:
+        """The outputs that are irshap's."""
+        ours = (self.base_values, self.target_index, self.completeness_error, *self.attributions.values())
+        return {name for name in ours if name is not None}
+
+    @property
+    def inputs(self) -> set[str]:
+        """The inputs that are irshap's."""
+        ours = (self.target, self.reference_weights, *self.references.values())
+        return {name for name in ours if name is not None}

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
-from irshap.contract import VERSION
-from irshap.ir.core import Graph, Output
+from irshap.contract import VERSION, Metadata, Tensors
+from irshap.ir.core import Graph, Output, Role
 from irshap.lowering.emission import emit_nodes
 from irshap.lowering.emitter import Emitter
 from irshap.lowering.files.convert import ir_version_for
 from irshap.lowering.opaque import used_domains
-from irshap.ops.program import Opaque
+from irshap.ops.program import Input, Opaque
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Lower", "lower"]
@@ -48,7 +48,40 @@ def lower(graph: Graph, *, opset: int = 0, metadata: Mapping[str, str] | None = 
     """
     emission = emit_nodes(graph, opset=opset)
     given = {**dict(graph.source.metadata), **(metadata or {})}
+    if tensors := _roles(graph, emission.outputs):
+        # a model that was compiled before may have brought its own
+        given.pop(Metadata.TENSORS, None)
+        names = [str(v.name) for v in graph.inputs], [o.name for o in emission.outputs]
+        if tensors != Tensors.by_name(*names):
+            given[Metadata.TENSORS] = tensors.to_text()
     return _model(graph, emission.outputs, emission.emitter, given)
+
+
+def _roles(graph: Graph, outputs: list[Output]) -> Tensors | None:
+    """Which output and which input is what; None for a program without attributions."""
+    found = {role: [o for o in outputs if o.role is role] for role in Role}
+    if not found[Role.ATTRIBUTION]:
+        return None
+    kinds: dict[str, list[Input]] = {}
+    for value in graph.inputs:
+        if isinstance(value.node.op, Input):
+            kinds.setdefault(value.node.op.kind, []).append(value.node.op)
+
+    def only(role: Role) -> str | None:
+        return next((o.name for o in found[role]), None)
+
+    def given(kind: str) -> str | None:
+        return next((op.name for op in kinds.get(kind, ())), None)
+
+    return Tensors(
+        {str(o.of): o.name for o in found[Role.ATTRIBUTION]},
+        only(Role.BASE),
+        only(Role.TARGET_INDEX),
+        only(Role.COMPLETENESS),
+        given("target"),
+        given("weights"),
+        {str(op.of): op.name for op in kinds.get("references", ())},
+    )
 
 
 def _model(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from irshap import contract
 from irshap.errors import TargetError
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Node, NoLocalRule, Output, Point, Role, Value
@@ -52,7 +53,8 @@ class Autodiff(Pass):
             outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
             for output, source in zip(ir.outputs_of(Role.SOURCE), sources, strict=True):
                 adjoint = found[source] if source in found else zeros_like(source)
-                outputs.append(Output(f"{output.name}_adjoint", adjoint, Role.ADJOINT, output.name))
+                name = contract.free(f"{output.name}_adjoint", {o.name for o in outputs})
+                outputs.append(Output(name, adjoint, Role.ADJOINT, output.name))
             context.count("pullbacks", local.pullbacks)
             return b.build(ir.name, outputs, ir.properties, like=ir)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 from irshap import contract
+from irshap.attribution.outputs import own_names
 from irshap.attribution.side_paths import with_side_paths_held
 from irshap.attribution.sources import find_sources, names_in, with_held, with_taps
 from irshap.errors import TargetError, near
@@ -70,7 +71,7 @@ class Target(Pass):
         with Builder() as b:
             mapping = b.graft(ir)
             y = _flat(mapping[explained.value])
-            index, classes = self._index(b, y)
+            index, classes = self._index(b, y, own_names(ir))
             if classes is None:
                 rows, forward = y, mapping
             else:
@@ -80,10 +81,11 @@ class Target(Pass):
             outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
             taken = {o.name for o in outputs}
             for s in sources:
-                name = f"{s.name}_source" if s.name in taken else s.name
+                name = contract.free(f"{s.name}_source" if s.name in taken else s.name, taken)
                 outputs.append(Output(name, forward[s.value], Role.SOURCE, s.of))
-            outputs.append(Output("target_value", target, Role.TARGET))
-            outputs.append(Output(contract.TARGET_INDEX, index, Role.TARGET_INDEX))
+            outputs.append(Output(contract.free("target_value", taken), target, Role.TARGET))
+            name = contract.free(contract.TARGET_INDEX, own_names(ir))
+            outputs.append(Output(name, index, Role.TARGET_INDEX))
             return b.build(ir.name, outputs, ir.properties, like=ir)
 
     def _explained(self, graph: Graph) -> Output:
@@ -96,14 +98,14 @@ class Target(Pass):
             raise TargetError("the model has no float output to explain")
         return candidates[self.output] if self.output else next(iter(candidates.values()))
 
-    def _index(self, b: Builder, y: Value) -> tuple[Value, int | None]:
+    def _index(self, b: Builder, y: Value, taken: Set[str]) -> tuple[Value, int | None]:
         """The explained classes, [N] or [N, K], and K when there are several for each sample."""
         rows, classes = y.shape
         if self.target == "argmax":
             return emit1(Hold(), reshape(emit1(ArgMax((1,), keepdims=False), y), (rows,))), None
         if self.target == "input":
-            kind = TensorType(DType.I64, (N,))
-            return b.emit(Input(contract.TARGET, "target"), types=(kind,), names=(contract.TARGET,))[0], None
+            op = Input(contract.free(contract.TARGET, taken), "target")
+            return b.emit(op, types=(TensorType(DType.I64, (N,)),), names=(op.name,))[0], None
         if self.target == "all":
             if not isinstance(classes, int):
                 raise TargetError(f"target=all needs a fixed number of classes, not {classes}")

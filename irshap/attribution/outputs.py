@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from irshap import contract
+from irshap.attribution.sources import model_inputs
 from irshap.errors import IRError
 from irshap.ir.batch import BatchAxes
 from irshap.ir.builder import emit1
@@ -16,7 +17,7 @@ from irshap.ops.reduce import ReduceSum
 from irshap.ops.rows import RepeatRows
 from irshap.ops.shape import reshape, transpose
 
-__all__ = ["attributions", "batch_axes", "by_class", "is_token", "samples_first", "source_axes"]
+__all__ = ["attributions", "batch_axes", "by_class", "is_token", "own_names", "samples_first", "source_axes"]
 
 
 def by_class(rows: Value, graph: Graph) -> Value:
@@ -59,7 +60,12 @@ def samples_first(value: Value, axis: int, rows: Dim) -> Value:
 
 def is_token(graph: Graph, source: Output) -> bool:
     """Whether a source stands for an integer input that is read in there."""
-    return any(v.name == source.of and not is_float(v) for v in graph.inputs)
+    return any(v.name == source.of and not is_float(v) for v in model_inputs(graph))
+
+
+def own_names(graph: Graph) -> set[str]:
+    """The names of a model's inputs and outputs: what is added gets others."""
+    return {str(v.name) for v in graph.inputs} | {o.name for o in graph.outputs_of(Role.MODEL)}
 
 
 def attributions(graph: Graph, rows: Sequence[Value]) -> list[Output]:
@@ -74,8 +80,11 @@ def attributions(graph: Graph, rows: Sequence[Value]) -> list[Output]:
         if is_token(graph, source):
             value = _per_element(value, graph.input(name))
         found[name] = found[name] + value if name in found else value
+    taken = own_names(graph)
     return [
-        Output(contract.attributions(name), by_class(value, graph), Role.ATTRIBUTION, name)
+        Output(
+            contract.free(contract.attributions(name), taken), by_class(value, graph), Role.ATTRIBUTION, name
+        )
         for name, value in found.items()
     ]
 

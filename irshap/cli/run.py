@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irshap.cli.output import echo_json, require_folder, table, write_npz
+from irshap.contract import TARGET
 from irshap.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def run_command(
 
     require_folder(output)
     explainer = Explainer(explained, list(provider) or None)
-    given, named = _inputs(samples, target)
+    given, named = _inputs(samples, target, explainer.tensors.target or TARGET)
     start = time.perf_counter()
     explanation = explainer(given, **named)
     seconds = time.perf_counter() - start
@@ -67,7 +68,7 @@ def run_command(
         _check(records, max_error)
 
 
-def _inputs(samples: str, target: int | None) -> tuple[Any, dict[str, Any]]:
+def _inputs(samples: str, target: int | None, name: str) -> tuple[Any, dict[str, Any]]:
     if target is None:
         return samples, {}
     import numpy as np
@@ -79,7 +80,7 @@ def _inputs(samples: str, target: int | None) -> tuple[Any, dict[str, Any]]:
     arrays = as_arrays(samples, ["input"], UserError, "input")
     count = next((len(a) for a in arrays.values() if a.ndim), 0)
     given = arrays["input"] if set(arrays) == {"input"} else arrays
-    return given, {"target": np.full(count, target, dtype=np.int64)}
+    return given, {name: np.full(count, target, dtype=np.int64)}
 
 
 def explanation_rows(explanation: Explanation) -> list[dict[str, Any]]:

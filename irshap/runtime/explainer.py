@@ -44,6 +44,7 @@ class Explainer:
         input_names: what must be given, in the model's order: its own inputs, then run-time ones (`target`,
             `<input>_references`) where the model was compiled with such.
         attributed: the names of the attributed tensors.
+        tensors: which inputs and outputs are irshap's, and what they are: all others are the model's own.
         metadata: what irshap wrote about the compilation (version, pipeline, digests).
 
     Raises:
@@ -57,12 +58,13 @@ class Explainer:
         self._outputs = [v.name for v in self._session.get_outputs()]
         self.input_names = tuple(self._inputs)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        self.attributed = tuple(name for name in map(contract.attributed, self._outputs) if name is not None)
-        if not self.attributed or contract.TARGET_INDEX not in self._outputs:
+        self.tensors = _tensors(self.metadata, self.input_names, self._outputs, where)
+        self.attributed = tuple(self.tensors.attributions)
+        if not self.attributed:
             mend = "compile it first: irshap compile MODEL --references REFS --output EXPLAINED"
             raise ModelError("returns no attributions", where=where, mend=mend)
 
-    def __call__(self, *arrays: Source, **named: Source) -> Explanation:
+    def __call__(self, /, *arrays: Source, **named: Source) -> Explanation:
         """Explains samples.
 
         Args:
@@ -78,13 +80,14 @@ class Explainer:
         try:
             results = self._session.run(self._outputs, feed)
         except Exception as error:  # ONNX Runtime's errors have no common base but this
-            if contract.TARGET in feed:
+            if self.tensors.target is not None:
                 raise TargetError(
                     f"the run failed, perhaps a class that doesn't exist: {_line(error)}"
                 ) from error
             raise UserError(f"ONNX Runtime failed: {_line(error)}", where="explained model") from error
         raw = dict(zip(self._outputs, map(np.asarray, results), strict=True))
-        return Explanation.of(raw, feed, self.metadata.get(contract.Metadata.EXPLAINED_OUTPUT))
+        explained = self.metadata.get(contract.Metadata.EXPLAINED_OUTPUT)
+        return Explanation.of(raw, feed, explained, self.tensors)
 
     def _feed(self, arrays: tuple[Source, ...], named: Mapping[str, Source]) -> Arrays:
         names = list(self._inputs)
@@ -119,9 +122,7 @@ class Explainer:
         return feed
 
     def _own_inputs(self) -> list[str]:
-        ours = contract.Metadata.PIPELINE in self.metadata
-        extra = {contract.TARGET, contract.REFERENCE_WEIGHTS} if ours else set()
-        return [n for n in self._inputs if n not in extra and not contract.is_references(n)]
+        return [n for n in self._inputs if n not in self.tensors.inputs]
 
     def _conform(self, name: str, array: Array) -> Array:
         meta = self._inputs[name]
@@ -130,6 +131,24 @@ class Explainer:
             raise UserError(f"input {name!r} has type {meta.type}, which irshap can't feed")
         shape = [d if isinstance(d, int) and d >= 0 else str(d or "?") for d in meta.shape]
         return conform(array, dtype, shape, UserError, f"input {name!r}")
+
+
+def _tensors(
+    metadata: Mapping[str, str], inputs: Sequence[str], outputs: Sequence[str], where: str
+) -> contract.Tensors:
+    text = metadata.get(contract.Metadata.TENSORS)
+    if text is None:
+        return contract.Tensors.by_name(inputs, outputs)
+    try:
+        found = contract.Tensors.from_text(text)
+        strange = (found.inputs - set(inputs)) | (found.outputs - set(outputs))
+    except (AttributeError, TypeError, ValueError) as error:
+        what = f"its metadata {contract.Metadata.TENSORS} is damaged: {error}"
+        raise ModelError(what, where=where, mend="compile the model again") from error
+    if strange:
+        what = f"its metadata {contract.Metadata.TENSORS} names tensors that it hasn't: {sorted(strange)}"
+        raise ModelError(what, where=where, mend="compile the model again")
+    return found
 
 
 _FLOAT32 = {"CUDAExecutionProvider": {"use_tf32": "0"}}

@@ -42,23 +42,29 @@ class Explanation:
     raw: Arrays = field(repr=False)
 
     @classmethod
-    def of(cls, raw: Arrays, feed: Mapping[str, Array], explained: str | None) -> Explanation:
-        """Reads a model's outputs by the names of `irshap.contract`.
+    def of(
+        cls,
+        raw: Arrays,
+        feed: Mapping[str, Array],
+        explained: str | None,
+        tensors: contract.Tensors | None = None,
+    ) -> Explanation:
+        """Reads a model's outputs.
 
         Args:
             raw: all outputs by name.
             feed: what the model was given.
             explained: the name of the explained output, where it is known.
+            tensors: which output is what; None: as their names say.
         """
-        tensors = {name: contract.attributed(name) for name in raw}
-        values = {tensor: raw[name] for name, tensor in tensors.items() if tensor is not None}
-        added = {contract.BASE_VALUES, contract.TARGET_INDEX, contract.COMPLETENESS_ERROR}
-        outputs = {
-            name: raw[name] for name, tensor in tensors.items() if tensor is None and name not in added
-        }
+        roles = contract.Tensors.by_name(feed, raw) if tensors is None else tensors
+        values = {of: raw[name] for of, name in roles.attributions.items()}
+        outputs = {name: array for name, array in raw.items() if name not in roles.outputs}
         data = {name: feed[name] for name in values if name in feed}
-        index, base = raw.get(contract.TARGET_INDEX), raw.get(contract.BASE_VALUES)
-        error = raw.get(contract.COMPLETENESS_ERROR)
+        index, base, error = (
+            None if name is None else raw[name]
+            for name in (roles.target_index, roles.base_values, roles.completeness_error)
+        )
         target = None if explained is None or index is None else _picked(outputs.get(explained), index)
         if error is None and base is not None and target is not None:
             error = target.astype(np.float64) - base - _total(values, _class_axes(index))

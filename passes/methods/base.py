@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from irshap import contract
-from irshap.attribution.outputs import attributions, by_class, is_token, samples_first, source_axes
+from irshap.attribution.outputs import attributions, by_class, is_token, own_names, samples_first, source_axes
 from irshap.errors import NotDifferentiable, TargetError
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Node, NoLocalRule, Op, Output, Point, Role, Value
@@ -111,13 +111,16 @@ class Method(Pass, family=True):
             outputs = [replace(o, value=found.sample(o.value)) for o in ir.outputs_of(Role.MODEL)]
             outputs += attributions(ir, found.scores)
             explained, base = (None, None) if found.ends is None else found.ends()
+            taken = own_names(ir)
             if base is not None:
-                outputs.append(Output(contract.BASE_VALUES, by_class(base, ir), Role.BASE))
+                name = contract.free(contract.BASE_VALUES, taken)
+                outputs.append(Output(name, by_class(base, ir), Role.BASE))
             index = ir.output(Role.TARGET_INDEX)
             outputs.append(replace(index, value=found.sample(index.value)))
             if found.certified and explained is not None:
                 left = _certificate(explained, base, found.scores)
-                outputs.append(Output(contract.COMPLETENESS_ERROR, by_class(left, ir), Role.COMPLETENESS))
+                name = contract.free(contract.COMPLETENESS_ERROR, taken)
+                outputs.append(Output(name, by_class(left, ir), Role.COMPLETENESS))
             return b.build(ir.name, outputs, ir.properties, like=ir)
 
     def _refuse_tokens(self, graph: Graph) -> None:

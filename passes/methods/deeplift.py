@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Literal
 
 from irshap import contract
 from irshap.attribution.gaps import Gap, gaps, refusal, to_text
-from irshap.attribution.outputs import samples_first
+from irshap.attribution.outputs import own_names, samples_first
 from irshap.errors import UserError
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Role, Value
@@ -62,7 +62,7 @@ class DeepLift(Method):
         forward = (Role.SOURCE, Role.TARGET)
         joint = JointBatch(builder, ir, (*forward, Role.ADJOINT) if rescale else forward, missing)
         target = ir.output(Role.TARGET).value
-        weights = _weights(builder, target.dtype) if self.weights else None
+        weights = _weights(builder, target.dtype, own_names(ir)) if self.weights else None
         mixed = self.rule == "mixed"
         shares = _rescale(joint, ir) if rescale else reveal_cancel.scores(joint, ir, mixed=mixed)
         rows = as_dim(target.shape[0] * R)
@@ -97,10 +97,10 @@ class DeepLift(Method):
         return None
 
 
-def _weights(builder: Builder, dtype: DType) -> Value:
+def _weights(builder: Builder, dtype: DType, taken: Set[str]) -> Value:
     """A run-time input [R], which `bind-references` makes a constant."""
-    op, kind = Input(contract.REFERENCE_WEIGHTS, "weights"), TensorType(dtype, (R,))
-    return builder.emit(op, types=(kind,), names=(contract.REFERENCE_WEIGHTS,))[0]
+    op = Input(contract.free(contract.REFERENCE_WEIGHTS, taken), "weights")
+    return builder.emit(op, types=(TensorType(dtype, (R,)),), names=(op.name,))[0]
 
 
 def _rescale(joint: JointBatch, graph: Graph) -> list[Value]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from irshap import contract
 from irshap.attribution.gaps import Gap, references_needed, refusal
-from irshap.attribution.outputs import batch_axes
+from irshap.attribution.outputs import batch_axes, own_names
 from irshap.errors import ModelError
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, MixesBatch, Node, NoLocalRule, Point, Role, Value
@@ -30,7 +30,7 @@ class JointBatch:
 
         An op without a complete rule is refused, unless there is a list `gaps` to note it in.
         """
-        self.builder, self.gaps = builder, gaps
+        self.builder, self.gaps, self.taken = builder, gaps, own_names(graph)
         self.rows = batch_axes(graph)
         self.count = graph.output(Role.TARGET).value.shape[0]
         self.binding = {N: as_dim(2 * N * R)}
@@ -84,7 +84,8 @@ class JointBatch:
         other = repeated
         source = value.node.operands[0] if isinstance(value.node.op, RepeatRows) else value
         if source in self.varied:
-            op = Input(contract.references(str(source.name)), "references", source.name)
+            name = contract.free(contract.references(str(source.name)), self.taken)
+            op = Input(name, "references", source.name)
             type = source.tensor.with_shape((R, *source.shape[1:]))
             references = self.builder.emit(op, types=(type,), names=(op.name,))[0]
             other = emit1(TileRows(0, sample.shape[0]), references)
