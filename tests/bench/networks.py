@@ -113,7 +113,7 @@ def separated(model: nn.Module) -> Iterator[nn.Module]:
 
 def calibrate(model: nn.Module, batches: list[torch.Tensor]) -> None:
     """Set batch-norm statistics to the plain average over `batches`."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -1,0 +1,151 @@
+"""The zoo's measurement on models of a few nodes, its rows and its page."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from places import BENCH
+
+
+@pytest.fixture(autouse=True)
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(BENCH))
+    yield
+    for name in set(sys.modules) - before:
+        if str(BENCH) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def measured(folder: Path, text: str, held: bool = False, **shape: tuple[int, ...]) -> dict[str, Any]:
+    from zoo_models.case import REFERENCES, SAMPLES, Inputs
+    from zoo_models.measure import measure
+
+    onnx.save(onnx.parser.parse_model(text), folder / "model.onnx")
+    rng = np.random.default_rng(0)
+
+    def rows(count: int) -> dict[str, Any]:
+        return {n: rng.standard_normal((count, *s)).astype(np.float32) for n, s in shape.items()}
+
+    samples, references = rows(SAMPLES), rows(REFERENCES)
+    if held:
+        samples["m"] = rng.integers(0, 2, (SAMPLES, 4))
+        references["m"] = rng.integers(0, 2, (REFERENCES, 4))
+    Inputs(samples, references, {}).save(folder / "inputs.npz")
+    return measure(folder / "model.onnx", Inputs.load(folder / "inputs.npz"))
+
+
+HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
+
+
+@pytest.mark.parametrize("batch", ["N", "1"])
+def test_a_complete_model_and_its_batch_of_one(batch: str, tmp_path: Path) -> None:
+    row = measured(
+        tmp_path,
+        f"{HEAD} g (float[{batch}, 4] x) => (float[{batch}, 4] y) {{ t = Tanh(x)  y = Mul(t, x) }}",
+        x=(4,),
+    )
+    assert row["result"] == "complete" and row["error"] < 1e-5 and row["base_off"] < 1e-5
+    assert row["nodes"] == 2 < row["explained_nodes"] and row["by_inference"] > 0 and row["held"] == []
+
+
+def test_a_held_input_takes_the_samples_value_in_the_base(tmp_path: Path) -> None:
+    row = measured(
+        tmp_path,
+        f"""{HEAD} g (float[N, 4] x, int64[N, 4] m) => (float[N, 4] y) {{
+            f = Cast<to = 1>(m)  t = Tanh(x)  y = Mul(t, f) }}""",
+        held=True,
+        x=(4,),
+    )
+    assert row["result"] == "complete" and row["held"] == ["m"] and row["base_off"] < 1e-5
+
+
+def test_a_wrong_sum_a_wrong_prediction_a_refusal_and_a_broken_file_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = f"{HEAD} g (float[N, 4] x) => (float[N, 4] y) {{ y = Tanh(x) }}"
+    assert measured(tmp_path, good.replace("Tanh", "Sign"), x=(4,))["kind"] == "NotDifferentiable"
+    assert measured(tmp_path, good, x=(5,))["result"] == "unusable"
+
+    from zoo_models import measure as module
+
+    import irshap
+
+    compile = irshap.compile
+    monkeypatch.setattr(module, "METHOD", "input-x-gradient")
+    monkeypatch.setattr(irshap, "compile", lambda *_, **__: 1 // 0)
+    crashed = measured(tmp_path, good, x=(4,))
+    assert (crashed["result"], crashed["kind"]) == ("crashed", "ZeroDivisionError")
+
+    def scaled(model: Any, *given: Any, **named: Any) -> Any:
+        """Compiles another function than the file's."""
+        found = onnx.parser.parse_model(good.replace("Tanh(x)", "Mul(x, x)"))
+        return compile(found, *given)
+
+    monkeypatch.setattr(irshap, "compile", scaled)
+    assert measured(tmp_path, good, x=(4,))["result"] == "wrong"
+
+    def untrue(model: Any, *given: Any, **named: Any) -> Any:
+        """Attributes a half of the difference."""
+        found = compile(model, *given)
+        for node in found.model.graph.node:
+            node.output[:] = [n.replace("x_attributions", "whole") for n in node.output]
+            node.input[:] = [n.replace("x_attributions", "whole") for n in node.input]
+        half = onnx.helper.make_tensor("half", 1, [], [0.5])
+        found.model.graph.initializer.append(half)
+        found.model.graph.node.append(onnx.helper.make_node("Mul", ["whole", "half"], ["x_attributions"]))
+        return found
+
+    monkeypatch.setattr(irshap, "compile", untrue)
+    row = measured(tmp_path, good, x=(4,))
+    assert row["result"] == "inexact" and 0.1 < row["error"] < 2
+
+
+def test_rows_are_appended_and_read_again(tmp_path: Path) -> None:
+    from zoo_models.runs import Rows, limited, measured
+
+    rows = Rows(tmp_path / "rows.jsonl")
+    for result in ("crashed", "refused"):
+        rows.add({"case": "a/b", "result": result, "message": "why"})
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 2
+    assert Rows(tmp_path / "rows.jsonl").found["a/b"]["result"] == "refused"
+
+    assert limited(["-c", "print(1)"], 60, 2**33)[:2] == (0, "1\n")
+    assert limited(["-c", "while True: pass"], 0.2, 2**33)[0] == "timeout"
+    code, _, errors = limited(["-c", "bytearray(2 ** 32)"], 60, 2**30)
+    assert code == 1 and "MemoryError" in errors
+    gone = measured(tmp_path / "none.onnx", tmp_path / "none.npz", 60, 2**33)
+    assert gone["result"] == "crashed" and "none.npz" in gone["message"]
+
+
+def test_the_page_counts_and_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    from zoo_models import page as module
+
+    monkeypatch.setattr(module, "version", lambda _: "1.0")
+
+    def row(model: str, result: str, **more: Any) -> dict[str, Any]:
+        named = {"case": f"text/{model}", "suite": "text", "model": model}
+        return {**named, "result": result, "nodes": 10, **more}
+
+    numbers = {"error": 1e-6, "prediction_off": 0.0, "by_inference": 2.0, "explained_nodes": 40}
+    numbers |= {"compile_seconds": 3.0}
+    rows = [
+        row("a", "complete", **numbers),
+        row("b", "complete", **numbers | {"error": 5e-4}),
+        row("c", "inexact", **numbers | {"error": float("nan")}),
+        row("d", "refused", kind="TargetError", message="/x/d.onnx: node_7 (is_nan): jumps in [2, 3]"),
+        row("e", "refused", kind="TargetError", message="/x/e.onnx: node_99 (is_nan): jumps in [4]"),
+        row("f", "not exported", message="no such op"),
+    ]
+    text = module.page(json.loads(json.dumps(rows)))
+    assert "| text | 6 | 5 | 2 (40.0 %) | 2 | 0 | 1 | 0 | 1 |" in text
+    assert "| text | 5.0e-04 | inf | inf | 33.3 % | 2.0 | 2.0 | 4.0 | 3.0 s |" in text
+    assert "**refused**, 2: TargetError" in text and "In text/d, text/e" in text
+    assert "**not exported**, 1: no such op" in text

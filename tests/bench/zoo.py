@@ -1,0 +1,94 @@
+"""What of the world's architectures irshap explains, as they are exported.
+
+    python tests/bench/zoo.py --cache FOLDER --rows ROWS.jsonl [--suite text ...] [--only PATTERN]
+                              [--again PATTERN] [--everyday] [--page docs/zoo.md]
+
+Suites: transformers' classifiers of every family of text, images, videos and audio (tiny, random),
+torchvision's classification, segmentation and video networks, and timm's. Each by both of torch's exporters,
+with a batch that is dynamic or 1, and where inputs have a length with one that is fixed or dynamic. Nothing
+is downloaded.
+
+Each case runs in a process of its own, with limits of time and memory, and adds a line to ROWS: completeness,
+time by inference of 1 + R, compile time, nodes; or the refusal, or how it broke. Cases that are there are not
+run again, unless their name fits --again. --page writes the page from the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from zoo_models.case import Case
+from zoo_models.page import page
+from zoo_models.runs import Rows, limited, measured
+from zoo_models.suites import SUITES
+
+
+def exported(cases: list[Case], cache: Path, seconds: float, memory: int) -> None:
+    """Exports what the cache lacks of the cases, all of one model."""
+    folder = cache / cases[0].suite
+    lacking = [
+        c.stem
+        for c in cases
+        if not (folder / f"{c.stem}.npz").exists() and not (folder / f"{c.stem}.error").exists()
+    ]
+    if not lacking:
+        return
+    suite, model = cases[0].suite, cases[0].model
+    arguments = ["-m", "zoo_models.exporting", str(cache), suite, model, *lacking]
+    code, _, errors = limited(arguments, seconds, memory)
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem in lacking:
+        file = folder / f"{stem}.error"
+        if not (folder / f"{stem}.npz").exists() and not file.exists():
+            last = (errors.strip().splitlines() or [""])[-1]
+            file.write_text(f"the exporting process ended with {code}: {last}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cache", type=Path, required=True, help="folder of exported models")
+    parser.add_argument("--rows", type=Path, required=True, help="the file of results")
+    parser.add_argument("--suite", nargs="+", choices=SUITES, default=list(SUITES))
+    parser.add_argument("--only", default="", help="cases whose name has this pattern")
+    parser.add_argument("--again", help="run cases anew whose name or result has this pattern")
+    parser.add_argument("--everyday", action="store_true", help="dynamic batch and fixed length only")
+    parser.add_argument("--seconds", type=float, default=300, help="limit of a case")
+    parser.add_argument("--memory", type=float, default=8, help="limit of a case in GiB")
+    parser.add_argument("--page", type=Path, help="the page to write")
+    given = parser.parse_args()
+    rows, memory = Rows(given.rows), int(given.memory * 2**30)
+    for suite in given.suite:
+        for model in SUITES[suite].models():
+            cases = [c for c in SUITES[suite].cases(model) if wanted(c, given, rows)]
+            if not cases:
+                continue
+            exported(cases, given.cache, 2 * given.seconds, 2 * memory)
+            for case in cases:
+                file = given.cache / suite / f"{case.stem}.onnx"
+                named = {"case": case.name, **vars(case)}
+                if file.with_suffix(".error").exists():
+                    message = file.with_suffix(".error").read_text().strip()
+                    rows.add({**named, "result": "not exported", "message": message[:400]})
+                    continue
+                rows.add(named | measured(file, file.with_suffix(".npz"), given.seconds, memory))
+    if given.page:
+        given.page.write_text(page(rows.found.values()))
+
+
+def wanted(case: Case, given: argparse.Namespace, rows: Rows) -> bool:
+    if given.everyday and (case.batch, case.length) != ("dynamic", "fixed"):
+        return False
+    if not re.search(given.only, case.name):
+        return False
+    row = rows.found.get(case.name)
+    if row is None:
+        return True
+    return given.again is not None and bool(re.search(given.again, f"{case.name} {row['result']}"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Measures one file, in a process of its own: python -m zoo_models.measure FILE.onnx INPUTS.npz
+
+Prints one JSON object.  What irshap gives is compared with the original model as ONNX Runtime runs it: f of
+the samples, and f of the references with each held input at the sample's value.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+import irshap
+from irshap import contract
+from irshap.errors import UserError
+from zoo_models.case import Inputs
+
+__all__ = ["EXACT", "PREDICTION", "measure"]
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+Row = dict[str, Any]
+
+EXACT = 1e-3
+"""The completeness error, relative to the largest |f(x) - base|, up to which a model counts as complete."""
+
+PREDICTION = 1e-4
+"""How far the compiled file's prediction may be from the original's, relative to the largest number in it."""
+
+RUNS, LEAST = 3, 0.2
+"""Each time is the least of so many runs, and of runs for so many seconds."""
+
+METHOD = "deeplift{emit=completeness_error}"
+
+
+class Original:
+    """A model as ONNX Runtime runs it, sample by sample where its batch is 1."""
+
+    def __init__(self, file: Path) -> None:
+        self.session = _session(file)
+        self.inputs = [v.name for v in self.session.get_inputs()]
+        self.outputs = [v.name for v in self.session.get_outputs()]
+        self.one = any(v.shape and v.shape[0] == 1 for v in self.session.get_inputs())
+
+    def run(self, feeds: Arrays) -> dict[str, Any]:
+        """Its outputs, for any number of samples."""
+        if not self.one:
+            return dict(zip(self.outputs, self.session.run(None, dict(feeds)), strict=True))
+        rows = [self.session.run(None, row) for row in _rows(feeds)]
+        joined = [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+        return dict(zip(self.outputs, joined, strict=True))
+
+
+def measure(file: Path, inputs: Inputs) -> Row:
+    """The row of a file: `result` is complete, inexact, wrong, refused, crashed or unusable, and its numbers.
+
+    inexact: attributions don't sum to f(x) - base; wrong: the compiled file's own predictions are off;
+    unusable: ONNX Runtime doesn't run the original on these inputs.
+    """
+    row: Row = {"nodes": len(onnx.load(file, load_external_data=False).graph.node)}
+    try:
+        original = Original(file)
+        y = original.run(inputs.samples)
+    except Exception as error:  # ONNX Runtime's errors have no common base but this
+        return row | {"result": "unusable", "message": _line(error)}
+    if not all(np.isfinite(a).all() for a in y.values() if a.dtype.kind == "f"):
+        return row | {"result": "unusable", "message": "its outputs aren't finite"}
+    start = time.perf_counter()
+    try:
+        compiled, references = _compiled(file, dict(inputs.references))
+    except UserError as error:
+        return row | {"result": "refused", "kind": type(error).__name__, "message": str(error)}
+    except Exception as error:  # anything but a refusal is irshap's fault
+        return row | {"result": "crashed"} | _fault(error)
+    row["compile_seconds"] = round(time.perf_counter() - start, 2)
+    row["explained_nodes"] = len(compiled.model.graph.node)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "explained.onnx"
+        try:
+            compiled.save(path)
+            explained = _session(path)
+            names = [v.name for v in explained.get_outputs()]
+            found = dict(zip(names, explained.run(None, dict(inputs.samples)), strict=True))
+        except Exception as error:
+            return row | {"result": "crashed"} | _fault(error)
+        metadata = {p.key: p.value for p in compiled.model.metadata_props}
+        output = metadata[contract.Metadata.EXPLAINED_OUTPUT]
+        row |= _compared(original, output, y, found, inputs.samples, references)
+        row |= _times(original, explained, inputs.samples, references)
+    return row
+
+
+def _compiled(file: Path, references: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The compiled model, and the references that it took: held inputs take none."""
+    while True:
+        try:
+            return irshap.compile(file, references or None, method=METHOD), references
+        except irshap.errors.ReferencesError as error:
+            held = [n for n in references if f"input {n!r} takes no references" in str(error)]
+            if not held:
+                raise
+            references = {n: a for n, a in references.items() if n not in held}
+
+
+def _compared(
+    original: Original, output: str, y: Arrays, found: Arrays, samples: Arrays, references: Arrays
+) -> Row:
+    rows = _flat(y[output])
+    index = found[contract.TARGET_INDEX]
+    fx = np.take_along_axis(rows, index[:, None], 1)[:, 0]
+    attributed = {name: a for o, a in found.items() if (name := contract.attributed(o)) is not None}
+    each = zip(index.tolist(), _rows(samples), strict=True)
+    base = np.array([_base(original, output, c, attributed, row, references) for c, row in each])
+    total = sum(_flat(a).sum(1) for a in attributed.values())
+    scale = float(np.abs(fx - base).max())
+    own = np.asarray(found[contract.BASE_VALUES], np.float64)
+    apart = np.abs(_flat(found[output]) - rows).max() / max(float(np.abs(rows).max()), 1e-30)
+    numbers = {
+        "error": float(np.abs(fx - base - total).max() / scale),
+        "base_off": float(np.abs(own - base).max() / scale),
+        "prediction_off": float(apart),
+        "difference": scale,
+        "held": sorted(set(samples) - set(attributed)),
+    }
+    # near ties may turn over by a rounding
+    best = np.take_along_axis(rows, index[:, None], 1)[:, 0] >= rows.max(1) - PREDICTION * np.abs(rows).max()
+    if not (numbers["prediction_off"] <= PREDICTION and best.all()):
+        return {"result": "wrong", **numbers}
+    return {"result": "complete" if numbers["error"] <= EXACT else "inexact", **numbers}
+
+
+def _base(
+    original: Original, output: str, target: int, attributed: Arrays, row: Arrays, references: Arrays
+) -> float:
+    """The mean over references of the explained number; what isn't attributed is the sample's."""
+    count = len(next(iter(references.values())))
+    feeds = {n: references[n] if n in attributed else np.repeat(a, count, 0) for n, a in row.items()}
+    return float(_flat(original.run(feeds)[output])[:, target].mean())
+
+
+def _times(original: Original, explained: Any, samples: Arrays, references: Arrays) -> Row:
+    """Seconds of an explanation of one sample, and by what inferring 1 and R samples takes."""
+    one = next(_rows(samples))
+    count = len(next(iter(references.values()), [()]))
+    many = {n: references.get(n, np.repeat(a, count, 0)) for n, a in one.items()}
+    ours = _least(lambda: explained.run(None, dict(one)))
+    theirs = _least(lambda: original.run(one)) + _least(lambda: original.run(many))
+    return {"seconds": ours, "by_inference": ours / theirs}
+
+
+def _least(run: Callable[[], Any]) -> float:
+    seconds: list[float] = []
+    while len(seconds) < RUNS or sum(seconds) < LEAST:
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _flat(array: Any) -> Any:
+    return np.asarray(array, np.float64).reshape(len(array), -1)
+
+
+def _rows(feeds: Arrays) -> Any:
+    count = len(next(iter(feeds.values())))
+    return ({n: a[i : i + 1] for n, a in feeds.items()} for i in range(count))
+
+
+def _session(file: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:400]
+
+
+def _fault(error: BaseException) -> Row:
+    """A fault's class and message, and where it came from: of the first cause where there is one."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    ours = ("irshap", "passes", "lowering")
+    frames = [f for f in traceback.extract_tb(cause.__traceback__) if set(Path(f.filename).parts) & set(ours)]
+    at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return {"kind": type(cause).__name__, "message": _line(cause), "at": at, "told": str(error)[:400]}
+
+
+def main() -> None:
+    file, inputs = map(Path, sys.argv[1:])
+    print(json.dumps(measure(file, Inputs.load(inputs))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""docs/zoo.md, from the rows."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+__all__ = ["causes", "page"]
+
+Row = dict[str, Any]
+
+PAGE = """# The zoo: which architectures are explained as they are exported
+
+Made by `tests/bench/zoo.py` ({date}; {versions}): {models} models with random weights from a seed, exported
+unmodified by both of torch's exporters, with a batch that is dynamic or 1, and where inputs have a length
+with one that is fixed or dynamic. Compiled by `@default` with 2 references, run in ONNX Runtime, and compared
+with the original model there: f(x) of 3 samples, f of the references with each held input (a mask) at the
+sample's value.
+
+- **complete**: the sum of attributions misses f(x) - base by at most 1e-3 of the largest |f(x) - base|
+- **inexact**: by more; **wrong**: the compiled file's predictions are off
+- **refused**: with a reason, before anything is computed; **crashed**: a fault of irshap
+- left out: what the exporter can't export or ONNX Runtime can't run
+
+| suite | models | cases | complete | refused | crashed | inexact | wrong | left out |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+{summary}
+
+Of those that are complete or inexact: the completeness error, the time of an explanation by that of inferring
+1 and R samples, and nodes by the original's.
+
+| suite | error, median | 95 % | worst | at most 1e-4 | time, median | 95 % | nodes | compiled in |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+{numbers}
+
+## Misses
+
+Each cause with the number of its cases, and where it was seen.
+
+{misses}
+
+## Left out
+
+{left_out}
+"""
+
+LEFT_OUT = ("not exported", "unusable")
+
+
+def page(rows: Collection[Row]) -> str:
+    """The page as Markdown."""
+    suites: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        suites[row["suite"]].append(row)
+    listed = [*suites.items(), ("all", list(rows))]
+    packages = ("torch", "torchvision", "transformers", "timm", "onnxruntime")
+    return PAGE.format(
+        date=datetime.date.today(),
+        versions=", ".join(f"{p} {version(p).partition('+')[0]}" for p in packages),
+        models=len({(r["suite"], r["model"]) for r in rows}),
+        summary="\n".join(_summary(name, found) for name, found in listed),
+        numbers="\n".join(filter(None, (_numbers(name, found) for name, found in listed))),
+        misses=causes(r for r in rows if r["result"] not in ("complete", *LEFT_OUT)),
+        left_out=causes(r for r in rows if r["result"] in LEFT_OUT),
+    )
+
+
+def _summary(name: str, rows: list[Row]) -> str:
+    count = {k: sum(r["result"] == k for r in rows) for k in {r["result"] for r in rows}}
+    tried = sum(r["result"] not in LEFT_OUT for r in rows)
+    share = f"{count.get('complete', 0)} ({100 * count.get('complete', 0) / max(tried, 1):.1f} %)"
+    others = [str(count.get(k, 0)) for k in ("refused", "crashed", "inexact", "wrong")]
+    cells = [name, str(len({r["model"] for r in rows})), str(tried), share, *others, str(len(rows) - tried)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _numbers(name: str, rows: list[Row]) -> str:
+    found = [r for r in rows if r["result"] in ("complete", "inexact")]
+    if not found:
+        return ""
+    errors = np.array([r["error"] for r in found])
+    errors[np.isnan(errors)] = np.inf
+    times = [r["by_inference"] for r in found]
+    cells = [f"{np.quantile(errors, q, method='higher'):.1e}" for q in (0.5, 0.95, 1)]
+    cells += [f"{100 * np.mean(errors <= 1e-4):.1f} %"]
+    cells += [f"{np.quantile(times, q):.1f}" for q in (0.5, 0.95)]
+    cells += [f"{np.median([r['explained_nodes'] / r['nodes'] for r in found]):.1f}"]
+    cells += [f"{np.median([r['compile_seconds'] for r in found]):.1f} s"]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def causes(rows: Iterable[Row]) -> str:
+    """A list of the reasons, the commonest first, each with where it was seen and one message in full."""
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row["result"], _reason(row)].append(row)
+    lines = []
+    for (result, _), found in sorted(groups.items(), key=lambda item: -len(item[1])):
+        smallest = min(found, key=lambda r: r.get("nodes", 0))
+        seen = ", ".join(sorted({f"{r['suite']}/{r['model']}" for r in found}))
+        at = f" ({smallest['at']})" if smallest.get("at") else ""
+        what = f"- **{result}**, {len(found)}: {_message(smallest)}{at}"
+        lines.append(f"{what}. Smallest: `{smallest['case']}`. In {seen}")
+    return "\n".join(lines) or "None."
+
+
+def _message(row: Row) -> str:
+    if "error" in row:
+        return f"error {row['error']:.1e}, predictions off by {row['prediction_off']:.1e}"
+    text = f"{row.get('kind', '')}: {row.get('message', '')}".strip(": ")
+    return " ".join(text.split())
+
+
+def _reason(row: Row) -> str:
+    """A message without what differs from model to model: places, names, numbers, shapes."""
+    text = _message(row) if "error" not in row else ""
+    text = re.sub(r"^(\w+): \S*/\S*[^:]*: ", r"\1: ", text)
+    text = re.sub(r"'[^']*'|\"[^\"]*\"|%\w+|\[[^]]*\]|\([^)]*\)|/\S+", "_", text)
+    return re.sub(r"\d+(\.\d+)?|\b\w*_\w*\b", "#", text)[:90]
