@@ -8,7 +8,7 @@ from irshap.ir.core import Graph, Node, Value
 from irshap.ir.types import TensorType
 
 __all__ = ["active", "ancestors", "descendants", "determined", "is_float", "jumps", "live", "upstream"]
-__all__ += ["varying_values"]
+__all__ += ["structure", "varying_values"]
 
 
 def ancestors(values: Iterable[Value], stop: Callable[[Value], bool] | None = None) -> set[Value]:
@@ -64,6 +64,18 @@ def determined(nodes: Iterable[Node], given: Iterable[Value], known: Callable[[N
         if found.issuperset(node.operands) and known(node):
             found.update(node.results)
     return found
+
+
+def structure(graph: Graph) -> tuple[object, ...]:
+    """What makes two closed programs the same: everything but inner names, and where nodes stem from."""
+    place = {v: i for i, v in enumerate(graph.values())}
+
+    def statement(node: Node) -> tuple[object, ...]:
+        return (node.op, node.types, *(place[v] for v in node.operands))
+
+    inputs = [(v.name, v.type) for v in graph.inputs]
+    outputs = [(o.name, place[o.value]) for o in graph.outputs]
+    return (*inputs, *map(statement, graph.nodes), *outputs)
 
 
 def is_float(value: Value) -> bool:

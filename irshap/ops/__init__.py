@@ -18,6 +18,7 @@ from irshap.ops import (
     logic,
     lp,
     norm,
+    piecewise,
     pool,
     power,
     program,
@@ -37,5 +38,6 @@ from irshap.ops import (
 
 __all__ = ["OPS", "Op", "activations", "arithmetic", "cast", "conv", "cumulative"]
 __all__ += ["einsum", "elementwise", "extremum", "gated", "gather", "generate", "index", "linear", "logic"]
-__all__ += ["lp", "norm", "pool", "power", "program", "reduce", "reduce_log", "resample", "response", "rows"]
-__all__ += ["scan", "scatter", "shape", "softmax", "tile", "top_k", "trigonometry"]
+__all__ += ["lp", "norm", "piecewise", "pool", "power", "program", "reduce", "reduce_log"]
+__all__ += ["resample", "response", "rows", "scan", "scatter", "shape", "softmax"]
+__all__ += ["tile", "top_k", "trigonometry"]

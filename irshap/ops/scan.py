@@ -11,11 +11,12 @@ import sympy
 
 from irshap.ir.batch import BatchAxes
 from irshap.ir.builder import Builder
-from irshap.ir.core import Axes, Graph, MixesBatch, Node, Output, Precision, Sample, Value, require, tensors
+from irshap.ir.core import Axes, Graph, MixesBatch, Output, Precision, Sample, Value, require, tensors
 from irshap.ir.dims import Dim, N, same
 from irshap.ir.evaluator import evaluate_values
 from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import Array, DType, TensorType, Type, same_type
+from irshap.ir.walks import structure
 from irshap.ops.families import NonDifferentiable
 from irshap.ops.program import Input
 from irshap.ops.samples import randn
@@ -114,15 +115,8 @@ class Scan(NonDifferentiable):
 
     @cached_property
     def _structure(self) -> tuple[object, ...]:
-        """What makes two bodies the same: everything but the names of values, and where nodes stem from."""
-        place = {v: i for i, v in enumerate(self.body.values())}
-
-        def statement(node: Node) -> tuple[object, ...]:
-            return (node.op, node.types, *(place[v] for v in node.operands))
-
-        inputs = [(v.name, v.type) for v in self.body.inputs]
-        outputs = [(o.name, place[o.value]) for o in self.body.outputs]
-        return (self.carried, self.scanned, *inputs, *map(statement, self.body.nodes), *outputs)
+        """What makes two loops the same."""
+        return (self.carried, self.scanned, *structure(self.body))
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Scan) and self._structure == other._structure)

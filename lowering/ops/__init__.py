@@ -20,6 +20,7 @@ from irshap.lowering.ops import (
     logic,
     lp,
     norm,
+    piecewise,
     pool,
     power,
     program,
@@ -41,6 +42,6 @@ from irshap.lowering.ops import (
 
 __all__ = ["activations", "arithmetic", "cast", "conv", "cumulative", "einsum"]
 __all__ += ["elementwise", "extremum", "gated", "gather", "generate", "index", "linear", "logic"]
-__all__ += ["lp", "norm", "pool", "power", "program", "recurrent", "reduce", "reduce_log"]
+__all__ += ["lp", "norm", "piecewise", "pool", "power", "program", "recurrent", "reduce", "reduce_log"]
 __all__ += ["resample", "response", "rows", "scan", "scatter", "shape", "softmax", "tile", "top_k"]
 __all__ += ["trigonometry", "window"]

@@ -18,6 +18,7 @@ from irshap.attribution.outputs import attributions, by_class, is_token, own_nam
 from irshap.errors import NotDifferentiable, TargetError
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Node, NoLocalRule, Op, Output, Point, Role, Value
+from irshap.ops.piecewise import in_parts
 from irshap.ops.program import Pullback
 from irshap.ops.reduce import ReduceSum
 from irshap.pipeline.base import Context, Pass, Points, Semantics
@@ -121,7 +122,7 @@ class Method(Pass, family=True):
                 left = _certificate(explained, base, found.scores)
                 name = contract.free(contract.COMPLETENESS_ERROR, taken)
                 outputs.append(Output(name, by_class(left, ir), Role.COMPLETENESS))
-            return b.build(ir.name, outputs, ir.properties, like=ir)
+            return in_parts(b.build(ir.name, outputs, ir.properties, like=ir))
 
     def _refuse_tokens(self, graph: Graph) -> None:
         for source in graph.outputs_of(Role.SOURCE):

@@ -10,6 +10,7 @@ from irshap.ir.core import Op, Point, Value
 from irshap.ops.arithmetic import where
 from irshap.ops.families import Elementwise
 from irshap.ops.logic import Less
+from irshap.ops.piecewise import Piecewise
 from irshap.ops.program import constant
 from irshap.passes.methods.base import LocalMethod, Sum
 
@@ -34,9 +35,9 @@ class EpsilonLrp(LocalMethod):
             raise ValueError(f"epsilon is {self.epsilon}, and must be a positive number")
 
     def local(self, op: Op, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
-        if not isinstance(op, Elementwise):
+        if not isinstance(op, Elementwise | Piecewise):
             return op.derivative(cts, at, wrt)
-        (z,), (y,) = at.operands, at.results
+        z, y = at.operands[0], at.results[0]
         below = emit1(Less(), z, constant(0.0, z.dtype))
         away = where(below, -self.epsilon, constant(self.epsilon, z.dtype))
         return (cts[0] * y / (z + away),)

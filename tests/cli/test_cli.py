@@ -262,7 +262,7 @@ def test_the_demo_model_is_accurate_enough() -> None:
             ("compile", "flags.onnx", "-r", "refs.npy", "-o", "out.onnx"),
             "no float input that could be attributed",
         ),
-        (("compile", "rounds.onnx", "-r", "refs.npy", "-o", "out.onnx"), "without a complete rule"),
+        (("compile", "jumps.onnx", "-r", "refs.npy", "-o", "out.onnx"), "without a complete rule"),
         (("compile", "toy.onnx", "-o", "out.onnx"), "no references for input 'x'"),
         (("compile", "toy.onnx", "-r", "missing.npy", "-o", "out.onnx"), "missing.npy: no such file"),
         (("compile", "toy.onnx", "-r", "toy.onnx", "-o", "out.onnx"), "is neither .npy nor .npz"),
@@ -320,7 +320,7 @@ def test_bad_input(shell: Shell, args: tuple[str, ...], message: str) -> None:
     (shell.folder / "empty.onnx").write_bytes(b"")
     (shell.folder / "text.ir").write_text("hello, world\n")
     onnx.save(toy("y = Cast <to = 1> (x)", "bool[N,2] x"), shell.folder / "flags.onnx")
-    onnx.save(toy("r = Round (x)\n" + BODY.replace("(x,", "(r,")), shell.folder / "rounds.onnx")
+    onnx.save(toy("r = Hardmax (x)\n" + BODY.replace("(x,", "(r,")), shell.folder / "jumps.onnx")
     arrays = {"wide": np.ones((2, 4)), "none": ROWS[:0], "int": ROWS.astype(int), "nan": [[1, np.nan, 2]]}
     for name, array in arrays.items():
         np.save(shell.folder / f"{name}.npy", array)

@@ -358,7 +358,7 @@ def reduction(f: Fuzz) -> Tensor | None:
 
 @move(0.6)
 def jump(f: Fuzz) -> Tensor | None:
-    """Something without a complete rule: whatever depends on it must be refused."""
+    """A step or a choice, exact since it depends on one number, or a position, which must be refused."""
     x = f.value()
     assert x is not None
     kind = f.one_of(["Round", "Floor", "Sign", "Cast", "Greater", "ArgMax"])

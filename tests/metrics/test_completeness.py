@@ -128,10 +128,10 @@ def test_rounding_is_told_from_a_wrong_rule() -> None:
 
 
 def test_what_was_left_out_on_request() -> None:
-    found = flat.check_completeness(toy("r = Round (x) y = Add (r, x)"), R, X, on_incomplete="residual")
+    found = flat.check_completeness(toy("r = Hardmax (x) y = Add (r, x)"), R, X, on_incomplete="residual")
     assert not found.ok
-    assert [g.where for g in found.gaps] == ["r (round)"]
-    assert "r (round)" in found.cause
+    assert [g.where for g in found.gaps] == ["r (hardmax)"]
+    assert "r (hardmax)" in found.cause
 
 
 def test_the_account_of_every_op() -> None:
@@ -175,7 +175,7 @@ class Shell:
         np.save(folder / "x.npy", X)
         np.save(folder / "r.npy", R)
         onnx.save(toy("s = Relu (x) y = Add (s, x)"), folder / "m.onnx")
-        onnx.save(toy("r = Round (x) y = Add (r, x)"), folder / "loose.onnx")
+        onnx.save(toy("r = Hardmax (x) y = Add (r, x)"), folder / "loose.onnx")
 
     def run(self, model: str, *args: str) -> tuple[int, str, str]:
         paths = [str(self.folder / n) for n in (model, "r.npy", "x.npy")]
@@ -209,10 +209,10 @@ def test_the_command(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_on_what_is_left_out(shell: Shell) -> None:
     code, out, err = shell.run("loose.onnx")
     assert (code, out) == (2, "")
-    assert "r (round)" in err
+    assert "r (hardmax)" in err
     code, out, err = shell.run("loose.onnx", "--on-incomplete", "residual")
     assert code == 1
-    assert "left out on request: r (round)" in out
+    assert "left out on request: r (hardmax)" in out
     code, _, _ = shell.run("m.onnx", "--tolerance", "-1")
     assert code == 2
 

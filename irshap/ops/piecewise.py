@@ -1,0 +1,345 @@
+"""A function of one number that a model spells out in elementwise ops, comparisons and choices among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import sympy
+
+from irshap.ir.batch import BatchAxes
+from irshap.ir.builder import Builder, current, emit1
+from irshap.ir.core import (
+    Axes,
+    Graph,
+    MixesBatch,
+    Node,
+    NoLocalRule,
+    Op,
+    Output,
+    Point,
+    Precision,
+    Sample,
+    Value,
+    require,
+    tensors,
+)
+from irshap.ir.dims import Dim, N, same_shape
+from irshap.ir.evaluator import evaluate_values
+from irshap.ir.rewrite import map_nodes
+from irshap.ir.types import Array, DType, TensorType, Type, same_type
+from irshap.ir.walks import is_float, structure, varying_values
+from irshap.ops.arithmetic import Abs, Where, share_quotient, where
+from irshap.ops.cast import Cast, cast
+from irshap.ops.elementwise import Exp, Log
+from irshap.ops.families import Elementwise, NonDifferentiable
+from irshap.ops.logic import Floor, Greater, IsInf, IsNaN, Mod, Xor
+from irshap.ops.parts import Parts, Sharing, curve
+from irshap.ops.program import Input, constant
+from irshap.ops.reduce import Expand
+from irshap.ops.samples import randn
+
+__all__ = ["Piecewise", "in_parts"]
+
+Slope = Value | float
+"""A slope by the one number, elementwise; a plain number is the same everywhere."""
+
+
+@dataclass(frozen=True, eq=False)
+class Piecewise(Op):
+    """y_i = f(x_i; fixed), f being a program of elementwise ops in which choices may depend on x_i.
+
+    Operands: x, then values that are the same in both worlds and broadcast against x.  The body is closed:
+    it has an input for each, in this order, and one output of the shape of x.
+
+    Rules.md section 2, the one-dimensional lemma: any chain of complete rules on one scalar gives Dy/D.  The
+    slope follows the program forward, each op by its own rule, which doesn't cancel.  Where a choice falls
+    the same way in both worlds it picks the slope, too; where it doesn't, and at steps, the slope is Dv/D of
+    what came out, v: D isn't 0 there.  Taken forward, unlike a cotangent, a slope that is infinite or NaN in
+    a branch that wasn't chosen is never multiplied.
+
+    It stands in programs from the pass piecewise until a method has decided the pullbacks.
+    """
+
+    body: Graph
+    mnemonic = "piecewise"
+    precision = Precision.FULL
+
+    @property
+    def bodies(self) -> tuple[Graph, ...]:
+        return (self.body,)
+
+    def with_bodies(self, bodies: Sequence[Graph]) -> Piecewise:
+        (body,) = bodies
+        return replace(self, body=body)
+
+    def substitute(self, binding: Mapping[sympy.Expr, Dim]) -> Piecewise:
+        return replace(self, body=map_nodes(self.body, binding=binding))
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        inputs = self.body.inputs
+        require(len(types) == len(inputs) > 0, f"the body takes {len(inputs)} operands")
+        for value, kind in zip(inputs, types, strict=True):
+            require(same_type(value.type, kind), lambda v=value, k=kind: f"{v!r} of the body gets {k}")  # type: ignore[misc]
+        require(len(self.body.outputs) == 1, "the body has one output")
+        x, y = tensors([inputs[0].type, self.result.type])
+        require(same_shape(x.dims, y.dims), f"{x} and {y} differ in shape")
+        return (y,)
+
+    @property
+    def result(self) -> Value:
+        """The body's output."""
+        return self.body.outputs[0].value
+
+    def parts(self, operands: Sequence[Value]) -> dict[Value, Value]:
+        """Emits the body's ops; tells where its values went."""
+        return current().graft(self.body, dict(zip(self.body.inputs, operands, strict=True)))
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        given = dict(zip(self.body.inputs, arrays, strict=True))
+        return (evaluate_values(self.body.nodes, given, [self.result])[self.result],)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        total: Dim = 0
+        for node in self.body.nodes:
+            total = total + node.op.flops(tensors([v.type for v in node.operands]), tensors(node.types))
+        return total
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        inside = BatchAxes(self.body, dict(zip(self.body.inputs, axes, strict=True)))
+        if (why := inside.reason(self.result)) is not None:
+            raise MixesBatch(why)
+        return (inside.axis(self.result),)
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return False
+
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
+        return (self._times(cts[0], self._slope(wrt, at), at),)
+
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
+        return (self._times(cts[0], self._slope(wrt, at, at0), at),)
+
+    def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
+        if reveal and len(at.operands) > 1:
+            raise NoLocalRule("RevealCancel has no rule for choices that depend on other values, too")
+        if reveal and not self._is_finite():
+            raise NoLocalRule("RevealCancel looks at r + D+ and r + D-, where it may be undefined")
+
+        def chord(u: Value, u0: Value, y: Value, y0: Value) -> Value:
+            slope = self._slope(list(parts), Point((u, *at.operands[1:]), (y,)), Point((u0,), (y0,)))
+            return slope if isinstance(slope, Value) else constant(slope, u.dtype)
+
+        return curve(self, chord, at, at0, 0, parts[0], reveal)
+
+    def _is_finite(self) -> bool:
+        """Whether it is defined for numbers of ordinary size."""
+        (x,) = self.body.inputs
+        arrays = {x: np.linspace(-8.0, 8.0, 65, dtype=x.dtype.numpy).reshape(-1, *[1] * x.rank)}
+        for node in self.body.nodes:
+            results = node.op.evaluate(*(arrays[v] for v in node.operands))
+            arrays.update(zip(node.results, results, strict=True))
+        return bool(np.isfinite(arrays[self.result]).all())
+
+    def _times(self, ct: Value, slope: Slope, at: Point) -> Value:
+        return cast(ct * slope, at.operands[0].dtype)
+
+    def _slope(self, wrt: Sequence[int], at: Point, at0: Point | None = None) -> Slope:
+        """The derivative at a point, or the chord between two, both by x."""
+        if list(wrt) != [0]:
+            raise NoLocalRule("what its pieces depend on varies, too")
+        worlds = [self.parts((*p.operands[:1], *at.operands[1:])) for p in (at, at0) if p is not None]
+        x = self.body.inputs[0]
+        slopes = _Slopes(worlds, x, varying_values(self.body.nodes, [x]))
+        for node in self.body.nodes:
+            slopes.visit(node)
+        return slopes.total(self.result)
+
+    @property
+    def _structure(self) -> tuple[object, ...]:
+        return structure(self.body)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Piecewise) and self._structure == other._structure)
+
+    def __hash__(self) -> int:
+        return hash(self._structure)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        half = 0.5
+
+        def above(x: Value, bound: Value | float) -> Value:
+            return emit1(Greater(), x, bound if isinstance(bound, Value) else constant(bound, x.dtype))
+
+        def steps(x: Value) -> Value:
+            return emit1(Floor(), x) * half + cast(above(x * x, 1.0), x.dtype)
+
+        def guarded(x: Value) -> Value:
+            y = emit1(Log(), x)
+            return where(emit1(IsNaN(), y), 0.0, y)
+
+        for make in (
+            lambda x: where(above(x, half), x, emit1(Log(), emit1(Exp(), x) + 1.0)),
+            lambda x: where(above(emit1(Abs(), x), half), x, 0.0),
+            lambda x: where(above(x, 0.0), x, (emit1(Exp(), x) - 1.0) * half),
+            lambda x: emit1(Mod(truncated=True), x, constant(half, x.dtype)) * x,
+            steps,
+            guarded,
+        ):
+            yield Sample(cls(_body({"x": (N, 7)}, make)), (randn(2, 7, dtype=np.float32) * 2,), (0,), (0,))
+        body = _body({"x": (N, 3), "bound": (3,)}, lambda x, bound: where(above(x, bound), x, bound * x))
+        yield Sample(cls(body), tuple(randn(*s, dtype=np.float32) for s in ((4, 3), (3,))), (0,), (0, None))
+
+
+class _Slopes:
+    """Slopes of the values of a body, forward: its derivative in one world, its chord between two."""
+
+    def __init__(self, worlds: Sequence[Mapping[Value, Value]], x: Value, varying: set[Value]) -> None:
+        self.at, self.at0 = worlds[0], worlds[-1]
+        self.chord = len(worlds) > 1
+        self.x, self.varying = x, varying
+        self.slopes: dict[Value, Slope] = {x: 1.0}
+        self.cancels = False
+
+    def of(self, value: Value) -> Slope:
+        """0 for what doesn't vary."""
+        return self.slopes.get(value, 0.0)
+
+    def total(self, result: Value) -> Slope:
+        """The slope of the whole, which is Dy/D itself where a sum over parts may cancel and Dy doesn't."""
+        slope = self.of(result)
+        if not (self.chord and self.cancels):
+            return slope
+        y, y0 = self.at[result], self.at0[result]
+        large = emit1(Greater(), emit1(Abs(), y - y0) * 4.0, emit1(Abs(), y) + emit1(Abs(), y0))
+        return where(large, self._quotient(result), self._whole(slope, result))
+
+    def visit(self, node: Node) -> None:
+        """Finds the slope of a node's result, where it is float and varies."""
+        (result,) = node.results
+        if result not in self.varying or not is_float(result):
+            return
+        changing = [i for i, v in enumerate(node.operands) if v in self.varying]
+        if isinstance(node.op, Where):
+            found = self._choice(node)
+        elif isinstance(node.op, Mod):
+            found = self._remainder(node, changing)
+        elif isinstance(node.op, NonDifferentiable) or not all(is_float(node.operands[i]) for i in changing):
+            found = self._step(result)
+        elif isinstance(node.op, Cast):
+            slope = self.of(node.operands[0])
+            found = cast(slope, result.dtype) if isinstance(slope, Value) else slope
+        else:
+            found = self._smooth(node, changing)
+        self.slopes[result] = found
+
+    def _smooth(self, node: Node, changing: Sequence[int]) -> Slope:
+        at, at0 = (self._point(node, world) for world in (self.at, self.at0))
+        if isinstance(node.op, Elementwise):
+            (x,), (y,), (x0,), (y0,) = at.operands, at.results, at0.operands, at0.results
+            own = node.op.chord(x, x0, y, y0) if self.chord else node.op.slope(x, y)
+            before = self.of(node.operands[0])
+            return own if before == 1.0 else own * before
+        linear = node.op.linear_in(frozenset(changing))
+        # parts of sin(x)/x, say, grow without bound near 0
+        self.cancels |= len(changing) > 1 and not linear
+        total: Slope = 0.0
+        for k, i in enumerate(changing):
+            slope = self.of(node.operands[i])
+            if slope == 0.0:
+                continue
+            # its transposed map is the map itself, element by element: the slope goes in as a cotangent does
+            ct = [self._whole(slope, node.results[0])]
+            if linear:
+                found = node.op.adjoints(ct, at, i)
+            elif self.chord:
+                found = node.op.secant(ct, at, at0, changing)[k]
+            else:
+                found = node.op.derivative(ct, at, changing)[k]
+            total = found if total == 0.0 else total + found
+        return total
+
+    def _choice(self, node: Node) -> Slope:
+        """A choice that falls the same way picks the slope; else it is that of what was chosen."""
+        condition, a, b = node.operands
+        one, other = self.of(a), self.of(b)
+        chosen = self._picked(self.at[condition], one, other, node.results[0].dtype)
+        if not self.chord or condition not in self.varying:
+            return chosen
+        crossed = emit1(Xor(), self.at[condition], self.at0[condition])
+        between = self._quotient(node.results[0])
+        if any(isinstance(v.node.op, IsNaN | IsInf) for v in _conditions(condition)):
+            # a guard that fired in one world alone, of what is itself the number: D isn't finite, and no
+            # multiplier makes up for it.  0 leaves the difference to the completeness error
+            between = where(emit1(IsNaN(), between), 0.0, between)
+        return where(crossed, between, chosen)
+
+    def _remainder(self, node: Node, changing: Sequence[int]) -> Slope:
+        """That of the operand, unless a multiple of the divisor lies between the worlds."""
+        if list(changing) != [0]:
+            raise NoLocalRule("the divisor of a remainder varies")
+        operand, divisor = node.operands
+        slope, (result,) = self.of(operand), node.results
+        if not self.chord:
+            return slope
+        (y, y0), (a, a0) = ((self.at[v], self.at0[v]) for v in (result, operand))
+        half = emit1(Abs(), self.at[divisor]) * 0.5
+        crossed = emit1(Greater(), emit1(Abs(), (y - y0) - (a - a0)), half)
+        return where(crossed, self._quotient(result), self._whole(slope, result))
+
+    def _step(self, result: Value) -> Slope:
+        """Flat, but between the worlds."""
+        return self._quotient(result) if self.chord else 0.0
+
+    def _quotient(self, value: Value) -> Value:
+        """Dv/D, for what differs only where D isn't 0."""
+        d = cast(self.at[self.x] - self.at0[self.x], value.dtype)
+        return share_quotient(self.at[value] - self.at0[value], d)
+
+    def _picked(self, condition: Value, one: Slope, other: Slope, dtype: DType) -> Slope:
+        if isinstance(one, Value) or isinstance(other, Value):
+            return where(condition, one, other)
+        return one if one == other else where(condition, constant(one, dtype), other)
+
+    def _whole(self, slope: Slope, like: Value) -> Value:
+        """The slope in the shape of a result."""
+        if not isinstance(slope, Value):
+            slope = constant(slope, like.dtype)
+        shape = self.at[like].shape
+        return slope if same_shape(slope.shape, shape) else emit1(Expand(shape), slope)
+
+    def _point(self, node: Node, world: Mapping[Value, Value]) -> Point:
+        return Point(tuple(world[v] for v in node.operands), tuple(world[v] for v in node.results))
+
+
+def _conditions(value: Value) -> Iterable[Value]:
+    """A truth value and those that it is made of."""
+    yield value
+    for operand in value.node.operands:
+        if operand.dtype is DType.BOOL:
+            yield from _conditions(operand)
+
+
+def in_parts(graph: Graph) -> Graph:
+    """`graph` with the parts of functions in their place."""
+
+    def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
+        if not isinstance(node.op, Piecewise):
+            return None
+        return (node.op.parts([mapping[v] for v in node.operands])[node.op.result],)
+
+    found = any(isinstance(node.op, Piecewise) for node in graph.nodes)
+    return map_nodes(graph, visit) if found else graph
+
+
+def _body(inputs: Mapping[str, tuple[Dim, ...]], make: Callable[..., Value]) -> Graph:
+    with Builder() as b:
+        given = [
+            b.emit(Input(name), types=(TensorType(DType.F32, shape),), names=(name,))[0]
+            for name, shape in inputs.items()
+        ]
+        return b.build("body", [Output("y", make(*given))])

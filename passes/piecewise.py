@@ -1,0 +1,140 @@
+"""piecewise: where a choice or a step depends on one number, what it makes of that number is one op."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from irshap.attribution.gaps import references_needed
+from irshap.ir.builder import Builder, emit1
+from irshap.ir.core import Graph, Node, Output, Role, Value
+from irshap.ir.dims import same_shape
+from irshap.ir.rewrite import live_nodes, map_nodes
+from irshap.ir.types import TensorType
+from irshap.ir.walks import is_float, varying_values
+from irshap.ops.cast import Cast
+from irshap.ops.families import Elementwise, NonDifferentiable, ZippedElementwise
+from irshap.ops.logic import IsInf, IsNaN
+from irshap.ops.piecewise import Piecewise
+from irshap.ops.program import Constant, Input
+from irshap.ops.reduce import Expand
+from irshap.passes.rules.activations import known_form
+from irshap.pipeline.base import Context, Pass, Semantics
+
+__all__ = ["PiecewiseFunctions"]
+
+
+@dataclass(frozen=True)
+class PiecewiseFunctions(Pass):
+    """Finds the ops through which differences jump, and makes functions of one number of them.
+
+    A `where` whose condition varies, a step, a truth value or an integer that becomes a float: none has a
+    complete rule by itself.  Where all that varies in it comes, element by element, from one float tensor,
+    it is a function of one number for each element, whose chord is complete (rules.md section 2).  Activation
+    functions that are ops become these.  Another function reaches back to the nearest such tensor, and for
+    guards against NaN and infinity to the farthest, as their own operand may not be finite.  All other ops
+    stay as they are.
+    """
+
+    name = "piecewise"
+    semantics = Semantics.PRESERVES
+    requires = frozenset({"target"})
+
+    def run(self, ir: Graph, context: Context) -> Graph:
+        finder = _Finder(ir)
+        regions = {node: region for node in ir.nodes if (region := finder.region(node)) is not None}
+        if not regions:
+            return ir
+
+        def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
+            if node not in regions:
+                return None
+            if (known := known_form(node)) is not None:
+                op, x = known
+                context.count(op.mnemonic)
+                return (emit1(op, mapping[x]),)
+            context.count(Piecewise.mnemonic)
+            return (regions[node].emit(mapping),)
+
+        return live_nodes(map_nodes(ir, visit))
+
+
+@dataclass(frozen=True)
+class _Region:
+    """The nodes between one tensor and the result of the last of them."""
+
+    root: Value
+    nodes: Sequence[Node]
+
+    def emit(self, mapping: Mapping[Value, Value]) -> Value:
+        """Emits it as one op."""
+        (y,) = self.nodes[-1].results
+        inside = {v for n in self.nodes for v in n.results}
+        read = dict.fromkeys(v for n in self.nodes for v in n.operands if v not in inside)
+        fixed = [v for v in read if v is not self.root and not isinstance(v.node.op, Constant)]
+        x, others = mapping[self.root], [mapping[v] for v in fixed]
+        if not same_shape(x.shape, y.shape):
+            x = emit1(Expand(y.shape), x)
+        with Builder() as b:
+            formals = [
+                b.emit(Input(f"operand{i}"), types=(v.type,), names=(f"operand{i}",))[0]
+                for i, v in enumerate([x, *others])
+            ]
+            inner = dict(zip([self.root, *fixed], formals, strict=True))
+            constants = [v.node for v in read if v not in inner]
+            b.extend([*constants, *self.nodes], inner)
+            body = b.build("f", [Output("y", inner[y])])
+        return emit1(Piecewise(body), x, *others)
+
+
+class _Finder:
+    """Finds the regions of one graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.place = {node: i for i, node in enumerate(graph.statements)}
+        self.sources = {o.value for o in graph.outputs_of(Role.SOURCE)}
+        self.varying = varying_values(graph.nodes, {*self.sources, *references_needed(graph)})
+
+    def region(self, last: Node) -> _Region | None:
+        """What ends in `last`, if differences jump there and it is a function of one number."""
+        if not self._jumps(last):
+            return None
+        found = None
+        for found in self._regions(last):
+            if not any(isinstance(n.op, IsNaN | IsInf) for n in found.nodes):
+                break
+        return found
+
+    def _jumps(self, node: Node) -> bool:
+        """Whether a float comes out of what has no cotangent, or of a step."""
+        if not all(map(is_float, node.results)) or self.varying.isdisjoint(node.operands):
+            return False
+        step = isinstance(node.op, NonDifferentiable)
+        return _is_pointwise(node) and (step or any(map(self._cut, node.operands)))
+
+    def _cut(self, value: Value) -> bool:
+        return value in self.varying and not is_float(value)
+
+    def _regions(self, last: Node) -> Iterator[_Region]:
+        """The regions that end in `last`, from the smallest on."""
+        front, inside = self._varying(last), {last}
+        while True:
+            if len(front) == 1 and is_float(*front):
+                (root,) = front
+                yield _Region(root, sorted(inside, key=self.place.__getitem__))
+            # the latest first: none that is left depends on it
+            value = max(front, key=lambda v: self.place[v.node])
+            if value in self.sources or not _is_pointwise(value.node):
+                return
+            front.remove(value)
+            inside.add(value.node)
+            front |= self._varying(value.node)
+
+    def _varying(self, node: Node) -> set[Value]:
+        return {v for v in node.operands if v in self.varying}
+
+
+def _is_pointwise(node: Node) -> bool:
+    """Whether each element of its one result depends on one element of each operand."""
+    tensors = all(isinstance(v.type, TensorType) and v.type.shape is not None for v in node.operands)
+    return tensors and isinstance(node.op, Elementwise | ZippedElementwise | Cast)
