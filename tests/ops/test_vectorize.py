@@ -16,6 +16,7 @@ from irshap.ir.types import Array
 from irshap.ops.vectorize import apply
 
 INTERNAL = {
+    "piecewise": "found on the graph for all samples",
     "repeat_rows": "pairs samples with references, once there are some",
     "scan": "loops are made after differentiation",
     "tile_rows": "pairs samples with references, once there are some",
