@@ -1,4 +1,4 @@
-"""piecewise: where a choice or a step depends on one number, what it makes of that number is one op."""
+"""piecewise: where a choice or a step depends on one number or two, what it makes of these is one op."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from irshap.ir.dims import same_shape
 from irshap.ir.rewrite import live_nodes, map_nodes
 from irshap.ir.types import TensorType
 from irshap.ir.walks import is_float, varying_values
+from irshap.ops.arithmetic import Div
 from irshap.ops.cast import Cast
 from irshap.ops.families import Elementwise, NonDifferentiable, ZippedElementwise
-from irshap.ops.logic import IsInf, IsNaN
-from irshap.ops.piecewise import Piecewise
+from irshap.ops.piecewise import Piecewise, guards
 from irshap.ops.program import Constant, Input
 from irshap.ops.reduce import Expand
 from irshap.passes.rules.activations import known_form
@@ -30,10 +30,10 @@ class PiecewiseFunctions(Pass):
 
     A `where` whose condition varies, a step, a truth value or an integer that becomes a float: none has a
     complete rule by itself.  Where all that varies in it comes, element by element, from one float tensor,
-    it is a function of one number for each element, whose chord is complete (rules.md section 2).  Activation
-    functions that are ops become these.  Another function reaches back to the nearest such tensor, and for
-    guards against NaN and infinity to the farthest, as their own operand may not be finite.  All other ops
-    stay as they are.
+    it is a function of one number for each element, whose chord is complete (rules.md section 2); from two,
+    the Shapley value of two players is (section 4).  Activation functions that are ops become these.  Another
+    function reaches back to the nearest such tensor, else to the nearest two, and for guards against NaN and
+    infinity to the farthest, as their own operand may not be finite.  All other ops stay as they are.
     """
 
     name = "piecewise"
@@ -61,9 +61,9 @@ class PiecewiseFunctions(Pass):
 
 @dataclass(frozen=True)
 class _Region:
-    """The nodes between one tensor and the result of the last of them."""
+    """The nodes between one tensor, or two, and the result of the last of them."""
 
-    root: Value
+    roots: tuple[Value, ...]
     nodes: Sequence[Node]
 
     def emit(self, mapping: Mapping[Value, Value]) -> Value:
@@ -71,20 +71,21 @@ class _Region:
         (y,) = self.nodes[-1].results
         inside = {v for n in self.nodes for v in n.results}
         read = dict.fromkeys(v for n in self.nodes for v in n.operands if v not in inside)
-        fixed = [v for v in read if v is not self.root and not isinstance(v.node.op, Constant)]
-        x, others = mapping[self.root], [mapping[v] for v in fixed]
-        if not same_shape(x.shape, y.shape):
-            x = emit1(Expand(y.shape), x)
+        fixed = [v for v in read if v not in self.roots and not isinstance(v.node.op, Constant)]
+        given = [mapping[v] for v in (*self.roots, *fixed)]
+        for i in range(len(self.roots)):
+            if not same_shape(given[i].shape, y.shape):
+                given[i] = emit1(Expand(y.shape), given[i])
         with Builder() as b:
             formals = [
                 b.emit(Input(f"operand{i}"), types=(v.type,), names=(f"operand{i}",))[0]
-                for i, v in enumerate([x, *others])
+                for i, v in enumerate(given)
             ]
-            inner = dict(zip([self.root, *fixed], formals, strict=True))
+            inner = dict(zip([*self.roots, *fixed], formals, strict=True))
             constants = [v.node for v in read if v not in inner]
             b.extend([*constants, *self.nodes], inner)
             body = b.build("f", [Output("y", inner[y])])
-        return emit1(Piecewise(body), x, *others)
+        return emit1(Piecewise(body), *given)
 
 
 class _Finder:
@@ -96,13 +97,18 @@ class _Finder:
         self.varying = varying_values(graph.nodes, {*self.sources, *references_needed(graph)})
 
     def region(self, last: Node) -> _Region | None:
-        """What ends in `last`, if differences jump there and it is a function of one number."""
+        """What ends in `last`, if differences jump there and it is a function of one number, or of two."""
         if not self._jumps(last):
             return None
-        found = None
-        for found in self._regions(last):
-            if not any(isinstance(n.op, IsNaN | IsInf) for n in found.nodes):
+        found: _Region | None = None
+        for region in self._regions(last):
+            if found is None or len(region.roots) < len(found.roots):
+                found = region
+            elif not guards(found.nodes):
                 break
+            elif len(region.roots) == 1 or isinstance(found.roots[0].node.op, Div):
+                # what may not be finite goes inside
+                found = region
         return found
 
     def _jumps(self, node: Node) -> bool:
@@ -119,9 +125,9 @@ class _Finder:
         """The regions that end in `last`, from the smallest on."""
         front, inside = self._varying(last), {last}
         while True:
-            if len(front) == 1 and is_float(*front):
-                (root,) = front
-                yield _Region(root, sorted(inside, key=self.place.__getitem__))
+            if len(front) <= 2 and all(map(is_float, front)):
+                roots = tuple(sorted(front, key=lambda v: self.place[v.node]))
+                yield _Region(roots, sorted(inside, key=self.place.__getitem__))
             # the latest first: none that is left depends on it
             value = max(front, key=lambda v: self.place[v.node])
             if value in self.sources or not _is_pointwise(value.node):

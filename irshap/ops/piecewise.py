@@ -30,17 +30,17 @@ from irshap.ir.evaluator import evaluate_values
 from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import Array, DType, TensorType, Type, same_type
 from irshap.ir.walks import is_float, structure, varying_values
-from irshap.ops.arithmetic import Abs, Where, share_quotient, where
+from irshap.ops.arithmetic import Abs, Where, between, quotient_or_zero, share_quotient, where
 from irshap.ops.cast import Cast, cast
 from irshap.ops.elementwise import Exp, Log
 from irshap.ops.families import Elementwise, NonDifferentiable
-from irshap.ops.logic import Floor, Greater, IsInf, IsNaN, Mod, Xor
-from irshap.ops.parts import Parts, Sharing, curve
+from irshap.ops.logic import Equal, Floor, Greater, IsInf, IsNaN, Less, Mod, Xor
+from irshap.ops.parts import Parts, Sharing, curve, only, replaced
 from irshap.ops.program import Input, constant
 from irshap.ops.reduce import Expand
 from irshap.ops.samples import randn
 
-__all__ = ["Piecewise", "in_parts"]
+__all__ = ["Piecewise", "guards", "in_parts"]
 
 Slope = Value | float
 """A slope by the one number, elementwise; a plain number is the same everywhere."""
@@ -50,14 +50,18 @@ Slope = Value | float
 class Piecewise(Op):
     """y_i = f(x_i; fixed), f being a program of elementwise ops in which choices may depend on x_i.
 
-    Operands: x, then values that are the same in both worlds and broadcast against x.  The body is closed:
-    it has an input for each, in this order, and one output of the shape of x.
+    Operands: x, maybe a second number of the same shape, then values that are the same in both worlds and
+    broadcast against x.  The body is closed: it has an input for each, in this order, and one output of the
+    shape of x.
 
     Rules.md section 2, the one-dimensional lemma: any chain of complete rules on one scalar gives Dy/D.  The
     slope follows the program forward, each op by its own rule, which doesn't cancel.  Where a choice falls
     the same way in both worlds it picks the slope, too; where it doesn't, and at steps, the slope is Dv/D of
     what came out, v: D isn't 0 there.  Taken forward, unlike a cotangent, a slope that is infinite or NaN in
     a branch that wasn't chosen is never multiplied.
+
+    Of two numbers that vary each gets the mean of its chords with the other one in either world: the Shapley
+    value of two players (section 4).
 
     It stands in programs from the pass piecewise until a method has decided the pullbacks.
     """
@@ -118,22 +122,27 @@ class Piecewise(Op):
         return False
 
     def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
-        return (self._times(cts[0], self._slope(wrt, at), at),)
+        self._require_numbers(wrt)
+        slopes = [self._slope(i, at.operands, [at]) for i in wrt]
+        return tuple(cast(cts[0] * s, at.operands[i].dtype) for i, s in zip(wrt, slopes, strict=True))
 
     def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
-        return (self._times(cts[0], self._slope(wrt, at, at0), at),)
+        self._require_numbers(wrt)
+        slopes: Sequence[Slope]
+        if len(wrt) == 1:
+            slopes = [self._slope(wrt[0], at.operands, [at, at0])]
+        else:
+            means = [self._mean(i, at, at0) for i in wrt]
+            slopes = self._where_finite(means, at, at0, wrt) if guards(self.body.nodes) else means
+        return tuple(cast(cts[0] * s, at.operands[i].dtype) for i, s in zip(wrt, slopes, strict=True))
 
     def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
+        i = only(frozenset(parts), frozenset({0, 1}))
         if reveal and len(at.operands) > 1:
             raise NoLocalRule("RevealCancel has no rule for choices that depend on other values, too")
         if reveal and not self._is_finite():
             raise NoLocalRule("RevealCancel looks at r + D+ and r + D-, where it may be undefined")
-
-        def chord(u: Value, u0: Value, y: Value, y0: Value) -> Value:
-            slope = self._slope(list(parts), Point((u, *at.operands[1:]), (y,)), Point((u0,), (y0,)))
-            return slope if isinstance(slope, Value) else constant(slope, u.dtype)
-
-        return curve(self, chord, at, at0, 0, parts[0], reveal)
+        return curve(self, between(self, at, i), at, at0, i, parts[i], reveal)
 
     def _is_finite(self) -> bool:
         """Whether it is defined for numbers of ordinary size."""
@@ -144,19 +153,38 @@ class Piecewise(Op):
             arrays.update(zip(node.results, results, strict=True))
         return bool(np.isfinite(arrays[self.result]).all())
 
-    def _times(self, ct: Value, slope: Slope, at: Point) -> Value:
-        return cast(ct * slope, at.operands[0].dtype)
-
-    def _slope(self, wrt: Sequence[int], at: Point, at0: Point | None = None) -> Slope:
-        """The derivative at a point, or the chord between two, both by x."""
-        if list(wrt) != [0]:
+    def _require_numbers(self, wrt: Sequence[int]) -> None:
+        shapes = [self.body.inputs[i].shape for i in wrt]
+        if not set(wrt) <= {0, 1} or not all(same_shape(s, self.result.shape) for s in shapes):
             raise NoLocalRule("what its pieces depend on varies, too")
-        worlds = [self.parts((*p.operands[:1], *at.operands[1:])) for p in (at, at0) if p is not None]
-        x = self.body.inputs[0]
+
+    def _slope(self, i: int, operands: Sequence[Value], points: Sequence[Point]) -> Slope:
+        """The slope by operand i, the others being `operands`: at one point, or between two."""
+        worlds = [self.parts(replaced(Point(tuple(operands), ()), i, p.operands[i])) for p in points]
+        x = self.body.inputs[i]
         slopes = _Slopes(worlds, x, varying_values(self.body.nodes, [x]))
         for node in self.body.nodes:
             slopes.visit(node)
         return slopes.total(self.result)
+
+    def _mean(self, i: int, at: Point, at0: Point) -> Value:
+        """The two-player form: the mean of the chords with the other number as in each world."""
+        a, b = (self._slope(i, point.operands, [at, at0]) for point in (at, at0))
+        total = a + b
+        return (total if isinstance(total, Value) else constant(total, at.results[0].dtype)) * 0.5
+
+    def _where_finite(
+        self, slopes: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]
+    ) -> list[Value]:
+        """Where the numbers of two worlds don't go together (r/0), the first that differs gets all of Dy."""
+        y, y0 = at.results[0], at0.results[0]
+        steps = [cast(at.operands[i] - at0.operands[i], y.dtype) for i in wrt]
+        reach = emit1(Abs(), slopes[0] * steps[0]) + emit1(Abs(), slopes[1] * steps[1])
+        finite = emit1(Less(), reach, constant(float("inf"), y.dtype))
+        moved = emit1(Equal(), steps[0], constant(0.0, y.dtype))
+        alone = [quotient_or_zero(y - y0, d) for d in steps]
+        first, second = where(moved, 0.0, alone[0]), where(moved, alone[1], 0.0)
+        return [where(finite, slopes[0], first), where(finite, slopes[1], second)]
 
     @property
     def _structure(self) -> tuple[object, ...]:
@@ -193,6 +221,9 @@ class Piecewise(Op):
             yield Sample(cls(_body({"x": (N, 7)}, make)), (randn(2, 7, dtype=np.float32) * 2,), (0,), (0,))
         body = _body({"x": (N, 3), "bound": (3,)}, lambda x, bound: where(above(x, bound), x, bound * x))
         yield Sample(cls(body), tuple(randn(*s, dtype=np.float32) for s in ((4, 3), (3,))), (0,), (0, None))
+        numbers = tuple(randn(4, 3, seed=i, dtype=np.float32) for i in range(2))
+        body = _body({"x": (N, 3), "z": (N, 3)}, lambda x, z: where(above(x, z), x * z, x + 1.0))
+        yield Sample(cls(body), numbers, (0, 1), (0, 0))
 
 
 class _Slopes:
@@ -272,7 +303,7 @@ class _Slopes:
             return chosen
         crossed = emit1(Xor(), self.at[condition], self.at0[condition])
         between = self._quotient(node.results[0])
-        if any(isinstance(v.node.op, IsNaN | IsInf) for v in _conditions(condition)):
+        if guards(v.node for v in _conditions(condition)):
             # a guard that fired in one world alone, of what is itself the number: D isn't finite, and no
             # multiplier makes up for it.  0 leaves the difference to the completeness error
             between = where(emit1(IsNaN(), between), 0.0, between)
@@ -280,10 +311,12 @@ class _Slopes:
 
     def _remainder(self, node: Node, changing: Sequence[int]) -> Slope:
         """That of the operand, unless a multiple of the divisor lies between the worlds."""
-        if list(changing) != [0]:
-            raise NoLocalRule("the divisor of a remainder varies")
         operand, divisor = node.operands
         slope, (result,) = self.of(operand), node.results
+        if list(changing) != [0]:
+            if self.chord:
+                return self._quotient(result)
+            raise NoLocalRule("the divisor of a remainder varies")
         if not self.chord:
             return slope
         (y, y0), (a, a0) = ((self.at[v], self.at0[v]) for v in (result, operand))
@@ -314,6 +347,11 @@ class _Slopes:
 
     def _point(self, node: Node, world: Mapping[Value, Value]) -> Point:
         return Point(tuple(world[v] for v in node.operands), tuple(world[v] for v in node.results))
+
+
+def guards(nodes: Iterable[Node]) -> bool:
+    """Whether something in there asks for NaN or infinity."""
+    return any(isinstance(node.op, IsNaN | IsInf) for node in nodes)
 
 
 def _conditions(value: Value) -> Iterable[Value]:

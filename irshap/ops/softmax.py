@@ -23,15 +23,16 @@ from irshap.ir.core import (
 )
 from irshap.ir.dims import Dim
 from irshap.ir.types import Array, TensorType, Type
-from irshap.ops.arithmetic import Abs, maximum, where
+from irshap.ops.arithmetic import Abs, Min, maximum, where
 from irshap.ops.elementwise import Exp, Log, Relu, phi
 from irshap.ops.extremum import ReduceMax
 from irshap.ops.families import NonDifferentiable
-from irshap.ops.logic import Equal
+from irshap.ops.logic import Equal, Greater
+from irshap.ops.program import constant
 from irshap.ops.reduce import ReduceSum
 from irshap.ops.samples import randn
 
-__all__ = ["Hardmax", "LogSoftmax", "Softmax"]
+__all__ = ["Hardmax", "LogSoftmax", "MaskedSoftmax", "Softmax"]
 
 
 class _AlongAxis(Op, family=True):
@@ -120,6 +121,29 @@ class Softmax(_Softmax):
         log_ratio, weight = self._through_sum(at.operands[0], at0.operands[0], (y, y0))
         g = cts[0] * (maximum(y, y0) * phi(emit1(Abs(), log_ratio)))
         return (g - weight * self.total(g),)
+
+
+@dataclass(frozen=True)
+class MaskedSoftmax(Softmax):
+    """Softmax along `axis`, and 0 in rows of which it makes NaN: those with nothing but -inf.
+
+    Masked in both worlds, such a row has no difference, and multipliers of 0.  Masked in one world alone, its
+    difference is infinite: no multiplier makes up for it, and the completeness error shows what is missing.
+    """
+
+    axis: int
+    mnemonic = "masked_softmax"
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        with np.errstate(invalid="ignore"):
+            (y,) = super().evaluate(*arrays)
+        return (np.where(np.isnan(y), y.dtype.type(0), y),)
+
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
+        (m,) = super().secant(cts, at, at0, wrt)
+        # the elements of another row add up to 1
+        found = emit1(Min(), self.total(at.results[0]), self.total(at0.results[0]))
+        return (where(emit1(Greater(), found, constant(0.5, m.dtype)), m, 0.0),)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from irshap.ir.core import Value
 from irshap.ir.dims import product
 from irshap.lowering.alike import lower_alike
+from irshap.lowering.emitter import Export, exporter
 from irshap.lowering.importer import Import, importer
 from irshap.ops import softmax
 from irshap.ops.shape import reshape
@@ -18,6 +19,12 @@ _KINDS: dict[str, type[softmax.Softmax] | type[softmax.LogSoftmax] | type[softma
 }
 for _kind, _cls in _KINDS.items():
     lower_alike(_kind, _cls)
+
+
+@exporter(softmax.MaskedSoftmax)
+def _write_masked(e: Export, op: softmax.MaskedSoftmax) -> None:
+    y = e.add("Softmax", e.inputs, axis=op.axis)
+    e.result("Where", [e.add("IsNaN", [y]), e.number(0.0), y])
 
 
 @importer(*_KINDS)

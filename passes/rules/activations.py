@@ -10,8 +10,9 @@ from irshap.ir.core import Node, Op, Value
 from irshap.ops.activations import Clip, LeakyRelu, ThresholdedRelu
 from irshap.ops.arithmetic import Add, Div, Mul, Neg, Sub, Where
 from irshap.ops.elementwise import Elu, Exp, Log, Relu, Softplus
-from irshap.ops.logic import Greater, GreaterOrEqual, Less, LessOrEqual
+from irshap.ops.logic import Greater, GreaterOrEqual, IsNaN, Less, LessOrEqual
 from irshap.ops.program import Constant
+from irshap.ops.softmax import MaskedSoftmax, Softmax
 
 __all__ = ["known_form"]
 
@@ -32,12 +33,22 @@ def known_form(node: Node) -> tuple[Op, Value] | None:
 
     The op's chord is in closed form, also from one piece to another, where a quotient would lose digits.
     """
-    switch = _switch(node) if isinstance(node.op, Where) else None
-    if switch is not None:
+    if not isinstance(node.op, Where):
+        return None
+    if (switch := _switch(node)) is not None:
         for read in (_bend, _bound, _elu, _softplus):
             if (op := read(switch)) is not None:
                 return op, switch.x
-    return None
+    return _masked(node)
+
+
+def _masked(node: Node) -> tuple[Op, Value] | None:
+    """0 where a softmax makes NaN."""
+    condition, zero, y = node.operands
+    guards = isinstance(condition.node.op, IsNaN) and condition.node.operands[0] is y
+    if not guards or type(y.node.op) is not Softmax or _number(zero) != 0.0:
+        return None
+    return MaskedSoftmax(y.node.op.axis), y.node.operands[0]
 
 
 def _switch(node: Node) -> _Switch | None:

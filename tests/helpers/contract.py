@@ -39,6 +39,7 @@ LIFTS_AS_OTHERS = {
     "dims": "shape arithmetic that lifting evaluates",
     "full": "a small one lifts as a constant",
     "gelu f64": "ONNX Runtime has no double kernel, and expands it with float32 constants",
+    "masked_softmax": "internal: a softmax with a guard, lifts as its parts",
     "piecewise": "internal: what a model spells out, lifts as its parts",
     "ratio": "internal: the chord of relu and the like, lifts as div",
     "hold": "an identity for the runtime, and only for it",

@@ -106,7 +106,10 @@ def model(body: str, *, outputs: int = 1, end: str = "") -> onnx.ModelProto:
     )
     for name, number in NUMBERS.items():
         parsed.graph.initializer.append(onnx.numpy_helper.from_array(np.array(number, np.float32), name))
-    parsed.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "middle"))
+    turn = np.float32([[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, -1], [0.5, 0, 0, 0]])
+    arrays = {"middle": np.array([1]), "turn": turn, "flat": np.diag(np.float32([1, 0, 0.5, 1]))}
+    for name, array in arrays.items():
+        parsed.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     onnx.checker.check_model(parsed)
     return parsed
 
@@ -178,15 +181,58 @@ def test_ops_without_jumps_stay_as_they_are() -> None:
     assert PassManager.from_text("piecewise").run(before) is before
 
 
+PAIRS = {
+    "the larger": "v = MatMul (x, turn) c = Greater (x, v) f = Where (c, x, v)",
+    "one as a mask": "v = MatMul (x, turn) c = Greater (v, half) f = Where (c, x, zero)",
+    "no division by zero": "v = MatMul (x, flat) c = Equal (v, zero) d = Div (x, v) f = Where (c, zero, d)",
+    "no division by zero, broadcast": """v = ReduceSum <keepdims = 1> (x, middle) c = Equal (v, zero)
+        d = Div (x, v) f = Where (c, zero, d)""",
+    "not a number": "v = Mul (x, zero) d = Div (v, x) i = IsNaN (d) f = Where (i, half, d)",
+    "a quotient that isn't one": """q = Mul (x, x) v = ReduceSum <keepdims = 1> (q, middle) d = Div (x, v)
+        i = IsNaN (d) f = Where (i, zero, d)""",
+    "a remainder": "v = MatMul (x, turn) a = Abs (v) d = Add (a, half) f = Mod <fmod = 1> (x, d)",
+    "both, and a number between": """v = MatMul (x, turn) p = Mul (x, v) c = Greater (p, half) s = Add (x, v)
+        f = Where (c, p, s)""",
+}
+ZEROS = np.array([[0.0, 0.0, 0.0, 0.0], [1.0, -1.0, 2.0, -2.0], [0.5, 0.25, 0.0, -0.75]])
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_functions_of_two_numbers(name: str) -> None:
+    """Complete in both pipelines, and equal; with rows of zeros in either world, or in both."""
+    body = PAIRS[name]
+    for x, r in ((X[:2], R["other"]), (ZEROS, R["other"]), (X[:2], ZEROS), (ZEROS, ZEROS)):
+        results: list[Any] = []
+        for passes in ("naive", "default"):
+            text = flat.pipeline_text(passes=wide(passes), emit="completeness_error")
+            raw = evaluate(flat.run_passes(text, model(body), r), {"x": x})
+            assert np.isfinite(raw["x_attributions"]).all()
+            scale = np.abs(raw["x_attributions"]).sum(1) + np.abs(raw["y"])[:, 0] + 1e-9
+            assert np.all(np.abs(raw["completeness_error"]) <= 1e-10 * scale)
+            results.append(raw["x_attributions"])
+        scale = np.abs(results[0]).max() + 1e-9
+        np.testing.assert_allclose(results[1], results[0], rtol=0, atol=1e-10 * scale)
+
+
+def test_two_numbers_share_as_two_players() -> None:
+    """max(a, b), as rules.md section 4 has it."""
+    body = "a, b = Split <axis = 1> (x) c = Greater (a, b) f = Where (c, a, b)"
+    x, r = np.array([[3.0, 0.0, 1.0, 5.0]]), np.array([[-1.0, 2.0, 2.0, 1.0]])
+    found = evaluate(flat.run_passes(wide("default"), model(body), r), {"x": x})["x_attributions"]
+    as_max = model("a, b = Split <axis = 1> (x) f = Max (a, b)")
+    expected = evaluate(flat.run_passes(wide("default"), as_max, r), {"x": x})["x_attributions"]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     "body",
     [
-        "t = Neg (x) v = ReduceSum <keepdims = 1> (t, middle) c = Greater (x, v) f = Where (c, x, zero)",
-        "v = ReduceSum <keepdims = 1> (x, middle) c = Greater (x, zero) f = Where (c, x, v)",
+        """v = MatMul (x, turn) s = ReduceSum <keepdims = 1> (x, middle) c = Greater (x, v)
+        f = Where (c, s, zero)""",
         "i = Cast <to = 7> (x) s = ReduceSum <keepdims = 1> (i, middle) f = Cast <to = 1> (s)",
     ],
 )
-def test_functions_of_two_numbers_are_refused(body: str) -> None:
+def test_functions_of_three_numbers_are_refused(body: str) -> None:
     with pytest.raises(NotDifferentiable, match="without a complete rule"):
         irshap.compile(model(body), R["other"].astype(np.float32))
 
