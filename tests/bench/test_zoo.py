@@ -149,3 +149,46 @@ def test_the_page_counts_and_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| text | 5.0e-04 | inf | inf | 33.3 % | 2.0 | 2.0 | 4.0 | 3.0 s |" in text
     assert "**refused**, 2: TargetError" in text and "In text/d, text/e" in text
     assert "**not exported**, 1: no such op" in text
+
+
+def test_inputs_are_guessed_from_what_the_file_says_and_what_runs(tmp_path: Path) -> None:
+    from zoo_models.guessing import guess
+
+    text = f"""{HEAD} g (int32[unk, t] ids, float[2, unk, 3] state, int64 rate, bool[unk, t] m, float[5] w)
+        => (float[unk, 2] y) <float[4, 3] table = {{1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3}}, int64 z = {{0}},
+        int64[1] one = {{1}}, int64[1] two = {{2}}, float[3, 2] a = {{1, 2, 3, 4, 5, 6}}, int64[1] at = {{12}},
+        int64[1] end = {{13}}> {{
+            e = Gather(table, ids)
+            f = Slice(e, at, end, one)
+            g = Squeeze(f, one)
+            s = Gather(state, z)
+            h = Add(g, s)
+            y = MatMul(h, a) }}"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
+    inputs = guess(tmp_path / "model.onnx", {})
+    shapes = {n: (a.shape, a.dtype.name) for n, a in inputs.samples.items()}
+    assert shapes == {
+        "ids": ((3, 16), "int32"),  # 8 is too short, ids over 3 are none of the table's
+        "state": ((2, 3, 3), "float32"),
+        "rate": ((), "int64"),
+        "m": ((3, 16), "bool"),
+        "w": ((5,), "float32"),
+    }
+    assert inputs.samples["ids"].max() < 4 and inputs.axes == {"state": 1, "rate": None, "w": None}
+    assert set(inputs.references) == {"ids", "m"}
+    assert guess(tmp_path / "model.onnx", {"t": 20}).samples["m"].shape == (3, 20)
+    inputs.save(tmp_path / "inputs.npz")
+    one = next(type(inputs).load(tmp_path / "inputs.npz").rows())
+    assert {n: a.shape for n, a in one.items()} == {
+        "ids": (1, 16), "state": (2, 1, 3), "rate": (), "m": (1, 16), "w": (5,),
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="depend"):
+        onnx.save(
+            onnx.parser.parse_model(
+                text.replace("y = MatMul(h, a)", "y = MatMul(z3, a)").replace(
+                    "int64 z =", "float[1, 3] z3 = {1, 2, 3}, int64 z ="
+                )
+            ),
+            tmp_path / "constant.onnx",
+        )
+        guess(tmp_path / "constant.onnx", {})

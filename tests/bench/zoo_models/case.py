@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["BATCHES", "EXPORTERS", "LENGTHS", "REFERENCES", "SAMPLES", "Case", "Inputs", "variants"]
+__all__ = [
+    "BATCHES", "EXPORTERS", "LENGTHS", "REFERENCES", "SAMPLES", "Arrays", "Case", "Inputs", "rows",
+    "variants",
+]  # fmt: skip
+
+Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 EXPORTERS = ("torchscript", "dynamo")
 BATCHES = ("dynamic", "one")
@@ -23,26 +28,42 @@ class Inputs:
     """A model's inputs: arrays of SAMPLES rows, and of REFERENCES rows for those that take references.
 
     `lengths` has the axis of each input whose size is left open where the length is dynamic, by name; empty
-    for a model whose inputs have one size.
+    for a model whose inputs have one size.  `axes` has the axis that counts samples where it isn't the first,
+    and None for an input that is one for all samples.
     """
 
-    samples: Mapping[str, np.ndarray[Any, Any]]
-    references: Mapping[str, np.ndarray[Any, Any]]
-    lengths: Mapping[str, int]
+    samples: Arrays
+    references: Arrays
+    lengths: Mapping[str, int] = field(default_factory=dict)
+    axes: Mapping[str, int | None] = field(default_factory=dict)
 
     def save(self, file: Path) -> None:
         arrays = {f"samples.{n}": a for n, a in self.samples.items()}
         arrays |= {f"references.{n}": a for n, a in self.references.items()}
+        arrays |= {f"axes.{n}": np.array(-1 if a is None else a) for n, a in self.axes.items()}
         np.savez(file, **arrays)
 
     @staticmethod
     def load(file: Path) -> Inputs:
-        found: dict[str, dict[str, Any]] = {"samples": {}, "references": {}}
+        found: dict[str, dict[str, Any]] = {"samples": {}, "references": {}, "axes": {}}
         with np.load(file) as arrays:
             for key in arrays.files:
                 kind, _, name = key.partition(".")
                 found[kind][name] = arrays[key]
-        return Inputs(found["samples"], found["references"], {})
+        axes = {n: None if a < 0 else int(a) for n, a in found["axes"].items()}
+        return Inputs(found["samples"], found["references"], axes=axes)
+
+    def rows(self) -> Iterator[Arrays]:
+        """The samples one by one, each as a batch of 1."""
+        return rows(self.samples, self.axes)
+
+
+def rows(arrays: Arrays, axes: Mapping[str, int | None]) -> Iterator[Arrays]:
+    """Each row of the arrays as a batch of 1; an array that is one for all as it is."""
+    own = {n: axes.get(n, 0) for n in arrays}
+    counts = [arrays[n].shape[a] for n, a in own.items() if a is not None]
+    for i in range(counts[0] if counts else 1):
+        yield {n: a if own[n] is None else np.take(a, [i], own[n]) for n, a in arrays.items()}
 
 
 @dataclass(frozen=True)

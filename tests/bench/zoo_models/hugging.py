@@ -109,6 +109,7 @@ def _model(family: str, kind: str) -> tuple[nn.Module, Any]:
     fields = _small(config_class, extra)
     config = config_class(**fields | {"num_labels": LABELS})
     config.use_cache = False
+    config._experts_implementation = "batched_mm"  # the one that can be exported
     found = getattr(transformers, _classes(kind)[family])
     return found(config).float().eval(), config
 

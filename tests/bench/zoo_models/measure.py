@@ -22,11 +22,10 @@ import onnxruntime
 import irshap
 from irshap import contract
 from irshap.errors import UserError
-from zoo_models.case import Inputs
+from zoo_models.case import Arrays, Inputs, rows
 
 __all__ = ["EXACT", "PREDICTION", "measure"]
 
-Arrays = Mapping[str, np.ndarray[Any, Any]]
 Row = dict[str, Any]
 
 EXACT = 1e-3
@@ -42,20 +41,24 @@ METHOD = "deeplift{emit=completeness_error}"
 
 
 class Original:
-    """A model as ONNX Runtime runs it, sample by sample where its batch is 1."""
+    """A model as ONNX Runtime runs it, sample by sample where it takes no more at once."""
 
-    def __init__(self, file: Path) -> None:
-        self.session = _session(file)
-        self.inputs = [v.name for v in self.session.get_inputs()]
+    def __init__(self, file: Path, axes: Mapping[str, int | None]) -> None:
+        self.session, self.axes = _session(file), axes
         self.outputs = [v.name for v in self.session.get_outputs()]
-        self.one = any(v.shape and v.shape[0] == 1 for v in self.session.get_inputs())
+        self.one = any(
+            axes.get(v.name, 0) == 0 and v.shape and v.shape[0] == 1 for v in self.session.get_inputs()
+        )
 
     def run(self, feeds: Arrays) -> dict[str, Any]:
         """Its outputs, for any number of samples."""
         if not self.one:
-            return dict(zip(self.outputs, self.session.run(None, dict(feeds)), strict=True))
-        rows = [self.session.run(None, row) for row in _rows(feeds)]
-        joined = [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+            try:
+                return dict(zip(self.outputs, self.session.run(None, dict(feeds)), strict=True))
+            except Exception:  # an inner shape may be fixed to a batch of 1
+                self.one = True
+        found = [self.session.run(None, row) for row in rows(feeds, self.axes)]
+        joined = [np.concatenate([np.atleast_1d(p) for p in parts]) for parts in zip(*found, strict=True)]
         return dict(zip(self.outputs, joined, strict=True))
 
 
@@ -67,7 +70,7 @@ def measure(file: Path, inputs: Inputs) -> Row:
     """
     row: Row = {"nodes": len(onnx.load(file, load_external_data=False).graph.node)}
     try:
-        original = Original(file)
+        original = Original(file, inputs.axes)
         y = original.run(inputs.samples)
     except Exception as error:  # ONNX Runtime's errors have no common base but this
         return row | {"result": "unusable", "message": _line(error)}
@@ -93,8 +96,8 @@ def measure(file: Path, inputs: Inputs) -> Row:
             return row | {"result": "crashed"} | _fault(error)
         metadata = {p.key: p.value for p in compiled.model.metadata_props}
         output = metadata[contract.Metadata.EXPLAINED_OUTPUT]
-        row |= _compared(original, output, y, found, inputs.samples, references)
-        row |= _times(original, explained, inputs.samples, references)
+        row |= _compared(original, output, y, found, inputs, references)
+        row |= _times(original, explained, inputs, references)
     return row
 
 
@@ -111,27 +114,27 @@ def _compiled(file: Path, references: dict[str, Any]) -> tuple[Any, dict[str, An
 
 
 def _compared(
-    original: Original, output: str, y: Arrays, found: Arrays, samples: Arrays, references: Arrays
+    original: Original, output: str, y: Arrays, found: Arrays, inputs: Inputs, references: Arrays
 ) -> Row:
-    rows = _flat(y[output])
+    flat = _flat(y[output])
     index = found[contract.TARGET_INDEX]
-    fx = np.take_along_axis(rows, index[:, None], 1)[:, 0]
+    fx = np.take_along_axis(flat, index[:, None], 1)[:, 0]
     attributed = {name: a for o, a in found.items() if (name := contract.attributed(o)) is not None}
-    each = zip(index.tolist(), _rows(samples), strict=True)
+    each = zip(index.tolist(), inputs.rows(), strict=True)
     base = np.array([_base(original, output, c, attributed, row, references) for c, row in each])
     total = sum(_flat(a).sum(1) for a in attributed.values())
     scale = float(np.abs(fx - base).max())
     own = np.asarray(found[contract.BASE_VALUES], np.float64)
-    apart = np.abs(_flat(found[output]) - rows).max() / max(float(np.abs(rows).max()), 1e-30)
+    largest = max(float(np.abs(flat).max()), 1e-30)
     numbers = {
         "error": float(np.abs(fx - base - total).max() / scale),
         "base_off": float(np.abs(own - base).max() / scale),
-        "prediction_off": float(apart),
+        "prediction_off": float(np.abs(_flat(found[output]) - flat).max() / largest),
         "difference": scale,
-        "held": sorted(set(samples) - set(attributed)),
+        "held": sorted(set(inputs.samples) - set(attributed)),
     }
     # near ties may turn over by a rounding
-    best = np.take_along_axis(rows, index[:, None], 1)[:, 0] >= rows.max(1) - PREDICTION * np.abs(rows).max()
+    best = fx >= flat.max(1) - PREDICTION * largest
     if not (numbers["prediction_off"] <= PREDICTION and best.all()):
         return {"result": "wrong", **numbers}
     return {"result": "complete" if numbers["error"] <= EXACT else "inexact", **numbers}
@@ -141,16 +144,24 @@ def _base(
     original: Original, output: str, target: int, attributed: Arrays, row: Arrays, references: Arrays
 ) -> float:
     """The mean over references of the explained number; what isn't attributed is the sample's."""
-    count = len(next(iter(references.values())))
-    feeds = {n: references[n] if n in attributed else np.repeat(a, count, 0) for n, a in row.items()}
+    feeds = _beside(row, {n: references[n] for n in attributed}, original.axes)
     return float(_flat(original.run(feeds)[output])[:, target].mean())
 
 
-def _times(original: Original, explained: Any, samples: Arrays, references: Arrays) -> Row:
-    """Seconds of an explanation of one sample, and by what inferring 1 and R samples takes."""
-    one = next(_rows(samples))
+def _beside(row: Arrays, references: Arrays, axes: Mapping[str, int | None]) -> dict[str, Any]:
+    """Inputs for as many rows as there are references: theirs, and else the sample's."""
     count = len(next(iter(references.values()), [()]))
-    many = {n: references.get(n, np.repeat(a, count, 0)) for n, a in one.items()}
+    feeds = dict(row)
+    for name, array in row.items():
+        if (axis := axes.get(name, 0)) is not None:
+            feeds[name] = references[name] if name in references else np.repeat(array, count, axis)
+    return feeds
+
+
+def _times(original: Original, explained: Any, inputs: Inputs, references: Arrays) -> Row:
+    """Seconds of an explanation of one sample, and by what inferring 1 and R samples takes."""
+    one = next(inputs.rows())
+    many = _beside(one, references, inputs.axes)
     ours = _least(lambda: explained.run(None, dict(one)))
     theirs = _least(lambda: original.run(one)) + _least(lambda: original.run(many))
     return {"seconds": ours, "by_inference": ours / theirs}
@@ -167,11 +178,6 @@ def _least(run: Callable[[], Any]) -> float:
 
 def _flat(array: Any) -> Any:
     return np.asarray(array, np.float64).reshape(len(array), -1)
-
-
-def _rows(feeds: Arrays) -> Any:
-    count = len(next(iter(feeds.values())))
-    return ({n: a[i : i + 1] for n, a in feeds.items()} for i in range(count))
 
 
 def _session(file: Path) -> Any:

@@ -1,0 +1,122 @@
+"""Makes inputs for a file of which nothing is known.
+
+    python -m zoo_models.guessing FILE.onnx INPUTS.npz [NAME=SIZE ...]
+
+Floats are noise, integers small.  The batch is the first input's first axis, with its name wherever that
+stands; other open axes get the first size that ONNX Runtime takes and that outputs depend on.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper
+
+from zoo_models.case import REFERENCES, SAMPLES, Inputs
+
+__all__ = ["guess"]
+
+SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 224, 256, 320, 512, 576, 640, 1024, 4000, 16000, 48000)
+INTEGERS = (10, 2)
+"""Integers below this are tried: ids of a vocabulary, or choices."""
+
+RATE = 16000
+"""An integer for all samples is mostly a sampling rate."""
+
+
+def guess(file: Path, sizes: Mapping[str, int]) -> Inputs:
+    """Inputs that the model runs on.
+
+    Raises:
+        ValueError: none was found; with what ONNX Runtime said last.
+    """
+    model = onnx.load(file)
+    given = {t.name for t in model.graph.initializer}
+    declared = {v.name: v.type.tensor_type for v in model.graph.input if v.name not in given}
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    last = "it has no input"
+    for size, below in product(SIZES, INTEGERS):
+        inputs = _inputs(declared, sizes, size, below)
+        try:
+            found = [session.run(None, row) for row in _some(inputs)]
+        except Exception as error:  # ONNX Runtime's errors have no common base but this
+            last = str(error).splitlines()[0]
+            continue
+        floats = [pair for pair in zip(*found, strict=True) if pair[0].dtype.kind == "f"]
+        if not floats:
+            raise ValueError("it has no float output")
+        if all(a.size for a, _ in floats) and any(
+            a.shape == b.shape and not np.array_equal(a, b) for a, b in floats
+        ):
+            return inputs
+        last = "its outputs don't depend on its inputs, or are empty"
+    raise ValueError(last)
+
+
+def _some(inputs: Inputs) -> Iterator[dict[str, Any]]:
+    found = [dict(row) for row in inputs.rows()]
+    return iter((found[0], found[-1]))
+
+
+def _inputs(declared: Mapping[str, Any], sizes: Mapping[str, int], size: int, below: int) -> Inputs:
+    generator = np.random.default_rng(0)
+    batch = _batch(declared)
+    samples: dict[str, Any] = {}
+    references: dict[str, Any] = {}
+    axes: dict[str, int | None] = {}
+    for name, kind in declared.items():
+        dims = list(kind.shape.dim)
+        places = [i for i, d in enumerate(dims) if batch and d.dim_param == batch]
+        if not places and dims and (dims[0].dim_value == 1 or not dims[0].HasField("dim_value")):
+            places = [0]
+        axis = places[0] if places else None
+        if axis != 0:
+            axes[name] = axis
+
+        def array(count: int, dims: Any = dims, axis: Any = axis, kind: Any = kind) -> Any:
+            shape = [
+                count if i == axis else d.dim_value if d.dim_value > 0 else sizes.get(d.dim_param, size)
+                for i, d in enumerate(dims)
+            ]
+            return _random(generator, helper.tensor_dtype_to_np_dtype(kind.elem_type), shape, below)
+
+        samples[name] = array(SAMPLES)
+        if axis == 0:
+            references[name] = array(REFERENCES)
+    return Inputs(samples, references, axes=axes)
+
+
+def _batch(declared: Mapping[str, Any]) -> str:
+    """The name of the first axis that comes first."""
+    first = (k.shape.dim[0].dim_param for k in declared.values() if len(k.shape.dim))
+    return next(filter(lambda name: name not in ("", "?"), first), "")
+
+
+def _random(generator: Any, dtype: Any, shape: list[int], below: int) -> Any:
+    if dtype.kind == "f":
+        return generator.standard_normal(shape).astype(dtype)
+    if not shape:
+        return np.array(RATE, dtype)
+    return generator.integers(0, 2 if dtype.kind == "b" else below, shape).astype(dtype)
+
+
+def main() -> None:
+    file, inputs, *sizes = sys.argv[1:]
+    pairs = (text.partition("=") for text in sizes)
+    try:
+        guess(Path(file), {name: int(size) for name, _, size in pairs}).save(Path(inputs))
+    except ValueError as error:
+        Path(inputs).with_suffix(".error").write_text(str(error))
+
+
+if __name__ == "__main__":
+    main()
