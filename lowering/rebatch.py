@@ -151,7 +151,7 @@ def _difference(original: onnx.ModelProto, graph: Graph, batched: Sequence[str])
     alone = runner(original)
     together = runner(lower(graph))
     for size in SIZES:
-        feeds = {str(v.name): random(v.type, seed, size) for seed, v in enumerate(graph.inputs)}
+        feeds = {str(v.name): random(str(v.name), v.type, seed, size) for seed, v in enumerate(graph.inputs)}
         rows = [{k: a[i : i + 1] if k in batched else a for k, a in feeds.items()} for i in range(_ROWS)]
         try:
             expected = [alone(row) for row in rows]
@@ -180,13 +180,13 @@ def close(a: Array, b: Array) -> bool:
     return np.allclose(a, b, rtol=_TOLERANCE[dtype], atol=tolerance, equal_nan=True)
 
 
-def random(kind: Type, seed: int, size: int, rows: int = _ROWS) -> Array:
-    """Rows for an input: small whole numbers are valid as tokens, flags and counts alike."""
+def random(name: str, kind: Type, seed: int, size: int, rows: int = _ROWS) -> Array:
+    """Rows for the input `name`: small whole numbers are valid as tokens, flags and counts alike."""
     if not isinstance(kind, TensorType) or kind.shape is None:
-        raise RuntimeRefusal(f"an input is {kind}: no tensor of a known rank")
+        raise RuntimeRefusal(f"input {name!r} is no tensor of a known rank")
     shape = [d if isinstance(d, int) else rows if N in symbols_of([d]) else size for d in kind.shape]
     if prod(shape) > _MOST_ELEMENTS:
-        raise RuntimeRefusal(f"an input would have {prod(shape)} elements")
+        raise RuntimeRefusal(f"input {name!r} would have {prod(shape)} elements")
     generator = np.random.default_rng(seed)
     if kind.dtype.is_float:
         return generator.standard_normal(shape).astype(kind.dtype.numpy)

@@ -21,7 +21,7 @@ from irshap.ir.types import Array, TensorType
 from irshap.lowering.files.session import RuntimeRefusal
 from irshap.lowering.lower import lower
 from irshap.lowering.rebatch import SIZES, BatchPlan, close, random, runner
-from irshap.ops.vectorize import vectorize
+from irshap.ops.vectorize import vectorize, with_batch_on
 
 __all__ = ["follows_batch", "with_samples_in_front"]
 
@@ -59,9 +59,11 @@ def with_samples_in_front(
         for value in alone.inputs:
             if not isinstance(value.type, TensorType) or value.type.shape is None:
                 raise ModelError(f"input {value.name!r} is {value.type}: of no known shape")
+        # before anything is run: what broken files make a runtime do is anyone's guess
+        graph = vectorize(alone, inputs)
         check = _Check(original, alone, inputs, apart=plan.changes_shapes)
         outputs = check.batch_of_outputs()
-        graph = vectorize(alone, inputs, outputs)
+        graph = with_batch_on(graph, outputs)
         check.compare(graph, outputs)
     except (RuntimeRefusal, EncodeError) as error:
         raise ModelError(str(error)) from error
@@ -111,7 +113,8 @@ class _Check:
             dims, axis = list(value.shape), self.inputs.get(str(value.name))
             if axis is not None:
                 dims[axis] = N
-            feeds[str(value.name)] = random(value.tensor.with_shape(tuple(dims)), seed, size, rows)
+            name, kind = str(value.name), value.tensor.with_shape(tuple(dims))
+            feeds[name] = random(name, kind, seed, size, rows)
         return feeds
 
     def _takes(self, size: int) -> bool:

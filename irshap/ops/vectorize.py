@@ -20,16 +20,15 @@ from irshap.ir.types import TensorType, same_type
 from irshap.ops.reduce import Expand
 from irshap.ops.shape import reshape, to_front, transpose
 
-__all__ = ["apply", "vectorize"]
+__all__ = ["apply", "vectorize", "with_batch_on"]
 
 
-def vectorize(graph: Graph, inputs: Mapping[str, int | None], outputs: Sequence[int | None]) -> Graph:
-    """`graph`, which computes for one sample, for N samples at once.
+def vectorize(graph: Graph, inputs: Mapping[str, int | None]) -> Graph:
+    """`graph`, which computes for one sample, for N samples at once, with N in front of its outputs.
 
     Args:
         inputs: for each input that samples differ in its axis of size 1 that becomes N, or None where every
-            sample is the whole of it: N comes in front.
-        outputs: the same for each output; those that no input of `inputs` changes stay as they are.
+            sample is the whole of it: N comes in front.  Outputs that none of these changes stay as they are.
 
     Raises:
         ModelError: an op has no form for many samples; names the node.
@@ -53,11 +52,16 @@ def vectorize(graph: Graph, inputs: Mapping[str, int | None], outputs: Sequence[
                 stacked.update(zip(node.results, map(_named, results, node.results), strict=True))
             else:
                 plain.update(zip(node.results, b.copy(node, plain), strict=True))
-        found = []
-        for output, axis in zip(graph.outputs, outputs, strict=True):
-            value = plain.get(output.value) or _back(stacked[output.value], output.value.tensor, axis)
-            found.append(replace(output, value=value))
-        return b.build(graph.name, found, graph.properties, like=graph)
+        return b.rebuild(graph, {**plain, **stacked})
+
+
+def with_batch_on(graph: Graph, axes: Sequence[int]) -> Graph:
+    """A vectorized graph whose outputs have N in the place of an axis that has size 1 for one sample."""
+    with Builder() as b:
+        mapping = b.graft(graph)
+        pairs = zip(graph.outputs, axes, strict=True)
+        outputs = [replace(o, value=_back(mapping[o.value], axis)) for o, axis in pairs]
+        return b.build(graph.name, outputs, graph.properties, like=graph)
 
 
 def _placed(kind: TensorType, axis: int | None) -> tuple[Dim, ...]:
@@ -65,12 +69,12 @@ def _placed(kind: TensorType, axis: int | None) -> tuple[Dim, ...]:
     return (N, *kind.dims) if axis is None else (*kind.dims[:axis], N, *kind.dims[axis + 1 :])
 
 
-def _back(value: Value, kind: TensorType, axis: int | None) -> Value:
-    """A result with N where the model has its batch."""
-    if axis is None:
+def _back(value: Value, axis: int) -> Value:
+    if not value.shape or value.shape[0] != N:
         return value
-    without = (*kind.dims[:axis], *kind.dims[axis + 1 :])
-    return transpose(reshape(value, (N, *without)), [*range(1, axis + 1), 0, *range(axis + 1, kind.rank)])
+    dims = value.shape[1:]
+    without = (*dims[:axis], *dims[axis + 1 :])
+    return transpose(reshape(value, (N, *without)), [*range(1, axis + 1), 0, *range(axis + 1, len(dims))])
 
 
 def _named(value: Value, old: Value) -> Value:

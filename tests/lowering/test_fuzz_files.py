@@ -127,7 +127,7 @@ def test_an_input_that_is_no_tensor_beside_a_batch_of_1() -> None:
         f = Cast<to = 1>(there)
         y = Add(x, f)
     }""")
-    assert "input 'o' is no tensor" in lift(model).source.batch
+    assert "input 'o' is no tensor of a known rank" in lift(model).source.batch
 
 
 def test_a_sequence_beside_what_is_attributed() -> None:

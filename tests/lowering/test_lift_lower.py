@@ -21,7 +21,7 @@ from irshap.errors import ModelError, UserError
 from irshap.ir.types import Array
 from irshap.lowering import lift, lower
 from irshap.lowering.files.session import Session
-from irshap.ops.program import Constant, Opaque
+from irshap.ops.program import Constant
 from irshap.text import parse_graph, print_graph
 
 
@@ -480,27 +480,3 @@ def test_equal_bytes_under_any_hash_seed() -> None:
     lines = found.pop().splitlines()
     assert len(lines) == len(paths)
     assert all(len(set(line.split()[1:])) <= 1 for line in lines)
-
-
-def test_opaque_nodes_say_why() -> None:
-    graph = lift(parsed("(float[2,3] x) => (float[2,3] y) { y = Shrink(x) }"))
-    (node,) = graph.nodes
-    assert isinstance(node.op, Opaque)
-    assert node.op.why == "irshap has no rule for this op"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        # as a batch of N the first operand wouldn't fit the second: the product's type is open
-        "(float[1,2,3] a, float[2,3,4] b) => (float[1,1] y) <int64[2] flat = {1, -1}, float[16,1] w = {1}> "
-        '{ p = Einsum<equation="...ij,...jk->...ik">(a, b) f = Reshape(p, flat) q = MatMul(f, w) '
-        "y = Sum(q) }",
-        "(float[1,3] a, bool c) => (float[1,3] y) { p = made.up.Op(a) q = Shrink(p) y = Where(c, q, p) }",
-    ],
-    ids=["einsum", "made up"],
-)
-def test_what_stands_behind_an_open_type(text: str) -> None:
-    model = parsed(text.replace("w = {1}", f"w = {{{', '.join(['1'] * 16)}}}"))
-    model.opset_import.add(domain="made.up", version=1)
-    assert names(lower(lift(model)).graph.output) == ["y"]

@@ -131,6 +131,7 @@ def test_names_in_files_stay() -> None:
         "irshap.explained_output",
         "irshap.references",
         "irshap.references_sha256",
+        "irshap.held",
         "irshap.incomplete",
         "irshap.tensors",
     }
@@ -147,5 +148,5 @@ def test_a_compiled_file_uses_these_names() -> None:
     assert [i.name for i in compiled.model.graph.input] == ["image", contract.TARGET]
     keys = {p.key for p in compiled.model.metadata_props}
     named = {value for name, value in vars(contract.Metadata).items() if name.isupper()}
-    unneeded = {contract.Metadata.GAPS, contract.Metadata.TENSORS}
+    unneeded = {contract.Metadata.GAPS, contract.Metadata.HELD, contract.Metadata.TENSORS}
     assert {key for key in keys if key.startswith("irshap.")} == named - unneeded

@@ -1,0 +1,38 @@
+"""Nodes that irshap has no op for: they say why, and what stands behind them lifts and lowers."""
+
+from __future__ import annotations
+
+import onnx
+import onnx.parser
+import pytest
+
+from irshap.lowering import lift, lower
+from irshap.ops.program import Opaque
+
+
+def parsed(text: str) -> onnx.ModelProto:
+    return onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
+
+
+def test_opaque_nodes_say_why() -> None:
+    graph = lift(parsed("(float[2,3] x) => (float[2,3] y) { y = Shrink(x) }"))
+    (node,) = graph.nodes
+    assert isinstance(node.op, Opaque)
+    assert node.op.why == "irshap has no rule for this op"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # as a batch of N the first operand wouldn't fit the second: the product's type is open
+        "(float[1,2,3] a, float[2,3,4] b) => (float[1,1] y) <int64[2] flat = {1, -1}, float[16,1] w = {1}> "
+        '{ p = Einsum<equation="...ij,...jk->...ik">(a, b) f = Reshape(p, flat) q = MatMul(f, w) '
+        "y = Sum(q) }",
+        "(float[1,3] a, bool c) => (float[1,3] y) { p = made.up.Op(a) q = Shrink(p) y = Where(c, q, p) }",
+    ],
+    ids=["einsum", "made up"],
+)
+def test_what_stands_behind_an_open_type(text: str) -> None:
+    model = parsed(text.replace("w = {1}", f"w = {{{', '.join(['1'] * 16)}}}"))
+    model.opset_import.add(domain="made.up", version=1)
+    assert [o.name for o in lower(lift(model)).graph.output] == ["y"]
