@@ -15,6 +15,7 @@ from irshap.ir.core import Graph, Node, Output, Role, Value
 from irshap.ir.dims import N, as_dim, product, symbols_of
 from irshap.ir.types import DType, TensorType
 from irshap.ir.walks import is_float, live
+from irshap.ops.cast import Cast
 from irshap.ops.index import ArgMax, GatherElements, TopKIndices
 from irshap.ops.program import Full, Hold, Input, constant
 from irshap.ops.reduce import Expand
@@ -96,7 +97,11 @@ class Target(Pass):
             )
         if not candidates:
             raise TargetError("the model has no float output to explain")
-        return candidates[self.output] if self.output else next(iter(candidates.values()))
+        found = candidates[self.output] if self.output else next(iter(candidates.values()))
+        if isinstance(found.value.node.op, Cast) and found.value.dtype.bytes < 4:
+            # the number itself, before half precision rounds it
+            return replace(found, value=found.value.node.operands[0])
+        return found
 
     def _index(self, b: Builder, y: Value, taken: Set[str]) -> tuple[Value, int | None]:
         """The explained classes, [N] or [N, K], and K when there are several for each sample."""

@@ -100,7 +100,7 @@ def find_sources(graph: Graph, explained: Output, wrt: Sequence[str]) -> list[At
             found += _wanted(graph, name, explained, above)
     else:
         for value in inputs:
-            found += _plain(value) if is_float(value) else lookups(graph, value, above)
+            found += _plain(graph, value) if is_float(value) else lookups(graph, value, above)
         if not found:
             found = [s for value in inputs for s in _casts(graph, value, above)]
     if not found:
@@ -114,8 +114,11 @@ def find_sources(graph: Graph, explained: Output, wrt: Sequence[str]) -> list[At
     return found
 
 
-def _plain(value: Value) -> list[Attributed]:
-    return [Attributed(str(value.name), value, str(value.name))]
+def _plain(graph: Graph, value: Value) -> list[Attributed]:
+    """An input, or what it is cast to where it is in half precision: so differences keep their digits."""
+    readers = [n for n in graph.nodes if value in n.operands] if value.dtype.bytes < 4 else []
+    as_single = len(readers) == 1 and isinstance(readers[0].op, Cast) and is_float(readers[0].results[0])
+    return [Attributed(str(value.name), readers[0].results[0] if as_single else value, str(value.name))]
 
 
 def _wanted(graph: Graph, name: str, explained: Output, above: set[Value]) -> list[Attributed]:
@@ -127,7 +130,7 @@ def _wanted(graph: Graph, name: str, explained: Output, above: set[Value]) -> li
         return found
     if value not in above:
         raise TargetError(f"output {explained.name!r} doesn't depend on tensor {name!r}")
-    return [Attributed(name, value, name)]
+    return _plain(graph, value) if value.node.op.is_input else [Attributed(name, value, name)]
 
 
 def _check_varies(source: Attributed) -> None:

@@ -11,22 +11,22 @@ PIPELINES: dict[str, str] = {
     "method": "deeplift",
     # What SHAP computes, pass by pass: every sample tiled and joined with every reference, and nothing
     # optimized.  It stays as it is, as the oracle of every optimized pipeline.
-    "naive": "lift,target,canonicalize,piecewise,autodiff,@method,bind-references,dce,lower",
+    "naive": "lift,single,target,canonicalize,piecewise,autodiff,@method,bind-references,dce,lower",
     # What is fastest in ONNX Runtime on a CPU; equal to naive up to rounding.
     "default": (
-        "lift,target,canonicalize,piecewise,fuse-activations,nest-concats,autodiff,@method,eliminate-split-tile,"
+        "lift,single,target,canonicalize,piecewise,fuse-activations,nest-concats,autodiff,@method,eliminate-split-tile,"
         "broadcast-target,canonicalize,polyphase,dce,stream{otherwise=fold},conv-adjoint,absorb-scales,"
         "max-unpool,sink-reshapes,canonicalize,dce,share-weights,order,lower"
     ),
     # For CUDA: cuDNN has kernels for the adjoint of a convolution, with the weights as they are; max-unpool
     # and loops over small chunks would go back to the CPU or pay for each node (docs/gpu.md).
     "cuda": (
-        "lift,target,canonicalize,piecewise,fuse-activations,nest-concats,autodiff,@method,eliminate-split-tile,"
+        "lift,single,target,canonicalize,piecewise,fuse-activations,nest-concats,autodiff,@method,eliminate-split-tile,"
         "broadcast-target,dce,fold-references,absorb-scales,canonicalize,dce,lower"
     ),
     # For methods that look at the sample alone: nothing to bind, and one backward pass.
-    "sample": "lift,target,canonicalize,piecewise,autodiff,@method,dce,lower",
-    "gradient": "lift,target,canonicalize,piecewise,autodiff,gradient,dce,lower",
+    "sample": "lift,single,target,canonicalize,piecewise,autodiff,@method,dce,lower",
+    "gradient": "lift,single,target,canonicalize,piecewise,autodiff,gradient,dce,lower",
 }
 
 DEVICES = ("cpu", "cuda")

@@ -13,6 +13,7 @@ import onnxruntime
 from irshap import contract
 from irshap.errors import ModelError, TargetError, UserError
 from irshap.runtime.arrays import Array, Arrays, Source, as_arrays, conform, unknown_names
+from irshap.runtime.bfloat16 import BFLOAT16, run
 from irshap.runtime.explanation import Explanation
 
 __all__ = ["ExplainedModel", "Explainer", "Message"]
@@ -78,7 +79,7 @@ class Explainer:
         """
         feed = self._feed(arrays, named)
         try:
-            results = self._session.run(self._outputs, feed)
+            results = run(self._session, self._outputs, feed)
         except Exception as error:  # ONNX Runtime's errors have no common base but this
             if self.tensors.target is not None:
                 raise TargetError(
@@ -126,7 +127,8 @@ class Explainer:
 
     def _conform(self, name: str, array: Array) -> Array:
         meta = self._inputs[name]
-        dtype = _DTYPES.get(meta.type)
+        # numpy has no bfloat16: it comes as float32, and is rounded on its way in
+        dtype = np.dtype(np.float32) if meta.type == BFLOAT16 else _DTYPES.get(meta.type)
         if dtype is None:
             raise UserError(f"input {name!r} has type {meta.type}, which irshap can't feed")
         shape = [d if isinstance(d, int) and d >= 0 else str(d or "?") for d in meta.shape]
