@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from irshap.attribution.gaps import references_needed
 from irshap.ir.builder import Builder, emit1
-from irshap.ir.core import Graph, Node, Output, Role, Value
+from irshap.ir.core import Graph, Node, Op, Output, Role, Value
 from irshap.ir.dims import same_shape
 from irshap.ir.rewrite import live_nodes, map_nodes
 from irshap.ir.types import TensorType
@@ -19,6 +19,7 @@ from irshap.ops.piecewise import Piecewise, guards
 from irshap.ops.program import Constant, Input
 from irshap.ops.reduce import Expand
 from irshap.passes.rules.activations import known_form
+from irshap.passes.rules.guards import floored_quotient, masked_softmax
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["PiecewiseFunctions"]
@@ -34,6 +35,8 @@ class PiecewiseFunctions(Pass):
     the Shapley value of two players is (section 4).  Activation functions that are ops become these.  Another
     function reaches back to the nearest such tensor, else to the nearest two, and for guards against NaN and
     infinity to the farthest, as their own operand may not be finite.  All other ops stay as they are.
+
+    A division by max(v, epsilon) has a choice in it, too: it becomes one op, whose rule knows of the guard.
     """
 
     name = "piecewise"
@@ -43,13 +46,18 @@ class PiecewiseFunctions(Pass):
     def run(self, ir: Graph, context: Context) -> Graph:
         finder = _Finder(ir)
         regions = {node: region for node in ir.nodes if (region := finder.region(node)) is not None}
-        if not regions:
+        floored = {node: found for node in ir.nodes if (found := finder.floored(node)) is not None}
+        if not regions and not floored:
             return ir
 
         def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
+            if node in floored:
+                op, *operands = floored[node]
+                context.count(op.mnemonic)
+                return (emit1(op, *(mapping[v] for v in operands)),)
             if node not in regions:
                 return None
-            if (known := known_form(node)) is not None:
+            if (known := known_form(node) or masked_softmax(node)) is not None:
                 op, x = known
                 context.count(op.mnemonic)
                 return (emit1(op, mapping[x]),)
@@ -110,6 +118,11 @@ class _Finder:
                 # what may not be finite goes inside
                 found = region
         return found
+
+    def floored(self, node: Node) -> tuple[Op, Value, Value] | None:
+        """The division with a guard that a node is, where both its operands vary."""
+        found = floored_quotient(node) if self.varying.issuperset(node.operands) else None
+        return None if found is None or self.sources.intersection(node.operands[1:]) else found
 
     def _jumps(self, node: Node) -> bool:
         """Whether a float comes out of what has no cotangent, or of a step."""

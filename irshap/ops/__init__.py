@@ -10,6 +10,7 @@ from irshap.ops import (
     einsum,
     elementwise,
     extremum,
+    floored,
     gated,
     gather,
     generate,
@@ -37,7 +38,18 @@ from irshap.ops import (
 )
 
 __all__ = ["OPS", "Op", "activations", "arithmetic", "cast", "conv", "cumulative"]
-__all__ += ["einsum", "elementwise", "extremum", "gated", "gather", "generate", "index", "linear", "logic"]
+__all__ += [
+    "einsum",
+    "elementwise",
+    "extremum",
+    "floored",
+    "gated",
+    "gather",
+    "generate",
+    "index",
+    "linear",
+    "logic",
+]
 __all__ += ["lp", "norm", "piecewise", "pool", "power", "program", "reduce", "reduce_log"]
 __all__ += ["resample", "response", "rows", "scan", "scatter", "shape", "softmax"]
 __all__ += ["tile", "top_k", "trigonometry"]

@@ -12,6 +12,7 @@ from irshap.lowering.ops import (
     einsum,
     elementwise,
     extremum,
+    floored,
     gated,
     gather,
     generate,
@@ -41,7 +42,7 @@ from irshap.lowering.ops import (
 )
 
 __all__ = ["activations", "arithmetic", "cast", "conv", "cumulative", "einsum"]
-__all__ += ["elementwise", "extremum", "gated", "gather", "generate", "index", "linear", "logic"]
+__all__ += ["elementwise", "extremum", "floored", "gated", "gather", "generate", "index", "linear", "logic"]
 __all__ += ["lp", "norm", "piecewise", "pool", "power", "program", "recurrent", "reduce", "reduce_log"]
 __all__ += ["resample", "response", "rows", "scan", "scatter", "shape", "softmax", "tile", "top_k"]
 __all__ += ["trigonometry", "window"]

@@ -10,11 +10,10 @@ from irshap.ir.core import Node, Op, Value
 from irshap.ops.activations import Clip, LeakyRelu, ThresholdedRelu
 from irshap.ops.arithmetic import Add, Div, Mul, Neg, Sub, Where
 from irshap.ops.elementwise import Elu, Exp, Log, Relu, Softplus
-from irshap.ops.logic import Greater, GreaterOrEqual, IsNaN, Less, LessOrEqual
+from irshap.ops.logic import Greater, GreaterOrEqual, Less, LessOrEqual
 from irshap.ops.program import Constant
-from irshap.ops.softmax import MaskedSoftmax, Softmax
 
-__all__ = ["known_form"]
+__all__ = ["known_form", "number"]
 
 
 @dataclass(frozen=True)
@@ -33,22 +32,12 @@ def known_form(node: Node) -> tuple[Op, Value] | None:
 
     The op's chord is in closed form, also from one piece to another, where a quotient would lose digits.
     """
-    if not isinstance(node.op, Where):
-        return None
-    if (switch := _switch(node)) is not None:
+    switch = _switch(node) if isinstance(node.op, Where) else None
+    if switch is not None:
         for read in (_bend, _bound, _elu, _softplus):
             if (op := read(switch)) is not None:
                 return op, switch.x
-    return _masked(node)
-
-
-def _masked(node: Node) -> tuple[Op, Value] | None:
-    """0 where a softmax makes NaN."""
-    condition, zero, y = node.operands
-    guards = isinstance(condition.node.op, IsNaN) and condition.node.operands[0] is y
-    if not guards or type(y.node.op) is not Softmax or _number(zero) != 0.0:
-        return None
-    return MaskedSoftmax(y.node.op.axis), y.node.operands[0]
+    return None
 
 
 def _switch(node: Node) -> _Switch | None:
@@ -58,9 +47,9 @@ def _switch(node: Node) -> _Switch | None:
         return None
     x, bound = condition.node.operands
     upward = isinstance(op, Greater | GreaterOrEqual)
-    if _number(bound) is None:
+    if number(bound) is None:
         x, bound, upward = bound, x, not upward
-    threshold = _number(bound)
+    threshold = number(bound)
     if threshold is None or x.type != node.results[0].type:
         return None
     at_equal = a if isinstance(op, GreaterOrEqual | LessOrEqual) else b
@@ -72,7 +61,7 @@ def _bend(s: _Switch) -> Op | None:
     """x above, alpha x or 0 below: relu, its leaky form, or a jump."""
     if s.above is not s.x:
         return None
-    alpha = 0.0 if _number(s.below) == 0.0 else _factor(s.below, s.x)
+    alpha = 0.0 if number(s.below) == 0.0 else _factor(s.below, s.x)
     if s.threshold == 0.0 and alpha is not None:
         return Relu() if alpha == 0.0 else LeakyRelu(alpha)
     return ThresholdedRelu(s.threshold) if alpha == 0.0 and not s.closed else None
@@ -80,9 +69,9 @@ def _bend(s: _Switch) -> Op | None:
 
 def _bound(s: _Switch) -> Op | None:
     """The threshold itself on one side, x on the other."""
-    if s.below is s.x and _number(s.above) == s.threshold:
+    if s.below is s.x and number(s.above) == s.threshold:
         return Clip(None, s.threshold)
-    return Clip(s.threshold, None) if s.above is s.x and _number(s.below) == s.threshold else None
+    return Clip(s.threshold, None) if s.above is s.x and number(s.below) == s.threshold else None
 
 
 def _elu(s: _Switch) -> Op | None:
@@ -91,9 +80,9 @@ def _elu(s: _Switch) -> Op | None:
         return None
     alpha, rest = _scaled(s.below)
     op = rest.node.op
-    if isinstance(op, Sub) and _number(rest.node.operands[1]) == 1.0:
+    if isinstance(op, Sub) and number(rest.node.operands[1]) == 1.0:
         power = rest.node.operands[0]
-    elif isinstance(op, Add) and -1.0 in (numbers := [_number(v) for v in rest.node.operands]):
+    elif isinstance(op, Add) and -1.0 in (numbers := [number(v) for v in rest.node.operands]):
         power = rest.node.operands[1 - numbers.index(-1.0)]
     else:
         return Elu(alpha * op.alpha) if isinstance(op, Elu) and rest.node.operands[0] is s.x else None
@@ -108,7 +97,7 @@ def _softplus(s: _Switch) -> Op | None:
     if isinstance(op, Log) and isinstance(operands[0].node.op, Add):
         terms = operands[0].node.operands
         inner = [v.node for v in terms if isinstance(v.node.op, Exp)]
-        if any(_number(v) == 1.0 for v in terms) and inner and inner[0].operands[0] is s.x:
+        if any(number(v) == 1.0 for v in terms) and inner and inner[0].operands[0] is s.x:
             return Softplus()
     return Softplus() if isinstance(op, Softplus) and operands[0] is s.x else None
 
@@ -118,10 +107,10 @@ def _scaled(value: Value) -> tuple[float, Value]:
     op, operands = value.node.op, value.node.operands
     if isinstance(op, Mul):
         for factor, other in (operands, operands[::-1]):
-            if (number := _number(factor)) is not None:
-                return number, other
-    if isinstance(op, Div) and (number := _number(operands[1])):
-        return 1.0 / number, operands[0]
+            if (scale := number(factor)) is not None:
+                return scale, other
+    if isinstance(op, Div) and (divisor := number(operands[1])):
+        return 1.0 / divisor, operands[0]
     return (-1.0, operands[0]) if isinstance(op, Neg) else (1.0, value)
 
 
@@ -131,7 +120,7 @@ def _factor(value: Value, x: Value) -> float | None:
     return alpha if rest is x else None
 
 
-def _number(value: Value) -> float | None:
+def number(value: Value) -> float | None:
     """The one number that a constant holds."""
     op = value.node.op
     if not isinstance(op, Constant) or op.value.array.dtype.kind not in "fiu" or not op.value.array.size:

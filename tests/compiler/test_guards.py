@@ -100,6 +100,85 @@ def test_a_guard_that_never_fires_changes_nothing() -> None:
     np.testing.assert_allclose(found.values, expected.values, rtol=1e-5, atol=1e-6)
 
 
+NORMS = {
+    "max of the norm": "n = ReduceL2 <axes = [-1]> (x) d = Max (n, eps) h = Div (x, d)",
+    "clipped norm": "n = ReduceL2 <axes = [-1]> (x) d = Clip (n, eps) h = Div (x, d)",
+    "clipped and expanded": """n = ReduceL2 <axes = [-1]> (x) c = Clip (n, eps) z = Shape (x)
+        d = Expand (c, z) h = Div (x, d)""",
+    "norm by parts": """q = Mul (x, x) a = ReduceSum <keepdims = 1> (q, last) n = Sqrt (a) d = Max (eps, n)
+        h = Div (x, d)""",
+    "cosine": """a = MatMul (x, w) b = MatMul (x, u) n = ReduceL2 <axes = [-1]> (a)
+        m = ReduceL2 <axes = [-1]> (b) p = Mul (n, m) d = Max (p, eps) c = Mul (a, b) s = ReduceSum <keepdims = 1> (c, last) k = Div (s, d)
+        h = Mul (x, k)""",
+    "logarithm": "p = Relu (x) q = Add (p, small) h = Log (q)",
+    "logarithm of a softmax": "p = Softmax <axis = -1> (x) q = Add (p, eps) h = Log (q)",
+    "root": "p = Relu (x) h = Sqrt (p)",
+    "no division by zero": """q = Mul (x, x) s = ReduceSum <keepdims = 1> (q, last) e = Equal (s, zero)
+        d = Div (x, s) h = Where (e, zero, d)""",
+    "quotient, or 0": """q = Mul (x, x) s = ReduceSum <keepdims = 1> (q, last) d = Div (x, s) i = IsNaN (d)
+        h = Where (i, zero, d)""",
+    "logarithm, or 0": """l = Log (x) i = IsNaN (l) n = Where (i, zero, l) j = IsInf (n)
+        h = Where (j, zero, n)""",
+}
+ZERO = np.zeros((1, 3, 4))
+ROWS = X * (np.arange(3) != 1)[:, None]
+AT_ZERO = {
+    "zero references": (X, ZERO),
+    "zero samples": (np.repeat(ZERO, 2, 0), R),
+    "zero everywhere": (np.repeat(ZERO, 2, 0), ZERO),
+    "rows of zeros": (ROWS, R),
+    "rows of zeros in both": (ROWS, ROWS[:2]),
+    "no zeros": (X, R),
+}
+
+
+@cache
+def norm(name: str) -> onnx.ModelProto:
+    parsed = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]> toy (float[N,3,4] x) => (float[N,2] y)
+        {{ {NORMS[name]} f = Reshape (h, apart) y = MatMul (f, o) }}"""
+    )
+    arrays = {"w": normal(1, 4, 4), "u": normal(2, 4, 4), "o": normal(4, 12, 2)}
+    arrays |= {"eps": np.array(1e-12), "small": np.array(1e-6), "zero": np.array(0.0)}
+    arrays = {k: a.astype(np.float32) for k, a in arrays.items()}
+    for key, array in {**arrays, "apart": np.array([-1, 12]), "last": np.array([-1])}.items():
+        parsed.graph.initializer.append(onnx.numpy_helper.from_array(array, key))
+    onnx.checker.check_model(parsed)
+    return parsed
+
+
+@pytest.mark.parametrize("values", AT_ZERO)
+@pytest.mark.parametrize("name", NORMS)
+def test_at_zero(name: str, values: str) -> None:
+    """In float32: finite, complete to f(x) - base itself, and no terms that have to cancel."""
+    x, r = (a.astype(np.float32) for a in AT_ZERO[values])
+    for passes in ("naive", "default", "cuda"):
+        graph = flat.compile(norm(name), r, passes=f"@{passes}", emit="completeness_error").graph
+        raw = evaluate(graph, {"x": x})
+        values32 = raw["x_attributions"]
+        assert np.isfinite(values32).all()
+        size = np.abs(raw["y"]).max(1) + np.abs(raw["base_values"])
+        assert np.all(np.abs(raw["completeness_error"]) <= 1e-3 * size + 1e-6)
+        assert np.all(np.abs(values32).sum((1, 2)) <= 100 * size + 1e-6)
+        derivative = flat.compile(norm(name), method="gradient").graph
+        if name not in ("root", "logarithm, or 0", "norm by parts"):  # a root's slope at 0 is infinite
+            assert np.isfinite(evaluate(derivative, {"x": x})["x_attributions"]).all()
+
+
+def test_a_guard_that_holds_nowhere_is_a_division() -> None:
+    """Where neither world is at the guard, the rule is that of a division, as rules.md has it."""
+    x, r = X.astype(np.float32), R.astype(np.float32)
+    plain = onnx.ModelProto()
+    plain.CopyFrom(norm("max of the norm"))
+    del plain.graph.node[:]
+    for node in norm("max of the norm").graph.node:
+        node = onnx.NodeProto.FromString(node.SerializeToString())
+        node.input[:] = ["n" if v == "d" else v for v in node.input]
+        plain.graph.node.extend([node] if node.op_type != "Max" else [])
+    found, expected = (flat.compile(m, r).explainer()(x).values for m in (norm("max of the norm"), plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_row_that_is_masked_in_one_world_alone() -> None:
     """Its difference is infinite: the attributions are finite, and the completeness error tells."""
     parsed = onnx.parser.parse_model(

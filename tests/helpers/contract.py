@@ -38,6 +38,7 @@ LIFTS_AS_OTHERS = {
     "dilate": "internal: the adjoint of a strided slice, lifts as its parts",
     "dims": "shape arithmetic that lifting evaluates",
     "full": "a small one lifts as a constant",
+    "floored_div": "internal: a division with a guard, lifts as its parts",
     "gelu f64": "ONNX Runtime has no double kernel, and expands it with float32 constants",
     "masked_softmax": "internal: a softmax with a guard, lifts as its parts",
     "piecewise": "internal: what a model spells out, lifts as its parts",

@@ -1,0 +1,14 @@
+"""Quotients with a floor under the divisor, as their parts."""
+
+from __future__ import annotations
+
+from irshap.lowering.emitter import Export, exporter
+from irshap.ops import floored
+
+__all__: list[str] = []
+
+
+@exporter(floored.FlooredDiv)
+def _write_floored(e: Export, op: floored.FlooredDiv) -> None:
+    floor = e.constant(op.low, e.operand().dtype.numpy)
+    e.result("Div", [e.inputs[0], e.add("Max", [e.inputs[1], floor])])
