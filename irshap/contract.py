@@ -16,6 +16,8 @@ __all__ = [
     "REFERENCE_WEIGHTS",
     "TARGET",
     "TARGET_INDEX",
+    "TARGET_VALUES",
+    "TARGET_WEIGHTS",
     "VERSION",
     "Metadata",
     "Tensors",
@@ -35,11 +37,18 @@ BASE_VALUES = "base_values"
 TARGET_INDEX = "target_index"
 """The output with the explained class: int64 [N] or [N, K]."""
 
+TARGET_VALUES = "target_values"
+"""The output with the explained numbers f(x), [N] or [N, K], where they are no class of an output."""
+
 COMPLETENESS_ERROR = "completeness_error"
 """The output, on request, with f(x) - base - sum of attributions: [N] or [N, K]."""
 
 TARGET = "target"
 """The input with the class to explain, int64 [N], of a model compiled with target="input"."""
+
+TARGET_WEIGHTS = "target_weights"
+"""The input with a weight for each number of the explained output, of its shape [N, ...], of a model compiled
+with target="weights"."""
 
 REFERENCE_WEIGHTS = "reference_weights"
 """The input with a weight for each reference, [R], where weights are not bound when compiling."""
@@ -120,8 +129,10 @@ class Tensors:
     attributions: Mapping[str, str] = field(default_factory=dict)
     base_values: str | None = None
     target_index: str | None = None
+    target_values: str | None = None
     completeness_error: str | None = None
     target: str | None = None
+    target_weights: str | None = None
     reference_weights: str | None = None
     references: Mapping[str, str] = field(default_factory=dict)
 
@@ -138,8 +149,10 @@ class Tensors:
             attributions={of: name for name, of in parts.items() if of is not None},
             base_values=there(BASE_VALUES, outs),
             target_index=there(TARGET_INDEX, outs),
+            target_values=there(TARGET_VALUES, outs),
             completeness_error=there(COMPLETENESS_ERROR, outs),
             target=there(TARGET, ins),
+            target_weights=there(TARGET_WEIGHTS, ins),
             reference_weights=there(REFERENCE_WEIGHTS, ins),
             references={name.removesuffix(_REFERENCES): name for name in ins if is_references(name)},
         )
@@ -156,11 +169,11 @@ class Tensors:
     @property
     def outputs(self) -> set[str]:
         """The outputs that are irshap's."""
-        ours = (self.base_values, self.target_index, self.completeness_error, *self.attributions.values())
-        return {name for name in ours if name is not None}
+        single = (self.base_values, self.target_index, self.target_values, self.completeness_error)
+        return {name for name in (*single, *self.attributions.values()) if name is not None}
 
     @property
     def inputs(self) -> set[str]:
         """The inputs that are irshap's."""
-        ours = (self.target, self.reference_weights, *self.references.values())
-        return {name for name in ours if name is not None}
+        single = (self.target, self.target_weights, self.reference_weights)
+        return {name for name in (*single, *self.references.values()) if name is not None}

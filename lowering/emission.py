@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from irshap.errors import UserError, near
-from irshap.ir.core import Graph, Node, Output, Role, Value
+from irshap.ir.core import PUBLISHED, Graph, Node, Output, Value
 from irshap.ir.dims import same
 from irshap.ir.walks import live
 from irshap.lowering.emitter import EXPORTERS, FLOOR, Emission, Emitter, Export
@@ -16,13 +16,10 @@ from irshap.ops.program import Constant, Input, Opaque
 
 __all__ = ["emit_into", "emit_nodes"]
 
-_PUBLISHED = (Role.MODEL, Role.ATTRIBUTION, Role.BASE, Role.TARGET_INDEX, Role.COMPLETENESS)
-"""Outputs of the lowered file, in this order; the rest are intermediate facts of the pipeline."""
-
 
 def emit_nodes(graph: Graph, *, opset: int = 0) -> Emission:
     """Emits the nodes that a graph lowers to."""
-    outputs = [o for role in _PUBLISHED for o in graph.outputs if o.role is role]
+    outputs = [o for role in PUBLISHED for o in graph.outputs if o.role is role]
     needed = live(graph.nodes, (o.value for o in outputs))
     emitter = Emitter(
         max([opset, graph.source.opset or FLOOR, *map(_lowest_opset, needed)]), _reserved(graph, outputs)

@@ -74,13 +74,15 @@ def _roles(graph: Graph, outputs: list[Output]) -> Tensors | None:
         return next((op.name for op in kinds.get(kind, ())), None)
 
     return Tensors(
-        {str(o.of): o.name for o in found[Role.ATTRIBUTION]},
-        only(Role.BASE),
-        only(Role.TARGET_INDEX),
-        only(Role.COMPLETENESS),
-        given("target"),
-        given("weights"),
-        {str(op.of): op.name for op in kinds.get("references", ())},
+        attributions={str(o.of): o.name for o in found[Role.ATTRIBUTION]},
+        base_values=only(Role.BASE),
+        target_index=only(Role.TARGET_INDEX),
+        target_values=only(Role.VALUES),
+        completeness_error=only(Role.COMPLETENESS),
+        target=given("target"),
+        target_weights=given("target weights"),
+        reference_weights=given("weights"),
+        references={str(op.of): op.name for op in kinds.get("references", ())},
     )
 
 

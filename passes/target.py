@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from irshap import contract
 from irshap.attribution.outputs import own_names
 from irshap.attribution.side_paths import with_side_paths_held
-from irshap.attribution.sources import find_sources, names_in, with_held, with_taps
+from irshap.attribution.sources import Attributed, find_sources, names_in, with_held, with_taps
+from irshap.attribution.targets import Class, Form, Region, Top, Word, behind_nms, parse_form, split_names
 from irshap.errors import TargetError, near
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Node, Output, Role, Value
-from irshap.ir.dims import N, as_dim, product, symbols_of
+from irshap.ir.dims import Dim, N, as_dim, product, symbols_of
 from irshap.ir.types import DType, TensorType
 from irshap.ir.walks import is_float, live
 from irshap.ops.cast import Cast
@@ -20,7 +21,7 @@ from irshap.ops.index import ArgMax, GatherElements, TopKIndices
 from irshap.ops.program import Full, Hold, Input, constant
 from irshap.ops.reduce import Expand
 from irshap.ops.rows import RepeatRows
-from irshap.ops.shape import Slice, reshape
+from irshap.ops.shape import Slice, concat, reshape
 from irshap.pipeline.base import Context, Pass, Semantics, graph_property
 
 __all__ = ["Target"]
@@ -38,9 +39,12 @@ class Target(Pass):
     """Appends the explained number of each sample, and names the tensors that it is attributed to.
 
     `target`: "argmax" (the class that the model predicts), a class index, "top-K", "all", or "input" (the
-    lowered model gets an int64 input `target` [N]).  With K classes at once every sample is repeated K
-    times, so that all later passes see one class for each row.
-    `output`: the explained output, default the model's first float output.
+    lowered model gets an int64 input `target` [N]); "sum[...]" or "mean[...]" of a region, an index on the
+    axes after the batch; "weights" (an input `target_weights` of the output's shape, the explained number is
+    the weighted sum).  With K classes at once every sample is repeated K times, so that all later passes see
+    one class for each row.
+    `output`: the explained output or interior float tensor, default the model's first float output.  With
+    "a, b" what `target` says is explained of each, as K numbers; with "a + b" their sum.
     `wrt`: the tensors attributed, comma-separated, default every float input and every embedding lookup of an
     integer input.  Several are one cut: what goes through a later one counts there, not for an earlier one.
     `context`: inputs and interior tensors, comma-separated, that keep the sample's value in both worlds.
@@ -57,72 +61,88 @@ class Target(Pass):
     ensures = frozenset({"target"})
 
     def run(self, ir: Graph, context: Context) -> Graph:
-        names = names_in(self.context)
-        ir = with_held(ir, [name for name in names if name not in ("auto", "none")])
-        explained = self._explained(ir)
-        _check_batch(ir, explained)
-        sources = find_sources(ir, explained, names_in(self.wrt))
-        if "auto" in names:
-            ir, sources, held = with_side_paths_held(ir, sources, explained.value)
-            if held:
-                context.metadata[contract.Metadata.HELD] = "; ".join(path.text for path in held)
-                context.count("held", len(held))
+        form = parse_form(self.target)
+        held = names_in(self.context)
+        ir = with_held(ir, [name for name in held if name not in ("auto", "none")])
+        explained, joined = self._explained(ir)
+        for output in explained:
+            _check_batch(ir, output)
+        sources = _sources(ir, explained, names_in(self.wrt))
+        if "auto" in held:
+            ir, sources, paths = with_side_paths_held(ir, sources, [o.value for o in explained])
+            if paths:
+                context.metadata[contract.Metadata.HELD] = "; ".join(path.text for path in paths)
+                context.count("held", len(paths))
         ir, sources = with_taps(ir, sources)
-        explained = self._explained(ir)
+        explained, _ = self._explained(ir)
         with Builder() as b:
-            mapping = b.graft(ir)
-            y = _flat(mapping[explained.value])
-            index, classes = self._index(b, y, own_names(ir))
-            if classes is None:
-                rows, forward = y, mapping
-            else:
-                forward = _repeated(b, ir, explained.value, classes)
-                rows = _flat(forward[explained.value])
-            target = self._pick(rows, index)
+            mapping, taken = b.graft(ir), own_names(ir)
+            number = self._number(b, form, [mapping[o.value] for o in explained], joined, taken)
+            forward = mapping
+            if number.count is not None:
+                forward = _repeated(b, ir, [o.value for o in explained], number.count)
+            target = number.rows([forward[o.value] for o in explained])
             outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
-            taken = {o.name for o in outputs}
+            names = {o.name for o in outputs}
             for s in sources:
-                name = contract.free(f"{s.name}_source" if s.name in taken else s.name, taken)
+                name = contract.free(f"{s.name}_source" if s.name in names else s.name, names)
                 outputs.append(Output(name, forward[s.value], Role.SOURCE, s.of))
-            outputs.append(Output(contract.free("target_value", taken), target, Role.TARGET))
-            name = contract.free(contract.TARGET_INDEX, own_names(ir))
-            outputs.append(Output(name, index, Role.TARGET_INDEX))
+            outputs.append(Output(contract.free("target_value", names), target, Role.TARGET))
+            if number.index is not None:
+                name = contract.free(contract.TARGET_INDEX, taken)
+                outputs.append(Output(name, number.index, Role.TARGET_INDEX))
+            if number.index is None or joined or explained[0].name not in {o.name for o in ir.outputs}:
+                name = contract.free(contract.TARGET_VALUES, taken)
+                outputs.append(Output(name, number.values(), Role.VALUES))
             return b.build(ir.name, outputs, ir.properties, like=ir)
 
-    def _explained(self, graph: Graph) -> Output:
-        candidates = {o.name: o for o in graph.outputs_of(Role.MODEL) if is_float(o.value)}
-        if self.output and self.output not in candidates:
-            raise TargetError(
-                f"the model has no float output {self.output!r}", mend=near(self.output, candidates)
-            )
-        if not candidates:
-            raise TargetError("the model has no float output to explain")
-        found = candidates[self.output] if self.output else next(iter(candidates.values()))
-        if isinstance(found.value.node.op, Cast) and found.value.dtype.bytes < 4:
-            # the number itself, before half precision rounds it
-            return replace(found, value=found.value.node.operands[0])
-        return found
+    def _explained(self, graph: Graph) -> tuple[list[Output], str]:
+        """The explained outputs, and how several are joined: "," or "+"."""
+        outputs = {o.name: o for o in graph.outputs_of(Role.MODEL)}
+        if not self.output:
+            found = next((o for o in outputs.values() if is_float(o.value)), None)
+            if found is None:
+                behind = next((h for o in outputs.values() if (h := behind_nms(o.value))), None)
+                raise TargetError("the model has no float output to explain", mend=behind)
+            return [_unrounded(found)], ""
+        names, joined = split_names(self.output, list(outputs))
+        return [_unrounded(_float(graph, outputs, name)) for name in names], joined
 
-    def _index(self, b: Builder, y: Value, taken: Set[str]) -> tuple[Value, int | None]:
+    def _number(self, b: Builder, form: Form, ys: Sequence[Value], joined: str, taken: Set[str]) -> Number:
+        """What is explained of these outputs [N, ...]."""
+        if not joined:
+            return self._of_one(b, form, ys[0], taken)
+        if not isinstance(form, Region | Class) and form != Word("argmax"):
+            raise TargetError(
+                f"target {self.target!r} of several outputs",
+                mend="Use a class, argmax, sum[...] or mean[...]",
+            )
+        if len({y.dtype for y in ys}) > 1:
+            raise TargetError(f"the outputs {self.output!r} have different element types")
+        parts = [self._of_one(b, form, y, taken) for y in ys]
+        if joined == "+":
+            return Number(
+                None, None, lambda rows: _sum([p.rows([y]) for p, y in zip(parts, rows, strict=True)]), ys
+            )
+        return _each(parts, ys)
+
+    def _of_one(self, b: Builder, form: Form, y: Value, taken: Set[str]) -> Number:
+        if isinstance(form, Region):
+            return Number(None, None, lambda rows: form.of(rows[0]), [y])
+        if form == Word("weights"):
+            op = Input(contract.free(contract.TARGET_WEIGHTS, taken), "target weights")
+            weights = emit1(Hold(), b.emit(op, types=(y.type,), names=(op.name,))[0])
+            whole = Region(self.target)
+            return Number(None, None, lambda rows: whole.of(rows[0] * weights), [y])
+        _check_classes(y, self.target)
+        index, count = self._index(b, form, _flat(y), taken)
+        return Number(index, count, lambda rows: _pick(_flat(rows[0]), index), [y])
+
+    def _index(self, b: Builder, form: Form, y: Value, taken: Set[str]) -> tuple[Value, int | None]:
         """The explained classes, [N] or [N, K], and K when there are several for each sample."""
         rows, classes = y.shape
-        if self.target == "argmax":
-            return emit1(Hold(), reshape(emit1(ArgMax((1,), keepdims=False), y), (rows,))), None
-        if self.target == "input":
-            op = Input(contract.free(contract.TARGET, taken), "target")
-            return b.emit(op, types=(TensorType(DType.I64, (N,)),), names=(op.name,))[0], None
-        if self.target == "all":
-            if not isinstance(classes, int):
-                raise TargetError(f"target=all needs a fixed number of classes, not {classes}")
-            every = constant([list(range(classes))], DType.I64)
-            return emit1(Expand((rows, classes)), every), classes
-        if self.target.startswith("top-") and self.target[4:].isdecimal():
-            k = int(self.target[4:])
-            if k < 1 or (isinstance(classes, int) and k > classes):
-                raise TargetError(f"target {self.target!r}: the output has {classes} classes")
-            return emit1(Hold(), emit1(TopKIndices(1, k), y)), k
-        if self.target.lstrip("-").isdecimal():
-            index = int(self.target)
+        if isinstance(form, Class):
+            index = form.index
             if isinstance(classes, int):
                 if not -classes <= index < classes:
                     raise TargetError(
@@ -130,22 +150,144 @@ class Target(Pass):
                     )
                 index %= classes
             return emit1(Full(float(index), DType.I64, (rows,))), None
-        kinds = ["argmax", "all", "input", "top-5"]
-        raise TargetError(
-            f"unknown target {self.target!r}",
-            mend=f"Use a class index, argmax, top-K, all or input; {near(self.target, kinds)}",
-        )
+        if isinstance(form, Top):
+            k = form.count
+            if k < 1 or (isinstance(classes, int) and k > classes):
+                raise TargetError(f"target {self.target!r}: the output has {classes} classes")
+            return emit1(Hold(), emit1(TopKIndices(1, k), y)), k
+        if form == Word("input"):
+            op = Input(contract.free(contract.TARGET, taken), "target")
+            return b.emit(op, types=(TensorType(DType.I64, (N,)),), names=(op.name,))[0], None
+        if form == Word("all"):
+            if not isinstance(classes, int):
+                raise TargetError(f"target=all needs a fixed number of classes, not {classes}")
+            return _numbered(rows, classes), classes
+        return emit1(Hold(), reshape(emit1(ArgMax((1,), keepdims=False), y), (rows,))), None
 
-    def _pick(self, rows: Value, index: Value) -> Value:
-        """The explained class of each row."""
-        count = rows.shape[0]
-        op = index.node.op
-        if isinstance(op, Full):
-            at = int(op.value)
-            return reshape(emit1(Slice((1,), (at,), (at + 1,), (1,)), rows), (count,))
-        # held: the rows of the joint batch repeat it as they repeat the samples
-        column = emit1(Hold(), reshape(index, (count, 1)))
-        return reshape(emit1(GatherElements(1), rows, column), (count,))
+
+@dataclass(frozen=True)
+class Number:
+    """What is explained of each sample.
+
+    `index`: the explained classes, [N] or [N, K].  `count`: K, where each sample is repeated for it.  `rows`:
+    the explained number of each row, from the explained outputs with as many rows.  `ys`: these, of N rows.
+    """
+
+    index: Value | None
+    count: int | None
+    rows: Callable[[Sequence[Value]], Value]
+    ys: Sequence[Value]
+
+    def values(self) -> Value:
+        """The explained numbers, [N] or [N, K]."""
+        if self.count is None:
+            return self.rows(self.ys)
+        assert self.index is not None
+        return emit1(GatherElements(1), self.numbers(self.ys), self.index)
+
+    def numbers(self, rows: Sequence[Value]) -> Value:
+        """All that may be explained of a row."""
+        return _flat(rows[0])
+
+
+@dataclass(frozen=True)
+class Each(Number):
+    """One number of each of several outputs."""
+
+    parts: Sequence[Number] = ()
+
+    def values(self) -> Value:
+        return _columns([p.values() for p in self.parts])
+
+
+def _each(parts: Sequence[Number], ys: Sequence[Value]) -> Number:
+    count, rows = len(parts), ys[0].shape[0]
+    every = _numbered(rows, count)
+
+    def number(repeated: Sequence[Value]) -> Value:
+        found = []
+        for part, y in zip(parts, repeated, strict=True):
+            if part.index is None:
+                found.append(part.rows([y]))
+            else:
+                # the sample's class for each of its rows
+                column = reshape(part.index, (rows, 1))
+                found.append(_pick(_flat(y), emit1(Expand((rows, count)), column), part.index))
+        return _pick(_columns(found), every)
+
+    indices = [p.index for p in parts if p.index is not None]
+    return Each(_columns(indices) if len(indices) == count else None, count, number, ys, parts)
+
+
+def _pick(rows: Value, index: Value, of: Value | None = None) -> Value:
+    """The explained class of each row; `of` is what `index` repeats, if anything."""
+    count = rows.shape[0]
+    op = (of or index).node.op
+    if isinstance(op, Full):
+        at = int(op.value)
+        return reshape(emit1(Slice((1,), (at,), (at + 1,), (1,)), rows), (count,))
+    # held: the rows of the joint batch repeat it as they repeat the samples
+    column = emit1(Hold(), reshape(index, (count, 1)))
+    return reshape(emit1(GatherElements(1), rows, column), (count,))
+
+
+def _numbered(rows: Dim, count: int) -> Value:
+    """0 ... count - 1 for each row: [rows, count]."""
+    return emit1(Expand((rows, count)), constant([list(range(count))], DType.I64))
+
+
+def _columns(values: Sequence[Value]) -> Value:
+    return concat([reshape(v, (v.shape[0], 1)) for v in values], 1)
+
+
+def _sum(values: Sequence[Value]) -> Value:
+    total = values[0]
+    for value in values[1:]:
+        total = total + value
+    return total
+
+
+def _sources(graph: Graph, explained: Sequence[Output], wrt: Sequence[str]) -> list[Attributed]:
+    """What the explained outputs are attributed to: all that one of them depends on."""
+    if len(explained) == 1:
+        return find_sources(graph, explained[0], wrt)
+    found: dict[Value, Attributed] = {}
+    failed: list[TargetError] = []
+    for output in explained:
+        try:
+            found.update((s.value, s) for s in find_sources(graph, output, wrt))
+        except TargetError as error:
+            failed.append(error)
+    if not found:
+        raise failed[0]
+    place = {v: i for i, v in enumerate(graph.values())}
+    return sorted(found.values(), key=lambda s: place[s.value])
+
+
+def _float(graph: Graph, outputs: Mapping[str, Output], name: str) -> Output:
+    """The float output called `name`, or the interior tensor."""
+    if name in outputs and is_float(outputs[name].value):
+        return outputs[name]
+    if name in outputs:
+        value = outputs[name].value
+        raise TargetError(
+            f"output {name!r} is {value.type}: it moves in steps, so that nothing adds up to a change of it",
+            mend=behind_nms(value) or "Explain a float tensor that it is computed from",
+        )
+    wanted = dict(graph.source.aliases).get(name, name)
+    for value in graph.values():
+        if value.name == wanted and is_float(value) and not value.node.op.is_input:
+            return Output(name, value)
+    floats = {o.name for o in outputs.values() if is_float(o.value)}
+    raise TargetError(f"the model has no float output {name!r}", mend=near(name, floats))
+
+
+def _unrounded(output: Output) -> Output:
+    """The number itself, before half precision rounds it."""
+    value = output.value
+    if isinstance(value.node.op, Cast) and value.dtype.bytes < 4:
+        return replace(output, value=value.node.operands[0])
+    return output
 
 
 def _flat(y: Value) -> Value:
@@ -162,16 +304,19 @@ def _check_batch(graph: Graph, explained: Output) -> None:
         what = f"output {explained.name!r} is {explained.value.type}: its first axis doesn't count samples"
         if graph.source.batch:
             what += f". Its batch is as the model has it, because {graph.source.batch}"
-        raise TargetError(what, mend="Export the model with a dynamic batch axis, or with a batch of 1")
-    rest = symbols_of(shape[1:])
-    if rest:
+        mend = "Export the model with a dynamic batch axis, or with a batch of 1"
+        raise TargetError(what, mend=behind_nms(explained.value) or mend)
+
+
+def _check_classes(y: Value, target: str) -> None:
+    if symbols_of(y.shape[1:]):
         raise TargetError(
-            f"output {explained.name!r} is {explained.value.type}: "
-            "the number of classes is only known at run time"
+            f"output {y.name!r} is {y.type}: the number of classes is only known at run time",
+            mend=f"Explain a sum (sum[...]) or weights instead of target={target}",
         )
 
 
-def _repeated(b: Builder, graph: Graph, until: Value, classes: int) -> dict[Value, Value]:
+def _repeated(b: Builder, graph: Graph, until: Sequence[Value], classes: int) -> dict[Value, Value]:
     """The forward part up to `until` once more, with each sample repeated for each of its classes."""
 
     def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value] | None:
@@ -181,5 +326,5 @@ def _repeated(b: Builder, graph: Graph, until: Value, classes: int) -> dict[Valu
         batched = isinstance(kind, TensorType) and kind.shape and N in symbols_of(kind.dims[:1])
         return (emit1(RepeatRows(0, classes), original) if batched else original,)
 
-    nodes = (*(v.node for v in graph.inputs), *live(graph.nodes, [until]))
+    nodes = (*(v.node for v in graph.inputs), *live(graph.nodes, until))
     return b.extend(nodes, {}, visit, binding={N: as_dim(N * classes)})

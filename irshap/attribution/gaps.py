@@ -49,7 +49,7 @@ def gaps(graph: Graph) -> list[Gap]:
     target = graph.output(Role.TARGET).value
     behind = varying_values(graph.nodes, sources)
     reaching = upstream([target], cut=sources)
-    past = {path.node: path for path in side_paths(graph, list(sources), target)}
+    past = {path.node: path for path in side_paths(graph, list(sources), [target])}
     found = []
     for node in graph.nodes:
         results = [v for v in node.results if v in reaching and v not in sources]

@@ -22,8 +22,8 @@ __all__ = ["attributions", "batch_axes", "by_class", "is_token", "own_names", "s
 
 def by_class(rows: Value, graph: Graph) -> Value:
     """Rows of (sample, class) pairs as [N, K, ...], or as they are when each sample has one class."""
-    index = graph.output(Role.TARGET_INDEX).value
-    return rows if index.rank == 1 else reshape(rows, (*index.shape, *rows.shape[1:]))
+    explained = (*graph.outputs_of(Role.TARGET_INDEX), *graph.outputs_of(Role.VALUES))[0].value
+    return rows if explained.rank == 1 else reshape(rows, (*explained.shape, *rows.shape[1:]))
 
 
 def batch_axes(graph: Graph) -> BatchAxes:

@@ -33,11 +33,11 @@ class SidePath:
         return f"{', '.join(names)} in {self.node.label}"
 
 
-def side_paths(graph: Graph, sources: Sequence[Value], target: Value) -> Iterator[SidePath]:
-    """All paths from the inputs of `sources`, one cut, that reach `target` past it, where they leave it."""
+def side_paths(graph: Graph, sources: Sequence[Value], targets: Sequence[Value]) -> Iterator[SidePath]:
+    """All paths from the inputs of `sources`, one cut, that reach a target past it, where they leave it."""
     above = upstream(sources)
     moving = varying_values(graph.nodes, _inputs(sources))
-    reaching = upstream([target], cut=sources)
+    reaching = upstream(targets, cut=sources)
     for node in graph.nodes:
         results = [v for v in node.results if v in reaching and v not in sources]
         if not node.op.stops_change and any(v not in above for v in results):
@@ -50,7 +50,7 @@ def _inputs(values: Sequence[Value]) -> list[Value]:
 
 
 def with_side_paths_held(
-    graph: Graph, sources: Sequence[Attributed], target: Value
+    graph: Graph, sources: Sequence[Attributed], targets: Sequence[Value]
 ) -> tuple[Graph, list[Attributed], list[SidePath]]:
     """The graph in which integers and truth values that go past `sources` keep the sample's value.
 
@@ -59,7 +59,7 @@ def with_side_paths_held(
     """
     found = [
         path
-        for path in side_paths(graph, [s.value for s in sources], target)
+        for path in side_paths(graph, [s.value for s in sources], targets)
         if not is_float(path.operand) and not any(map(is_float, _inputs([path.operand])))
     ]
     if not found:

@@ -19,8 +19,9 @@ _EXPLAINING = (
         "--target",
         default="argmax",
         show_default=True,
-        metavar="argmax|INDEX|top-K|all|input",
-        help="The class to explain; with input, the explained model takes it at run time.",
+        metavar="argmax|INDEX|top-K|all|input|sum[...]|mean[...]|weights",
+        help="The class to explain, or a sum over a region of the output; with input and weights, the "
+        "explained model takes class or weights at run time.",
     ),
     click.option(
         "--rule",
@@ -40,7 +41,8 @@ _EXPLAINING = (
         "--explain",
         "explain",
         metavar="NAME",
-        help="The output to explain.  [default: the first float output]",
+        help="The output or float tensor to explain; 'a, b' explains each, 'a + b' their sum.  [default: the "
+        "first float output]",
     ),
     click.option(
         "--context",

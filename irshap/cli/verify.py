@@ -73,7 +73,10 @@ def _records(found: Completeness) -> list[dict[str, Any]]:
         "within": found.within,
     }
     return [
-        {"sample": position[0], **{name: a[position].item() for name, a in columns.items()}}
+        {
+            "sample": position[0],
+            **{name: None if a is None else a[position].item() for name, a in columns.items()},
+        }
         for position in np.ndindex(found.error.shape)
     ]
 
@@ -99,7 +102,7 @@ def _print(found: Completeness, rows: int) -> None:
     cells = [
         [
             str(r["sample"]),
-            str(r["target"]),
+            "-" if r["target"] is None else str(r["target"]),
             *(f"{r[k]:.6g}" for k in ("prediction", "base_value", "sum_of_attributions")),
             *(f"{r[k]:.1e}" for k in ("completeness_error", "allowed")),
             "ok" if r["within"] else "BEYOND",

@@ -57,8 +57,10 @@ def compile(
             the sample alone, such as "gradient".
         target: what is explained for each sample: "argmax" (the class that the model predicts), a class index
             (negative: from the end), "top-5" or any other number of classes, "all", or "input": the compiled
-            model gets an int64 input `target` [N].  `Target(...)` says also which output is explained, which
-            tensors are attributed (wrt), and which keep the sample's value (context).
+            model gets an int64 input `target` [N]; "sum[...]" or "mean[...]", a region of the output by an
+            index after the batch; or "weights": an input `target_weights` of the output's shape.
+            `Target(...)` says also which output, or outputs, are explained, which tensors are attributed
+            (wrt), and which keep the sample's value (context).
         method: the attribution method, as text such as "deeplift" (DeepLIFT, Shrikumar et al. 2017; averaged
             over references it estimates Shapley values: DeepSHAP, Lundberg and Lee 2017; the compiled form
             follows ONNXExplainer, Zhao et al. 2023), "deeplift{rule=mixed}" or "epsilon-lrp{epsilon=1e-3}",

@@ -29,8 +29,9 @@ class CompiledModel:
         model: the ONNX model (`onnx.ModelProto`).  It has the source model's inputs and outputs, then for
             each attributed tensor `x` the output `x_attributions` (shape of x; with K classes at once
             [N, K, ...]), `base_values` (the target's mean over the references; [N] or [N, K]; in the unit of
-            the explained output, as are the attributions), `target_index` (int64 [N] or [N, K]), and on
-            request `completeness_error`.
+            the explained output, as are the attributions), `target_index` (int64 [N] or [N, K]) or, where it
+            is no class that is explained, `target_values` ([N] or [N, K]), and on request
+            `completeness_error`.
         graph: the last form of the program in irshap's IR.
         report: what each pass did.
         pipeline: the canonical text of the passes that made it.

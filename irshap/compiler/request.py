@@ -80,7 +80,7 @@ def as_method(method: str | Method) -> Method:
 
 
 def as_target(target: str | int | Target) -> Target:
-    """A target from its short form: "argmax", a class index, "top-5", "all" or "input"."""
+    """A target from its short form, such as "argmax", a class index or "sum[3]"."""
     return target if isinstance(target, Target) else Target(str(target))
 
 

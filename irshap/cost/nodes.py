@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from irshap.cost.formula import total
 from irshap.errors import IRError
-from irshap.ir.core import Graph, Node, Op, Role, Value
+from irshap.ir.core import PUBLISHED, Graph, Node, Op, Role, Value
 from irshap.ir.dims import Dim, N, as_dim, symbols_of
 from irshap.ir.types import TensorType
 from irshap.ir.walks import ancestors, determined
@@ -101,8 +101,6 @@ class GraphCost:
 
 
 _AT_RUN_TIME = (Phase.FORWARD, Phase.EXPLANATION)
-PUBLISHED = (Role.MODEL, Role.ATTRIBUTION, Role.BASE, Role.TARGET_INDEX, Role.COMPLETENESS)
-"""Outputs of the lowered file; others are facts between passes."""
 
 
 def cost(graph: Graph, *, stored: bool = False) -> GraphCost:

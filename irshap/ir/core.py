@@ -142,6 +142,7 @@ class Role(Enum):
 
     `source`, `target` and `adjoint` are facts between passes: the tensors that are attributed, one row for
     each explained (sample, class) pair; the explained number of each row; its derivative by each source.
+    `values` are the explained numbers of each sample, where they are no class that `target_index` names.
     `probe` is a value that a check looks at.
     """
 
@@ -152,8 +153,13 @@ class Role(Enum):
     ADJOINT = "adjoint"
     ATTRIBUTION = "attribution"
     BASE = "base"
+    VALUES = "target_values"
     COMPLETENESS = "completeness"
     PROBE = "probe"
+
+
+PUBLISHED = (Role.MODEL, Role.ATTRIBUTION, Role.BASE, Role.TARGET_INDEX, Role.VALUES, Role.COMPLETENESS)
+"""Outputs of the lowered file, in this order; the rest are intermediate facts of the pipeline."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

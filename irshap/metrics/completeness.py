@@ -38,7 +38,7 @@ class Completeness:
     """What `check_completeness` found; arrays are float64, [N] or with several classes at once [N, K].
 
     Attributes:
-        target_index: the explained classes.
+        target_index: the explained classes; None where a sum is explained.
         prediction, base_values: f(x), and its mean over the references.
         total: the sums of attributions.
         error: prediction - base_values - total.
@@ -52,7 +52,7 @@ class Completeness:
         cause: where it failed, one sentence on why.
     """
 
-    target_index: Array
+    target_index: Array | None
     prediction: Array
     base_values: Array
     total: Array
@@ -151,11 +151,12 @@ def _compare(
 ) -> Completeness:
     graph = compiled.graph
     metadata = {p.key: p.value for p in compiled.model.metadata_props}
-    explained = raw[metadata[Metadata.EXPLAINED_OUTPUT]]
+    explained = metadata[Metadata.EXPLAINED_OUTPUT]
+    dtype = _explained_array(graph, raw, explained).dtype
     if tolerance is None:
-        tolerance = TOLERANCES[explained.dtype.itemsize]
-    precision = float(np.finfo(explained.dtype).eps)
-    index = raw[graph.output(Role.TARGET_INDEX).name]
+        tolerance = TOLERANCES[dtype.itemsize]
+    precision = float(np.finfo(dtype).eps)
+    index = next((raw[o.name] for o in graph.outputs_of(Role.TARGET_INDEX)), None)
     prediction, base, total, size = sums(graph, raw, explained)
     error = prediction - base - total
     scale = np.maximum(np.abs(prediction - base), np.abs(prediction) / 1000)
@@ -168,18 +169,26 @@ def _compare(
     )
 
 
-def sums(graph: Graph, raw: Mapping[str, Array], explained: Array) -> tuple[Array, Array, Array, Array]:
+def _explained_array(graph: Graph, raw: Mapping[str, Array], explained: str) -> Array:
+    """The explained numbers, or the output that they are picked from."""
+    told = [o.name for o in graph.outputs_of(Role.VALUES)]
+    return raw[told[0] if told else explained]
+
+
+def sums(graph: Graph, raw: Mapping[str, Array], explained: str) -> tuple[Array, Array, Array, Array]:
     """f(x), base, the sum of attributions and the sum of their magnitudes, in float64."""
     if not graph.outputs_of(Role.BASE):
         raise UserError(
             "this method's attributions don't sum to f(x) - base", mend="use a pipeline with deeplift"
         )
-    index = raw[graph.output(Role.TARGET_INDEX).name]
     base = raw[graph.output(Role.BASE).name].astype(np.float64)
-    rows = explained.reshape(len(index), -1).astype(np.float64)
-    prediction = np.take_along_axis(rows, index.reshape(len(index), -1), axis=1).reshape(index.shape)
+    prediction = _explained_array(graph, raw, explained).astype(np.float64)
+    if not graph.outputs_of(Role.VALUES):
+        index = raw[graph.output(Role.TARGET_INDEX).name]
+        rows = prediction.reshape(len(index), -1)
+        prediction = np.take_along_axis(rows, index.reshape(len(index), -1), axis=1).reshape(index.shape)
     parts = [raw[o.name].astype(np.float64) for o in graph.outputs_of(Role.ATTRIBUTION)]
-    axes = [tuple(range(index.ndim, p.ndim)) for p in parts]
+    axes = [tuple(range(prediction.ndim, p.ndim)) for p in parts]
     total: Any = sum(p.sum(axis=a) for p, a in zip(parts, axes, strict=True))
     size: Any = sum(np.abs(p).sum(axis=a) for p, a in zip(parts, axes, strict=True))
     return prediction, base, np.asarray(total), np.asarray(size)
@@ -256,5 +265,5 @@ class _Widened(Instrument):
 
     def _sums_up(self, graph: Graph) -> bool:
         raw = evaluate(graph, self.feeds(graph))
-        prediction, base, total, size = sums(graph, raw, raw[self.explained])
+        prediction, base, total, size = sums(graph, raw, self.explained)
         return bool(np.all(np.abs(prediction - base - total) <= 1e-9 * (size + np.abs(prediction - base))))

@@ -51,7 +51,7 @@ class Input(NonDifferentiable):
     """An input of the program.
 
     `kind`: "model" (the model's own), "references" (the reference set of the input `of`), "weights" (one
-    for each reference) or "target" (the class to explain).
+    for each reference), "target" (the class to explain) or "target weights" (of the explained sum).
     """
 
     name: str

@@ -43,7 +43,7 @@ class Explainer:
 
     Attributes:
         input_names: what must be given, in the model's order: its own inputs, then run-time ones (`target`,
-            `<input>_references`) where the model was compiled with such.
+            `target_weights`, `<input>_references`) where the model was compiled with such.
         attributed: the names of the attributed tensors.
         tensors: which inputs and outputs are irshap's, and what they are: all others are the model's own.
         metadata: what irshap wrote about the compilation (version, pipeline, digests).
@@ -111,9 +111,12 @@ class Explainer:
         unknown_names(given, names, UserError, "input")
         if missing := [n for n in names if n not in given]:
             raise UserError(f"no value for input {', '.join(map(repr, missing))}")
+        self._spread_weights(given)
         feed = {n: self._conform(n, given[n]) for n in names}
         # an input whose first axis is fixed is the same for all samples
         batched = [n for n in self._own_inputs() if not isinstance(next(iter(self._inputs[n].shape), 1), int)]
+        if self.tensors.target_weights is not None:
+            batched.append(self.tensors.target_weights)
         counts = {n: len(feed[n]) for n in batched}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{n}: {c}" for n, c in counts.items())
@@ -121,6 +124,15 @@ class Explainer:
         if 0 in counts.values():
             raise UserError("there is no sample: the first axis is empty", mend="give at least one")
         return feed
+
+    def _spread_weights(self, given: Arrays) -> None:
+        """Weights of the explained output without an axis for samples are the same for all of them."""
+        name = self.tensors.target_weights
+        if name is None or given[name].ndim != len(self._inputs[name].shape) - 1:
+            return
+        counted = [n for n in self._own_inputs() if not isinstance(next(iter(self._inputs[n].shape), 1), int)]
+        count = next((len(given[n]) for n in counted if given[n].ndim), 1)
+        given[name] = np.broadcast_to(given[name], (count, *given[name].shape))
 
     def _own_inputs(self) -> list[str]:
         return [n for n in self._inputs if n not in self.tensors.inputs]

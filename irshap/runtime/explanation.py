@@ -25,8 +25,8 @@ class Explanation:
         base_values: mean output of the target over the references, [N] or [N, K]; None for the gradient.
         data: the samples, as `values` (an attributed tensor that is no input is left out).
         outputs: the model's own outputs by name.
-        target_index: the explained class (int64), [N] or [N, K].
-        target_values: the explained outputs f(x), [N] or [N, K]; None when the file doesn't say which it is.
+        target_index: the explained class (int64), [N] or [N, K]; None where a sum is explained.
+        target_values: the explained numbers f(x), [N] or [N, K]; None when the file doesn't say what it is.
         completeness_error: f(x) - base_values - sum of attributions, [N] or [N, K]: 0 up to rounding; None
             where that sum has no meaning (the gradient).
         raw: everything that the explained model returned, by output name.
@@ -61,13 +61,12 @@ class Explanation:
         values = {of: raw[name] for of, name in roles.attributions.items()}
         outputs = {name: array for name, array in raw.items() if name not in roles.outputs}
         data = {name: feed[name] for name in values if name in feed}
-        index, base, error = (
-            None if name is None else raw[name]
-            for name in (roles.target_index, roles.base_values, roles.completeness_error)
-        )
-        target = None if explained is None or index is None else _picked(outputs.get(explained), index)
+        told = (roles.target_index, roles.target_values, roles.base_values, roles.completeness_error)
+        index, target, base, error = (None if name is None else raw[name] for name in told)
+        if target is None and explained is not None and index is not None:
+            target = _picked(outputs.get(explained), index)
         if error is None and base is not None and target is not None:
-            error = target.astype(np.float64) - base - _total(values, _class_axes(index))
+            error = target.astype(np.float64) - base - _total(values, _class_axes(index, target))
         single = len(values) == 1
         return cls(
             values=next(iter(values.values())) if single else values,
@@ -86,7 +85,7 @@ class Explanation:
     def total(self) -> Array:
         """The sum of each sample's attributions over all attributed inputs, in float64: [N] or [N, K]."""
         values = self.values if isinstance(self.values, dict) else {"": self.values}
-        return _total(values, _class_axes(self.target_index))
+        return _total(values, _class_axes(self.target_index, self.target_values))
 
     def to_shap(self) -> Any:
         """A `shap.Explanation` (one attributed input; the package shap must be installed)."""
@@ -94,13 +93,15 @@ class Explanation:
             raise UserError("shap's Explanation holds one input", mend="take one of .values apart")
         import shap  # type: ignore[import-not-found, unused-ignore]
 
-        values = np.moveaxis(self.values, 1, -1) if _class_axes(self.target_index) else self.values
+        several = _class_axes(self.target_index, self.target_values)
+        values = np.moveaxis(self.values, 1, -1) if several else self.values
         return shap.Explanation(values=values, base_values=self.base_values, data=self.data)
 
 
-def _class_axes(index: Array | None) -> int:
+def _class_axes(index: Array | None, target: Array | None) -> int:
     """How many axes for classes stand behind the batch."""
-    return 0 if index is None or index.ndim < 2 else 1
+    told = target if index is None else index
+    return 0 if told is None or told.ndim < 2 else 1
 
 
 def _total(values: Mapping[str, Array], classes: int) -> Array:

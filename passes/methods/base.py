@@ -116,8 +116,8 @@ class Method(Pass, family=True):
             if base is not None:
                 name = contract.free(contract.BASE_VALUES, taken)
                 outputs.append(Output(name, by_class(base, ir), Role.BASE))
-            index = ir.output(Role.TARGET_INDEX)
-            outputs.append(replace(index, value=found.sample(index.value)))
+            told = (*ir.outputs_of(Role.TARGET_INDEX), *ir.outputs_of(Role.VALUES))
+            outputs += [replace(o, value=found.sample(o.value)) for o in told]
             if found.certified and explained is not None:
                 left = _certificate(explained, base, found.scores)
                 name = contract.free(contract.COMPLETENESS_ERROR, taken)

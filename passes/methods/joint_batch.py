@@ -42,7 +42,8 @@ class JointBatch:
 
     def _walk(self, graph: Graph, roles: Sequence[Role]) -> None:
         """Fills both worlds in program order, so that no deep recursion is needed."""
-        in_sample = ancestors([o.value for o in graph.outputs if o.role in (Role.MODEL, Role.TARGET_INDEX)])
+        told = (Role.MODEL, Role.TARGET_INDEX, Role.VALUES)
+        in_sample = ancestors([o.value for o in graph.outputs if o.role in told])
         roots = [o.value for o in graph.outputs if o.role in roles]
         in_joint = ancestors(roots, _is_boundary)
         in_sample |= ancestors([v for v in in_joint if _is_boundary(v)])

@@ -83,6 +83,8 @@ class ReferenceAxes:
         if isinstance(node.op, ReduceSum | ReduceMean) and rowed[0].axis in node.op.axes:
             self.reductions.add(node)
             return [None]
+        if isinstance(node.op, Expand):
+            return [_grown(rowed[0], node.operands[0], node.results[0])]
         if isinstance(node.op, Reshape):
             return [_reshaped(rowed[0], node.operands[0], node.results[0])]
         if isinstance(node.op, Split) and rowed[0].uniform and rowed[0].axis == node.op.axis:
@@ -158,6 +160,14 @@ def _joined(axes: Sequence[ReferenceAxis]) -> ReferenceAxis:
         if not agrees and not (along.uniform and divide(first.inner, along.inner) is not None):
             raise MixesBatch("its operands have the references in another order")
     return first
+
+
+def _grown(along: ReferenceAxis, before: Value, after: Value) -> ReferenceAxis:
+    """The same axis, where others grow: those of samples may."""
+    axis = along.axis + after.rank - before.rank
+    if _axis_with_r(after) != axis or not same(before.shape[along.axis], after.shape[axis]):
+        raise MixesBatch("it repeats the references")
+    return replace(along, axis=axis)
 
 
 def _reshaped(along: ReferenceAxis, before: Value, after: Value) -> ReferenceAxis:
