@@ -16,11 +16,12 @@ from irshap.ir.batch import batch_axes
 from irshap.ir.core import Graph, Node, Output, Value
 from irshap.ir.dims import N, symbols_of
 from irshap.ir.types import Array, DType, TensorType, Type
-from irshap.lowering.files.protos import first_line
+from irshap.lowering.files.protos import first_line, nodes
 from irshap.lowering.files.session import RuntimeRefusal, Session
 from irshap.lowering.lower import lower
 
-__all__ = ["SIZES", "BatchPlan", "close", "named_batch", "random", "runner", "why_not_row_by_row"]
+__all__ = ["SIZES", "BatchPlan", "close", "named_batch", "random", "refuse_too_large", "runner"]
+__all__ += ["why_not_row_by_row"]
 
 # Largest difference between a row alone and in a batch, relative to the output's largest magnitude: other
 # kernels may sum in another order.
@@ -28,8 +29,9 @@ _TOLERANCE = {DType.F64: 1e-10, DType.F32: 1e-4, DType.F16: 2e-2, DType.BF16: 1e
 _ROWS = 2
 SIZES = (8, 32, 64, 224)
 """What is tried for dimensions other than the batch that are open: the first that a model takes."""
-_MOST_ELEMENTS = 2**27
-"""Of an input that is tried: a few bytes of a file could ask for any memory."""
+_MOST_ELEMENTS = 2**29
+_LARGEST_WINDOW = 2**20
+"""What is tried has no larger tensors and windows, or a few bytes of a file could ask for any memory."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,20 @@ def _lost_batch(output: Output) -> str:
     return f"output {output.name!r} doesn't depend on it"
 
 
+def refuse_too_large(original: onnx.ModelProto, graph: Graph) -> None:
+    """Raises RuntimeRefusal for a model that must not be tried."""
+    for value in graph.values():
+        shape = getattr(value.type, "shape", None) or ()
+        if (size := prod(d if isinstance(d, int) else 1 for d in shape)) > _MOST_ELEMENTS:
+            raise RuntimeRefusal(f"{value.node.label} has a result of {size} elements")
+    for node in nodes(original.graph):
+        windows = [a.ints for a in node.attribute if a.name == "kernel_shape"]
+        if windows and prod(windows[0]) > _LARGEST_WINDOW:
+            raise RuntimeRefusal(f"{node.name or node.op_type} has a window of {prod(windows[0])} elements")
+
+
 def _difference(original: onnx.ModelProto, graph: Graph, batched: Sequence[str]) -> str:
+    refuse_too_large(original, graph)
     alone = runner(original)
     together = runner(lower(graph))
     for size in SIZES:
@@ -185,7 +200,7 @@ def random(name: str, kind: Type, seed: int, size: int, rows: int = _ROWS) -> Ar
     if not isinstance(kind, TensorType) or kind.shape is None:
         raise RuntimeRefusal(f"input {name!r} is no tensor of a known rank")
     shape = [d if isinstance(d, int) else rows if N in symbols_of([d]) else size for d in kind.shape]
-    if prod(shape) > _MOST_ELEMENTS:
+    if prod(shape) > _MOST_ELEMENTS // 4:
         raise RuntimeRefusal(f"input {name!r} would have {prod(shape)} elements")
     generator = np.random.default_rng(seed)
     if kind.dtype.is_float:

@@ -20,7 +20,7 @@ from irshap.ir.dims import N, symbols_of
 from irshap.ir.types import Array, TensorType
 from irshap.lowering.files.session import RuntimeRefusal
 from irshap.lowering.lower import lower
-from irshap.lowering.rebatch import SIZES, BatchPlan, close, random, runner
+from irshap.lowering.rebatch import SIZES, BatchPlan, close, random, refuse_too_large, runner
 from irshap.ops.vectorize import vectorize, with_batch_on
 
 __all__ = ["follows_batch", "with_samples_in_front"]
@@ -61,6 +61,7 @@ def with_samples_in_front(
                 raise ModelError(f"input {value.name!r} is {value.type}: of no known shape")
         # before anything is run: what broken files make a runtime do is anyone's guess
         graph = vectorize(alone, inputs)
+        refuse_too_large(original, graph)
         check = _Check(original, alone, inputs, apart=plan.changes_shapes)
         outputs = check.batch_of_outputs()
         graph = with_batch_on(graph, outputs)

@@ -108,8 +108,8 @@ NORMS = {
     "norm by parts": """q = Mul (x, x) a = ReduceSum <keepdims = 1> (q, last) n = Sqrt (a) d = Max (eps, n)
         h = Div (x, d)""",
     "cosine": """a = MatMul (x, w) b = MatMul (x, u) n = ReduceL2 <axes = [-1]> (a)
-        m = ReduceL2 <axes = [-1]> (b) p = Mul (n, m) d = Max (p, eps) c = Mul (a, b) s = ReduceSum <keepdims = 1> (c, last) k = Div (s, d)
-        h = Mul (x, k)""",
+        m = ReduceL2 <axes = [-1]> (b) p = Mul (n, m) d = Max (p, eps) c = Mul (a, b)
+        s = ReduceSum <keepdims = 1> (c, last) k = Div (s, d) h = Mul (x, k)""",
     "logarithm": "p = Relu (x) q = Add (p, small) h = Log (q)",
     "logarithm of a softmax": "p = Softmax <axis = -1> (x) q = Add (p, eps) h = Log (q)",
     "root": "p = Relu (x) h = Sqrt (p)",

@@ -105,7 +105,15 @@ def test_an_input_too_large_to_try() -> None:
     for value in (*model.graph.input, *model.graph.output):
         for dim in value.type.tensor_type.shape.dim[1:]:
             dim.dim_value = 2**30
-    assert "would have" in lift(model).source.batch
+    assert "has a result of" in lift(model).source.batch
+
+
+def test_a_window_too_large_to_try() -> None:
+    model = parser.parse_model("""<ir_version: 10, opset_import: ["": 22]>
+    g (float[1,1,4] x) => (float[1,1,4] y) {
+        y = LpPool<auto_pad = "SAME_LOWER", kernel_shape = [2147483648]>(x)
+    }""")
+    assert "has a window of 2147483648 elements" in lift(model).source.batch
 
 
 WINDOWS = ["kernel_shape = [-1]", "kernel_shape = [9]", "kernel_shape = [2], strides = [0]"]
