@@ -35,14 +35,15 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-__all__ = ["CompiledModel", "DeepLift", "Explainer", "Explanation", "PassManager", "References", "Target"]
-__all__ += ["__version__", "compile", "errors", "lift", "lower"]
+__all__ = ["CompiledModel", "DeepLift", "Explainer", "Explanation", "Model", "PassManager", "References"]
+__all__ += ["Target", "__version__", "compile", "errors", "lift", "lower"]
 
 _HOMES = {
     "CompiledModel": "irshap.compiler.compiled",
     "DeepLift": "irshap.passes.methods.deeplift",
     "Explainer": "irshap.runtime",
     "Explanation": "irshap.runtime",
+    "Model": "irshap.compiler.model",
     "PassManager": "irshap.compiler.catalog",
     "References": "irshap.compiler.references",
     "Target": "irshap.passes.target",

@@ -84,6 +84,9 @@ class Metadata:
     TENSORS = "irshap.tensors"
     """Which tensor plays which role, as JSON (`Tensors`), where the names alone would say otherwise."""
 
+    SIZES = "irshap.sizes"
+    """Sizes that open axes of the source model were given, as JSON: `{"t": 128}`."""
+
     GAPS = "irshap.incomplete"
     """The ops whose difference is in no attribution, as JSON; see `irshap.attribution.gaps`."""
 

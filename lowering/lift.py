@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,19 +16,22 @@ import onnx
 import sympy
 from onnx import helper, numpy_helper
 
+from irshap.contract import Metadata
 from irshap.errors import IRError, ModelError
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Output, Source, TypeMismatch, Value
 from irshap.ir.dims import Dim, Shape, symbol
 from irshap.ir.types import Array, DType, ForeignType, Tensor, TensorType, Type
 from irshap.ir.walks import is_float, live
+from irshap.lowering.batch_plan import BatchPlan, named_batch
 from irshap.lowering.emitter import onnx_type, tensor_proto
 from irshap.lowering.files.load import OLDEST_OPSET, infer_shapes, inline_functions, load_model
 from irshap.lowering.files.protos import first_line, outline
 from irshap.lowering.files.scopes import captured_names
+from irshap.lowering.given import named_pairs, open_axes, with_sizes, with_values
 from irshap.lowering.importer import IMPORTERS, Import, Unmodeled
 from irshap.lowering.opaque import is_unknown, used_domains
-from irshap.lowering.rebatch import named_batch, why_not_row_by_row
+from irshap.lowering.rebatch import check_axis, why_not_row_by_row
 from irshap.lowering.shape_arithmetic import KNOWN_LIMIT, Facts
 from irshap.lowering.unbatch import follows_batch, with_samples_in_front
 from irshap.ops.program import Constant, Input, Opaque
@@ -46,9 +50,17 @@ class Lift(Pass):
     `batch`: "auto" makes the leading axis of the inputs the symbolic number of samples N, also where the
     model was exported with a batch of 1 (which is then checked against the original by running both);
     "keep" leaves every dimension as the model says.
+    `set`: values of inputs of one element, as "rate=16000, ...": they become constants, and what follows from
+    them is decided.
+    `dims`: sizes of open axes, as "t=128, ..."; one without a name is called after its place, "x[1]=128".
+    What references say of open axes is bound, too.
+    `batch_axes`: where the batch is in inputs and outputs, as "states=1, ...", where it isn't found.
     """
 
     batch: str = "auto"
+    set: str = ""
+    dims: str = ""
+    batch_axes: str = ""
     name = "lift"
     semantics = Semantics.PRESERVES
     takes = "model"
@@ -56,10 +68,13 @@ class Lift(Pass):
     def run(self, ir: Any, context: Context) -> Graph:
         model = load_model(ir)
         context.source = model
-        return _lifted(model, self.batch)
+        graph, sizes = _lifted(model, self, context.given)
+        if sizes:
+            context.metadata[Metadata.SIZES] = json.dumps(sizes, ensure_ascii=False)
+        return graph
 
 
-def lift(source: Any, *, batch: str = "auto") -> Graph:
+def lift(source: Any, *, batch: str = "auto", set: str = "", dims: str = "", batch_axes: str = "") -> Graph:
     """Lifts an ONNX model.
 
     Inputs keep their names, order and types, also where nothing reads them.  An initializer that is listed as
@@ -69,38 +84,59 @@ def lift(source: Any, *, batch: str = "auto") -> Graph:
 
     Args:
         source: a path, the bytes of a model, or a ModelProto.
-        batch: as in `Lift`.
+        batch, set, dims, batch_axes: as in `Lift`.
 
     Raises:
-        ModelError: the model can't be read, or isn't valid.
+        ModelError: the model can't be read, isn't valid, or has no such input or axis.
     """
-    return _lifted(load_model(source), batch)
+    return _lifted(load_model(source), Lift(batch, set, dims, batch_axes), {})[0]
 
 
-def _lifted(model: onnx.ModelProto, batch: str) -> Graph:
-    if batch not in ("auto", "keep"):
-        raise ModelError(f"lift knows no batch={batch!r}", mend="Use batch=auto or batch=keep")
-    model = inline_functions(model)
+def _lifted(
+    model: onnx.ModelProto, reading: Lift, given: Mapping[str, Array]
+) -> tuple[Graph, dict[str, int]]:
+    """The graph, and the sizes of open axes that it holds for alone."""
+    if reading.batch not in ("auto", "keep"):
+        raise ModelError(f"lift knows no batch={reading.batch!r}", mend="Use batch=auto or batch=keep")
+    asked = named_pairs(reading.dims, "the size of an axis", int)
+    axes = named_pairs(reading.batch_axes, "the axis of a batch", int)
+    model = inline_functions(with_values(model, named_pairs(reading.set, "the value of an input", str)))
     # types are all that has to be worked out here, and for that no copy of the weights is needed
     types = outline(model)
-    if batch == "keep":
-        return _Lifter(model, types).run()
-    plan = named_batch(types)
+    open_axes(types)
+    if reading.batch == "keep":
+        sizes = with_sizes(types, asked, given, {})
+        return _Lifter(model, types).run(), sizes
+    plan = named_batch(types, axes)
+    sizes = with_sizes(plan.model, asked, given, plan.axes)
+    graph, why = _batched(model, plan)
+    if graph is None:
+        with_sizes(types, asked, given, plan.axes)
+        graph = _Lifter(model, types).run()
+    for output in graph.outputs:
+        if output.name in axes:
+            check_axis(output, axes[output.name], why)
+    return replace(graph, source=replace(graph.source, batch=why)), sizes
+
+
+def _batched(model: onnx.ModelProto, plan: BatchPlan) -> tuple[Graph | None, str]:
+    """The graph for any batch, or None, and why it has none; what was only supposed is tried."""
     graph, why = None, plan.why
+    supposed = plan.changes_shapes or plan.unites
     try:
         graph = _Lifter(model, plan.model, rebatched=plan.changes_shapes).run()
-        if plan.changes_shapes:
-            why = why_not_row_by_row(model, graph, plan.inputs)
+        if supposed:
+            why = why_not_row_by_row(model, graph, plan.axes)
     except (IRError, ModelError) as error:
-        if not plan.changes_shapes:
+        if not supposed:
             raise
         why = str(error)
-    if plan.inputs and (graph is None or why or not follows_batch(graph)):
+    if plan.axes and (graph is None or why or not follows_batch(graph)):
         with suppress(IRError, ModelError):
-            return with_samples_in_front(model, plan, lambda types: _Lifter(model, types).run())
-    if graph is None or (why and plan.changes_shapes):
-        graph = _Lifter(model, types).run()
-    return replace(graph, source=replace(graph.source, batch=why))
+            return with_samples_in_front(model, plan, lambda types: _Lifter(model, types).run()), ""
+    if supposed and why:
+        return None, plan.why or why
+    return graph, why
 
 
 class _Lifter:
@@ -129,12 +165,7 @@ class _Lifter:
                 if value.name not in constants:
                     op, kind = Input(value.name), self._type(value.type)
                     self.values[value.name] = self.builder.emit(op, types=(kind,), names=(value.name,))[0]
-            for tensor in graph.initializer:
-                self.values[tensor.name] = self._constant(_array(tensor), tensor.name)
-            for sparse in graph.sparse_initializer:
-                self.values[sparse.values.name] = self._constant(_dense(sparse), sparse.values.name)
-            for node in graph.node:
-                self._node(node)
+            self._statements(graph)
             outputs = [Output(v.name, self.values[v.name]) for v in graph.output]
             built = self.builder.build(graph.name or "model", outputs)
         # shape arithmetic that is worked out leaves nodes behind that no output needs
@@ -160,6 +191,10 @@ class _Lifter:
 
     def _node(self, proto: onnx.NodeProto) -> None:
         inputs = [self.values[name] if name else None for name in proto.input]
+        if (branch := self._decided(proto, inputs)) is not None:
+            inlined = self._inlined(branch)
+            self.values.update(zip(proto.output, inlined, strict=True))
+            return
         with self.builder.at((proto.name or next(filter(None, proto.output), proto.op_type),)):
             view = Import(proto, inputs, self.opset, self.builder, self.rebatched, self.facts)
             results, why = self._modeled(view)
@@ -168,6 +203,38 @@ class _Lifter:
         for name, value in zip(proto.output, results, strict=False):
             if name:
                 self.values[name] = _named(value, name)
+
+    def _decided(self, proto: onnx.NodeProto, inputs: Sequence[Value | None]) -> onnx.GraphProto | None:
+        """The branch that an If takes, where that is known."""
+        if (
+            proto.op_type != "If"
+            or proto.domain not in ("", "ai.onnx")
+            or len(inputs) != 1
+            or inputs[0] is None
+        ):
+            return None
+        condition = self.facts.numbers(inputs[0])
+        branches = {a.name: a.g for a in proto.attribute}
+        if condition is None or condition.size != 1:
+            return None
+        branch = branches.get("then_branch" if condition.item() else "else_branch")
+        return branch if branch is not None and len(branch.output) == len(proto.output) else None
+
+    def _inlined(self, branch: onnx.GraphProto) -> list[Value]:
+        """The results of a subgraph without inputs; its names are its own."""
+        outer = dict(self.values)
+        self._statements(branch)
+        results = [self.values[v.name] for v in branch.output]
+        self.values = outer
+        return results
+
+    def _statements(self, graph: onnx.GraphProto) -> None:
+        for tensor in graph.initializer:
+            self.values[tensor.name] = self._constant(_array(tensor), tensor.name)
+        for sparse in graph.sparse_initializer:
+            self.values[sparse.values.name] = self._constant(_dense(sparse), sparse.values.name)
+        for node in graph.node:
+            self._node(node)
 
     def _modeled(self, view: Import) -> tuple[Sequence[Value] | None, str]:
         """The results of a node that irshap has ops for, or None and the reason."""

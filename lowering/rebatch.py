@@ -1,9 +1,8 @@
-"""The batch axis of models: which one it is, and any size for models that were exported with a batch of 1."""
+"""Whether a lifted model computes for each row of a batch what the original computes for that row alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
@@ -11,16 +10,16 @@ import numpy as np
 import onnx
 from google.protobuf.message import EncodeError
 
-from irshap.errors import IrshapError
+from irshap.errors import IrshapError, ModelError
 from irshap.ir.batch import batch_axes
 from irshap.ir.core import Graph, Node, Output, Value
-from irshap.ir.dims import N, symbols_of
+from irshap.ir.dims import N, same, symbols_of
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.lowering.files.protos import first_line, nodes
 from irshap.lowering.files.session import RuntimeRefusal, Session
 from irshap.lowering.lower import lower
 
-__all__ = ["SIZES", "BatchPlan", "close", "named_batch", "random", "refuse_too_large", "runner"]
+__all__ = ["SIZES", "check_axis", "close", "random", "refuse_too_large", "rows_of", "runner"]
 __all__ += ["why_not_row_by_row"]
 
 # Largest difference between a row alone and in a batch, relative to the output's largest magnitude: other
@@ -34,76 +33,11 @@ _LARGEST_WINDOW = 2**20
 """What is tried has no larger tensors and windows, or a few bytes of a file could ask for any memory."""
 
 
-@dataclass(frozen=True)
-class BatchPlan:
-    """How the batch gets its name N.
-
-    Attributes:
-        model: the model with that name in the types of its inputs.
-        changes_shapes: whether the axis had the size 1, so that shapes inside the model change, too.
-        inputs: the inputs with a batch.
-        why: why no axis was named; "" if one was.
-    """
-
-    model: onnx.ModelProto
-    changes_shapes: bool = False
-    inputs: tuple[str, ...] = ()
-    why: str = ""
-
-
-def named_batch(model: onnx.ModelProto) -> BatchPlan:
-    """Finds the batch: the leading axis of the inputs (initializers listed as inputs don't count).
-
-    A name or an unnamed dimension there, the same for all inputs that don't have a fixed one, is the batch.
-    Where all are fixed, those of size 1 are.
-    """
-    constants = {t.name for t in model.graph.initializer}
-    inputs = [v for v in model.graph.input if v.name not in constants and v.type.HasField("tensor_type")]
-    inputs = [v for v in inputs if v.type.tensor_type.shape.dim]
-    leading = {v.name: v.type.tensor_type.shape.dim[0] for v in inputs}
-    fixed = {name: d.dim_value for name, d in leading.items() if d.HasField("dim_value")}
-    open_names = {d.dim_param for name, d in leading.items() if name not in fixed}
-    if not leading:
-        return BatchPlan(model, why="the model has no input with a batch axis")
-    if len(open_names) > 1:
-        listed = " and ".join(sorted(repr(n) if n else "an unnamed one" for n in open_names))
-        return BatchPlan(model, why=f"the inputs have several leading dimensions: {listed}")
-    batched = tuple(n for n in leading if n not in fixed) or tuple(n for n, d in fixed.items() if d == 1)
-    if not batched:
-        sizes = ", ".join(f"{name!r} has {size}" for name, size in fixed.items())
-        return BatchPlan(model, why=f"the inputs' leading dimensions are fixed: {sizes}")
-    old = open_names.pop() if open_names else ""
-    changes_shapes = len(fixed) == len(leading)
-    return BatchPlan(_renamed(model, batched, old, changes_shapes), changes_shapes, batched)
-
-
-def _renamed(
-    model: onnx.ModelProto, batched: Sequence[str], old: str, changes_shapes: bool
-) -> onnx.ModelProto:
-    named = onnx.ModelProto()
-    named.CopyFrom(model)
-    for value in (*named.graph.input, *named.graph.output, *named.graph.value_info):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param == str(N) != old:
-                dim.dim_param = f"{N}_"
-            elif old and dim.dim_param == old:
-                dim.dim_param = str(N)
-    for value in named.graph.input:
-        if value.name in batched:
-            value.type.tensor_type.shape.dim[0].Clear()
-            value.type.tensor_type.shape.dim[0].dim_param = str(N)
-    if changes_shapes:
-        del named.graph.value_info[:]
-        for value in named.graph.output:
-            if value.type.HasField("tensor_type"):
-                value.type.tensor_type.ClearField("shape")
-    return named
-
-
-def why_not_row_by_row(original: onnx.ModelProto, graph: Graph, batched: Sequence[str]) -> str:
+def why_not_row_by_row(original: onnx.ModelProto, graph: Graph, batched: Mapping[str, int]) -> str:
     """Why `graph` doesn't compute for each of N rows what `original` computes for one; "" if it does.
 
-    Both are run, on random rows: the original on each alone, the graph on all at once.
+    Both are run, on random rows: the original on each alone, the graph on all at once.  `batched`: the inputs
+    with a batch, and on which axis.
     """
     for output in graph.outputs:
         if why := _lost_batch(output):
@@ -120,20 +54,37 @@ def why_not_row_by_row(original: onnx.ModelProto, graph: Graph, batched: Sequenc
     return f"a batch of 1 can't become any other: {reasons[0] if reasons else why}"
 
 
+def check_axis(output: Output, axis: int, why: str) -> None:
+    """Refuses an output that hasn't the batch on `axis`; `why`: why lifting left the batch as it was."""
+    kind = output.value.type
+    shape = kind.shape if isinstance(kind, TensorType) else None
+    if shape is None or axis >= len(shape) or not same(shape[axis], N):
+        what = f"axis {axis} of output {output.name!r}, {kind}, doesn't count samples"
+        raise ModelError(f"{what}: {why}" if why else what, mend="Name the axis of the inputs, too")
+
+
 def _has_batch(value: Value) -> bool:
     kind = value.type
     return isinstance(kind, TensorType) and N in symbols_of(kind.shape or ())
 
 
+def rows_of(output: Output) -> int | None:
+    """The axis of an output that holds the batch and nothing else."""
+    kind = output.value.type
+    shape = kind.shape or () if isinstance(kind, TensorType) else ()
+    axes = [i for i, d in enumerate(shape) if N in symbols_of([d])]
+    return axes[0] if len(axes) == 1 and (axes[0] == 0 or same(shape[axes[0]], N)) else None
+
+
 def _lost_batch(output: Output) -> str:
-    """Where the batch goes on its way to an output that doesn't have it on its leading axis; "" if it has."""
+    """Where the batch goes on its way to an output that has it on no axis of its own; "" if it has."""
     kind = output.value.type
     if not isinstance(kind, TensorType) or kind.shape is None:
         return f"the shape of output {output.name!r} is unknown"
-    if kind.shape and N in symbols_of(kind.shape[:1]):
+    if rows_of(output) is not None:
         return ""
     if _has_batch(output.value):
-        return f"the leading axis of output {output.name!r}, {kind}, isn't the batch"
+        return f"no single axis of output {output.name!r}, {kind}, is the batch"
     seen: set[Node] = set()
     ahead = [output.value.node]
     while ahead:
@@ -161,13 +112,15 @@ def refuse_too_large(original: onnx.ModelProto, graph: Graph) -> None:
             raise RuntimeRefusal(f"{node.name or node.op_type} has a window of {prod(windows[0])} elements")
 
 
-def _difference(original: onnx.ModelProto, graph: Graph, batched: Sequence[str]) -> str:
+def _difference(original: onnx.ModelProto, graph: Graph, batched: Mapping[str, int]) -> str:
     refuse_too_large(original, graph)
     alone = runner(original)
     together = runner(lower(graph))
     for size in SIZES:
         feeds = {str(v.name): random(str(v.name), v.type, seed, size) for seed, v in enumerate(graph.inputs)}
-        rows = [{k: a[i : i + 1] if k in batched else a for k, a in feeds.items()} for i in range(_ROWS)]
+        rows = [
+            {k: _row(a, batched[k], i) if k in batched else a for k, a in feeds.items()} for i in range(_ROWS)
+        ]
         try:
             expected = [alone(row) for row in rows]
             break
@@ -177,9 +130,13 @@ def _difference(original: onnx.ModelProto, graph: Graph, batched: Sequence[str])
     found = together(feeds)
     for k, output in enumerate(graph.outputs):
         for i, row in enumerate(expected):
-            if not close(found[k][i : i + 1], row[k]):
+            if not close(_row(found[k], rows_of(output) or 0, i), row[k]):
                 return f"row {i} of output {output.name!r} isn't what the original gives for it alone"
     return ""
+
+
+def _row(array: Array, axis: int, i: int) -> Array:
+    return array[(slice(None),) * axis + (slice(i, i + 1),)]
 
 
 def close(a: Array, b: Array) -> bool:

@@ -15,12 +15,13 @@ from google.protobuf.message import EncodeError
 
 from irshap.errors import ModelError
 from irshap.ir.batch import batch_axes
-from irshap.ir.core import Graph, Value
-from irshap.ir.dims import N, symbols_of
+from irshap.ir.core import Graph
+from irshap.ir.dims import N
 from irshap.ir.types import Array, TensorType
+from irshap.lowering.batch_plan import BatchPlan
 from irshap.lowering.files.session import RuntimeRefusal
 from irshap.lowering.lower import lower
-from irshap.lowering.rebatch import SIZES, BatchPlan, close, random, refuse_too_large, runner
+from irshap.lowering.rebatch import SIZES, close, random, refuse_too_large, rows_of, runner
 from irshap.ops.vectorize import vectorize, with_batch_on
 
 __all__ = ["follows_batch", "with_samples_in_front"]
@@ -31,14 +32,7 @@ _ROWS = (2, 3)
 def follows_batch(graph: Graph) -> bool:
     """Whether the rows of every output are known to depend on the same rows of the inputs alone."""
     axes = batch_axes(graph)
-    return all(axes.reason(o.value) is None and _starts_with_batch(o.value) for o in graph.outputs)
-
-
-def _starts_with_batch(value: Value) -> bool:
-    kind = value.type
-    if not isinstance(kind, TensorType) or kind.shape is None:
-        return False
-    return bool(kind.shape) and N in symbols_of(kind.shape[:1])
+    return all(axes.reason(o.value) is None and rows_of(o) is not None for o in graph.outputs)
 
 
 def with_samples_in_front(
@@ -53,7 +47,7 @@ def with_samples_in_front(
     Raises:
         ModelError: an op has no form for several samples, or the result isn't what the original gives.
     """
-    inputs = _batch_of_inputs(plan.model)
+    inputs = plan.axes
     try:
         alone = lifted(_for_one_sample(plan.model, inputs))
         for value in alone.inputs:
@@ -69,19 +63,6 @@ def with_samples_in_front(
     except (RuntimeRefusal, EncodeError) as error:
         raise ModelError(str(error)) from error
     return graph
-
-
-def _batch_of_inputs(types: onnx.ModelProto) -> dict[str, int]:
-    """The axis of each input that is called N."""
-    found = {}
-    for value in types.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        axes = [i for i, d in enumerate(dims) if d.dim_param == str(N)]
-        if len(axes) > 1:
-            raise ModelError(f"input {value.name!r} has the batch on {len(axes)} axes")
-        if axes:
-            found[value.name] = axes[0]
-    return found
 
 
 def _for_one_sample(types: onnx.ModelProto, inputs: Mapping[str, int]) -> onnx.ModelProto:
@@ -128,7 +109,8 @@ class _Check:
     def batch_of_outputs(self) -> list[int]:
         """The axis of each output that counts samples: the leading one, or that which grows with them."""
         if self.apart:
-            found = [0] * len(self.alone.outputs)
+            shapes = [getattr(o.value.type, "shape", None) or () for o in self.alone.outputs]
+            found = [shape.index(1) if 1 in shape else 0 for shape in shapes]
         else:
             few, many = (self.run(self._feeds(rows, self.size)) for rows in _ROWS)
             grown = [

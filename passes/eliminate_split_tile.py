@@ -16,7 +16,7 @@ import sympy
 
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, MixesBatch, Node, Op, Value
-from irshap.ir.dims import Dim, N, as_dim, same, symbols_of
+from irshap.ir.dims import Dim, N, R, as_dim, same, symbols_of
 from irshap.ir.types import TensorType
 from irshap.ops.rows import RepeatRows, TileRows
 from irshap.ops.shape import Concat, Split, concat
@@ -79,7 +79,7 @@ class EliminateSplitTile(Pass):
         with Builder() as b:
             rewriter = _Rewriter(b)
             for value in ir.inputs:
-                rewriter.forms[value] = Rows(b.copy(value.node, {})[0], _leading_rows(value))
+                rewriter.forms[value] = Rows(b.copy(value.node, {})[0], _rows_of(value))
             for node in ir.nodes:
                 with b.at(node.origin):
                     results = rewriter.node(node)
@@ -90,9 +90,9 @@ class EliminateSplitTile(Pass):
             return b.rebuild(ir, mapping)
 
 
-def _leading_rows(value: Value) -> int | None:
-    shape = getattr(value.type, "shape", None)
-    return 0 if shape and (isinstance(shape[0], sympy.Expr)) else None
+def _rows_of(value: Value) -> int | None:
+    shape = getattr(value.type, "shape", None) or ()
+    return next((i for i, d in enumerate(shape) if symbols_of([d]) & {N, R}), None)
 
 
 class _Rewriter:

@@ -18,10 +18,10 @@ from irshap.ir.types import DType, TensorType
 from irshap.ir.walks import is_float, live
 from irshap.ops.cast import Cast
 from irshap.ops.index import ArgMax, GatherElements, TopKIndices
-from irshap.ops.program import Full, Hold, Input, constant
+from irshap.ops.program import Full, Hold, Input, batch_from_shape, constant
 from irshap.ops.reduce import Expand
 from irshap.ops.rows import RepeatRows
-from irshap.ops.shape import Slice, concat, reshape
+from irshap.ops.shape import Slice, concat, reshape, to_front
 from irshap.pipeline.base import Context, Pass, Semantics, graph_property
 
 __all__ = ["Target"]
@@ -77,11 +77,11 @@ class Target(Pass):
         explained, _ = self._explained(ir)
         with Builder() as b:
             mapping, taken = b.graft(ir), own_names(ir)
-            number = self._number(b, form, [mapping[o.value] for o in explained], joined, taken)
+            number = self._number(b, form, [_batch_first(mapping[o.value]) for o in explained], joined, taken)
             forward = mapping
             if number.count is not None:
                 forward = _repeated(b, ir, [o.value for o in explained], number.count)
-            target = number.rows([forward[o.value] for o in explained])
+            target = number.rows([_batch_first(forward[o.value]) for o in explained])
             outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
             names = {o.name for o in outputs}
             for s in sources:
@@ -290,6 +290,11 @@ def _unrounded(output: Output) -> Output:
     return output
 
 
+def _batch_first(y: Value) -> Value:
+    """The output as [N, ...], wherever its batch is."""
+    return to_front(y, batch_from_shape(y.shape) or 0)
+
+
 def _flat(y: Value) -> Value:
     """The output as [N, classes]."""
     count = product(y.shape[1:])
@@ -300,7 +305,8 @@ def _check_batch(graph: Graph, explained: Output) -> None:
     shape = getattr(explained.value.type, "shape", None)
     if shape is None:
         raise TargetError(f"the rank of output {explained.name!r} is unknown")
-    if not shape or shape[0] != N:
+    counting = [i for i, d in enumerate(shape) if N in symbols_of([d])]
+    if len(counting) != 1 or shape[counting[0]] != N:
         what = f"output {explained.name!r} is {explained.value.type}: its first axis doesn't count samples"
         if graph.source.batch:
             what += f". Its batch is as the model has it, because {graph.source.batch}"
@@ -309,10 +315,11 @@ def _check_batch(graph: Graph, explained: Output) -> None:
 
 
 def _check_classes(y: Value, target: str) -> None:
-    if symbols_of(y.shape[1:]):
+    if open_sizes := sorted(map(str, symbols_of(y.shape[1:]))):
+        sizes = ", ".join(f"{name}=..." for name in open_sizes)
         raise TargetError(
             f"output {y.name!r} is {y.type}: the number of classes is only known at run time",
-            mend=f"Explain a sum (sum[...]) or weights instead of target={target}",
+            mend=f"Explain a sum (sum[...]) or weights instead of target={target}, or give dims: {sizes}",
         )
 
 
@@ -323,8 +330,8 @@ def _repeated(b: Builder, graph: Graph, until: Sequence[Value], classes: int) ->
         if not node.op.is_input:
             return None
         (original,), (kind,) = b.copy(node, {}), node.types
-        batched = isinstance(kind, TensorType) and kind.shape and N in symbols_of(kind.dims[:1])
-        return (emit1(RepeatRows(0, classes), original) if batched else original,)
+        axis = batch_from_shape(kind.shape or ()) if isinstance(kind, TensorType) else None
+        return (original if axis is None else emit1(RepeatRows(axis, classes), original),)
 
     nodes = (*(v.node for v in graph.inputs), *live(graph.nodes, until))
     return b.extend(nodes, {}, visit, binding={N: as_dim(N * classes)})

@@ -142,7 +142,8 @@ def _check_varies(source: Attributed) -> None:
         )
     for value in inputs:
         dims = value.type.shape if isinstance(value.type, TensorType) else None
-        if not dims or N not in symbols_of(dims[:1]):
+        counting = [d for d in dims or () if N in symbols_of([d])]
+        if len(counting) != 1:
             raise TargetError(
                 f"input {value.name!r} is {value.type}: its first axis doesn't count samples",
                 mend=f"Hold it at the sample's value: context={value.name}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -99,10 +100,10 @@ def _compile(model: str, print_after: tuple[str, ...], **options: Any) -> Compil
 
     with PassProgress() as progress:
         return compile_model(
-            model,
             **explained_arguments(
                 {
                     **options,
+                    "model": model,
                     "print_after": "all" if "all" in print_after else print_after,
                     "instruments": [progress],
                 }
@@ -145,6 +146,10 @@ def _print(report: dict[str, Any], compiled: CompiledModel) -> None:
         click.echo(f"  against  {report['metadata'][Metadata.REFERENCES]} references")
     if held := report["metadata"].get(Metadata.HELD):
         click.echo(f"  held     at the sample's value: {printable(held)}")
+    if Metadata.SIZES in report["metadata"]:
+        sizes = json.loads(report["metadata"][Metadata.SIZES])
+        listed = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+        click.echo(f"  fixed    {listed}: the file takes samples of this size alone")
     skipped = [r.verified for r in compiled.report.passes if "skipped" in r.verified]
     for why in dict.fromkeys(skipped):
         click.echo(f"  verified {why} ({skipped.count(why)} of {len(compiled.report.passes)} passes)")

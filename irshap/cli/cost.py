@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from irshap.cli.options import explained_arguments, reading
 from irshap.cli.output import atomic, echo_json, require_folder, size_text, table
 from irshap.errors import UserError
 
 if TYPE_CHECKING:
     from irshap.cost.report import Report
+    from irshap.runtime.arrays import Array
 
 __all__ = ["cost_command"]
 
@@ -40,6 +42,7 @@ _ROWS = 25
 @click.option("--target", default="argmax", show_default=True, help="As in `irshap compile`.")
 @click.option("--wrt", metavar="TENSOR", help="As in `irshap compile`.")
 @click.option("--explain", metavar="NAME", help="As in `irshap compile`.")
+@reading
 @click.option(
     "--arena/--no-arena",
     default=True,
@@ -74,6 +77,7 @@ def cost_command(
     as_json: bool,
     html: str | None,
     plot: str | None,
+    **said: Any,
 ) -> None:
     """Predict FLOPs, memory and the largest number of references of an explanation of MODEL.
 
@@ -81,7 +85,6 @@ def cost_command(
     process with ONNX Runtime on a CPU, beside what it was before; with a GPU as --device a rough figure for
     that device.
     """
-    from irshap.cli.options import explained_arguments
     from irshap.compiler.request import requested
     from irshap.cost import Settings
     from irshap.cost.devices import device as named
@@ -102,11 +105,13 @@ def cost_command(
     settings = Settings(pattern, 1 if single_run else 2, on_device)
     if external_data:
         settings = replace(settings, external_over=0)
-    query = Query(_count(references), samples, limit, settings, on, each_pass)
-    flat = explained_arguments({"target": target, "wrt": wrt, "explain": explain})
+    count, given = _read(references)
+    query = Query(count, samples, limit, settings, on, each_pass)
+    flat = explained_arguments({"model": model, "target": target, "wrt": wrt, "explain": explain, **said})
     asked = {name: flat[name] for name in ("target", "method")}
-    pipelines = {text: requested(passes=text, **asked) for text in ("@naive", passes)}
-    found = report(model, query, pipelines)
+    read = flat["model"].reading
+    pipelines = {text: requested(passes=text, reading=read, **asked) for text in ("@naive", passes)}
+    found = report(model, query, pipelines, given)
     data = {"model": model, "pipeline": passes, **found.to_dict()}
     if html is not None:
         _write_html(html, model, found, data)
@@ -122,16 +127,16 @@ def cost_command(
         _print(data, layers)
 
 
-def _count(references: str) -> int:
+def _read(references: str) -> tuple[int, dict[str, Array]]:
+    """How many references, and the arrays of a file of them, by input."""
     if references.isdecimal() and int(references) > 0:
-        return int(references)
+        return int(references), {}
     if not Path(references).is_file():
         raise UserError(f"{references!r} is neither a number of references nor a file of them")
-    from irshap.errors import ReferencesError
-    from irshap.runtime.arrays import as_arrays
+    from irshap.compiler.references import References
 
-    arrays = as_arrays(references, ["references"], ReferencesError, "references")
-    return max(len(array) for array in arrays.values())
+    found = References(references)
+    return found.count, found.arrays
 
 
 def _print(data: dict[str, Any], layers: bool) -> None:

@@ -7,11 +7,33 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["explained_arguments", "explaining"]
+__all__ = ["explained_arguments", "explaining", "reading"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+_READING = (
+    click.option(
+        "--set",
+        multiple=True,
+        metavar="INPUT=VALUE",
+        help="Fix an input of one element (a sampling rate, say), and decide what it chooses; repeatable.",
+    ),
+    click.option(
+        "--dim",
+        multiple=True,
+        metavar="AXIS=SIZE",
+        help="Fix the size of an open axis, by its name or as INPUT[AXIS]; repeatable.",
+    ),
+    click.option(
+        "--batch-axis",
+        multiple=True,
+        metavar="TENSOR=AXIS",
+        help="Which axis of an input or output counts samples, where it isn't found; repeatable.",
+    ),
+)
+
 _EXPLAINING = (
+    *_READING,
     click.option(
         "--references", "-r", metavar="REFS", help="Samples to compare with: .npy [R, ...], or .npz by input."
     ),
@@ -61,8 +83,15 @@ _EXPLAINING = (
 
 
 def explaining(command: _F) -> _F:
-    """Adds the options that say what is explained."""
+    """Adds the options that say what is explained, and how the model is read."""
     for option in reversed(_EXPLAINING):
+        command = option(command)
+    return command
+
+
+def reading(command: _F) -> _F:
+    """Adds the options that say how the model is read."""
+    for option in reversed(_READING):
         command = option(command)
     return command
 
@@ -71,12 +100,15 @@ def explained_arguments(options: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `irshap.compile` that flat options, as commands have them, mean.
 
     Raises:
+        ModelError: what is said of the model isn't NAME=VALUE.
         PipelineError: the method has no such option.
         ReferencesError: a file of references that can't be read.
     """
     from irshap.checks.instruments import watching
+    from irshap.compiler.model import Model
     from irshap.compiler.references import References
     from irshap.compiler.request import with_options
+    from irshap.lowering.given import named_pairs
     from irshap.passes.target import Target
 
     given = dict(options)
@@ -86,6 +118,14 @@ def explained_arguments(options: dict[str, Any]) -> dict[str, Any]:
     of_method = {name: given.pop(name, None) for name in ("rule", "on_incomplete")}
     of_method["emit"] = ",".join(given.pop("emit", None) or ()) or None
     references = References(given.pop("references", None), given.pop("weights", None))
+    said = {name: ",".join(given.pop(name, None) or ()) for name in ("set", "dim", "batch_axis")}
+    if "model" in given:
+        given["model"] = Model(
+            given["model"],
+            named_pairs(said["set"], "the value of an input", str),
+            named_pairs(said["dim"], "the size of an axis", int),
+            named_pairs(said["batch_axis"], "the axis of a batch", int),
+        )
     watched = {name: given.pop(name) for name in ("verify", "print_after", "time_passes") if name in given}
     return {
         **given,

@@ -49,8 +49,8 @@ def verify_command(
     from irshap.metrics.completeness import check_completeness
 
     with PassProgress() as progress:
-        arguments = explained_arguments({**options, "instruments": [progress]})
-        found = check_completeness(model, inputs=inputs, tolerance=tolerance, **arguments)
+        arguments = explained_arguments({**options, "model": model, "instruments": [progress]})
+        found = check_completeness(inputs=inputs, tolerance=tolerance, **arguments)
     if as_json:
         echo_json(_report(found))
     else:

@@ -13,6 +13,7 @@ import onnx
 from irshap.attribution.gaps import references_needed
 from irshap.attribution.sources import model_inputs
 from irshap.compiler.compiled import CompiledModel
+from irshap.compiler.model import Model
 from irshap.compiler.references import References, check_references, check_weights
 from irshap.compiler.request import requested
 from irshap.contract import VERSION, Metadata
@@ -20,9 +21,11 @@ from irshap.cost.choose import choose
 from irshap.cost.devices import parse_size
 from irshap.errors import PipelineError
 from irshap.ir.core import Graph, Role
+from irshap.ir.dims import N
 from irshap.ir.types import Array, TensorType
 from irshap.ir.walks import ancestors
 from irshap.lowering.files.protos import is_outlined, outline
+from irshap.ops.program import batch_from_shape
 from irshap.passes.methods.base import Method
 from irshap.passes.target import Target
 from irshap.pipeline.base import Context, Pass
@@ -34,7 +37,7 @@ __all__ = ["CompiledModel", "bound", "compile"]
 
 
 def compile(
-    model: str | os.PathLike[str] | bytes | onnx.ModelProto,
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto | Model,
     references: Any = None,
     *,
     target: str | int | Target = "argmax",
@@ -50,6 +53,7 @@ def compile(
 
     Args:
         model: a path, the bytes of a model, or an `onnx.ModelProto`; float16, float32 or float64.
+            `Model(...)` fixes inputs and sizes, or says where the batch is.
         references: the samples that each sample is compared with: an array [R, ...] whose other axes are
             those of the input, or for several inputs a mapping from their names to arrays of the same R.  Or
             the path of a .npy or .npz file.  Floats of another width are converted; integers, NaN and
@@ -86,7 +90,7 @@ def compile(
         PipelineError: `passes` doesn't parse, doesn't fit together, or contradicts another argument.
         PassError: a pass failed, which is a fault of irshap; it says how to report it.
     """
-    given = References.of(references)
+    given, read = References.of(references), Model.of(model)
     asked = requested(
         target=target,
         method=method,
@@ -95,6 +99,7 @@ def compile(
         passes=passes,
         strategy=strategy,
         weighted=given.weights is not None,
+        reading=read.reading,
     )
     if (asked[0].takes, asked[-1].gives) != ("model", "model"):
         raise PipelineError(
@@ -105,9 +110,9 @@ def compile(
     last = _Last()
     manager = PassManager(asked, [bound(given, context, asked), *instruments, last])
     if limit is None:
-        made = manager.run(model, context)
+        made = manager.run(read.source, context)
         return CompiledModel(made, last.graph, manager.report, manager.text)
-    start = manager.run(model, context, stop=slot_of(asked))
+    start = manager.run(read.source, context, stop=slot_of(asked))
     choice = choose(start, asked, given.count, limit)
     made, manager = manager.resumed(choice.passes, start, context)
     return CompiledModel(made, last.graph, manager.report, manager.text, choice)
@@ -138,6 +143,7 @@ def bound(references: References, context: Context, passes: Sequence[Pass]) -> I
                 mend="leave them out",
             )
     context.metadata[Metadata.VERSION] = VERSION
+    context.given = references.arrays
     return _Binding(references, binds)
 
 
@@ -158,7 +164,7 @@ class _Binding(Instrument):
             self._check(made, context)
 
     def _check(self, graph: Graph, context: Context) -> None:
-        inputs = {str(v.name): v.tensor for v in references_needed(graph)}
+        inputs = {str(v.name): _rows_first(v.tensor) for v in references_needed(graph)}
         others = [v for v in model_inputs(graph) if v.name not in inputs]
         used = ancestors([graph.output(Role.TARGET).value])
         held, unused = ([str(v.name) for v in others if (v in used) is read] for read in (True, False))
@@ -168,6 +174,12 @@ class _Binding(Instrument):
         context.weights = check_weights(self._references.weights, count)
         context.metadata[Metadata.REFERENCES] = str(count)
         context.metadata[Metadata.REFERENCES_SHA256] = _digest(arrays, context.weights)
+
+
+def _rows_first(kind: TensorType) -> TensorType:
+    """The type with the batch on the first axis, as references have it."""
+    axis = batch_from_shape(kind.shape or ()) or 0
+    return kind if not axis else kind.with_shape((N, *(d for i, d in enumerate(kind.dims) if i != axis)))
 
 
 def _first_float_output(graph: Graph) -> str:

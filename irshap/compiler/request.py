@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from irshap.compiler.catalog import METHODS
 from irshap.errors import PipelineError, near
+from irshap.lowering.lift import Lift
 from irshap.passes.fp16 import Fp16
 from irshap.passes.methods.base import Method
 from irshap.passes.target import Target
@@ -30,16 +31,18 @@ def requested(
     passes: str | None = None,
     strategy: str = "auto",
     weighted: bool = False,
+    reading: Lift | None = None,
 ) -> tuple[Pass, ...]:
     """The passes that these arguments of `irshap.compile` ask for.
 
     Args:
         weighted: whether the references have weights.
+        reading: how the model is read, where not as it stands.
 
     Raises:
         PipelineError: an unknown name, or two arguments that contradict each other.
     """
-    explained, how = as_target(target), as_method(method)
+    explained, how, read = as_target(target), as_method(method), reading or Lift()
     if device not in DEVICES:
         raise PipelineError(f"no device is called {device!r}", mend=near(device, DEVICES))
     if weighted:
@@ -53,10 +56,10 @@ def requested(
     else:
         text = passes
     pipeline = [
-        _merged(p, explained) if isinstance(p, Target) else _decided(p, how) if isinstance(p, Method) else p
+        _decided(p, how) if isinstance(p, Method) else _merged_with(p, (read, explained))
         for p in parse_pipeline(text, {"method": how})
     ]
-    for asked in (explained, how):
+    for asked in (read, explained, how):
         _require(asked, pipeline)
     _require_points(pipeline)
     found = _with_fp16(pipeline, fp16, given=passes is not None)
@@ -102,6 +105,12 @@ def _decided(given: Method, asked: Method) -> Method:
     raise PipelineError(
         f"method {asked.name!r} contradicts the given passes", mend="leave one of the two out"
     )
+
+
+def _merged_with(given: Pass, asked: Sequence[Pass]) -> Pass:
+    """A pass of a pipeline, with the options of the pass of its kind that is asked for."""
+    wanted = next((p for p in asked if type(p) is type(given)), None)
+    return given if wanted is None else _merged(given, wanted)
 
 
 def _merged(given: _PassT, asked: _PassT) -> _PassT:

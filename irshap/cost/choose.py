@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from irshap.cost.formula import evaluate
+from irshap.cost.formula import evaluate, refuse_open_axes
 from irshap.cost.limits import MARGIN
 from irshap.cost.nodes import cost
 from irshap.cost.session import SessionModel, Settings
@@ -152,8 +152,9 @@ def choose(start: Graph, passes: Sequence[Pass], count: int, limit: int) -> Choi
         count: how many references there are.
 
     Raises:
-        UserError: none does.
+        UserError: none does, or an axis other than the batch is open.
     """
+    refuse_open_axes(start)
     found = predictions(start, passes, count)
     for p in found:
         if p.peak <= limit * (1 - MARGIN):

@@ -13,10 +13,12 @@ from typing import TypeAlias
 
 import sympy
 
-from irshap.errors import IRError
-from irshap.ir.dims import Dim, R, as_dim
+from irshap.errors import IRError, UserError
+from irshap.ir.core import Graph
+from irshap.ir.dims import Dim, N, R, as_dim, symbols_of
+from irshap.ir.types import TensorType
 
-__all__ = ["Binding", "Sum", "evaluate", "line", "total"]
+__all__ = ["Binding", "Sum", "evaluate", "line", "refuse_open_axes", "total"]
 
 Binding: TypeAlias = Mapping[sympy.Expr, int]
 """A number for each dimension symbol."""
@@ -85,3 +87,22 @@ def line(function: Callable[[int], int], at: tuple[int, int]) -> Dim:
     low, high = at
     slope = (function(high) - function(low)) / (high - low)
     return as_dim(round(function(high) - slope * high) + round(slope) * R)
+
+
+def refuse_open_axes(graph: Graph) -> None:
+    """Refuses a graph whose cost depends on more than the numbers of samples and references.
+
+    Raises:
+        UserError: an input has another axis of open size.
+    """
+    names = dict[str, None]()
+    for value in graph.inputs:
+        shape = value.type.shape if isinstance(value.type, TensorType) else None
+        for axis, dim in enumerate(shape or ()):
+            for name in sorted(map(str, symbols_of([dim]) - {N, R})):
+                names[f"{value.name}[{axis}]" if name.startswith("unknown_") else name] = None
+    if names:
+        raise UserError(
+            f"the cost depends on the size of {', '.join(names)}, which the model leaves open",
+            mend="Say it: " + " ".join(f"--dim {name}=SIZE" for name in names),
+        )

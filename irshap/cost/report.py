@@ -8,13 +8,14 @@ from typing import Any
 
 from irshap.cost.choose import candidates
 from irshap.cost.devices import Device, roofline
-from irshap.cost.formula import Binding, evaluate, line
+from irshap.cost.formula import Binding, evaluate, line, refuse_open_axes
 from irshap.cost.limits import AT, references_within
 from irshap.cost.nodes import GraphCost, NodeCost, Phase, cost, counted
 from irshap.cost.session import Memory, SessionModel, Settings, version_note
 from irshap.errors import PipelineError
 from irshap.ir.core import Graph
 from irshap.ir.dims import Dim, N, R
+from irshap.ir.types import Array
 from irshap.pipeline.base import Pass
 from irshap.pipeline.stages import Stage, stages
 from irshap.pipeline.strategies import has_strategies, slot_of
@@ -164,15 +165,22 @@ class Report:
         return sorted(rows, key=lambda row: (-row["flops"], -row["moved_bytes"]))
 
 
-def report(model: Any, query: Query, pipelines: Mapping[str, Sequence[Pass]]) -> Report:
+def report(
+    model: Any,
+    query: Query,
+    pipelines: Mapping[str, Sequence[Pass]],
+    given: Mapping[str, Array] | None = None,
+) -> Report:
     """Costs a model alone and after each pipeline; the model is lifted once.
 
     Args:
         model: a path, bytes or a ModelProto.
         pipelines: by name; the last is the one that tables are about.
+        given: references by input, for what they say of the model's open axes.
 
     Raises:
         PipelineError: a pipeline doesn't begin with lift, doesn't fit together, or gives no attributions.
+        UserError: an axis other than the batch is open.
     """
     count = query.references
     lifted: dict[Pass, Graph] = {}
@@ -181,7 +189,8 @@ def report(model: Any, query: Query, pipelines: Mapping[str, Sequence[Pass]]) ->
     for position, (name, passes) in enumerate(pipelines.items(), 1):
         first, main = passes[0], position == len(pipelines)
         if first not in lifted:
-            lifted[first] = stages(model, passes[:1])[0].graph
+            lifted[first] = stages(model, passes[:1], given=given)[0].graph
+            refuse_open_axes(lifted[first])
         start = Stage(first.name, lifted[first], False)
         found = (start, *stages(start.graph, passes[1:], expected=count))
         if not programs:

@@ -19,6 +19,7 @@ import sympy
 from irshap.errors import IRError
 from irshap.ir.dims import Dim, Shape, product, substitute
 from irshap.ir.facets import Layer, Precision
+from irshap.ir.source import Source
 from irshap.ir.types import Array, DType, TensorType, Type
 
 __all__ = ["OPERATORS", "OPS", "Axes", "Graph", "Layer", "LinearPart", "MixesBatch", "NoLocalRule", "Node"]
@@ -176,23 +177,6 @@ class Output:
     of: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What the ONNX model says of itself beyond its graph: passes hand it on, `lower` writes it back.
-
-    `opset` is the model's (0: made without one), `producer` and `doc` are texts of its own, `metadata` its
-    key-value pairs.  `batch` tells why lifting left the model's batch as it was, "" where it is symbolic.
-    `aliases` are tensors that lifting found to be another one (through an Identity, say), with its name.
-    """
-
-    opset: int = 0
-    producer: str = ""
-    doc: str = ""
-    batch: str = ""
-    metadata: tuple[tuple[str, str], ...] = ()
-    aliases: tuple[tuple[str, str], ...] = ()
-
-
 @dataclass(frozen=True, eq=False, slots=True)
 class Graph:
     """A whole program.
@@ -206,7 +190,7 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: tuple[Output, ...]
     properties: frozenset[str] = frozenset()
-    source: Source = Source()
+    source: Source = field(default_factory=Source)
 
     def output(self, role: Role) -> Output:
         """The only output with this role."""
@@ -440,6 +424,11 @@ class Op:
             total = total + t.nbytes
         return total
 
+    @property
+    def symbols(self) -> set[sympy.Expr]:
+        """The dimension symbols in its attributes."""
+        return _symbols(tuple(getattr(self, f.name) for f in fields(self)))  # type: ignore[arg-type]
+
     def substitute(self: _OpT, binding: Mapping[sympy.Expr, Dim]) -> _OpT:
         """This op with dimension symbols in its attributes replaced."""
         changes = {}
@@ -472,6 +461,14 @@ def _substitute(value: object, binding: Mapping[sympy.Expr, Dim]) -> object:
         new = tuple(_substitute(v, binding) for v in value)
         return new if any(a is not b for a, b in zip(new, value, strict=True)) else value
     return value.substitute(binding) if isinstance(value, Op) else value
+
+
+def _symbols(value: object) -> set[sympy.Expr]:
+    if isinstance(value, sympy.Expr):
+        return set(value.free_symbols)
+    if isinstance(value, tuple):
+        return set().union(*map(_symbols, value))
+    return value.symbols if isinstance(value, Op) else set()
 
 
 def require(condition: bool, message: str | Callable[[], str]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from irshap.attribution.gaps import Gap, from_text
 from irshap.compiler.compile import CompiledModel, bound, compile
+from irshap.compiler.model import Model
 from irshap.compiler.references import References
 from irshap.contract import Metadata
 from irshap.errors import ModelError, UserError
@@ -17,7 +18,7 @@ from irshap.ir.core import Graph, Role
 from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array, TensorType
 from irshap.metrics.account import Loss, account
-from irshap.ops.program import Input
+from irshap.ops.program import Input, batch_from_shape
 from irshap.passes.methods.deeplift import DeepLift
 from irshap.passes.widen import Widen
 from irshap.pipeline.base import Context, Pass
@@ -106,14 +107,19 @@ def check_completeness(
     if found.ok:
         return found
     row = found.worst[0]
-    batched = {str(v.name) for v in compiled.graph.inputs if isinstance(v.type, TensorType) and _has_rows(v)}
-    sample = {n: a[row : row + 1] if n in batched else a for n, a in feeds.items()}
+    rows = _rows(compiled.graph)
+    sample = {n: np.take(a, [row], rows[n]) if n in rows else a for n, a in feeds.items()}
     return _explained(found, model, References.of(references), sample)
 
 
-def _has_rows(value: Any) -> bool:
-    shape = value.type.shape
-    return bool(shape) and not isinstance(shape[0], int)
+def _rows(graph: Graph) -> dict[str, int]:
+    """The inputs with a row for each sample, and on which axis."""
+    axes = {
+        str(v.name): batch_from_shape(v.type.shape or ())
+        for v in graph.inputs
+        if isinstance(v.type, TensorType)
+    }
+    return {name: axis for name, axis in axes.items() if axis is not None}
 
 
 def _run(compiled: CompiledModel, inputs: Any) -> tuple[dict[str, Array], dict[str, Array], str]:
@@ -137,9 +143,7 @@ def _feeds(graph: Graph, inputs: Any) -> dict[str, Array]:
     for name, kind in types.items():
         shape = None if kind.shape is None else [d if isinstance(d, int) else str(d) for d in kind.shape]
         feeds[name] = conform(given[name], kind.dtype.numpy, shape, UserError, f"input {name!r}")
-    counts = {
-        n: len(feeds[n]) for n, kind in types.items() if kind.shape and not isinstance(kind.shape[0], int)
-    }
+    counts = {n: feeds[n].shape[axis] for n, axis in _rows(graph).items()}
     if len(set(counts.values())) > 1 or 0 in counts.values():
         listed = ", ".join(f"{n}: {c}" for n, c in counts.items())
         raise UserError(f"the inputs need samples, and equally many ({listed})")
@@ -185,7 +189,8 @@ def sums(graph: Graph, raw: Mapping[str, Array], explained: str) -> tuple[Array,
     prediction = _explained_array(graph, raw, explained).astype(np.float64)
     if not graph.outputs_of(Role.VALUES):
         index = raw[graph.output(Role.TARGET_INDEX).name]
-        rows = prediction.reshape(len(index), -1)
+        kind = next(o.value.tensor for o in graph.outputs_of(Role.MODEL) if o.name == explained)
+        rows = np.moveaxis(prediction, batch_from_shape(kind.dims) or 0, 0).reshape(len(index), -1)
         prediction = np.take_along_axis(rows, index.reshape(len(index), -1), axis=1).reshape(index.shape)
     parts = [raw[o.name].astype(np.float64) for o in graph.outputs_of(Role.ATTRIBUTION)]
     axes = [tuple(range(prediction.ndim, p.ndim)) for p in parts]
@@ -229,7 +234,9 @@ class _Widened(Instrument):
         passes = [lift, Widen(), *(p for p in rest if p.gives == "graph")]
         self.graphs: list[tuple[Pass, Graph]] = []
         self.context = Context()
-        PassManager(passes, [bound(references, self.context, passes), self]).run(model, self.context)
+        PassManager(passes, [bound(references, self.context, passes), self]).run(
+            Model.of(model).source, self.context
+        )
         self.explained = self.context.metadata[Metadata.EXPLAINED_OUTPUT]
         self.sample = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in sample.items()}
 
@@ -239,13 +246,17 @@ class _Widened(Instrument):
     def feeds(self, graph: Graph) -> dict[str, Array]:
         """Arrays for the inputs of a form of the program: the sample's, and references where not bound."""
         found: dict[str, Array] = {}
+        shapes = ((v.shape, self.sample[str(v.name)].shape) for v in graph.inputs if v.name in self.sample)
+        sizes = {dim: size for dims, shape in shapes for dim, size in zip(dims, shape, strict=True)}
         for value in graph.inputs:
             op, name = value.node.op, str(value.name)
             assert isinstance(op, Input)
             given = {"references": self.context.references.get(str(op.of)), "weights": self.context.weights}
             array = given.get(op.kind, self.sample.get(name))
             assert array is not None
-            found[name] = array.astype(value.dtype.numpy)
+            # references of size 1 on an open axis stand for its size
+            whole = [sizes.get(d, n) if n == 1 else n for d, n in zip(value.shape, array.shape, strict=True)]
+            found[name] = np.broadcast_to(array, whole).astype(value.dtype.numpy)
         return found
 
     def losses(self) -> tuple[Loss, ...]:

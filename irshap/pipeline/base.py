@@ -41,6 +41,7 @@ class Context:
     """What passes need and pipeline text can't hold: data of this compilation, and where they report to.
 
     Attributes:
+        given: references as they were read, "" for one array without an input's name.
         references: for each attributed input, its reference set [R, ...].
         weights: one weight for each reference [R], summing to 1; None means equal weights.
         source: the ONNX model that is compiled (for its opset, and for messages).
@@ -51,6 +52,7 @@ class Context:
         statistics: counts that the running pass reports; the manager reads and clears them.
     """
 
+    given: Mapping[str, Array] = field(default_factory=dict)
     references: Mapping[str, Array] = field(default_factory=dict)
     weights: Array | None = None
     source: Any = None

@@ -7,11 +7,12 @@ fold-references would store is told apart by looking (`irshap.cost.nodes.fixed_v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from irshap.ir.core import Graph, Role
+from irshap.ir.types import Array
 from irshap.pipeline.base import Context, Pass
 from irshap.pipeline.instrument import Instrument
 from irshap.pipeline.manager import PassManager
@@ -41,7 +42,12 @@ class Stage:
 
 
 def stages(
-    ir: Any, passes: str | Sequence[Pass], *, expected: int = 0, exact: bool = False
+    ir: Any,
+    passes: str | Sequence[Pass],
+    *,
+    expected: int = 0,
+    exact: bool = False,
+    given: Mapping[str, Array] | None = None,
 ) -> tuple[Stage, ...]:
     """Runs a pipeline without binding references: the program after each pass.
 
@@ -51,17 +57,19 @@ def stages(
             out: `lower`, and for a graph `lift`.
         expected: how many references the program is made for, 0 for any number: chunks depend on it.
         exact: whether it is for that number alone: few references need no loop.
+        given: references, for what they say of the model's open axes.
 
     Raises:
         PipelineError: the text doesn't parse, or the passes don't fit together or what they get.
     """
-    given = parse_pipeline(passes) if isinstance(passes, str) else passes
+    asked = parse_pipeline(passes) if isinstance(passes, str) else passes
     kinds = ("graph",) if isinstance(ir, Graph) else ("graph", "model")
-    kept = [p for p in given if p.gives == "graph" and p.takes in kinds]
+    kept = [p for p in asked if p.gives == "graph" and p.takes in kinds]
     if not kept and isinstance(ir, Graph):
         return ()
     seen = _Seen()
-    PassManager(kept, [seen]).run(ir, Context(unbound=True, expected=expected, exact=exact))
+    context = Context(given=given or {}, unbound=True, expected=expected, exact=exact)
+    PassManager(kept, [seen]).run(ir, context)
     return tuple(seen.stages)
 
 

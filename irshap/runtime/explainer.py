@@ -87,8 +87,9 @@ class Explainer:
                 ) from error
             raise UserError(f"ONNX Runtime failed: {_line(error)}", where="explained model") from error
         raw = dict(zip(self._outputs, map(np.asarray, results), strict=True))
-        explained = self.metadata.get(contract.Metadata.EXPLAINED_OUTPUT)
-        return Explanation.of(raw, feed, explained, self.tensors)
+        name = self.metadata.get(contract.Metadata.EXPLAINED_OUTPUT)
+        axis = next((_rows(v.shape) for v in self._session.get_outputs() if v.name == name), None)
+        return Explanation.of(raw, feed, name, self.tensors, axis or 0)
 
     def _feed(self, arrays: tuple[Source, ...], named: Mapping[str, Source]) -> Arrays:
         names = list(self._inputs)
@@ -113,11 +114,12 @@ class Explainer:
             raise UserError(f"no value for input {', '.join(map(repr, missing))}")
         self._spread_weights(given)
         feed = {n: self._conform(n, given[n]) for n in names}
-        # an input whose first axis is fixed is the same for all samples
-        batched = [n for n in self._own_inputs() if not isinstance(next(iter(self._inputs[n].shape), 1), int)]
+        # an input without such an axis is the same for all samples
+        batched = list(self._own_inputs())
         if self.tensors.target_weights is not None:
             batched.append(self.tensors.target_weights)
-        counts = {n: len(feed[n]) for n in batched}
+        axes = {n: _rows(self._inputs[n].shape) for n in batched}
+        counts = {n: feed[n].shape[axis] for n, axis in axes.items() if axis is not None}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{n}: {c}" for n, c in counts.items())
             raise UserError(f"the inputs have different numbers of samples ({listed})")
@@ -163,6 +165,13 @@ def _tensors(
         what = f"its metadata {contract.Metadata.TENSORS} names tensors that it hasn't: {sorted(strange)}"
         raise ModelError(what, where=where, mend="compile the model again")
     return found
+
+
+def _rows(shape: Sequence[Any]) -> int | None:
+    """The axis that counts samples: the one called N, or else the first if its size is open."""
+    if "N" in shape:
+        return list(shape).index("N")
+    return 0 if shape and not isinstance(shape[0], int) else None
 
 
 _FLOAT32 = {"CUDAExecutionProvider": {"use_tf32": "0"}}

@@ -48,6 +48,7 @@ class Explanation:
         feed: Mapping[str, Array],
         explained: str | None,
         tensors: contract.Tensors | None = None,
+        axis: int = 0,
     ) -> Explanation:
         """Reads a model's outputs.
 
@@ -56,6 +57,7 @@ class Explanation:
             feed: what the model was given.
             explained: the name of the explained output, where it is known.
             tensors: which output is what; None: as their names say.
+            axis: where that output counts samples.
         """
         roles = contract.Tensors.by_name(feed, raw) if tensors is None else tensors
         values = {of: raw[name] for of, name in roles.attributions.items()}
@@ -64,7 +66,7 @@ class Explanation:
         told = (roles.target_index, roles.target_values, roles.base_values, roles.completeness_error)
         index, target, base, error = (None if name is None else raw[name] for name in told)
         if target is None and explained is not None and index is not None:
-            target = _picked(outputs.get(explained), index)
+            target = _picked(outputs.get(explained), index, axis)
         if error is None and base is not None and target is not None:
             error = target.astype(np.float64) - base - _total(values, _class_axes(index, target))
         single = len(values) == 1
@@ -80,7 +82,8 @@ class Explanation:
         )
 
     def __len__(self) -> int:
-        return len(next(iter(self.raw.values())))
+        first = next(iter(self.raw.values()))
+        return len(first if self.target_index is None else self.target_index)
 
     def total(self) -> Array:
         """The sum of each sample's attributions over all attributed inputs, in float64: [N] or [N, K]."""
@@ -111,10 +114,10 @@ def _total(values: Mapping[str, Array], classes: int) -> Array:
     return np.asarray(total)
 
 
-def _picked(output: Array | None, index: Array) -> Array | None:
-    """The explained numbers of an output [N, ...], which counts as flattened: [N] or [N, K], as `index`."""
+def _picked(output: Array | None, index: Array, axis: int) -> Array | None:
+    """The explained numbers of an output, which counts as flattened to [N, ...]; shaped as `index`."""
     if output is None:
         return None
-    rows = output.reshape(len(index), -1)
+    rows = np.moveaxis(output, axis, 0).reshape(len(index), -1)
     picked = np.take_along_axis(rows, index if index.ndim == 2 else index[:, None], axis=1)
     return picked if index.ndim == 2 else picked[:, 0]

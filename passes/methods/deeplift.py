@@ -60,7 +60,8 @@ class DeepLift(Method):
         missing = self._gaps(ir)
         rescale = self.rule == "rescale"
         forward = (Role.SOURCE, Role.TARGET)
-        joint = JointBatch(builder, ir, (*forward, Role.ADJOINT) if rescale else forward, missing)
+        roles = (*forward, Role.ADJOINT) if rescale else forward
+        joint = JointBatch(builder, ir, roles, missing, context.references)
         target = ir.output(Role.TARGET).value
         weights = _weights(builder, target.dtype, own_names(ir)) if self.weights else None
         mixed = self.rule == "mixed"

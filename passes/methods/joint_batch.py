@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from irshap import contract
 from irshap.attribution.gaps import Gap, references_needed, refusal
@@ -10,12 +10,13 @@ from irshap.attribution.outputs import batch_axes, own_names
 from irshap.errors import ModelError
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, MixesBatch, Node, NoLocalRule, Point, Role, Value
-from irshap.ir.dims import N, R, as_dim, divide, same, symbols_of
-from irshap.ir.types import TensorType
+from irshap.ir.dims import N, R, as_dim, divide, same
+from irshap.ir.types import Array, TensorType
 from irshap.ir.walks import ancestors
-from irshap.ops.program import Hold, Input, Pullback
+from irshap.ops.program import Hold, Input, Pullback, batch_from_shape
+from irshap.ops.reduce import Expand
 from irshap.ops.rows import RepeatRows, TileRows
-from irshap.ops.shape import concat, reshape, split, zeros_like
+from irshap.ops.shape import concat, reshape, split, transpose, zeros_like
 
 __all__ = ["JointBatch"]
 
@@ -24,13 +25,20 @@ class JointBatch:
     """Maps the values of a graph into the joint batch: N becomes 2 N R rows, samples before references."""
 
     def __init__(
-        self, builder: Builder, graph: Graph, roles: Sequence[Role], gaps: list[Gap] | None = None
+        self,
+        builder: Builder,
+        graph: Graph,
+        roles: Sequence[Role],
+        gaps: list[Gap] | None = None,
+        references: Mapping[str, Array] | None = None,
     ) -> None:
         """Brings what the outputs with these roles need into the joint batch.
 
-        An op without a complete rule is refused, unless there is a list `gaps` to note it in.
+        An op without a complete rule is refused, unless there is a list `gaps` to note it in.  `references`
+        are those that will be bound, by input: one of size 1 on an open axis stands for any size.
         """
-        self.builder, self.gaps, self.taken = builder, gaps, own_names(graph)
+        self.builder, self.gaps, self.given = builder, gaps, references or {}
+        self.taken = own_names(graph)
         self.rows = batch_axes(graph)
         self.count = graph.output(Role.TARGET).value.shape[0]
         self.binding = {N: as_dim(2 * N * R)}
@@ -85,19 +93,27 @@ class JointBatch:
         other = repeated
         source = value.node.operands[0] if isinstance(value.node.op, RepeatRows) else value
         if source in self.varied:
-            name = contract.free(contract.references(str(source.name)), self.taken)
-            op = Input(name, "references", source.name)
-            type = source.tensor.with_shape((R, *source.shape[1:]))
-            references = self.builder.emit(op, types=(type,), names=(op.name,))[0]
-            other = emit1(TileRows(0, sample.shape[0]), references)
+            tiled = emit1(TileRows(0, sample.shape[axis]), self._references(source, axis))
+            other = transpose(tiled, [*range(1, axis + 1), 0, *range(axis + 1, source.rank)])
         self.joint[value] = concat([repeated, other], axis)
+
+    def _references(self, source: Value, axis: int) -> Value:
+        """The references of an input whose batch is on `axis`, [R, ...]."""
+        name = str(source.name)
+        op = Input(contract.free(contract.references(name), self.taken), "references", source.name)
+        dims = tuple(d for i, d in enumerate(source.shape) if i != axis)
+        sizes = self.given[name].shape[1:] if name in self.given else dims
+        stored = tuple(1 if size == 1 else d for size, d in zip(sizes, dims, strict=True))
+        type = source.tensor.with_shape((R, *stored))
+        references = self.builder.emit(op, types=(type,), names=(op.name,))[0]
+        return references if stored == dims else emit1(Expand((R, *dims)), references)
 
     def _rows_of(self, value: Value) -> int | None:
         """The axis with the rows of a value at the boundary."""
         if isinstance(value.node.op, Hold):
             return self.rows.axis(value)
         shape = value.type.shape if isinstance(value.type, TensorType) else None
-        return 0 if shape and N in symbols_of(shape[:1]) else None
+        return batch_from_shape(shape or ())
 
     def _repeated(self, sample: Value, axis: int) -> Value:
         """Each sample once for each reference; where a sample takes up several rows, they stay together."""

@@ -24,11 +24,11 @@ _CHEAP = 4096
 
 
 def fixed_values(graph: Graph, given: Collection[Value], binding: Mapping[sympy.Expr, Dim]) -> set[Value]:
-    """The values that follow from constants and the given inputs, and whose shapes `binding` makes known."""
+    """The values that follow from constants and the given inputs, and from no size but those in `binding`."""
 
     def known(node: Node) -> bool:
         static = all(_is_static(t.substitute(binding)) for t in node.types)
-        return static and node.op.modeled
+        return static and node.op.modeled and node.op.symbols <= binding.keys()
 
     return determined(graph.nodes, given, known)
 

@@ -9,7 +9,7 @@ import sympy
 
 from irshap.errors import UserError
 from irshap.ir.core import Graph, Node, Value
-from irshap.ir.dims import Dim, N, R, substitute
+from irshap.ir.dims import Dim, N, R, substitute, symbols_of
 from irshap.ir.walks import descendants, live
 from irshap.ops.reduce import ReduceMean, ReduceSum, over
 from irshap.passes.references.axes import ReferenceAxes
@@ -21,6 +21,10 @@ __all__ = ["Partition", "nbytes", "sum_of", "terms"]
 
 _FEWEST = 2
 """Fewer references at a time leave convolutions too little to do."""
+
+
+_OPEN = 128
+"""What an axis whose size is open has, as far as chunks are concerned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +136,10 @@ class Partition:
 
 
 def nbytes(values: Iterable[Value]) -> int:
-    """The bytes of values for one sample and one reference; 0 for what isn't known."""
+    """The bytes of values for one sample and one reference; open axes are taken for middling ones."""
     sizes = (v.tensor.substitute({N: 1, R: 1}).nbytes for v in values)
-    return sum(size for size in sizes if isinstance(size, int))
+    usual = (substitute(size, dict.fromkeys(symbols_of([size]), _OPEN)) for size in sizes)
+    return sum(size for size in usual if isinstance(size, int))
 
 
 def sum_of(node: Node) -> ReduceSum:

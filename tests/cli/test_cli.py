@@ -424,3 +424,28 @@ def test_a_closed_pipe_is_no_error(shell: Shell) -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ, check=False)
     assert "Traceback" not in done.stderr
     assert "Broken" not in done.stderr
+
+
+def test_what_is_said_of_a_model(shell: Shell) -> None:
+    """Open axes, scalar inputs, and where the batch is: the same in compile, verify and cost."""
+    body = "a = Mul(x, gain) b = Relu(a) y = ReduceSum<keepdims=0>(b, one)"
+    text = f"(float[t,n,3] x, float gain) => (float[t,n] y) <int64[1] one = {{2}}> {{ {body} }}"
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}'), "open.onnx")
+    said = ("--set", "gain=2", "--batch-axis", "x=1", "--dim", "t=4", "--target", "1")
+    np.save("four.npy", np.ones((2, 4, 3), np.float32))
+    np.save("samples.npy", np.full((4, 5, 3), 2, np.float32))
+    out = shell.ok("compile", "open.onnx", "-r", "four.npy", "-o", "out.onnx", *said)
+    assert "input    x : f32[4, N, 3]" in out
+    assert "fixed    t = 4: the file takes samples of this size alone" in out
+    report = shell.json("verify", "open.onnx", "-r", "four.npy", "-i", "samples.npy", *said)
+    assert report["ok"] and [row["sum_of_attributions"] for row in report["rows"]] == [6.0] * 5
+    cost = shell.json("cost", "open.onnx", *said[:-2])
+    assert cost["programs"][0]["flops"] > 0
+    # the size that references have needn't be said
+    assert (
+        shell.json("cost", "open.onnx", "-r", "four.npy", *said[:4])["programs"]
+        == shell.json("cost", "open.onnx", "-r", "2", *said[:-2])["programs"]
+    )
+    error = shell.refused("cost", "open.onnx", *said[:4])
+    assert "depends on the size of t, which the model leaves open. Say it: --dim t=SIZE" in error
+    assert "doesn't say the size of an axis" in shell.refused("cost", "open.onnx", "--dim", "t")

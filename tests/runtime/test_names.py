@@ -172,7 +172,9 @@ def test_metadata_of_another_file_is_refused() -> None:
 
 
 def test_tensors_as_text() -> None:
-    given = Tensors({"x": "x_attributions_1"}, "b", "t", None, "target_1", None, {"x": "r"})
+    given = Tensors(
+        {"x": "x_attributions_1"}, base_values="b", target_index="t", target="target_1", references={"x": "r"}
+    )
     assert Tensors.from_text(given.to_text()) == given
     assert given.outputs == {"x_attributions_1", "b", "t"}
     assert given.inputs == {"target_1", "r"}

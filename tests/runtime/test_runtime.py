@@ -125,6 +125,7 @@ def test_names_in_files_stay() -> None:
     assert contract.attributed("base_values") is None
     assert contract.is_references("x_references")
     assert {value for name, value in vars(contract.Metadata).items() if name.isupper()} == {
+        "irshap.sizes",
         "irshap.version",
         "irshap.pipeline",
         "irshap.model_sha256",
@@ -148,5 +149,6 @@ def test_a_compiled_file_uses_these_names() -> None:
     assert [i.name for i in compiled.model.graph.input] == ["image", contract.TARGET]
     keys = {p.key for p in compiled.model.metadata_props}
     named = {value for name, value in vars(contract.Metadata).items() if name.isupper()}
-    unneeded = {contract.Metadata.GAPS, contract.Metadata.HELD, contract.Metadata.TENSORS}
+    metadata = contract.Metadata
+    unneeded = {metadata.GAPS, metadata.HELD, metadata.SIZES, metadata.TENSORS}
     assert {key for key in keys if key.startswith("irshap.")} == named - unneeded

@@ -1,0 +1,42 @@
+"""The model that is compiled, and what is said of it beyond what stands in its file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from irshap.lowering.lift import Lift
+
+__all__ = ["Model"]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An ONNX model of which some inputs or sizes are fixed, or whose batch is on another axis.
+
+    Attributes:
+        source: a path, the bytes of a model, or an `onnx.ModelProto`.
+        set: values of inputs of one element, such as `{"sampling_rate": 16000}`.  They are gone from the
+            compiled model, and what they choose (a branch, say) is decided.
+        dims: sizes of open axes by name, such as `{"sequence": 128}`; an axis without a name is called after
+            its place, `{"x[1]": 128}`.  The compiled model takes that size alone.
+        batch_axes: which axis counts samples, by inputs and outputs: `{"states": 1}`.  Others that have the
+            same name there have it, too.  Without it the batch is looked for.
+    """
+
+    source: Any
+    set: Mapping[str, object] = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict)
+    batch_axes: Mapping[str, int] = field(default_factory=dict)
+
+    @staticmethod
+    def of(given: Any) -> Model:
+        """`given` as a Model of which nothing else is said."""
+        return given if isinstance(given, Model) else Model(given)
+
+    @property
+    def reading(self) -> Lift:
+        """The pass that reads it so."""
+        said = (self.set, self.dims, self.batch_axes)
+        return Lift("auto", *(",".join(f"{name}={value}" for name, value in each.items()) for each in said))
