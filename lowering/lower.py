@@ -13,6 +13,7 @@ from irshap.ir.core import Graph, Output, Role
 from irshap.lowering.emission import emit_nodes
 from irshap.lowering.emitter import Emitter
 from irshap.lowering.files.convert import ir_version_for
+from irshap.lowering.files.halves import half_of, with_halves
 from irshap.lowering.opaque import used_domains
 from irshap.ops.program import Input, Opaque
 from irshap.pipeline.base import Context, Pass, Semantics
@@ -24,6 +25,8 @@ __all__ = ["Lower", "lower"]
 class Lower(Pass):
     """Writes the graph as an ONNX model: standard ops only, lowest opset that serves, always the same bytes.
 
+    What is computed in float32 of a model in half precision keeps its weights in half.
+
     `opset`: the lowest one wanted; 0 for no wish.  It is never below the source model's.
     """
 
@@ -33,7 +36,8 @@ class Lower(Pass):
     gives = "model"
 
     def run(self, ir: Graph, context: Context) -> onnx.ModelProto:
-        return lower(ir, opset=self.opset, metadata=context.metadata)
+        model, kind = lower(ir, opset=self.opset, metadata=context.metadata), half_of(context.source)
+        return with_halves(model, kind) if kind else model
 
 
 def lower(graph: Graph, *, opset: int = 0, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:

@@ -121,8 +121,7 @@ class _Finder:
 
     def floored(self, node: Node) -> tuple[Op, Value, Value] | None:
         """The division with a guard that a node is, where both its operands vary."""
-        found = floored_quotient(node) if self.varying.issuperset(node.operands) else None
-        return None if found is None or self.sources.intersection(node.operands[1:]) else found
+        return floored_quotient(node) if self.varying.issuperset(node.operands) else None
 
     def _jumps(self, node: Node) -> bool:
         """Whether a float comes out of what has no cotangent, or of a step."""

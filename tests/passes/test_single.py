@@ -95,6 +95,28 @@ def test_in_onnx_runtime(name: str) -> None:
     assert np.isfinite(plain.values).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_large_weights_stay_in_half(kind: str) -> None:
+    """And what isn't one of them is stored as it is."""
+    code, dtype = KINDS[kind]
+    parsed = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17]> toy ({kind}[N,64] x) => ({kind}[N,64] y)
+        {{ a = MatMul (x, w) h = Relu (a) y = MatMul (h, u) }}"""
+    )
+    for i, key in enumerate("wu"):
+        parsed.graph.initializer.append(onnx.numpy_helper.from_array(normal(i, 64, 64).astype(dtype), key))
+    x, r = normal(3, 4, 64).astype(np.float32), normal(4, 200, 64).astype(np.float32)
+    compiled, again = (irshap.compile(parsed, r, strategy="recompute") for _ in range(2))
+    assert compiled.model.SerializeToString() == again.model.SerializeToString()
+    onnx.checker.check_model(compiled.model, full_check=True)
+    large = [t for t in compiled.model.graph.initializer if len(t.raw_data) >= 8192]
+    assert {t.data_type for t in large} == {code}
+    found = compiled.explainer()(x)
+    assert np.abs(found.values).max() > 0
+    expected = evaluate(compiled.graph, {"x": x.astype(dtype)})["x_attributions"]
+    np.testing.assert_allclose(found.values, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
 def test_interior_tensors_and_names() -> None:
     x, r = (a.astype(np.float16) for a in (X, R))
     for wrt, shape in (("x", (2, 3, 4)), ("h", (2, 3, 4)), ("x,h", (2, 3, 4))):
