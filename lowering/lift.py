@@ -30,6 +30,7 @@ from irshap.lowering.files.protos import first_line, outline
 from irshap.lowering.files.scopes import captured_names
 from irshap.lowering.given import named_pairs, open_axes, with_sizes, with_values
 from irshap.lowering.importer import IMPORTERS, Import, Unmodeled
+from irshap.lowering.one_sample import with_samples, without_batch_name
 from irshap.lowering.opaque import is_unknown, used_domains
 from irshap.lowering.rebatch import check_axis, why_not_row_by_row
 from irshap.lowering.shape_arithmetic import KNOWN_LIMIT, Facts
@@ -49,7 +50,8 @@ class Lift(Pass):
 
     `batch`: "auto" makes the leading axis of the inputs the symbolic number of samples N, also where the
     model was exported with a batch of 1 (which is then checked against the original by running both);
-    "keep" leaves every dimension as the model says.
+    "none" is for a model whose whole input is one sample, such as a graph's nodes: it gets an axis of N in
+    front of its float inputs; "keep" leaves every dimension as the model says.
     `set`: values of inputs of one element, as "rate=16000, ...": they become constants, and what follows from
     them is decided.
     `dims`: sizes of open axes, as "t=128, ..."; one without a name is called after its place, "x[1]=128".
@@ -96,8 +98,9 @@ def _lifted(
     model: onnx.ModelProto, reading: Lift, given: Mapping[str, Array]
 ) -> tuple[Graph, dict[str, int]]:
     """The graph, and the sizes of open axes that it holds for alone."""
-    if reading.batch not in ("auto", "keep"):
-        raise ModelError(f"lift knows no batch={reading.batch!r}", mend="Use batch=auto or batch=keep")
+    if reading.batch not in ("auto", "keep", "none"):
+        what = f"lift knows no batch={reading.batch!r}"
+        raise ModelError(what, mend="Use batch=auto, batch=none or batch=keep")
     asked = named_pairs(reading.dims, "the size of an axis", int)
     axes = named_pairs(reading.batch_axes, "the axis of a batch", int)
     model = inline_functions(with_values(model, named_pairs(reading.set, "the value of an input", str)))
@@ -107,6 +110,10 @@ def _lifted(
     if reading.batch == "keep":
         sizes = with_sizes(types, asked, given, {})
         return _Lifter(model, types).run(), sizes
+    if reading.batch == "none":
+        named = without_batch_name(types)
+        sizes = with_sizes(named, asked, given, {})
+        return with_samples(model, _Lifter(model, named).run()), sizes
     plan = named_batch(types, axes)
     sizes = with_sizes(plan.model, asked, given, plan.axes)
     graph, why = _batched(model, plan)

@@ -15,8 +15,8 @@ from google.protobuf.message import EncodeError
 
 from irshap.errors import ModelError
 from irshap.ir.batch import batch_axes
-from irshap.ir.core import Graph
-from irshap.ir.dims import N
+from irshap.ir.core import Graph, Output
+from irshap.ir.dims import N, symbols_of
 from irshap.ir.types import Array, TensorType
 from irshap.lowering.batch_plan import BatchPlan
 from irshap.lowering.files.session import RuntimeRefusal
@@ -24,7 +24,7 @@ from irshap.lowering.lower import lower
 from irshap.lowering.rebatch import SIZES, close, random, refuse_too_large, rows_of, runner
 from irshap.ops.vectorize import vectorize, with_batch_on
 
-__all__ = ["follows_batch", "with_samples_in_front"]
+__all__ = ["Check", "follows_batch", "with_samples_in_front"]
 
 _ROWS = (2, 3)
 
@@ -56,7 +56,7 @@ def with_samples_in_front(
         # before anything is run: what broken files make a runtime do is anyone's guess
         graph = vectorize(alone, inputs)
         refuse_too_large(original, graph)
-        check = _Check(original, alone, inputs, apart=plan.changes_shapes)
+        check = Check(original, alone, inputs, apart=plan.changes_shapes)
         outputs = check.batch_of_outputs()
         graph = with_batch_on(graph, outputs)
         check.compare(graph, outputs)
@@ -79,11 +79,15 @@ def _for_one_sample(types: onnx.ModelProto, inputs: Mapping[str, int]) -> onnx.M
     return one
 
 
-class _Check:
+def _has_batch(output: Output) -> bool:
+    return N in symbols_of(getattr(output.value.type, "shape", None) or ())
+
+
+class Check:
     """What the original gives for random rows: `apart`, each alone, as a batch of 1 is all that it takes."""
 
     def __init__(
-        self, original: onnx.ModelProto, alone: Graph, inputs: Mapping[str, int], *, apart: bool
+        self, original: onnx.ModelProto, alone: Graph, inputs: Mapping[str, int | None], *, apart: bool
     ) -> None:
         self.alone, self.inputs, self.apart = alone, inputs, apart
         self.run = runner(original)
@@ -92,16 +96,23 @@ class _Check:
     def _feeds(self, rows: int, size: int) -> dict[str, Array]:
         feeds = {}
         for seed, value in enumerate(self.alone.inputs):
-            dims, axis = list(value.shape), self.inputs.get(str(value.name))
-            if axis is not None:
-                dims[axis] = N
-            name, kind = str(value.name), value.tensor.with_shape(tuple(dims))
-            feeds[name] = random(name, kind, seed, size, rows)
+            name, dims = str(value.name), list(value.shape)
+            if name in self.inputs:
+                axis = self.inputs[name]
+                dims = [N, *dims] if axis is None else [*dims[:axis], N, *dims[axis + 1 :]]
+            feeds[name] = random(name, value.tensor.with_shape(tuple(dims)), seed, size, rows)
         return feeds
+
+    def _alone(self, feeds: Mapping[str, Array], i: int) -> list[Array]:
+        """What the original gives for sample i."""
+        given = dict(feeds)
+        for name, axis in self.inputs.items():
+            given[name] = feeds[name][i] if axis is None else feeds[name].take([i], axis)
+        return self.run(given)
 
     def _takes(self, size: int) -> bool:
         try:
-            self.run(self._feeds(1, size))
+            self._alone(self._feeds(1, size), 0)
         except RuntimeRefusal:
             return False
         return True
@@ -125,24 +136,22 @@ class _Check:
                 raise ModelError(f"output {output.name!r}, {kind} for one sample, has no axis for the batch")
         return found
 
-    def compare(self, graph: Graph, outputs: Sequence[int]) -> None:
-        """Raises ModelError where `graph` gives anything else."""
+    def compare(self, graph: Graph, outputs: Sequence[int | None]) -> None:
+        """Raises ModelError where `graph` gives anything else.
+
+        `outputs`: the axis of each that is the batch, None where samples have no axis for it.
+        """
         feeds = self._feeds(_ROWS[1], self.size)
         found = runner(lower(graph))(feeds)
         if self.apart:
-            rows = [
-                self.run(
-                    {k: v.take([i], self.inputs[k]) if k in self.inputs else v for k, v in feeds.items()}
-                )
-                for i in range(_ROWS[1])
-            ]
+            rows = zip(*(self._alone(feeds, i) for i in range(_ROWS[1])), strict=True)
             expected = [
-                np.concatenate(r, axis) for r, axis in zip(zip(*rows, strict=True), outputs, strict=True)
+                np.concatenate(each, axis) if axis is not None else np.stack(each) if batched else each[0]
+                for each, axis, batched in zip(rows, outputs, map(_has_batch, graph.outputs), strict=True)
             ]
         else:
             expected = self.run(feeds)
         for output, a, b in zip(graph.outputs, found, expected, strict=True):
             if not close(a, b):
-                raise ModelError(
-                    f"output {output.name!r} of {_ROWS[1]} samples isn't what each gives by itself"
-                )
+                what = f"output {output.name!r} of {_ROWS[1]} samples isn't what each gives by itself"
+                raise ModelError(what)

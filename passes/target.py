@@ -311,6 +311,7 @@ def _check_batch(graph: Graph, explained: Output) -> None:
         if graph.source.batch:
             what += f". Its batch is as the model has it, because {graph.source.batch}"
         mend = "Export the model with a dynamic batch axis, or with a batch of 1"
+        mend += "; where its whole input is one sample, say so (batch=none)"
         raise TargetError(what, mend=behind_nms(explained.value) or mend)
 
 

@@ -13,6 +13,13 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 _READING = (
     click.option(
+        "--batch",
+        type=click.Choice(["auto", "none"]),
+        default="auto",
+        show_default=True,
+        help="With none, the model has no batch axis: its whole input is one sample, as a graph's nodes are.",
+    ),
+    click.option(
         "--set",
         multiple=True,
         metavar="INPUT=VALUE",
@@ -125,6 +132,7 @@ def explained_arguments(options: dict[str, Any]) -> dict[str, Any]:
             named_pairs(said["set"], "the value of an input", str),
             named_pairs(said["dim"], "the size of an axis", int),
             named_pairs(said["batch_axis"], "the axis of a batch", int),
+            given.pop("batch", "auto"),
         )
     watched = {name: given.pop(name) for name in ("verify", "print_after", "time_passes") if name in given}
     return {

@@ -23,12 +23,15 @@ class Model:
             its place, `{"x[1]": 128}`.  The compiled model takes that size alone.
         batch_axes: which axis counts samples, by inputs and outputs: `{"states": 1}`.  Others that have the
             same name there have it, too.  Without it the batch is looked for.
+        batch: "auto" finds the model's batch; "none" is for a model whose whole input is one sample, such as
+            the nodes of a graph [V, F]: its float inputs get an axis in front, references are [R, V, F].
     """
 
     source: Any
     set: Mapping[str, object] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
     batch_axes: Mapping[str, int] = field(default_factory=dict)
+    batch: str = "auto"
 
     @staticmethod
     def of(given: Any) -> Model:
@@ -39,4 +42,6 @@ class Model:
     def reading(self) -> Lift:
         """The pass that reads it so."""
         said = (self.set, self.dims, self.batch_axes)
-        return Lift("auto", *(",".join(f"{name}={value}" for name, value in each.items()) for each in said))
+        return Lift(
+            self.batch, *(",".join(f"{name}={value}" for name, value in each.items()) for each in said)
+        )

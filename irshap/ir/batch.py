@@ -52,7 +52,8 @@ class BatchAxes:
             raise ModelError(
                 f"the rows of its result don't depend on the same rows of its operands alone: {reason}",
                 where=node.label,
-                mend="samples are explained one by one, so the model must treat the rows of a batch apart",
+                mend="samples are explained one by one, so the model must treat the rows of a batch apart; "
+                "where its whole input is one sample, say so (batch=none)",
             )
         if value not in self._axes:
             raise IRError(f"{value!r} is no value of the graph whose batch axes these are")

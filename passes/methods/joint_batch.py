@@ -132,9 +132,9 @@ class JointBatch:
         try:
             found = node.op.batch_axes(axes, tensors, results)
         except MixesBatch as error:
-            raise ModelError(
-                f"samples can't be explained independently of each other: {error}", where=node.label
-            ) from None
+            what = f"samples can't be explained independently of each other: {error}"
+            mend = "Where the model's whole input is one sample, say so (batch=none)"
+            raise ModelError(what, where=node.label, mend=mend) from None
         self.axes.update(zip(node.results, found, strict=True))
         if isinstance(node.op, Pullback):
             mapped: Sequence[Value] = self._secant(node, node.op)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from contract import Case, collected, concrete, given, run
 
+from irshap.ir.batch import batch_axes
 from irshap.ir.builder import Builder
 from irshap.ir.core import Output
 from irshap.ir.dims import N
@@ -57,6 +58,8 @@ def _check(op: object, arrays: Sequence[Array], batched: Sequence[int]) -> bool:
         if results is None:
             return False
         graph = b.build("many", [Output(f"y{i}", v) for i, v in enumerate(results)])
+    axes = batch_axes(graph)
+    assert [axes.axis(o.value) for o in graph.outputs] == [0] * len(graph.outputs)
     feeds = {f"x{i}": np.stack(v) if i in batched else v[0] for i, v in enumerate(versions)}
     for i, array in enumerate(run(graph, feeds, {N: COUNT}).values()):
         expected = np.stack([a[i] for a in alone])
