@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,8 @@ def outcome(content: bytes, *, whole: bool = True, reraise: bool = False) -> Out
         graph = lift(content)
         kind = "lifted"
         if whole:
+            with suppress(UserError):
+                lift(content, batch="none")
             irshap.compile(content, _references(graph))
             kind = "compiled"
         return Outcome(kind)
