@@ -77,6 +77,15 @@ FORMS = {
         "e = Exp (x) l = Log (e) i = IsInf (l) f = Where (i, x, l)",
         "piecewise",
     ),
+    "softplus as logaddexp": (
+        """d = Sub (x, zero) i = IsNaN (d) m = Max (x, zero) a = Abs (d) n = Neg (a) e = Exp (n)
+        p = Add (e, one) l = Log (p) s = Add (m, l) t = Add (x, zero) f = Where (i, t, s)""",
+        "piecewise",
+    ),
+    "only what is finite": (
+        "i = IsInf (x) j = IsNaN (x) o = Or (i, j) n = Not (o) f = Where (n, x, zero)",
+        "piecewise",
+    ),
     "by channel": (
         "t = Constant <value = float[4] {0.5, -0.5, 1, 0}> () c = Greater (x, t) f = Where (c, x, t)",
         "piecewise",
