@@ -24,6 +24,7 @@ from irshap.ir.dims import Dim, Shape, symbol
 from irshap.ir.types import Array, DType, ForeignType, Tensor, TensorType, Type
 from irshap.ir.walks import is_float, live
 from irshap.lowering.batch_plan import BatchPlan, named_batch
+from irshap.lowering.control_flow import inlined
 from irshap.lowering.emitter import onnx_type, tensor_proto
 from irshap.lowering.files.load import OLDEST_OPSET, infer_shapes, inline_functions, load_model
 from irshap.lowering.files.protos import first_line, outline
@@ -32,6 +33,7 @@ from irshap.lowering.given import named_pairs, open_axes, with_sizes, with_value
 from irshap.lowering.importer import IMPORTERS, Import, Unmodeled
 from irshap.lowering.one_sample import with_samples, without_batch_name
 from irshap.lowering.opaque import is_unknown, used_domains
+from irshap.lowering.ops.sequence import SEQUENCES
 from irshap.lowering.rebatch import check_axis, why_not_row_by_row
 from irshap.lowering.shape_arithmetic import KNOWN_LIMIT, Facts
 from irshap.lowering.unbatch import follows_batch, with_samples_in_front
@@ -172,7 +174,7 @@ class _Lifter:
                 if value.name not in constants:
                     op, kind = Input(value.name), self._type(value.type)
                     self.values[value.name] = self.builder.emit(op, types=(kind,), names=(value.name,))[0]
-            self._statements(graph)
+            self.statements(graph)
             outputs = [Output(v.name, self.values[v.name]) for v in graph.output]
             built = self.builder.build(graph.name or "model", outputs)
         # shape arithmetic that is worked out leaves nodes behind that no output needs
@@ -198,44 +200,27 @@ class _Lifter:
 
     def _node(self, proto: onnx.NodeProto) -> None:
         inputs = [self.values[name] if name else None for name in proto.input]
-        if (branch := self._decided(proto, inputs)) is not None:
-            inlined = self._inlined(branch)
-            self.values.update(zip(proto.output, inlined, strict=True))
+        if (found := inlined(self, proto, inputs)) is not None:
+            self.values.update({name: v for name, v in zip(proto.output, found, strict=True) if name})
             return
         with self.builder.at((proto.name or next(filter(None, proto.output), proto.op_type),)):
             view = Import(proto, inputs, self.opset, self.builder, self.rebatched, self.facts)
             results, why = self._modeled(view)
             if results is None:
                 results = self._opaque(proto, view.inputs, why)
+                self._note_items(view, results[0] if results else None)
         for name, value in zip(proto.output, results, strict=False):
             if name:
                 self.values[name] = _named(value, name)
 
-    def _decided(self, proto: onnx.NodeProto, inputs: Sequence[Value | None]) -> onnx.GraphProto | None:
-        """The branch that an If takes, where that is known."""
-        if (
-            proto.op_type != "If"
-            or proto.domain not in ("", "ai.onnx")
-            or len(inputs) != 1
-            or inputs[0] is None
-        ):
-            return None
-        condition = self.facts.numbers(inputs[0])
-        branches = {a.name: a.g for a in proto.attribute}
-        if condition is None or condition.size != 1:
-            return None
-        branch = branches.get("then_branch" if condition.item() else "else_branch")
-        return branch if branch is not None and len(branch.output) == len(proto.output) else None
+    def _note_items(self, view: Import, sequence: Value | None) -> None:
+        """What is in a sequence, if it is known."""
+        if sequence is not None and view.proto.op_type in SEQUENCES and not view.proto.domain:
+            with suppress(Unmodeled, TypeMismatch, IRError, ArithmeticError, LookupError, ValueError):
+                self.facts.items[sequence] = tuple(SEQUENCES[view.proto.op_type](view))
 
-    def _inlined(self, branch: onnx.GraphProto) -> list[Value]:
-        """The results of a subgraph without inputs; its names are its own."""
-        outer = dict(self.values)
-        self._statements(branch)
-        results = [self.values[v.name] for v in branch.output]
-        self.values = outer
-        return results
-
-    def _statements(self, graph: onnx.GraphProto) -> None:
+    def statements(self, graph: onnx.GraphProto) -> None:
+        """Lifts what a graph computes; its names are added to those of the scope."""
         for tensor in graph.initializer:
             self.values[tensor.name] = self._constant(_array(tensor), tensor.name)
         for sparse in graph.sparse_initializer:

@@ -19,15 +19,15 @@ from irshap.lowering.files.protos import first_line, nodes
 from irshap.lowering.files.session import RuntimeRefusal, Session
 from irshap.lowering.lower import lower
 
-__all__ = ["SIZES", "check_axis", "close", "random", "refuse_too_large", "rows_of", "runner"]
+__all__ = ["TRIALS", "check_axis", "close", "random", "refuse_too_large", "rows_of", "runner"]
 __all__ += ["why_not_row_by_row"]
 
 # Largest difference between a row alone and in a batch, relative to the output's largest magnitude: other
 # kernels may sum in another order.
 _TOLERANCE = {DType.F64: 1e-10, DType.F32: 1e-4, DType.F16: 2e-2, DType.BF16: 1e-1}
 _ROWS = 2
-SIZES = (8, 32, 64, 224)
-"""What is tried for dimensions other than the batch that are open: the first that a model takes."""
+TRIALS = [(size, tokens) for tokens in (2, 3, 6) for size in (8, 32, 64, 224)]
+"""Sizes of dimensions other than the batch that are open, and how many tokens: what a model takes is tried."""
 _MOST_ELEMENTS = 2**29
 _LARGEST_WINDOW = 2**20
 """What is tried has no larger tensors and windows, or a few bytes of a file could ask for any memory."""
@@ -116,8 +116,8 @@ def _difference(original: onnx.ModelProto, graph: Graph, batched: Mapping[str, i
     refuse_too_large(original, graph)
     alone = runner(original)
     together = runner(lower(graph))
-    for size in SIZES:
-        feeds = {str(v.name): random(str(v.name), v.type, seed, size) for seed, v in enumerate(graph.inputs)}
+    for trial in TRIALS:
+        feeds = {str(v.name): random(str(v.name), v.type, seed, trial) for seed, v in enumerate(graph.inputs)}
         rows = [
             {k: _row(a, batched[k], i) if k in batched else a for k, a in feeds.items()} for i in range(_ROWS)
         ]
@@ -125,7 +125,7 @@ def _difference(original: onnx.ModelProto, graph: Graph, batched: Mapping[str, i
             expected = [alone(row) for row in rows]
             break
         except RuntimeRefusal:
-            if size == SIZES[-1]:
+            if trial == TRIALS[-1]:
                 raise
     found = together(feeds)
     for k, output in enumerate(graph.outputs):
@@ -152,8 +152,9 @@ def close(a: Array, b: Array) -> bool:
     return np.allclose(a, b, rtol=_TOLERANCE[dtype], atol=tolerance, equal_nan=True)
 
 
-def random(name: str, kind: Type, seed: int, size: int, rows: int = _ROWS) -> Array:
+def random(name: str, kind: Type, seed: int, trial: tuple[int, int], rows: int = _ROWS) -> Array:
     """Rows for the input `name`: small whole numbers are valid as tokens, flags and counts alike."""
+    size, tokens = trial
     if not isinstance(kind, TensorType) or kind.shape is None:
         raise RuntimeRefusal(f"input {name!r} is no tensor of a known rank")
     shape = [d if isinstance(d, int) else rows if N in symbols_of([d]) else size for d in kind.shape]
@@ -162,7 +163,7 @@ def random(name: str, kind: Type, seed: int, size: int, rows: int = _ROWS) -> Ar
     generator = np.random.default_rng(seed)
     if kind.dtype.is_float:
         return generator.standard_normal(shape).astype(kind.dtype.numpy)
-    return generator.integers(0, 2, shape).astype(kind.dtype.numpy)
+    return generator.integers(0, tokens, shape).astype(kind.dtype.numpy)
 
 
 def runner(model: onnx.ModelProto) -> Callable[[Mapping[str, Array]], list[Any]]:

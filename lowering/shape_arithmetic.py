@@ -28,10 +28,15 @@ _FLOAT_LIMIT = 16
 
 
 class Facts:
-    """What lifting knows of small tensors."""
+    """What lifting knows of small tensors, and of sequences.
+
+    Attributes:
+        items: the tensors in a sequence.
+    """
 
     def __init__(self) -> None:
         self._found: dict[Value, Array | None] = {}
+        self.items: dict[Value, tuple[Value, ...]] = {}
 
     def of(self, value: Value) -> Array | None:
         """The elements of a value, as an object array, or None where nothing of it is known.

@@ -21,7 +21,7 @@ from irshap.ir.types import Array, TensorType
 from irshap.lowering.batch_plan import BatchPlan
 from irshap.lowering.files.session import RuntimeRefusal
 from irshap.lowering.lower import lower
-from irshap.lowering.rebatch import SIZES, close, random, refuse_too_large, rows_of, runner
+from irshap.lowering.rebatch import TRIALS, close, random, refuse_too_large, rows_of, runner
 from irshap.ops.vectorize import vectorize, with_batch_on
 
 __all__ = ["Check", "follows_batch", "with_samples_in_front"]
@@ -91,16 +91,16 @@ class Check:
     ) -> None:
         self.alone, self.inputs, self.apart = alone, inputs, apart
         self.run = runner(original)
-        self.size = next(size for size in SIZES if size == SIZES[-1] or self._takes(size))
+        self.trial = next(t for t in TRIALS if t == TRIALS[-1] or self._takes(t))
 
-    def _feeds(self, rows: int, size: int) -> dict[str, Array]:
+    def _feeds(self, rows: int, trial: tuple[int, int]) -> dict[str, Array]:
         feeds = {}
         for seed, value in enumerate(self.alone.inputs):
             name, dims = str(value.name), list(value.shape)
             if name in self.inputs:
                 axis = self.inputs[name]
                 dims = [N, *dims] if axis is None else [*dims[:axis], N, *dims[axis + 1 :]]
-            feeds[name] = random(name, value.tensor.with_shape(tuple(dims)), seed, size, rows)
+            feeds[name] = random(name, value.tensor.with_shape(tuple(dims)), seed, trial, rows)
         return feeds
 
     def _alone(self, feeds: Mapping[str, Array], i: int) -> list[Array]:
@@ -110,9 +110,9 @@ class Check:
             given[name] = feeds[name][i] if axis is None else feeds[name].take([i], axis)
         return self.run(given)
 
-    def _takes(self, size: int) -> bool:
+    def _takes(self, trial: tuple[int, int]) -> bool:
         try:
-            self._alone(self._feeds(1, size), 0)
+            self._alone(self._feeds(1, trial), 0)
         except RuntimeRefusal:
             return False
         return True
@@ -123,7 +123,7 @@ class Check:
             shapes = [getattr(o.value.type, "shape", None) or () for o in self.alone.outputs]
             found = [shape.index(1) if 1 in shape else 0 for shape in shapes]
         else:
-            few, many = (self.run(self._feeds(rows, self.size)) for rows in _ROWS)
+            few, many = (self.run(self._feeds(rows, self.trial)) for rows in _ROWS)
             grown = [
                 [i for i, (a, b) in enumerate(zip(np.shape(x), np.shape(y), strict=True)) if (a, b) == _ROWS]
                 for x, y in zip(few, many, strict=True)
@@ -141,7 +141,7 @@ class Check:
 
         `outputs`: the axis of each that is the batch, None where samples have no axis for it.
         """
-        feeds = self._feeds(_ROWS[1], self.size)
+        feeds = self._feeds(_ROWS[1], self.trial)
         found = runner(lower(graph))(feeds)
         if self.apart:
             rows = zip(*(self._alone(feeds, i) for i in range(_ROWS[1])), strict=True)

@@ -33,6 +33,7 @@ from irshap.lowering.ops import (
     rows,
     scan,
     scatter,
+    sequence,
     shape,
     softmax,
     tile,
@@ -44,5 +45,16 @@ from irshap.lowering.ops import (
 __all__ = ["activations", "arithmetic", "cast", "conv", "cumulative", "einsum"]
 __all__ += ["elementwise", "extremum", "floored", "gated", "gather", "generate", "index", "linear", "logic"]
 __all__ += ["lp", "norm", "piecewise", "pool", "power", "program", "recurrent", "reduce", "reduce_log"]
-__all__ += ["resample", "response", "rows", "scan", "scatter", "shape", "softmax", "tile", "top_k"]
+__all__ += [
+    "resample",
+    "response",
+    "rows",
+    "scan",
+    "scatter",
+    "sequence",
+    "shape",
+    "softmax",
+    "tile",
+    "top_k",
+]
 __all__ += ["trigonometry", "window"]

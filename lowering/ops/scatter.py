@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from irshap.ir.core import Value
+from irshap.ir.dims import Dim, N, same, same_shape, symbols_of
 from irshap.ir.types import Array
 from irshap.lowering.emitter import FLOOR, Export, exporter
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.lowering.ops.index import ADDS_SINCE, counted_from_front, for_all_rows
 from irshap.ops import program, scatter
+from irshap.ops.reduce import Expand
+from irshap.ops.shape import transpose
 
 __all__: list[str] = []
 
@@ -25,6 +28,11 @@ def _refuse_repeated(positions: Array) -> None:
     """Positions as rows; which of two updates of one element wins is not defined."""
     if len(np.unique(positions, axis=0)) < len(positions):
         raise Unmodeled("its indices name an element twice")
+
+
+def _refuse_repeated_unless(adds: bool, places: Array) -> None:
+    if not adds:
+        _refuse_repeated(places.reshape(-1, places.shape[-1]))
 
 
 def _scatter_opset(op: scatter.ScatterElements | scatter.ScatterND) -> int:
@@ -55,10 +63,56 @@ def _write_scatter_elements(e: Export, op: scatter.ScatterElements) -> None:
 @importer("ScatterND")
 def _read_scatter_nd(n: Import) -> Value:
     op, where = scatter.ScatterND(_adds(n)), n.tensor(1)
-    if isinstance(where.node.op, program.Constant) and not op.add:
-        given = where.node.op.value.array
-        _refuse_repeated(given.reshape(-1, given.shape[-1]))
-    return n.one(op, n.tensor(0), where, n.tensor(2))
+    if (in_each := _in_each_row(n, op)) is not None:
+        return in_each
+    if isinstance(where.node.op, program.Constant):
+        _refuse_repeated_unless(op.add, where.node.op.value.array)
+    x, updates = _for_all_blocks(n, where)
+    return n.one(op, x, where, updates)
+
+
+def _for_all_blocks(n: Import, where: Value) -> tuple[Value, Value]:
+    """Tensor and updates whose blocks agree: where only one of them has the batch, the other is for all."""
+    x, updates = n.tensor(0), n.tensor(2)
+    depth = where.shape[-1] if where.rank else None
+    if not n.rebatched or not isinstance(depth, int) or updates.rank - where.rank + 1 != x.rank - depth:
+        return x, updates
+    made = []
+    for value, start, other, shift in (
+        (x, depth, updates, where.rank - 1),
+        (updates, where.rank - 1, x, depth),
+    ):
+        paired = zip(value.shape[start:], other.shape[shift:], strict=True)
+        block = [b if same(a, 1) and N in symbols_of([b]) else a for a, b in paired]
+        whole = (*value.shape[:start], *block)
+        made.append(value if whole == value.shape else n.one(Expand(whole), value))
+    return made[0], made[1]
+
+
+def _in_each_row(n: Import, op: scatter.ScatterND) -> Value | None:
+    """Places in the only row of a batch of 1, for each sample: behind the batch they say where in a row."""
+    x, where, updates = (n.tensor(i) for i in range(3))
+    if not n.rebatched or not isinstance(where.node.op, program.Constant) or not (x.rank and updates.rank):
+        return None
+    given, count = where.node.op.value.array, N
+    batched = [d for d in (x.shape[0], updates.shape[0]) if N in symbols_of([d])]
+    alone = given.ndim > 1 and given.shape[0] == 1 and not given[..., 0].any()
+    if not batched or not alone or given.shape[-1] < 2:
+        return None
+    if not all(same(d, 1) or same(d, count) for d in (x.shape[0], updates.shape[0])):
+        return None
+    rows, new = (_behind(n, v, count) for v in (x, updates))
+    places = program.constant(given[0, ..., 1:])
+    _refuse_repeated_unless(op.add, given[0, ..., 1:])
+    placed = n.one(op, rows, places, new)
+    return transpose(placed, [placed.rank - 1, *range(placed.rank - 1)])
+
+
+def _behind(n: Import, value: Value, count: Dim) -> Value:
+    """[samples, ...] (or one for all) -> [..., samples]."""
+    whole = (count, *value.shape[1:])
+    value = value if same_shape(value.shape, whole) else n.one(Expand(whole), value)
+    return transpose(value, [*range(1, value.rank), 0])
 
 
 @exporter(scatter.ScatterND, opset=_scatter_opset)

@@ -172,6 +172,25 @@ POSSIBLE: dict[str, tuple[str, str, str]] = {
         "u = Reshape(x, a) t = Transpose<perm=[0,2,1,3,4]>(u) v = Reshape(t, b) y = Flatten(v)",
     ),
     "one channel": ("float[1,1,4] x", "int64[3] a = {1,4,1}", "u = Reshape(x, a) y = Flatten(u)"),
+    "shifted to the right": (
+        "int64[1,4] x",
+        "int64[1,3,2] i = {0,1,0,2,0,3}, int64[1,1,2] f = {0,0}, int64[1,1] s = {9}, int64[2] d = {1,4}, "
+        "int64[1] a = {0}, int64[1] b = {3}, int64[1] c = {1}",
+        """z = ConstantOfShape<value=int64[1] {0}>(d) k = Slice(x, a, b, c) p = ScatterND(z, i, k)
+        q = ScatterND(p, f, s) y = Cast<to=1>(q)""",
+    ),
+    "shifted, the batch behind": (
+        "int64[1,4] x",
+        "int64[3,1] i = {1,2,3}, int64[2] d = {4,1}, int64[1] a = {0}, int64[1] b = {3}, int64[1] c = {1}",
+        """z = ConstantOfShape<value=int64[1] {0}>(d) k = Slice(x, a, b, c) t = Transpose<perm=[1,0]>(k)
+        p = ScatterND(z, i, t) u = Transpose<perm=[1,0]>(p) y = Cast<to=1>(u)""",
+    ),
+    "the state at the last token 1": (
+        "int64[1,40] x, float[1,40,3] s",
+        "int64 end = {1}, int64 last = {-1}, int64[3] w = {1,-1,3}",
+        """e = Equal(x, end) z = NonZero(e) t = Transpose<perm=[1,0]>(z) g = GatherND(s, t) r = Reshape(g, w)
+        y = Gather<axis=1>(r, last)""",
+    ),
     "pixels as rows": (
         "float[1,4,3,3] x",
         "int64[2] a = {9,4}, float[4,2] w = {1,2,3,4,5,6,7,8}, int64[4] b = {1,3,3,2}",
@@ -331,3 +350,9 @@ def test_compiling_says_why_a_batch_was_kept() -> None:
     why = r"is f32\[2, 96\]: .* because a batch of 1 can't become any other: s \(concat\)"
     with pytest.raises(TargetError, match=why):
         irshap.compile(model, np.zeros((3, 6, 16), np.float32))
+
+
+def test_a_model_that_asks_for_a_token() -> None:
+    """It fails on rows without it, so that others are tried."""
+    inputs, initializers, nodes = POSSIBLE["the state at the last token 1"]
+    assert lift(model_of(inputs, initializers.replace("end = {1}", "end = {2}"), nodes)).source.batch == ""

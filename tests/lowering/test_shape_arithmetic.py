@@ -7,6 +7,7 @@ import onnx
 import onnx.parser
 import pytest
 
+import irshap
 from irshap.lowering import lift, lower
 from irshap.lowering.files.session import Session
 from irshap.ops.program import Constant, Input
@@ -159,3 +160,29 @@ def test_positions_written_as_places_that_are_not_zero() -> None:
         "p = Squeeze(z, i0) c = Cast<to=1>(p) y = Mul(x, c)"
     )
     check(model("n,t", body), (2, 5), (1, 3), left=frozenset({"arange", "cast", "mul"}))
+
+
+def test_the_state_at_the_last_position_that_a_mask_chooses() -> None:
+    """As BART's classifier takes it: x[ids == end].view(samples, -1, size)[:, -1]."""
+    text = (
+        "(int64[n,t] ids, float[n,t,3] x) => (float[n,3] y) "
+        "<int64 end = {2}, int64 last = {-1}, int64[1] i0 = {0}, int64[1] i1 = {1}, int64[2] m = {-1, 3}> "
+        "{ e = Equal(ids, end) z = NonZero(e) p = Transpose<perm=[1,0]>(z) g = GatherND(x, p) s = Shape(x) "
+        "n = Slice(s, i0, i1) w = Concat<axis=0>(n, m) r = Reshape(g, w) y = Gather<axis=1>(r, last) }"
+    )
+    made = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
+    graph = lift(made)
+    assert str(graph.outputs[0].value.type) == "f32[N, 3]"
+    assert all(n.op.modeled for n in graph.nodes)
+    ids = np.array([[2, 5, 2, 7], [1, 2, 2, 0], [2, 3, 4, 2]])
+    x = np.random.default_rng(0).standard_normal((3, 4, 3)).astype(np.float32)
+    (expected,) = Session(made).run({"ids": ids, "x": x})
+    np.testing.assert_array_equal(expected, x[[0, 1, 2], [2, 2, 3]])
+    np.testing.assert_array_equal(Session(lower(graph)).run({"ids": ids, "x": x})[0], expected)
+    # rows that choose other numbers of positions are as they would be alone
+    ids[0] = [2, 0, 0, 0]
+    np.testing.assert_array_equal(Session(lower(graph)).run({"ids": ids, "x": x})[0], x[[0, 1, 2], [0, 2, 3]])
+    references = np.random.default_rng(1).standard_normal((2, 4, 3)).astype(np.float32)
+    target = irshap.Target(1, context="ids")
+    explanation = irshap.compile(made, references, target=target).explainer()({"ids": ids, "x": x})
+    assert np.abs(explanation.completeness_error).max() < 1e-6 < np.abs(explanation.total()).max()
