@@ -34,7 +34,7 @@ from irshap.lowering.importer import IMPORTERS, Import, Unmodeled
 from irshap.lowering.one_sample import with_samples, without_batch_name
 from irshap.lowering.opaque import is_unknown, used_domains
 from irshap.lowering.ops.sequence import SEQUENCES
-from irshap.lowering.rebatch import check_axis, why_not_row_by_row
+from irshap.lowering.rebatch import check_axis, has_rows, why_not_row_by_row
 from irshap.lowering.shape_arithmetic import KNOWN_LIMIT, Facts
 from irshap.lowering.unbatch import follows_batch, with_samples_in_front
 from irshap.ops.program import Constant, Input, Opaque
@@ -130,22 +130,31 @@ def _lifted(
 
 def _batched(model: onnx.ModelProto, plan: BatchPlan) -> tuple[Graph | None, str]:
     """The graph for any batch, or None, and why it has none; what was only supposed is tried."""
-    graph, why = None, plan.why
     supposed = plan.changes_shapes or plan.unites
-    try:
-        graph = _Lifter(model, plan.model, rebatched=plan.changes_shapes).run()
-        if supposed:
-            why = why_not_row_by_row(model, graph, plan.axes)
-    except (IRError, ModelError) as error:
-        if not supposed:
-            raise
-        why = str(error)
-    if plan.axes and (graph is None or why or not follows_batch(graph)):
+    found: Graph | None
+    if supposed:
+        found, why = _tried(model, plan, rebatched=plan.changes_shapes)
+    else:
+        found, why = _Lifter(model, plan.model).run(), plan.why
+    if found is not None and not why and follows_batch(found):
+        return found, ""
+    if plan.axes:
         with suppress(IRError, ModelError):
             return with_samples_in_front(model, plan, lambda types: _Lifter(model, types).run()), ""
-    if supposed and why:
-        return None, plan.why or why
-    return graph, why
+    if found is not None and not supposed and not why and not all(map(has_rows, found.outputs)):
+        # shapes inside may still be written for one sample, whatever the inputs promise
+        found = _tried(model, plan, rebatched=True)[0] or found
+    return found, plan.why or why if found is None or not supposed else ""
+
+
+def _tried(model: onnx.ModelProto, plan: BatchPlan, *, rebatched: bool) -> tuple[Graph | None, str]:
+    """The graph for any batch, if rows alone and together are the same, or why there is none."""
+    try:
+        graph = _Lifter(model, plan.model, rebatched=rebatched).run()
+        why = why_not_row_by_row(model, graph, plan.axes)
+    except (IRError, ModelError) as error:
+        return None, str(error)
+    return (None, why) if why else (graph, "")
 
 
 class _Lifter:

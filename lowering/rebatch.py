@@ -19,7 +19,7 @@ from irshap.lowering.files.protos import first_line, nodes
 from irshap.lowering.files.session import RuntimeRefusal, Session
 from irshap.lowering.lower import lower
 
-__all__ = ["TRIALS", "check_axis", "close", "random", "refuse_too_large", "rows_of", "runner"]
+__all__ = ["TRIALS", "check_axis", "close", "has_rows", "random", "refuse_too_large", "rows_of", "runner"]
 __all__ += ["why_not_row_by_row"]
 
 # Largest difference between a row alone and in a batch, relative to the output's largest magnitude: other
@@ -27,7 +27,7 @@ __all__ += ["why_not_row_by_row"]
 _TOLERANCE = {DType.F64: 1e-10, DType.F32: 1e-4, DType.F16: 2e-2, DType.BF16: 1e-1}
 _ROWS = 2
 TRIALS = [(size, tokens) for tokens in (2, 3, 6) for size in (8, 32, 64, 224)]
-"""Sizes of dimensions other than the batch that are open, and how many tokens: what a model takes is tried."""
+"""Sizes of open dimensions other than the batch, and how many tokens: what a model takes is tried."""
 _MOST_ELEMENTS = 2**29
 _LARGEST_WINDOW = 2**20
 """What is tried has no larger tensors and windows, or a few bytes of a file could ask for any memory."""
@@ -74,6 +74,14 @@ def rows_of(output: Output) -> int | None:
     shape = kind.shape or () if isinstance(kind, TensorType) else ()
     axes = [i for i, d in enumerate(shape) if N in symbols_of([d])]
     return axes[0] if len(axes) == 1 and (axes[0] == 0 or same(shape[axes[0]], N)) else None
+
+
+def has_rows(output: Output) -> bool:
+    """Whether an output has the batch on an axis, or is no tensor of floats."""
+    kind = output.value.type
+    if not isinstance(kind, TensorType) or not kind.dtype.is_float:
+        return True
+    return kind.shape is not None and _has_batch(output.value)
 
 
 def _lost_batch(output: Output) -> str:

@@ -23,7 +23,7 @@ from irshap.ir.core import (
     require,
     tensors,
 )
-from irshap.ir.dims import Dim, N, Shape, as_dim, divide, product, same, same_shape
+from irshap.ir.dims import Dim, N, Shape, as_dim, divide, floor_div, product, same, same_shape
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.families import Linear
 from irshap.ops.program import Full
@@ -288,8 +288,9 @@ class Slice(Move):
             if isinstance(span, int):
                 dims[axis] = max(0, -(-span // abs(step)))
             else:
-                require(abs(step) == 1, "a symbolic range needs step 1")
-                dims[axis] = span
+                # in the form in which windows are counted, so that both are seen to be equal
+                steps = abs(step)
+                dims[axis] = span if steps == 1 else as_dim(floor_div(as_dim(span - 1), steps) + 1)
         return (x.with_shape(tuple(dims)),)
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:

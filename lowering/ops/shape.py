@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from irshap.ir.core import Value
-from irshap.ir.dims import Dim, N, as_dim, divide, product, same, symbols_of
+from irshap.ir.dims import Dim, N, as_dim, divide, minimum, product, same, symbols_of
 from irshap.lowering.alike import lower_alike
 from irshap.lowering.emitter import Export, exporter
 from irshap.lowering.importer import LARGEST_MADE, Import, Unmodeled, importer
-from irshap.ops import gather, program, reduce, shape
+from irshap.ops import gather, generate, program, reduce, shape
 
 __all__ = ["INT64_MAX"]
+
+_FAR = 10**9
 
 INT64_MAX = np.iinfo(np.int64).max
 
@@ -69,9 +71,15 @@ def _batch_position(x: Value, wanted: list[Dim]) -> int:
     before = product(x.shape[:axis])
     candidates = [i for i in range(len(wanted)) if same(product(wanted[:i]), before)]
     ones = [i for i in candidates if same(wanted[i], 1)]
+    # merged with positions before it, the batch stands behind them
+    behind = product((before, divide(x.shape[axis], N) or 0))
+    ones += [i for i, d in enumerate(wanted) if same(d, 1) and same(product(wanted[:i]), behind)]
     if not candidates:
         raise Unmodeled(f"the batch of {x.shape} has no place in {wanted}")
-    return (ones or candidates)[0]
+    found = (ones or candidates)[0]
+    # behind positions and before what becomes one axis of features, the batch counts positions, as rows do
+    features = not ones and found == len(wanted) - 1 and found > 0
+    return found - 1 if features else found
 
 
 @importer("Flatten")
@@ -221,25 +229,33 @@ def _read_slice(n: Import) -> Value:
 
 def _bounds(start: Dim, stop: Dim, step: int, size: Dim) -> tuple[Dim, Dim]:
     """Start and stop within [0, size], or for negative steps within [-1, size - 1]."""
-    huge = 2**31 - 1
     if isinstance(size, int) and isinstance(start, int) and isinstance(stop, int):
         first, last, _ = slice(start, None if step < 0 and stop < -size else stop, step).indices(size)
         return first, last
-    if step != 1:
-        raise Unmodeled("a step on an axis whose size is only known at run time")
+    if step < 0:
+        if (
+            step != -1
+            or not (start == -1 or _is_far(start))
+            or not (_is_far(stop) and same(stop, -abs(stop)))
+        ):
+            raise Unmodeled("a negative step on an axis whose size is only known at run time")
+        return as_dim(size - 1), -1
 
     def clipped(bound: Dim, *, end: bool) -> Dim:
-        if isinstance(bound, int):
-            if bound >= huge:
-                return size
-            if bound < 0:
-                return 0 if bound <= -huge else as_dim(size + bound)
-            if bound == 0 or not end:
-                return bound
-            raise Unmodeled(f"whether {bound} lies within {size} is only known at run time")
-        return bound
+        if not isinstance(bound, int):
+            return bound
+        if _is_far(bound):
+            return size if bound > 0 else 0
+        if bound < 0:
+            return as_dim(size + bound)
+        return minimum(bound, size) if end else bound
 
     return clipped(start, end=False), clipped(stop, end=True)
+
+
+def _is_far(bound: Dim) -> bool:
+    """Whether a bound is beyond any axis: writers have several numbers for "to the end"."""
+    return isinstance(bound, int) and abs(bound) >= _FAR
 
 
 @exporter(shape.Slice)
@@ -284,8 +300,11 @@ def _padded_with_own(n: Import, before: Sequence[Dim], after: Sequence[Dim], mod
         size = x.shape[axis]
         if same(start, 0) and same(end, 0):
             continue
-        if not (isinstance(size, int) and isinstance(start, int) and isinstance(end, int)):
+        if not (isinstance(start, int) and isinstance(end, int)):
             raise Unmodeled(f"padding with mode {mode!r} by what is only known at run time")
+        if not isinstance(size, int):
+            x = n.one(gather.Gather(axis), x, _own_positions(n, size, start, end, mode))
+            continue
         if size + abs(start) + abs(end) > LARGEST_MADE:
             raise Unmodeled(f"padding with mode {mode!r} of more than {LARGEST_MADE} elements")
         kept = np.arange(size)[max(-start, 0) : size - max(-end, 0)]
@@ -294,6 +313,21 @@ def _padded_with_own(n: Import, before: Sequence[Dim], after: Sequence[Dim], mod
         index = np.pad(kept, (max(start, 0), max(end, 0)), mode=mode)  # type: ignore[call-overload]
         x = n.one(gather.Gather(axis), x, program.constant(index))
     return x
+
+
+def _own_positions(n: Import, size: Dim, start: int, end: int, mode: str) -> Value:
+    """As above, which elements stand where on an axis of open size: those before it, all, those behind."""
+    if start < 0 or end < 0 or start + end > LARGEST_MADE or mode not in ("edge", "reflect", "wrap"):
+        raise Unmodeled(f"padding with mode {mode!r} by {start} and {end} of an axis of open size")
+    last = as_dim(size - 1)
+    before, behind = {
+        "edge": ([0] * start, [last] * end),
+        "reflect": (list(range(start, 0, -1)), [as_dim(last - i) for i in range(1, end + 1)]),
+        "wrap": ([as_dim(size - i) for i in range(start, 0, -1)], list(range(end))),
+    }[mode]
+    ends = [n.one(program.Dims(tuple(d))) if d else None for d in (before, behind)]
+    parts = [ends[0], n.one(generate.Arange(0, 1, size)), ends[1]]
+    return shape.concat([p for p in parts if p is not None], 0)
 
 
 @exporter(shape.Pad)

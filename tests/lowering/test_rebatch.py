@@ -172,6 +172,12 @@ POSSIBLE: dict[str, tuple[str, str, str]] = {
         "u = Reshape(x, a) t = Transpose<perm=[0,2,1,3,4]>(u) v = Reshape(t, b) y = Flatten(v)",
     ),
     "one channel": ("float[1,1,4] x", "int64[3] a = {1,4,1}", "u = Reshape(x, a) y = Flatten(u)"),
+    "the sequence first, as rows": (
+        X,
+        "int64[2] a = {6,16}, float[16,1] w = {1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16}, int64[3] b = {6,1,1}",
+        """t = Transpose<perm=[1,0,2]>(x) u = Reshape(t, a) m = MatMul(u, w) v = Reshape(m, b)
+        z = Transpose<perm=[1,0,2]>(v) y = Flatten(z)""",
+    ),
     "shifted to the right": (
         "int64[1,4] x",
         "int64[1,3,2] i = {0,1,0,2,0,3}, int64[1,1,2] f = {0,0}, int64[1,1] s = {9}, int64[2] d = {1,4}, "
@@ -350,6 +356,17 @@ def test_compiling_says_why_a_batch_was_kept() -> None:
     why = r"is f32\[2, 96\]: .* because a batch of 1 can't become any other: s \(concat\)"
     with pytest.raises(TargetError, match=why):
         irshap.compile(model, np.zeros((3, 6, 16), np.float32))
+
+
+def test_an_open_batch_with_shapes_for_one_sample_inside() -> None:
+    """Its inputs promise any batch; what is inside is made to keep it, and tried."""
+    for name in ("heads of attention", "the sequence first, as rows", "the sequence first"):
+        inputs, initializers, nodes = POSSIBLE[name]
+        model = model_of(inputs.replace("[1,", "[batch,"), initializers, nodes)
+        graph = lift(model)
+        assert graph.source.batch == ""
+        assert shapes(graph)[0].startswith("f32[N, ")
+        assert_row_by_row(model, graph)
 
 
 def test_a_model_that_asks_for_a_token() -> None:

@@ -186,3 +186,37 @@ def test_the_state_at_the_last_position_that_a_mask_chooses() -> None:
     target = irshap.Target(1, context="ids")
     explanation = irshap.compile(made, references, target=target).explainer()({"ids": ids, "x": x})
     assert np.abs(explanation.completeness_error).max() < 1e-6 < np.abs(explanation.total()).max()
+
+
+OPEN_AXIS = {
+    "every other": "y = Slice(x, i0, far, i1, i2)",
+    "every third from the second on": "y = Slice(x, i1, far, i1, i3)",
+    "turned around": "y = Slice(x, m1, least, i1, m1)",
+    "the first few": "y = Slice(x, i0, i3, i1)",
+    "to a far end": "b = Constant<value = int64[1] {1000000000}>() y = Slice(x, i1, b, i1)",
+    "without the last": "y = Slice(x, i0, m1, i1)",
+    "reflected": 'y = Pad<mode="reflect">(x, pads)',
+    "repeated at the edge": 'y = Pad<mode="edge">(x, pads)',
+    "wrapped": 'y = Pad<mode="wrap">(x, pads)',
+}
+
+
+@pytest.mark.parametrize("body", OPEN_AXIS.values(), ids=list(OPEN_AXIS))
+def test_parts_of_an_open_axis_and_what_is_put_around_it(body: str) -> None:
+    far = "far = Constant<value = int64[1] {9223372036854775807}>() "
+    far += "least = Constant<value = int64[1] {-9223372036854775807}>() "
+    far += "pads = Constant<value = int64[4] {0, 2, 0, 1}>() "
+    opset = 19 if "wrap" in body else 18
+    made = model("n,t", far + body, opset)
+    check(made, (2, 7), (3, 4), (1, 3), left=frozenset({"gather", "concat", "arange", "dims"}))
+    # and back: what an element is given comes from where it went
+    for size in (7, 4):
+        x, references = np.random.default_rng(0).standard_normal((2, 3, size)).astype(np.float32)
+        passes = 'lift,target{target="0"},canonicalize,autodiff,deeplift,eliminate-split-tile,dce,lower'
+        summed = onnx.ModelProto()
+        summed.CopyFrom(made)
+        summed.graph.node[-1].output[0] = "z"
+        summed.graph.node.append(onnx.helper.make_node("Exp", ["z"], ["e"]))
+        summed.graph.node.append(onnx.helper.make_node("ReduceSum", ["e", "i1"], ["y"]))
+        explanation = irshap.compile(summed, passes=passes).explainer()(x, x_references=references)
+        assert np.abs(explanation.completeness_error).max() < 1e-4 < np.abs(explanation.total()).max()
