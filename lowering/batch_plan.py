@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx
 
@@ -11,7 +11,7 @@ from irshap.errors import ModelError, near
 from irshap.ir.dims import N
 from irshap.lowering.given import input_types
 
-__all__ = ["BatchPlan", "named_batch"]
+__all__ = ["BatchPlan", "named_batch", "with_shared_axes"]
 
 Dim = onnx.TensorShapeProto.Dimension
 
@@ -148,3 +148,21 @@ def _renamed(
             if value.type.HasField("tensor_type"):
                 value.type.tensor_type.ClearField("shape")
     return named
+
+
+def with_shared_axes(plan: BatchPlan) -> BatchPlan | None:
+    """The plan with one name for the open axes that inputs have at the same place; None where they have one.
+
+    Some writers name no axis, or those of each tensor by themselves: a sequence's length, and its mask's.
+    """
+    shared = onnx.ModelProto()
+    shared.CopyFrom(plan.model)
+    names: dict[int, str] = {}
+    changed = False
+    for name, type in input_types(shared).items():
+        for i, dim in enumerate(type.shape.dim):
+            if dim.HasField("dim_value") or i == plan.axes.get(name):
+                continue
+            changed |= i in names and dim.dim_param != names[i]
+            dim.dim_param = names.setdefault(i, dim.dim_param or f"axis_{i}")
+    return replace(plan, model=shared) if changed else None

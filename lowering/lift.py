@@ -23,7 +23,7 @@ from irshap.ir.core import Graph, Output, Source, TypeMismatch, Value
 from irshap.ir.dims import Dim, Shape, symbol
 from irshap.ir.types import Array, DType, ForeignType, Tensor, TensorType, Type
 from irshap.ir.walks import is_float, live
-from irshap.lowering.batch_plan import BatchPlan, named_batch
+from irshap.lowering.batch_plan import BatchPlan, named_batch, with_shared_axes
 from irshap.lowering.control_flow import inlined
 from irshap.lowering.emitter import onnx_type, tensor_proto
 from irshap.lowering.files.load import OLDEST_OPSET, infer_shapes, inline_functions, load_model
@@ -119,6 +119,10 @@ def _lifted(
     plan = named_batch(types, axes)
     sizes = with_sizes(plan.model, asked, given, plan.axes)
     graph, why = _batched(model, plan)
+    if graph is not None and _unmodeled(graph) and (shared := with_shared_axes(plan)) is not None:
+        other, told = _batched(model, shared)
+        if other is not None and _unmodeled(other) < _unmodeled(graph):
+            graph, why = other, told
     if graph is None:
         with_sizes(types, asked, given, plan.axes)
         graph = _Lifter(model, types).run()
@@ -126,6 +130,10 @@ def _lifted(
         if output.name in axes:
             check_axis(output, axes[output.name], why)
     return replace(graph, source=replace(graph.source, batch=why)), sizes
+
+
+def _unmodeled(graph: Graph) -> int:
+    return sum(not n.op.modeled for n in graph.nodes)
 
 
 def _batched(model: onnx.ModelProto, plan: BatchPlan) -> tuple[Graph | None, str]:

@@ -151,3 +151,29 @@ def test_a_branch_within_a_branch_has_names_of_its_own() -> None:
         }"""
     )
     assert [n.op.mnemonic for n in lift(model).nodes] == ["relu", "neg", "exp"]
+
+
+@pytest.mark.parametrize("names", [("", ""), ("unk__1", "unk__2"), ("t", ""), ("t", "t")])
+def test_a_length_that_inputs_share_under_other_names(names: tuple[str, str]) -> None:
+    """A sequence and its mask: only as one length do they go together."""
+    model = parsed(
+        "(float[n,t,3] x, float[n,t] m) => (float[n,3] y) <int64[1] two = {2}, int64[1] one = {1}> "
+        "{ u = Unsqueeze(m, two) a = Mul(x, u) y = ReduceSum<keepdims=0>(a, one) }"
+    )
+    for value, name in zip(model.graph.input, names, strict=True):
+        dim = value.type.tensor_type.shape.dim[1]
+        dim.Clear()
+        if name:
+            dim.dim_param = name
+    graph = lift(model)
+    assert all(n.op.modeled for n in graph.nodes)
+    x, mask = (v.shape[1] for v in graph.inputs)
+    assert x == mask
+
+
+def test_lengths_that_need_not_agree_stay_apart() -> None:
+    text = "(float[n,s,3] x, float[n,t,3] z) => (float[n,3] y) "
+    text += (
+        "{ a = ReduceMean<axes=[1], keepdims=0>(x) b = ReduceMean<axes=[1], keepdims=0>(z) y = Add(a, b) }"
+    )
+    assert types(parsed(text))[:2] == ["f32[N, s, 3]", "f32[N, t, 3]"]
