@@ -88,7 +88,7 @@ def lift(source: Any, *, batch: str = "auto", set: str = "", dims: str = "", bat
 
     Args:
         source: a path, the bytes of a model, or a ModelProto.
-        batch, set, dims, batch_axes: as in `Lift`.
+        batch: as in `Lift`, as are the others.
 
     Raises:
         ModelError: the model can't be read, isn't valid, or has no such input or axis.

@@ -121,7 +121,8 @@ def predictions(start: Graph, passes: Sequence[Pass], count: int) -> list[Predic
     fits into one file is there with a data file, too, in front of what computes more.
 
     Args:
-        start, passes: as in `candidates`.
+        start: as in `candidates`.
+        passes: as in `candidates`.
     """
     usual = Settings(pattern=False)
     sessions = {False: usual, True: replace(usual, external_over=0)}
@@ -148,7 +149,8 @@ def choose(start: Graph, passes: Sequence[Pass], count: int, limit: int) -> Choi
     """The first of `predictions` whose peak stays within `limit` bytes, for one sample at a time.
 
     Args:
-        start, passes: as in `candidates`.
+        start: as in `candidates`.
+        passes: as in `candidates`.
         count: how many references there are.
 
     Raises:
