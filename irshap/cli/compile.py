@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -146,9 +145,8 @@ def _print(report: dict[str, Any], compiled: CompiledModel) -> None:
         click.echo(f"  against  {report['metadata'][Metadata.REFERENCES]} references")
     if held := report["metadata"].get(Metadata.HELD):
         click.echo(f"  held     at the sample's value: {printable(held)}")
-    if Metadata.SIZES in report["metadata"]:
-        sizes = json.loads(report["metadata"][Metadata.SIZES])
-        listed = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+    if compiled.sizes:
+        listed = ", ".join(f"{name} = {size}" for name, size in compiled.sizes.items())
         click.echo(f"  fixed    {listed}: the file takes samples of this size alone")
     skipped = [r.verified for r in compiled.report.passes if "skipped" in r.verified]
     for why in dict.fromkeys(skipped):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import onnx
 
+from irshap.contract import Metadata
 from irshap.cost.choose import Choice
 from irshap.errors import ModelError
 from irshap.ir.core import Graph
@@ -43,6 +45,13 @@ class CompiledModel:
     report: Report
     pipeline: str
     choice: Choice | None = None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Open axes of the source model whose size is fixed in this one: by its references, or as asked."""
+        metadata = {p.key: p.value for p in self.model.metadata_props}
+        found: dict[str, int] = json.loads(metadata.get(Metadata.SIZES, "{}"))
+        return found
 
     def save(self, path: str | os.PathLike[str], *, external_data: bool | None = None) -> None:
         """Writes the model to `path`: all of it or nothing, the same bytes for the same compilation.

@@ -88,8 +88,9 @@ class Explainer:
             raise UserError(f"ONNX Runtime failed: {_line(error)}", where="explained model") from error
         raw = dict(zip(self._outputs, map(np.asarray, results), strict=True))
         name = self.metadata.get(contract.Metadata.EXPLAINED_OUTPUT)
-        axis = next((_rows(v.shape) for v in self._session.get_outputs() if v.name == name), None)
-        return Explanation.of(raw, feed, name, self.tensors, axis or 0)
+        places = ((v.name, _rows(v.shape)) for v in (*self._inputs.values(), *self._session.get_outputs()))
+        axes = {tensor: axis for tensor, axis in places if axis}
+        return Explanation.of(raw, feed, name, self.tensors, axes)
 
     def _feed(self, arrays: tuple[Source, ...], named: Mapping[str, Source]) -> Arrays:
         names = list(self._inputs)

@@ -48,7 +48,7 @@ class Explanation:
         feed: Mapping[str, Array],
         explained: str | None,
         tensors: contract.Tensors | None = None,
-        axis: int = 0,
+        axes: Mapping[str, int] | None = None,
     ) -> Explanation:
         """Reads a model's outputs.
 
@@ -57,16 +57,17 @@ class Explanation:
             feed: what the model was given.
             explained: the name of the explained output, where it is known.
             tensors: which output is what; None: as their names say.
-            axis: where that output counts samples.
+            axes: inputs and outputs that count samples on another axis than the first, and on which.
         """
         roles = contract.Tensors.by_name(feed, raw) if tensors is None else tensors
+        places = axes or {}
         values = {of: raw[name] for of, name in roles.attributions.items()}
         outputs = {name: array for name, array in raw.items() if name not in roles.outputs}
-        data = {name: feed[name] for name in values if name in feed}
+        data = {name: np.moveaxis(feed[name], places.get(name, 0), 0) for name in values if name in feed}
         told = (roles.target_index, roles.target_values, roles.base_values, roles.completeness_error)
         index, target, base, error = (None if name is None else raw[name] for name in told)
         if target is None and explained is not None and index is not None:
-            target = _picked(outputs.get(explained), index, axis)
+            target = _picked(outputs.get(explained), index, places.get(explained, 0))
         if error is None and base is not None and target is not None:
             error = target.astype(np.float64) - base - _total(values, _class_axes(index, target))
         single = len(values) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 from onnx import numpy_helper
 
 import irshap
-from irshap.contract import Metadata
 from irshap.errors import ReferencesError, UserError
 from irshap.ir.types import Array
 from irshap.metrics.completeness import check_completeness
@@ -138,8 +136,7 @@ def test_references_fix_the_sizes(name: str, way: str) -> None:
     np.testing.assert_allclose(
         explanation.values, case.explain(references, samples, passes="@naive").values, **CLOSE
     )
-    metadata = {p.key: p.value for p in compiled.model.metadata_props}
-    assert json.loads(metadata[Metadata.SIZES]) == case.dims(4)
+    assert compiled.sizes == case.dims(4)
     with pytest.raises(UserError, match="shape"):
         compiled.explainer()(case.samples(3, 5))
 
@@ -175,7 +172,7 @@ def test_references_of_size_1_serve_any_size(name: str, way: str) -> None:
     references = case.rows(5, 4)[(slice(None), *(slice(None, size) for size in ones))]
     target = irshap.Target(1, context=case.context)
     compiled = irshap.compile(case.model, references, target=target, **WAYS[way])
-    assert Metadata.SIZES not in {p.key for p in compiled.model.metadata_props}
+    assert compiled.sizes == {}
     explainer = compiled.explainer()
     for size in (4, 7):
         samples = case.samples(3, size)

@@ -52,6 +52,7 @@ def test_an_input_whose_batch_is_on_another_axis(passes: str, target: Any) -> No
     assert explanation.values["h"].shape[0] == 6 and explanation.values["h"].shape[-2:] == (2, 3)
     assert np.abs(explanation.completeness_error).max() < 1e-5
     assert len(explanation) == 6
+    np.testing.assert_array_equal(explanation.data["h"], inputs["h"].transpose(1, 0, 2))
 
 
 @pytest.mark.parametrize("passes", PIPELINES)
