@@ -11,7 +11,7 @@ from irshap.errors import ModelError, near
 from irshap.ir.dims import N
 from irshap.lowering.given import input_types
 
-__all__ = ["BatchPlan", "named_batch", "with_shared_axes"]
+__all__ = ["BatchPlan", "named_batch", "with_more_rows", "with_shared_axes"]
 
 Dim = onnx.TensorShapeProto.Dimension
 
@@ -166,3 +166,20 @@ def with_shared_axes(plan: BatchPlan) -> BatchPlan | None:
             changed |= i in names and dim.dim_param != names[i]
             dim.dim_param = names.setdefault(i, dim.dim_param or f"axis_{i}")
     return replace(plan, model=shared) if changed else None
+
+
+def with_more_rows(plan: BatchPlan) -> BatchPlan | None:
+    """The plan with a batch in inputs of which one axis alone is open, and not the first; None without any.
+
+    So it is with the states of a recurrent network, [layers, batch, states]; it has to be tried.
+    """
+    places = {
+        name: [i for i, d in enumerate(type.shape.dim) if not d.HasField("dim_value")]
+        for name, type in input_types(plan.model).items()
+        if name not in plan.axes
+    }
+    found = {name: axes[0] for name, axes in places.items() if len(axes) == 1}
+    if not found or not plan.axes:
+        return None
+    axes = {**plan.axes, **found}
+    return replace(plan, model=_renamed(plan.model, axes, (str(N),), False), unites=True, axes=axes)

@@ -29,7 +29,7 @@ class Import:
     """One ONNX node on its way in.
 
     An importer may put others in the place of `inputs`; if it then raises `Unmodeled`, the opaque node has
-    them.
+    them.  `batched`: whether N is the batch; `rebatched`: whether it was 1 in the shapes of the model.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class Import:
         inputs: Sequence[Value | None],
         opset: int,
         builder: Builder,
-        rebatched: bool,
+        batch: tuple[bool, bool],
         facts: Facts,
     ) -> None:
-        self.proto, self.opset, self.builder, self.rebatched = proto, opset, builder, rebatched
-        self.facts = facts
+        self.proto, self.opset, self.builder, self.facts = proto, opset, builder, facts
+        self.batched, self.rebatched = batch
         self.inputs: list[Value | None] = list(inputs)
         self.attributes: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
 

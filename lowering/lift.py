@@ -23,7 +23,7 @@ from irshap.ir.core import Graph, Output, Source, TypeMismatch, Value
 from irshap.ir.dims import Dim, Shape, symbol
 from irshap.ir.types import Array, DType, ForeignType, Tensor, TensorType, Type
 from irshap.ir.walks import is_float, live
-from irshap.lowering.batch_plan import BatchPlan, named_batch, with_shared_axes
+from irshap.lowering.batch_plan import BatchPlan, named_batch, with_more_rows, with_shared_axes
 from irshap.lowering.control_flow import inlined
 from irshap.lowering.emitter import onnx_type, tensor_proto
 from irshap.lowering.files.load import OLDEST_OPSET, infer_shapes, inline_functions, load_model
@@ -119,9 +119,9 @@ def _lifted(
     plan = named_batch(types, axes)
     sizes = with_sizes(plan.model, asked, given, plan.axes)
     graph, why = _batched(model, plan)
-    if graph is not None and _unmodeled(graph) and (shared := with_shared_axes(plan)) is not None:
-        other, told = _batched(model, shared)
-        if other is not None and _unmodeled(other) < _unmodeled(graph):
+    for supposed in (with_shared_axes, with_more_rows) if graph is not None and _unmodeled(graph) else ():
+        other, told = (None, "") if (more := supposed(plan)) is None else _batched(model, more)
+        if graph is not None and other is not None and _unmodeled(other) < _unmodeled(graph):
             graph, why = other, told
     if graph is None:
         with_sizes(types, asked, given, plan.axes)
@@ -143,7 +143,7 @@ def _batched(model: onnx.ModelProto, plan: BatchPlan) -> tuple[Graph | None, str
     if supposed:
         found, why = _tried(model, plan, rebatched=plan.changes_shapes)
     else:
-        found, why = _Lifter(model, plan.model).run(), plan.why
+        found, why = _Lifter(model, plan.model, batched=bool(plan.axes)).run(), plan.why
     if found is not None and not why and follows_batch(found):
         return found, ""
     if plan.axes:
@@ -158,7 +158,7 @@ def _batched(model: onnx.ModelProto, plan: BatchPlan) -> tuple[Graph | None, str
 def _tried(model: onnx.ModelProto, plan: BatchPlan, *, rebatched: bool) -> tuple[Graph | None, str]:
     """The graph for any batch, if rows alone and together are the same, or why there is none."""
     try:
-        graph = _Lifter(model, plan.model, rebatched=rebatched).run()
+        graph = _Lifter(model, plan.model, batched=True, rebatched=rebatched).run()
         why = why_not_row_by_row(model, graph, plan.axes)
     except (IRError, ModelError) as error:
         return None, str(error)
@@ -171,8 +171,15 @@ class _Lifter:
     `types` has the types of inputs; its weights may be missing.
     """
 
-    def __init__(self, model: onnx.ModelProto, types: onnx.ModelProto, *, rebatched: bool = False) -> None:
-        self.model, self.rebatched = model, rebatched
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        types: onnx.ModelProto,
+        *,
+        batched: bool = False,
+        rebatched: bool = False,
+    ) -> None:
+        self.model, self.batched, self.rebatched = model, batched, rebatched
         self.builder = Builder()
         self.values: dict[str, Value] = {}
         self.opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
@@ -221,7 +228,8 @@ class _Lifter:
             self.values.update({name: v for name, v in zip(proto.output, found, strict=True) if name})
             return
         with self.builder.at((proto.name or next(filter(None, proto.output), proto.op_type),)):
-            view = Import(proto, inputs, self.opset, self.builder, self.rebatched, self.facts)
+            batch = (self.batched, self.rebatched)
+            view = Import(proto, inputs, self.opset, self.builder, batch, self.facts)
             results, why = self._modeled(view)
             if results is None:
                 results = self._opaque(proto, view.inputs, why)

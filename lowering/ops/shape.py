@@ -100,7 +100,8 @@ def _read_squeeze(n: Import) -> Value:
     x = n.tensor()
     axes = _axes(n, x.rank)
     if axes is None:
-        if not all(isinstance(d, int) for d in x.shape):
+        # a batch stays one, also of one sample
+        if not all(isinstance(d, int) or (n.batched and same(d, N)) for d in x.shape):
             raise Unmodeled("which axes have size 1 is only known at run time")
         axes = [i for i, d in enumerate(x.shape) if same(d, 1)]
     if not all(same(x.shape[a], 1) for a in axes):

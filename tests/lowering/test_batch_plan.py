@@ -171,6 +171,26 @@ def test_a_length_that_inputs_share_under_other_names(names: tuple[str, str]) ->
     assert x == mask
 
 
+def test_states_whose_batch_has_no_name() -> None:
+    """[layers, ?, states] beside [?, features]: that their open axis is the batch, too, is tried."""
+    body = "{ s = ReduceMean<axes=[0], keepdims=0>(h) y = Mul(x, s) }"
+    model = parsed(f"(float[?,3] x, float[2,?,3] h) => (float[?,3] y) {body}")
+    assert types(model) == ["f32[N, 3]", "f32[2, N, 3]", "f32[N, 3]"]
+    # of one that isn't, rows alone and together differ
+    body = "{ s = ReduceMean<axes=[0,1], keepdims=0>(h) t = Shrink(s) y = Mul(x, t) }"
+    model = parsed(f"(float[?,3] x, float[2,?,3] h) => (float[?,3] y) {body}")
+    assert types(model)[1] == "f32[2, unknown_1, 3]"
+
+
+def test_a_batch_is_not_squeezed_away() -> None:
+    """Also where one sample's would be: rows are what each gives alone, with the batch that it had."""
+    model = parsed("(float[n,1,3] x) => (float[n,3] y) { y = Squeeze(x) }")
+    assert types(model) == ["f32[N, 1, 3]", "f32[N, 3]"]
+    assert [n.op.title for n in lift(model, batch="keep").nodes] == ["Squeeze"]
+    open_length = parsed("(float[n,t,1] x) => (float[n,t] y) { y = Squeeze(x) }")
+    assert [n.op.title for n in lift(open_length).nodes] == ["Squeeze"]
+
+
 def test_lengths_that_need_not_agree_stay_apart() -> None:
     text = "(float[n,s,3] x, float[n,t,3] z) => (float[n,3] y) "
     text += (
