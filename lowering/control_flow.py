@@ -19,7 +19,7 @@ from irshap.ops.shape import concat, reshape
 __all__ = ["Scope", "inlined"]
 
 _LONGEST = 5000
-"""Nodes that a loop may become: a few bytes could ask for any number of trips."""
+"""Nodes that a model's loops may become together: a few bytes could ask for any number of trips."""
 
 
 class Scope(Protocol):
@@ -71,15 +71,16 @@ def _unrolled(
     """A loop trip by trip, where each time it is known whether there is another one."""
     trips, going = _number(scope, inputs[0]), 1 if inputs[1] is None else _number(scope, inputs[1])
     states = [v for v in inputs[2:] if v is not None]
-    most = _LONGEST // max(len(body.node), 1)
-    unknown = (inputs[0] is not None and trips is None) or going is None or (trips or 0) > most
+    left = (_LONGEST - scope.facts.unrolled) // max(len(body.node), 1)
+    unknown = (inputs[0] is not None and trips is None) or going is None or (trips or 0) > left
     carried = len(states)
     if unknown or len(body.input) != carried + 2 or len(body.output) != count + 1 or carried > count:
         return None
     scanned: list[list[Value]] = [[] for _ in range(count - carried)]
     done = 0
     while going and (trips is None or done < trips):
-        if done > most:
+        scope.facts.unrolled += max(len(body.node), 1)
+        if scope.facts.unrolled > _LONGEST:
             return None
         counter, on = _counters(scope, body, done)
         condition, *results = _run(scope, body, [counter, on, *states])

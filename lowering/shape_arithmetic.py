@@ -32,11 +32,13 @@ class Facts:
 
     Attributes:
         items: the tensors in a sequence.
+        unrolled: how many nodes loops have become.
     """
 
     def __init__(self) -> None:
         self._found: dict[Value, Array | None] = {}
         self.items: dict[Value, tuple[Value, ...]] = {}
+        self.unrolled = 0
 
     def of(self, value: Value) -> Array | None:
         """The elements of a value, as an object array, or None where nothing of it is known.

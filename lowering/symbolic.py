@@ -23,6 +23,9 @@ __all__ = ["Undecided", "each", "evaluated", "is_plain", "truth"]
 _EXACT = 2**20
 """Factors of a dimension up to this size, over as large a power of two, are exact in float32."""
 
+_TERMS, _DEGREE, _SIZE = 32, 32, 200
+"""Larger expressions are left to the runtime: a few nodes could ask for any number of terms."""
+
 _ODD = 64
 """Over a divisor up to this size, what isn't whole is farther from it than float32 rounds."""
 
@@ -86,9 +89,16 @@ def _exact(element: Any, quotients: bool) -> Any:
         if not np.isfinite(element):
             raise Undecided
         return sympy.Rational(element)
-    if isinstance(element, sympy.Expr) and not quotients and not _is_dyadic(element, 1):
+    if isinstance(element, sympy.Expr) and (_is_large(element) or not (quotients or _is_dyadic(element, 1))):
         raise Undecided
     return element
+
+
+def _is_large(value: sympy.Expr) -> bool:
+    if value.is_Symbol:
+        return False
+    high = any(p.exp.is_Integer and p.exp > _DEGREE for p in value.atoms(sympy.Pow))
+    return high or len(sympy.Add.make_args(value)) > _TERMS or value.count_ops() > _SIZE
 
 
 def _element(value: Any, dtype: DType) -> Any:

@@ -58,6 +58,16 @@ def test_loops_whose_trips_are_known(loop: str) -> None:
     check(parsed(f"(float[n,4] x) => (float[n,4] y) <{HEAD}> {{ {loop} }}"), 3, 4)
 
 
+def test_loops_in_loops_that_would_become_too_many() -> None:
+    inner = (
+        "next = Loop(k, yes, h) <body = inner (int64 j, bool go, float[n,4] a) => (bool again, float[n,4] b) "
+    )
+    inner += "{ b = Sin(a) again = Identity(go) }> more = Identity(on)"
+    loop = f"k = Constant<value = int64 {{1500}}>() y = Loop(k, yes, x) <{STEP}) {{ {inner} }}>"
+    graph = lift(parsed(f"(float[n,4] x) => (float[n,4] y) <{HEAD}> {{ {loop} }}"))
+    assert [n.op.title for n in graph.nodes if not n.op.modeled] == ["Loop"]
+
+
 def test_other_loops_stay() -> None:
     """As many trips as there are samples, or as a value says; and a loop that would fill the memory."""
     loop = f"y = Loop(k, yes, x) <{STEP}) {{ next = Sin(h) more = Identity(on) }}>"

@@ -144,6 +144,15 @@ def test_rounding_that_could_tell_is_left_to_the_runtime() -> None:
     assert any(n.op.mnemonic == "opaque" for n in lift(made).nodes)
 
 
+def test_numbers_of_any_degree_are_left_to_the_runtime() -> None:
+    """(h + 1) to the power of 2 to the power of 40 has more terms than any memory holds."""
+    squared = " ".join(f"a{i + 1} = Mul(a{i}, a{i})" for i in range(40))
+    large = " ".join(f"b{i + 1} = Mul(b{i}, b{i})" for i in range(40))
+    body = f"s = Shape(x) h = Gather(s, i1) a0 = Add(h, i1) {squared} b0 = Max(h, i3) {large} "
+    graph = lift(model("n,h", f"{body} c = Min(a40, b40) y = Slice(x, i0, c, i1)"))
+    assert any(n.op.mnemonic == "opaque" for n in graph.nodes)
+
+
 @pytest.mark.parametrize("dtype", [1, 6])
 def test_positions_of_an_open_axis_in_any_type(dtype: int) -> None:
     body = (
