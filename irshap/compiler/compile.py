@@ -52,7 +52,7 @@ def compile(
     """Compiles an ONNX model into one that also returns its attributions.
 
     Args:
-        model: a path, the bytes of a model, or an `onnx.ModelProto`; float16, float32 or float64.
+        model: a path, the bytes of a model, or an `onnx.ModelProto`; float16, bfloat16, float32 or float64.
             `Model(...)` fixes inputs and sizes, or says where the batch is.
         references: the samples that each sample is compared with: an array [R, ...] whose other axes are
             those of the input, or for several inputs a mapping from their names to arrays of the same R.  Or

@@ -23,7 +23,7 @@ from irshap.ir.core import (
 )
 from irshap.ir.dims import Dim
 from irshap.ir.types import Array, TensorType, Type
-from irshap.ops.arithmetic import Abs, Min, maximum, where
+from irshap.ops.arithmetic import Abs, maximum, where
 from irshap.ops.elementwise import Exp, Log, Relu, phi
 from irshap.ops.extremum import ReduceMax
 from irshap.ops.families import NonDifferentiable
@@ -128,7 +128,7 @@ class MaskedSoftmax(Softmax):
     """Softmax along `axis`, and 0 in rows of which it makes NaN: those with nothing but -inf.
 
     Masked in both worlds, such a row has no difference, and multipliers of 0.  Masked in one world alone, its
-    difference is infinite: no multiplier makes up for it, and the completeness error shows what is missing.
+    difference is infinite: no finite multiplier is complete, and the completeness error shows what is left.
     """
 
     axis: int
@@ -140,10 +140,14 @@ class MaskedSoftmax(Softmax):
         return (np.where(np.isnan(y), y.dtype.type(0), y),)
 
     def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
-        (m,) = super().secant(cts, at, at0, wrt)
+        return super().secant(cts, self._unmasked(at), self._unmasked(at0), wrt)
+
+    def _unmasked(self, at: Point) -> Point:
+        """With numbers in rows that are masked: for each world alone, which is cheaper than for pairs."""
+        (x,), (y,) = at.operands, at.results
         # the elements of another row add up to 1
-        found = emit1(Min(), self.total(at.results[0]), self.total(at0.results[0]))
-        return (where(emit1(Greater(), found, constant(0.5, m.dtype)), m, 0.0),)
+        found = emit1(Greater(), self.total(y), constant(0.5, y.dtype))
+        return Point((where(found, x, 0.0),), (y,))
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,9 @@ class EpsilonLrp(LocalMethod):
             raise ValueError(f"epsilon is {self.epsilon}, and must be a positive number")
 
     def local(self, op: Op, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
-        if not isinstance(op, Elementwise | Piecewise):
+        if not isinstance(op, Elementwise | Piecewise) or len(wrt) > 1:
             return op.derivative(cts, at, wrt)
-        z, y = at.operands[0], at.results[0]
+        z, y = at.operands[wrt[0]], at.results[0]
         below = emit1(Less(), z, constant(0.0, z.dtype))
         away = where(below, -self.epsilon, constant(self.epsilon, z.dtype))
         return (cts[0] * y / (z + away),)

@@ -264,6 +264,12 @@ def test_other_methods() -> None:
         assert np.abs(found.completeness_error).max() < 1e-4
     lrp = irshap.compile(model(body), method="epsilon-lrp{epsilon=1e-6}").explainer()(x)
     np.testing.assert_allclose(lrp.values, np.where(np.abs(x) > 0.5, x, 0), rtol=1e-4, atol=1e-6)
+    for method in ("gradient", "input-x-gradient", "epsilon-lrp"):
+        assert np.isfinite(
+            irshap.compile(model(PAIRS["the larger"]), method=method).explainer()(x).values
+        ).all()
+    with pytest.raises(NotDifferentiable, match="RevealCancel"):
+        irshap.compile(model(PAIRS["the larger"]), r, method="deeplift{rule=reveal-cancel}")
 
 
 def test_programs_are_told_apart_by_what_they_compute() -> None:
