@@ -112,11 +112,12 @@ class _Finder:
         for region in self._regions(last):
             if found is None or len(region.roots) < len(found.roots):
                 found = region
-            elif not guards(found.nodes):
-                break
-            elif len(region.roots) == 1 or isinstance(found.roots[0].node.op, Div):
-                # what may not be finite goes inside
-                found = region
+            elif len(found.roots) == 1:
+                if not guards(found.nodes):
+                    break
+                # what may not be finite goes inside, and a quotient with both its operands
+                if len(region.roots) == 1 or isinstance(found.roots[0].node.op, Div):
+                    found = region
         return found
 
     def floored(self, node: Node) -> tuple[Op, Value, Value] | None:

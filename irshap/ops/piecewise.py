@@ -181,9 +181,9 @@ class Piecewise(Op):
         steps = [cast(at.operands[i] - at0.operands[i], y.dtype) for i in wrt]
         reach = emit1(Abs(), slopes[0] * steps[0]) + emit1(Abs(), slopes[1] * steps[1])
         finite = emit1(Less(), reach, constant(float("inf"), y.dtype))
-        moved = emit1(Equal(), steps[0], constant(0.0, y.dtype))
+        still = emit1(Equal(), steps[0], constant(0.0, y.dtype))
         alone = [quotient_or_zero(y - y0, d) for d in steps]
-        first, second = where(moved, 0.0, alone[0]), where(moved, alone[1], 0.0)
+        first, second = where(still, 0.0, alone[0]), where(still, alone[1], 0.0)
         return [where(finite, slopes[0], first), where(finite, slopes[1], second)]
 
     @property

@@ -246,6 +246,13 @@ def test_functions_of_three_numbers_are_refused(body: str) -> None:
         irshap.compile(model(body), R["other"].astype(np.float32))
 
 
+def test_one_number_is_found_behind_two() -> None:
+    body = "a = Exp (x) b = Mul (x, two) c = Greater (a, b) f = Cast <to = 1> (c)"
+    graph = PassManager.from_text("lift,target,canonicalize,piecewise").run(model(body))
+    (found,) = (node for node in graph.nodes if isinstance(node.op, Piecewise))
+    assert [v.name for v in found.operands] == ["x"]
+
+
 def test_a_source_inside_is_no_part_of_it() -> None:
     """What goes through an attributed tensor counts there."""
     body, r = "h = Mul (x, two) a = Abs (h) c = Greater (a, half) f = Where (c, h, zero)", R["other"]
