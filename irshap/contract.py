@@ -81,6 +81,9 @@ class Metadata:
     HELD = "irshap.held"
     """What keeps the sample's value in both worlds unasked: where token ids go past their embedding."""
 
+    UNCOVERED = "irshap.uncovered"
+    """How many cells of each attributed tensor no mask reaches, where there are some: they get 0."""
+
     TENSORS = "irshap.tensors"
     """Which tensor plays which role, as JSON (`Tensors`), where the names alone would say otherwise."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ from irshap.errors import TargetError
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Node, NoLocalRule, Output, Point, Role, Value
 from irshap.ir.walks import varying_values
-from irshap.ops.program import Full, Pullback, Tap
+from irshap.ops.program import Full, Pullback, without_tap
 from irshap.ops.reverse import LocalMap, reverse
 from irshap.ops.shape import zeros_like
 from irshap.pipeline.base import Context, Pass, Semantics, graph_property
@@ -64,17 +64,13 @@ def differentiate(b: Builder, graph: Graph, local: LocalMap) -> tuple[dict[Value
 
     Taps end here: the cotangents of what they mark are wanted, and the reverse walk ends there.
     """
-    mapping = b.extend(graph.statements, {}, _without_tap)
+    mapping = b.extend(graph.statements, {}, without_tap)
     target = mapping[graph.output(Role.TARGET).value]
     sources = _apart(graph, mapping)
     nodes = b.nodes
     seed = emit1(Full(1.0, target.dtype, target.shape))
     varying = varying_values(nodes, sources)
     return mapping, reverse(nodes, varying, {target: seed}, local, cut=sources)
-
-
-def _without_tap(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value] | None:
-    return (mapping[node.operands[0]],) if isinstance(node.op, Tap) else None
 
 
 def _apart(graph: Graph, mapping: dict[Value, Value]) -> list[Value]:

@@ -17,7 +17,7 @@ from irshap.ir.walks import is_float, upstream, varying_values
 from irshap.ops.families import NonDifferentiable
 from irshap.ops.program import Input
 
-__all__ = ["Gap", "from_text", "gaps", "references_needed", "refusal", "to_text"]
+__all__ = ["Gap", "from_text", "gaps", "gaps_of", "references_needed", "refusal", "to_text"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,20 @@ def gaps(graph: Graph) -> list[Gap]:
         ):
             found.append(Gap(node.label, why(node)))
     return found
+
+
+def gaps_of(graph: Graph, *, residual: bool) -> list[Gap] | None:
+    """The gaps of a graph, where they may show in a residual; None where nothing may be missing.
+
+    Raises:
+        NotDifferentiable: something is.
+    """
+    found = gaps(graph)
+    if residual:
+        return found
+    if found:
+        raise refusal(found[0])
+    return None
 
 
 def why(node: Node) -> str:

@@ -148,6 +148,8 @@ def _print(report: dict[str, Any], compiled: CompiledModel) -> None:
     if compiled.sizes:
         listed = ", ".join(f"{name} = {size}" for name, size in compiled.sizes.items())
         click.echo(f"  fixed    {listed}: the file takes samples of this size alone")
+    if uncovered := report["metadata"].get(Metadata.UNCOVERED):
+        click.echo(f"  uncovered by any mask: {printable(uncovered)}")
     skipped = [r.verified for r in compiled.report.passes if "skipped" in r.verified]
     for why in dict.fromkeys(skipped):
         click.echo(f"  verified {why} ({skipped.count(why)} of {len(compiled.report.passes)} passes)")

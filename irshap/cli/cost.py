@@ -37,7 +37,8 @@ _ROWS = 25
 @click.option(
     "--device", metavar="NAME", help="Estimate times on a device: V100-16GB, T4, A100-80GB, cpu:8x16GiB, ..."
 )
-@click.option("--passes", default="@default", show_default=True, metavar="PIPELINE", help="The pipeline.")
+@click.option("--method", default="deeplift", show_default=True, help="As in `irshap compile`.")
+@click.option("--passes", metavar="PIPELINE", help="The pipeline.  [default: the method's own]")
 @click.option("--each-pass", is_flag=True, help="Cost the program after each pass, too.")
 @click.option("--target", default="argmax", show_default=True, help="As in `irshap compile`.")
 @click.option("--wrt", metavar="TENSOR", help="As in `irshap compile`.")
@@ -64,7 +65,8 @@ def cost_command(
     samples: int,
     memory: str | None,
     device: str | None,
-    passes: str,
+    method: str,
+    passes: str | None,
     each_pass: bool,
     target: str,
     wrt: str | None,
@@ -81,7 +83,8 @@ def cost_command(
 ) -> None:
     """Predict FLOPs, memory and the largest number of references of an explanation of MODEL.
 
-    Compares the model alone, the unoptimized program (@naive) and the pipeline's.  Memory is that of a
+    Compares the model alone, the unoptimized program (@naive; for methods that compare with references) and
+    the pipeline's.  Memory is that of a
     process with ONNX Runtime on a CPU, beside what it was before; with a GPU as --device a rough figure for
     that device.
     """
@@ -90,6 +93,7 @@ def cost_command(
     from irshap.cost.devices import device as named
     from irshap.cost.devices import parse_size
     from irshap.cost.report import Query, report
+    from irshap.pipeline.named import for_method
 
     if not arena:
         raise UserError(
@@ -107,12 +111,15 @@ def cost_command(
         settings = replace(settings, external_over=0)
     count, given = _read(references)
     query = Query(count, samples, limit, settings, on, each_pass)
-    flat = explained_arguments({"model": model, "target": target, "wrt": wrt, "explain": explain, **said})
-    asked = {name: flat[name] for name in ("target", "method")}
-    read = flat["model"].reading
-    pipelines = {text: requested(passes=text, reading=read, **asked) for text in ("@naive", passes)}
-    found = report(model, query, pipelines, given)
-    data = {"model": model, "pipeline": passes, **found.to_dict()}
+    flat = explained_arguments(
+        {"model": model, "target": target, "wrt": wrt, "explain": explain, "method": method, **said}
+    )
+    asked = {"reading": flat["model"].reading, "target": flat["target"], "method": flat["method"]}
+    points = flat["method"].points
+    main = passes or for_method(points, "cpu")
+    texts = ("@naive", main) if points.references else (main,)
+    found = report(model, query, {text: requested(passes=text, **asked) for text in texts}, given)
+    data = {"model": model, "pipeline": main, **found.to_dict()}
     if html is not None:
         _write_html(html, model, found, data)
     if plot is not None:

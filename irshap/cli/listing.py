@@ -115,6 +115,7 @@ def methods_command(name: str | None, as_json: bool) -> None:
             **_facts(cls),
             "runs": cls.points.value,
             "sums_to": cls.sums_to.value,
+            "remainder": cls.remainder,
             "pipelines": pipelines,
         }
         listed.append(facts)
@@ -123,6 +124,8 @@ def methods_command(name: str | None, as_json: bool) -> None:
     elif name is not None:
         _print_pass(listed[0])
         click.echo(f"  runs      {listed[0]['runs']}\n  sums to   {listed[0]['sums_to']}")
+        if listed[0]["remainder"]:
+            click.echo(f"  but for   {listed[0]['remainder']}")
     else:
         heads = ["method", "contract", "options", "runs", "sums to", "pipelines"]
         table(heads, [_method_row(facts) for facts in listed])

@@ -12,7 +12,7 @@ from irshap.lowering.lift import Lift
 from irshap.passes.fp16 import Fp16
 from irshap.passes.methods.base import Method
 from irshap.passes.target import Target
-from irshap.pipeline.base import Pass, Points
+from irshap.pipeline.base import Pass
 from irshap.pipeline.named import DEVICES, for_method
 from irshap.pipeline.strategies import with_strategy
 from irshap.pipeline.text import format_pipeline, parse_pipeline
@@ -145,10 +145,10 @@ def _require(asked: Pass, pipeline: Sequence[Pass]) -> None:
 
 
 def _require_points(pipeline: Sequence[Pass]) -> None:
-    for method in (p for p in pipeline if isinstance(p, Method) and p.points is Points.SAMPLE):
+    for method in (p for p in pipeline if isinstance(p, Method) and not p.points.references):
         if binding := [p.name for p in pipeline if p.binds_references]:
             raise PipelineError(
-                f"method {method.name!r} contradicts the given passes: it looks at the sample alone, "
+                f"method {method.name!r} contradicts the given passes: it looks at no reference, "
                 f"and {binding[0]} binds references",
                 mend="leave one of the two out",
             )

@@ -19,6 +19,7 @@ from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array, TensorType
 from irshap.metrics.account import Loss, account
 from irshap.ops.program import Input, batch_from_shape
+from irshap.passes.methods.base import Method
 from irshap.passes.methods.deeplift import DeepLift
 from irshap.passes.widen import Widen
 from irshap.pipeline.base import Context, Pass
@@ -210,6 +211,9 @@ def _explained(
         listed = ", ".join(g.where for g in found.gaps)
         return replace(found, cause=f"on request, attributions leave out what these ops do: {listed}")
     assert found.compiled is not None
+    methods = [p for p in parse_pipeline(found.compiled.pipeline) if isinstance(p, Method)]
+    if rest := next((m.remainder for m in methods if m.remainder), ""):
+        return replace(found, cause=f"{methods[0].name} sums up but for {rest}")
     wide = _Widened(model, references, sample, found.compiled.pipeline)
     losses = wide.losses()
     if losses:
@@ -262,7 +266,9 @@ class _Widened(Instrument):
     def losses(self) -> tuple[Loss, ...]:
         """The ops that lose more than rounding, worst first."""
         before = [p.name for p, _ in self.graphs].index("autodiff") - 1
-        rule = next(p.rule for p, _ in self.graphs if isinstance(p, DeepLift))
+        rule = next((p.rule for p, _ in self.graphs if isinstance(p, DeepLift)), None)
+        if rule is None:
+            return ()  # the account is of chords
         found = account(self.graphs[before][1], self.feeds, rule)
         scale = max((loss.flow for loss in found), default=0.0)
         return tuple([loss for loss in found if not loss.gap <= 1e-9 * scale][:_LISTED])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from irshap.ir.builder import emit, emit1
 from irshap.ir.core import (
     Axes,
     MixesBatch,
+    Node,
     NoLocalRule,
     Op,
     Point,
@@ -27,7 +28,8 @@ from irshap.ir.dims import Dim, N, Shape, symbols_of
 from irshap.ir.types import Array, DType, Tensor, TensorType, Type
 from irshap.ops.families import Linear, NonDifferentiable
 
-__all__ = ["Constant", "Dims", "Full", "Hold", "Input", "Opaque", "Pullback", "Tap", "constant"]
+__all__ = ["Constant", "Dims", "Full", "Hold", "Input", "Opaque", "Pullback", "Tap"]
+__all__ += ["constant", "without_tap"]
 
 NOTHING_VARIES = "it has no operand that varies"
 
@@ -244,6 +246,11 @@ class Tap(Linear, _Mark):
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls(), (np.array([[1.0, 2.0]], np.float32),), (0,), batch=(0,))
+
+
+def without_tap(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value] | None:
+    """A visit (`Builder.extend`) that leaves taps out, where they have done their work."""
+    return (mapping[node.operands[0]],) if isinstance(node.op, Tap) else None
 
 
 @dataclass(frozen=True)

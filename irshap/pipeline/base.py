@@ -34,6 +34,15 @@ class Points(Enum):
     """Each sample alone."""
     SAMPLE_AND_REFERENCE = "sample and reference"
     """Each sample beside each reference."""
+    PATH = "points between reference and sample"
+    """Points on the way from each reference to each sample."""
+    MASKS = "masked samples"
+    """Each sample with parts of it replaced; nothing is differentiated."""
+
+    @property
+    def references(self) -> bool:
+        """Whether references are among them."""
+        return self in (Points.SAMPLE_AND_REFERENCE, Points.PATH)
 
 
 @dataclass

@@ -26,6 +26,19 @@ PIPELINES: dict[str, str] = {
     ),
     # For methods that look at the sample alone: nothing to bind, and one backward pass.
     "sample": "lift,single,target,canonicalize,piecewise,autodiff,@method,dce,lower",
+    # For methods that take gradients between references and samples: what follows from references alone is
+    # stored, and the loop over points of the path is optimized inside.
+    "path": (
+        "lift,single,target,canonicalize,piecewise,fuse-activations,nest-concats,autodiff,@method,"
+        "eliminate-split-tile,broadcast-target,canonicalize,dce,fold-references,conv-adjoint,absorb-scales,"
+        "max-unpool,canonicalize,dce,share-weights,order,lower"
+    ),
+    "cuda-path": (
+        "lift,single,target,canonicalize,piecewise,fuse-activations,nest-concats,autodiff,@method,"
+        "eliminate-split-tile,broadcast-target,dce,fold-references,absorb-scales,canonicalize,dce,lower"
+    ),
+    # For methods that run the model on masked samples: the forward program alone.
+    "masks": "lift,single,target,canonicalize,@method,eliminate-split-tile,canonicalize,dce,order,lower",
     "gradient": "lift,single,target,canonicalize,piecewise,autodiff,gradient,dce,lower",
 }
 
@@ -36,6 +49,10 @@ _FOR_METHODS = {
     (Points.SAMPLE, "cuda"): "@sample",
     (Points.SAMPLE_AND_REFERENCE, "cpu"): "@default",
     (Points.SAMPLE_AND_REFERENCE, "cuda"): "@cuda",
+    (Points.PATH, "cpu"): "@path",
+    (Points.PATH, "cuda"): "@cuda-path",
+    (Points.MASKS, "cpu"): "@masks",
+    (Points.MASKS, "cuda"): "@masks",
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from irshap import contract
 from irshap.attribution.outputs import attributions, by_class, is_token, own_names, samples_first, source_axes
-from irshap.errors import NotDifferentiable, TargetError
+from irshap.errors import NotDifferentiable, TargetError, UserError
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Node, NoLocalRule, Op, Output, Point, Role, Value
 from irshap.ops.piecewise import in_parts
@@ -23,7 +23,7 @@ from irshap.ops.program import Pullback
 from irshap.ops.reduce import ReduceSum
 from irshap.pipeline.base import Context, Pass, Points, Semantics
 
-__all__ = ["METHODS", "Explained", "LocalMethod", "Method", "Sum", "refuse"]
+__all__ = ["METHODS", "Explained", "LocalMethod", "Method", "Sum", "emits_certificate", "refuse"]
 
 
 class Sum(Enum):
@@ -71,6 +71,8 @@ class Method(Pass, family=True):
     }
     points: ClassVar[Points]
     sums_to: ClassVar[Sum]
+    remainder: ClassVar[str] = ""
+    """What keeps it from summing up to rounding, such as a quadrature; "": nothing does."""
     tokens: ClassVar[bool] = True
     """Whether its scores over an embedding may be added up to one number for a token."""
     semantics = Semantics.EXTENDS
@@ -139,6 +141,17 @@ def _certificate(explained: Value, base: Value | None, scores: Sequence[Value]) 
     for score in scores:
         left = left - emit1(ReduceSum(tuple(range(1, score.rank)), keepdims=False), score)
     return left
+
+
+def emits_certificate(method: str, emit: str) -> bool:
+    """What the option `emit` of a method asks for.
+
+    Raises:
+        UserError: something else than the certificate.
+    """
+    if emit not in ("", contract.COMPLETENESS_ERROR):
+        raise UserError(f"{method} emits no {emit!r}", mend=f"Use emit={contract.COMPLETENESS_ERROR}")
+    return bool(emit)
 
 
 def _is_missing(cls: type[Method], facet: str) -> bool:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from irshap import contract
-from irshap.attribution.gaps import Gap, gaps, refusal, to_text
+from irshap.attribution.gaps import gaps_of, to_text
 from irshap.attribution.outputs import own_names, samples_first
-from irshap.errors import UserError
-from irshap.ir.builder import Builder, emit1
+from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Role, Value
-from irshap.ir.dims import R, as_dim, divide
-from irshap.ir.types import DType, TensorType
-from irshap.ops.program import Input
-from irshap.ops.reduce import ReduceMean, ReduceSum
-from irshap.ops.shape import reshape
+from irshap.ir.dims import R, as_dim
 from irshap.passes.methods import reveal_cancel
-from irshap.passes.methods.base import Explained, Method, Sum
-from irshap.passes.methods.joint_batch import JointBatch
+from irshap.passes.methods.base import Explained, Method, Sum, emits_certificate
+from irshap.passes.methods.joint_batch import JointBatch, mean_over_references, reference_weights
 from irshap.pipeline.base import Context, Points
 
 __all__ = ["DeepLift"]
@@ -53,17 +48,14 @@ class DeepLift(Method):
     sums_to = Sum.DIFFERENCE
 
     def explain(self, builder: Builder, ir: Graph, context: Context) -> Explained:
-        if self.emit not in ("", contract.COMPLETENESS_ERROR):
-            raise UserError(
-                f"deeplift emits no {self.emit!r}", mend=f"Use emit={contract.COMPLETENESS_ERROR}"
-            )
-        missing = self._gaps(ir)
+        certified = emits_certificate(self.name, self.emit)
+        missing = gaps_of(ir, residual=self.on_incomplete == "residual")
         rescale = self.rule == "rescale"
         forward = (Role.SOURCE, Role.TARGET)
         roles = (*forward, Role.ADJOINT) if rescale else forward
         joint = JointBatch(builder, ir, roles, missing, context.references)
         target = ir.output(Role.TARGET).value
-        weights = _weights(builder, target.dtype, own_names(ir)) if self.weights else None
+        weights = reference_weights(builder, target.dtype, own_names(ir)) if self.weights else None
         mixed = self.rule == "mixed"
         shares = _rescale(joint, ir) if rescale else reveal_cancel.scores(joint, ir, mixed=mixed)
         rows = as_dim(target.shape[0] * R)
@@ -80,28 +72,13 @@ class DeepLift(Method):
             explained, base = (mean_over_references(v, weights) for v in joint.halves(target))
             return explained, base
 
-        return Explained(joint.sample, means, ends, certified=bool(self.emit or missing))
+        return Explained(joint.sample, means, ends, certified=certified or bool(missing))
 
     @classmethod
     def samples(cls) -> Iterable[DeepLift]:
         yield cls(emit=contract.COMPLETENESS_ERROR)
         yield cls(rule="reveal-cancel", emit=contract.COMPLETENESS_ERROR)
         yield cls(rule="mixed", emit=contract.COMPLETENESS_ERROR)
-
-    def _gaps(self, graph: Graph) -> list[Gap] | None:
-        """Where differences get lost before any rule is asked, or None where nothing may be."""
-        found = gaps(graph)
-        if self.on_incomplete == "residual":
-            return found
-        if found:
-            raise refusal(found[0])
-        return None
-
-
-def _weights(builder: Builder, dtype: DType, taken: Set[str]) -> Value:
-    """A run-time input [R], which `bind-references` makes a constant."""
-    op = Input(contract.free(contract.REFERENCE_WEIGHTS, taken), "weights")
-    return builder.emit(op, types=(TensorType(dtype, (R,)),), names=(op.name,))[0]
 
 
 def _rescale(joint: JointBatch, graph: Graph) -> list[Value]:
@@ -112,14 +89,3 @@ def _rescale(joint: JointBatch, graph: Graph) -> list[Value]:
         x, x0 = joint.halves(source.value)
         shares.append(multiplier * (x - x0))
     return shares
-
-
-def mean_over_references(rows: Value, weights: Value | None) -> Value:
-    """[n R, ...] -> [n, ...]: the mean over each sample's rows, weighted if weights [R] are given."""
-    count = divide(rows.shape[0], R)
-    assert count is not None
-    apart = reshape(rows, (count, R, *rows.shape[1:]))
-    if weights is None:
-        return emit1(ReduceMean((1,), keepdims=False), apart)
-    column = reshape(weights, (R, *[1] * (rows.rank - 1)))
-    return emit1(ReduceSum((1,), keepdims=False), apart * column)

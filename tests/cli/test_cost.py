@@ -62,6 +62,19 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
         assert text in out
 
 
+@pytest.mark.parametrize(
+    ("method", "pipelines"),
+    [("occlusion{window=(4,4)}", ["@masks"]), ("integrated-gradients{steps=4}", ["@naive", "@path"])],
+)
+def test_other_methods(capsys: pytest.CaptureFixture[str], method: str, pipelines: list[str]) -> None:
+    """Masks are counted: four patches, T(x), and no more; the points of a path twice each."""
+    assert main(["cost", DIGITS, "--method", method, "-r", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [p["name"] for p in found["programs"]] == ["inference", *pipelines]
+    times = found["programs"][-1]["times_inference"]
+    assert times == pytest.approx(5 if pipelines == ["@masks"] else 1 + 3 * 4 * 2, rel=0.1)
+
+
 def test_a_page_and_a_plot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     page, image = tmp_path / "cost.html", tmp_path / "cost.png"

@@ -242,6 +242,11 @@ class TwoWorlds:
 
     def pull(self, x: Values, r: Values, seed: Array) -> dict[str, Array]:
         """The attributions m D of the attributed inputs, for `seed` on the explained output."""
+        found = self.multipliers(x, r, seed)
+        return {n: found[n] * difference(x[n], r[n]) for n in self.attributed}
+
+    def multipliers(self, x: Values, r: Values, seed: Array) -> dict[str, Array]:
+        """The multipliers m of the attributed inputs; with x = r the derivatives there."""
         multipliers: dict[str, Array] = {self.explained: seed}
         for node, call in reversed(self.path):
             site = self.site(node, call, x, r)
@@ -250,13 +255,17 @@ class TwoWorlds:
                 multipliers.get(name, np.zeros(np.shape(value)))
                 for name, value in zip(node.output[:results], site.y, strict=False)
             ]
-            pulled = RULES[call.op].backward(site, g)
+            pulled = self.backward(site, g)
             self.note(site, g, pulled)
             for name, active, m in zip(node.input, site.active, pulled, strict=True):
                 if active:
                     assert m is not None
                     multipliers[name] = multipliers.get(name, 0.0) + m
-        return {n: multipliers.get(n, 0.0) * difference(x[n], r[n]) for n in self.attributed}
+        return {n: multipliers.get(n, np.zeros(np.shape(x[n]))) for n in self.attributed}
+
+    def backward(self, site: Site, g: list[Array]) -> list[Array | None]:
+        """What reaches the operands of a node, by its rule."""
+        return RULES[site.call.op].backward(site, g)
 
     def note(self, site: Site, g: list[Array], pulled: list[Array | None]) -> None:
         """|sum m D - g Dy|"""

@@ -1,0 +1,116 @@
+"""The family of methods that average gradients on the straight path from a reference to the sample."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from irshap import contract
+from irshap.attribution.gaps import gaps_of, to_text
+from irshap.attribution.outputs import own_names, samples_first
+from irshap.ir.builder import Builder
+from irshap.ir.core import Graph, Role, Value
+from irshap.ir.dims import Dim, R, as_dim, product
+from irshap.ir.types import Array
+from irshap.ops.cast import cast
+from irshap.ops.linear import matmul
+from irshap.ops.shape import reshape
+from irshap.passes.methods.base import Explained, Method, Sum, emits_certificate
+from irshap.passes.methods.chunks import in_chunks, summed
+from irshap.passes.methods.joint_batch import JointBatch, mean_over_references, reference_weights
+from irshap.passes.methods.wider_batch import MovedBatch
+from irshap.pipeline.base import Context, Points
+
+__all__ = ["PathMethod"]
+
+
+@dataclass(frozen=True)
+class PathMethod(Method, family=True):
+    """(x - r) times a weighted sum of gradients at r + a_k (x - r), mean over the references.
+
+    x and r are the attributed tensors: what is above them is computed for samples and for references, what is
+    behind them at `chunk` points of each path at a time, so that memory doesn't grow with the number of
+    points.  Inputs that aren't attributed, and held values, keep the sample's value.
+    """
+
+    FACETS: ClassVar[dict[str, str]] = {
+        "nodes": "def nodes(self) -> where on the path from 0 to 1, and the weights there: [K] each",
+    }
+    weights: bool = False
+    emit: str = ""
+    on_incomplete: Literal["error", "residual"] = "error"
+    chunk: int = 10
+    points = Points.PATH
+    sums_to = Sum.DIFFERENCE
+    remainder = "its quadrature, whose error falls with the number of points (steps)"
+
+    def __post_init__(self) -> None:
+        if self.chunk < 0:
+            raise ValueError(f"chunk is {self.chunk}, and must be a number of points, or 0 for all at once")
+
+    @abstractmethod
+    def nodes(self) -> tuple[Array, Array]:
+        """Where gradients are taken, between 0 (reference) and 1 (sample), and their weights: [K] each."""
+
+    def explain(self, builder: Builder, ir: Graph, context: Context) -> Explained:
+        certified = emits_certificate(self.name, self.emit)
+        missing = gaps_of(ir, residual=self.on_incomplete == "residual")
+        joint = JointBatch(builder, ir, (Role.SOURCE, Role.TARGET), None, context.references)
+        target = ir.output(Role.TARGET).value
+        weights = reference_weights(builder, target.dtype, own_names(ir)) if self.weights else None
+        pairs = as_dim(target.shape[0] * R)
+        paths = {o.value: _path(joint, o.value, pairs) for o in ir.outputs_of(Role.SOURCE)}
+        adjoints = [o.value for o in ir.outputs_of(Role.ADJOINT)]
+
+        def gradients(slices: Sequence[Value]) -> list[Value]:
+            """At some points, weighted and added up: [pairs, elements] for each source."""
+            at, weight = slices
+            moved = {v: _between(*ends, at) for v, ends in paths.items()}
+            times = as_dim(R * at.shape[0])
+            batch = MovedBatch(ir, times, moved, joint.samples, adjoints, missing)
+            return [_weighted(batch, v, weight, pairs) for v in adjoints]
+
+        places, shares = (a.astype(target.dtype.numpy) for a in self.nodes())
+        chunks = (in_chunks(places, self.chunk), in_chunks(shares, self.chunk, fill=0.0))
+        found = zip(paths.values(), summed(chunks, gradients), strict=True)
+        scores = [
+            mean_over_references(reshape(mean, step.shape) * step, weights) for (_, step), mean in found
+        ]
+        if missing:
+            context.metadata[contract.Metadata.GAPS] = to_text(missing)
+            context.count("incomplete", len(missing))
+
+        def ends() -> tuple[Value, Value]:
+            explained, base = (mean_over_references(v, weights) for v in joint.halves(target))
+            return explained, base
+
+        return Explained(joint.sample, scores, ends, certified=certified or bool(missing))
+
+
+def _path(joint: JointBatch, source: Value, pairs: Dim) -> tuple[Value, Value]:
+    """r and x - r of an attributed tensor: [pairs, ...]."""
+    axis = joint.axes[source]
+    assert axis is not None
+    x, r = joint.halves(source)
+    return samples_first(r, axis, pairs), samples_first(x - r, axis, pairs)
+
+
+def _between(start: Value, step: Value, at: Value) -> Value:
+    """start + at * step for every place in `at` [C]: [pairs C, ...], the points of a pair together."""
+    pairs, *rest = start.shape
+    column = reshape(cast(at, start.dtype), (*at.shape, *[1] * len(rest)))
+    first, whole = (reshape(v, (pairs, 1, *rest)) for v in (start, step))
+    points = first + column * whole
+    return reshape(points, (as_dim(pairs * at.shape[0]), *rest))
+
+
+def _weighted(batch: MovedBatch, adjoint: Value, weight: Value, pairs: Dim) -> Value:
+    """The points' adjoints, weighted by [C] and added up: [pairs, elements]."""
+    value, axis, count = batch.mapped[adjoint], batch.axes[adjoint], weight.shape[0]
+    assert axis is not None
+    rows = samples_first(value, axis, as_dim(pairs * count))
+    size = product(rows.shape[1:])
+    row = reshape(cast(weight, value.dtype), (1, count))
+    return reshape(matmul(row, reshape(rows, (pairs, count, size))), (pairs, size))
