@@ -241,6 +241,25 @@ def _check(model: onnx.ModelProto, where: str) -> None:
         raise _too_large(f"{where}, without its initializers,") from error
     except (checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelError(f"is not a valid ONNX model: {first_line(error)}", where=where) from error
+    _check_inputs(model, where)
+
+
+def _check_inputs(model: onnx.ModelProto, where: str) -> None:
+    """Raise ModelError for a node that lacks one of any number of inputs, such as Einsum's: runtimes crash on it.
+
+    The checker sees to all others.
+    """
+    opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
+    for node in nodes(model.graph):
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if "" not in node.input or not onnx.defs.has(node.op_type, opsets.get(domain, 1), domain):
+            continue
+        formal = onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain).inputs
+        for i in (i for i, name in enumerate(node.input) if not name):
+            one = formal[min(i, len(formal) - 1)]
+            if one.option == onnx.defs.OpSchema.FormalParameterOption.Variadic and one.is_homogeneous:
+                place = f"{where}, node {node.name or next(filter(None, node.output), '')!r} ({node.op_type})"
+                raise ModelError(f"lacks its input {i} ({one.name})", where=place)
 
 
 def _align_opsets(model: onnx.ModelProto) -> dict[str, int]:

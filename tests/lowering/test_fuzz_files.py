@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,3 +212,29 @@ def test_a_tensor_of_unknown_rank_on_the_path(nodes: str) -> None:
         value.type.tensor_type.ClearField("shape")
     with pytest.raises(NotDifferentiable, match=r"any \(Any\): .*whose rank nothing tells"):
         irshap.compile(model, np.zeros((1, 4), np.float32))
+
+
+LACKING = [
+    helper.make_node("Einsum", ["x", ""], ["y"], "op", equation="ni,i->n"),
+    helper.make_node("Add", ["", "x"], ["y"], "op"),
+    helper.make_node("Concat", ["x", ""], ["y"], "op", axis=1),
+]
+
+
+@pytest.mark.parametrize("node", LACKING, ids=lambda node: node.op_type)
+def test_an_input_that_an_op_must_have(node: Any) -> None:
+    """ONNX Runtime crashes on some of them."""
+    model = parser.parse_model("""<ir_version: 10, opset_import: ["": 17]>
+    g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }""")
+    model.graph.node[0].CopyFrom(node)
+    with pytest.raises(
+        ModelError, match=r"node 'op' \(.*\): lacks its input|\(op\)'s input 0 is marked single"
+    ):
+        lift(model)
+
+
+def test_an_input_that_an_op_may_lack() -> None:
+    model = parser.parse_model("""<ir_version: 10, opset_import: ["": 17]>
+    g (float[N,4] x, float one) => (float[N,4] y) { y = Clip(x, one) }""")
+    model.graph.node[0].input[:] = ["x", "", "one"]
+    assert lift(model).outputs[0].name == "y"
