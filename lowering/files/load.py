@@ -245,7 +245,7 @@ def _check(model: onnx.ModelProto, where: str) -> None:
 
 
 def _check_inputs(model: onnx.ModelProto, where: str) -> None:
-    """Raise ModelError for a node that lacks one of any number of inputs, such as Einsum's: runtimes crash on it.
+    """Raise ModelError for a node that lacks one of any number of inputs (Einsum): runtimes crash on it.
 
     The checker sees to all others.
     """

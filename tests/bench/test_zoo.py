@@ -140,8 +140,8 @@ def test_the_page_counts_and_groups(monkeypatch: pytest.MonkeyPatch) -> None:
         row("a", "complete", **numbers),
         row("b", "complete", **numbers | {"error": 5e-4}),
         row("c", "inexact", **numbers | {"error": float("nan")}),
-        row("d", "refused", kind="TargetError", message="/x/d.onnx: node_7 (is_nan): jumps in [2, 3]"),
-        row("e", "refused", kind="TargetError", message="/x/e.onnx: node_99 (is_nan): jumps in [4]"),
+        row("d", "refused", kind="TargetError", message="node_7 (is_nan): jumps in [2, 3]"),
+        row("e", "refused", kind="TargetError", message="/a/IsNaN (is_nan): jumps in [4]"),
         row("f", "not exported", message="no such op"),
     ]
     text = module.page(json.loads(json.dumps(rows)))
@@ -177,6 +177,16 @@ def test_inputs_are_guessed_from_what_the_file_says_and_what_runs(tmp_path: Path
     assert inputs.samples["ids"].max() < 4 and inputs.axes == {"state": 1, "rate": None, "w": None}
     assert set(inputs.references) == {"ids", "m"}
     assert guess(tmp_path / "model.onnx", {"t": 20}).samples["m"].shape == (3, 20)
+    # an axis of -1 is a batch, too, and a state of a batch of 1 is one for all
+    x = onnx.parser.parse_model(
+        f"{HEAD} g (float[N, 4] x, float[1, 1, 4] h) => (float[N, 4] y) {{ y = Tanh(x) }}"
+    )
+    onnx.save(x, tmp_path / "state.onnx")
+    assert guess(tmp_path / "state.onnx", {}).axes == {"h": None}
+    x.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    del x.graph.input[1]
+    onnx.save(x, tmp_path / "open.onnx")
+    assert guess(tmp_path / "open.onnx", {}).samples["x"].shape == (3, 4)
     inputs.save(tmp_path / "inputs.npz")
     one = next(type(inputs).load(tmp_path / "inputs.npz").rows())
     assert {n: a.shape for n, a in one.items()} == {

@@ -67,7 +67,9 @@ SINGLE_ONLY = {
     "conv_transpose": "ONNX Runtime has no double ConvTranspose, and onnx's reference none with groups",
     "erf": "ONNX Runtime has no double Erf, and onnx's reference is off by 1e-7",
     "gelu": "as erf",
+    "gru": "ONNX Runtime has no double GRU, and onnx's reference none with two directions",
     "lrn": "ONNX Runtime has no double LRN, and onnx's reference takes the wrong channels",
+    "lstm": "as gru",
 }
 """Ops whose float64 form runs nowhere in full; the float32 form always does."""
 WHOLE_SINCE = {
@@ -170,7 +172,12 @@ def session_outputs(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented:
         return None
-    return list(session.run(None, {v.name: feeds[v.name] for v in model.graph.input}))
+    try:
+        return list(session.run(None, {v.name: feeds[v.name] for v in model.graph.input}))
+    except onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException as error:
+        if "does not support double yet" in str(error):  # recurrent layers say so only now
+            return None
+        raise
 
 
 def check_in_onnx(
@@ -200,9 +207,16 @@ def check_in_onnx(
 def assert_same_graph(a: Graph, b: Graph) -> None:
     """The same ops between the same inputs, constants and outputs."""
 
-    def key(value: Value) -> Any:
-        node: Node = value.node
-        return (node.op, value.index, value.type, *map(key, node.operands))
+    numbers: dict[Any, int] = {}
+    found: dict[Value, int] = {}
+
+    def key(value: Value) -> int:
+        """One number for all that is computed in the same way: a value used often is looked at once."""
+        if value not in found:
+            node: Node = value.node
+            formula = (node.op, value.index, value.type, *map(key, node.operands))
+            found[value] = numbers.setdefault(formula, len(numbers))
+        return found[value]
 
     assert [v.name for v in a.inputs] == [v.name for v in b.inputs]
     assert [(o.name, key(o.value)) for o in a.outputs] == [(o.name, key(o.value)) for o in b.outputs]

@@ -24,6 +24,9 @@ from zoo_models.case import REFERENCES, SAMPLES, Inputs
 __all__ = ["guess"]
 
 SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 224, 256, 320, 512, 576, 640, 1024, 4000, 16000, 48000)
+LARGEST = 2**22
+"""Elements that all samples have together: two open axes grow faster than one."""
+
 INTEGERS = (10, 2)
 """Integers below this are tried: ids of a vocabulary, or choices."""
 
@@ -46,6 +49,8 @@ def guess(file: Path, sizes: Mapping[str, int]) -> Inputs:
     last = "it has no input"
     for size, below in product(SIZES, INTEGERS):
         inputs = _inputs(declared, sizes, size, below)
+        if sum(a.size for a in inputs.samples.values()) > LARGEST:
+            break
         try:
             found = [session.run(None, row) for row in _some(inputs)]
         except Exception as error:  # ONNX Runtime's errors have no common base but this
@@ -76,8 +81,7 @@ def _inputs(declared: Mapping[str, Any], sizes: Mapping[str, int], size: int, be
     for name, kind in declared.items():
         dims = list(kind.shape.dim)
         places = [i for i, d in enumerate(dims) if batch and d.dim_param == batch]
-        if not places and dims and (dims[0].dim_value == 1 or not dims[0].HasField("dim_value")):
-            places = [0]
+        places = places or _unnamed(dims, bool(batch))
         axis = places[0] if places else None
         if axis != 0:
             axes[name] = axis
@@ -93,6 +97,14 @@ def _inputs(declared: Mapping[str, Any], sizes: Mapping[str, int], size: int, be
         if axis == 0:
             references[name] = array(REFERENCES)
     return Inputs(samples, references, axes=axes)
+
+
+def _unnamed(dims: list[Any], named: bool) -> list[int]:
+    """Where the batch stands in an input that doesn't name it: `named`, whether another one does."""
+    opened = [i for i, d in enumerate(dims) if d.dim_value <= 0]
+    if opened[:1] == [0] or (not named and dims and dims[0].dim_value == 1):
+        return [0]
+    return opened if len(opened) == 1 and not dims[opened[0]].dim_param else []
 
 
 def _batch(declared: Mapping[str, Any]) -> str:

@@ -120,6 +120,7 @@ def _message(row: Row) -> str:
 def _reason(row: Row) -> str:
     """A message without what differs from model to model: places, names, numbers, shapes."""
     text = _message(row) if "error" not in row else ""
-    text = re.sub(r"^(\w+): \S*/\S*[^:]*: ", r"\1: ", text)
+    text = re.sub(r"^(\w+): \S+ \((\w+)\): ", r"\1: \2: ", text)  # a node, with its op
+    text = re.sub(r"^(\w+): \S*/\S*[^:]*: ", r"\1: ", text)  # a file
     text = re.sub(r"'[^']*'|\"[^\"]*\"|%\w+|\[[^]]*\]|\([^)]*\)|/\S+", "_", text)
     return re.sub(r"\d+(\.\d+)?|\b\w*_\w*\b", "#", text)[:90]
