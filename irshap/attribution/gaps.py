@@ -64,13 +64,13 @@ def gaps(graph: Graph) -> list[Gap]:
     return found
 
 
-def gaps_of(graph: Graph, *, residual: bool) -> list[Gap] | None:
-    """The gaps of a graph, where they may show in a residual; None where nothing may be missing.
+def gaps_of(graph: Graph, *, residual: bool, more: Iterable[Gap] = ()) -> list[Gap] | None:
+    """The gaps of a graph, and `more`, where they may show in a residual; None where nothing may be missing.
 
     Raises:
         NotDifferentiable: something is.
     """
-    found = gaps(graph)
+    found = [*gaps(graph), *more]
     if residual:
         return found
     if found:

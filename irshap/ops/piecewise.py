@@ -147,11 +147,16 @@ class Piecewise(Op):
     def _is_finite(self) -> bool:
         """Whether it is defined for numbers of ordinary size."""
         (x,) = self.body.inputs
-        arrays = {x: np.linspace(-8.0, 8.0, 65, dtype=x.dtype.numpy).reshape(-1, *[1] * x.rank)}
+        numbers = np.linspace(-8.0, 8.0, 65, dtype=x.dtype.numpy).reshape(-1, *[1] * x.rank)
+        return bool(np.isfinite(self.values_at(numbers)).all())
+
+    def values_at(self, *operands: Array) -> Array:
+        """Its values for operands of any shapes and widths that broadcast."""
+        arrays = dict(zip(self.body.inputs, operands, strict=True))
         for node in self.body.nodes:
             results = node.op.evaluate(*(arrays[v] for v in node.operands))
             arrays.update(zip(node.results, results, strict=True))
-        return bool(np.isfinite(arrays[self.result]).all())
+        return arrays[self.result]
 
     def _require_numbers(self, wrt: Sequence[int]) -> None:
         shapes = [self.body.inputs[i].shape for i in wrt]

@@ -30,9 +30,8 @@ class IntegratedGradients(PathMethod):
     0: all.  Memory grows with the number of references times that, not with steps.
 
     `weights`: references are weighted by an input `reference_weights` [R] instead of equally.
-    `on_incomplete`: what no derivative passes through (indices, conditions, differences past the attributed
-    tensors) is an "error", or with "residual" left out, and in completeness_error.  A step of one number
-    (Floor, Where on the number itself) has the derivative 0: its jump is in no attribution.
+    `on_incomplete`: what no derivative adds up to (indices, conditions, activations that jump, differences
+    past the attributed tensors) is an "error", or with "residual" left out, and in completeness_error.
     """
 
     steps: int = 50

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from irshap import contract
 from irshap.attribution.gaps import gaps_of, to_text
+from irshap.attribution.jumps import jump_gaps
 from irshap.attribution.outputs import own_names, samples_first
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Role, Value
@@ -56,7 +57,7 @@ class PathMethod(Method, family=True):
 
     def explain(self, builder: Builder, ir: Graph, context: Context) -> Explained:
         certified = emits_certificate(self.name, self.emit)
-        missing = gaps_of(ir, residual=self.on_incomplete == "residual")
+        missing = gaps_of(ir, residual=self.on_incomplete == "residual", more=jump_gaps(ir))
         joint = JointBatch(builder, ir, (Role.SOURCE, Role.TARGET), None, context.references)
         target = ir.output(Role.TARGET).value
         weights = reference_weights(builder, target.dtype, own_names(ir)) if self.weights else None
