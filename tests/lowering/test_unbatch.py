@@ -98,3 +98,24 @@ def test_models_that_mix_rows_stay_refused() -> None:
     model = model_of("(float[batch,3] x) => (float[batch,3] y) { m = ReduceMean<axes=[0]>(x) y = Sub(x, m) }")
     with pytest.raises(ModelError, match="reduces over the batch"):
         irshap.compile(model, np.zeros((2, 3), np.float32), target="0")
+
+
+def test_a_model_that_takes_only_some_rows_together() -> None:
+    """view(N, -1, size) of marked positions asks for as many in each row, which random rows don't have."""
+    text = """(float[batch,5,3] x, int64[batch,5] ids) => (float[batch,3] y)
+    <int64 i0 = {0}, int64 i1 = {1}, int64[1] v0 = {0}, int64 last = {-1}, int64[1] end = {-1},
+    int64[2] m = {-1,3}> {
+    s = Shape(x) n = Gather(s, i0) r = Range(i0, n, i1) a = Unsqueeze(r, end) h = GatherND(x, a)
+    e = Equal(ids, i1) f = NonZero(e) t = Transpose<perm=[1,0]>(f) g = GatherND(h, t)
+    v = Unsqueeze(n, v0) o = Concat<axis=0>(v, m) q = Reshape(g, o) p = Gather<axis=1>(q, last)
+    y = Tanh(p) }"""
+    model = model_of(text)
+    graph = lift(model)
+    assert batch_axes(graph).axis(graph.outputs[0].value) == 0
+    x = np.random.default_rng(0).standard_normal((4, 5, 3)).astype(np.float32)
+    ids = np.array([[1, 1, 0, 0, 2], [0, 1, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 1, 7]])
+    (found,) = Session(lower(graph)).run({"x": x, "ids": ids})
+    original = Session(model)
+    for i in range(4):
+        (expected,) = original.run({"x": x[i : i + 1], "ids": ids[i : i + 1]})
+        np.testing.assert_allclose(found[i : i + 1], expected, rtol=1e-6)
