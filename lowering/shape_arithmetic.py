@@ -104,8 +104,8 @@ class Facts:
             return nothing
         try:
             return list(evaluated(node, [o for o in filled if o is not None]))
-        except Undecided:
-            return nothing
+        except (Undecided, ArithmeticError, TypeError, ValueError):
+            return nothing  # what isn't finite, say, has no exact form
 
 
 def _is_small(value: Value) -> bool:

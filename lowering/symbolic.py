@@ -77,7 +77,8 @@ def each(function: Callable[..., Any], dtype: DType, *operands: Array, quotients
 
 
 def _map(function: Callable[..., Any], *operands: Array) -> Array:
-    return np.asarray(np.frompyfunc(function, len(operands), 1)(*operands), dtype=object)
+    with np.errstate(all="ignore"):
+        return np.asarray(np.frompyfunc(function, len(operands), 1)(*operands), dtype=object)
 
 
 def _exact(element: Any, quotients: bool) -> Any:
@@ -249,8 +250,10 @@ def _power(a: Any, exponent: Any) -> Any:
 def _where(condition: Any, a: Any, b: Any) -> Any:
     if isinstance(condition, bool):
         return a if condition else b
-    # whichever it is, it is the same
-    return a if a is not None and b is not None and equal(a, b) is True else None
+    # whichever it is, it is the same; floats such as infinity are no dimensions
+    if a is None or b is None or isinstance(a, float) or isinstance(b, float):
+        return a if a is not None and type(a) is type(b) and a == b else None
+    return a if equal(a, b) is True else None
 
 
 def _max(a: Any, b: Any) -> Any:

@@ -153,6 +153,17 @@ def test_numbers_of_any_degree_are_left_to_the_runtime() -> None:
     assert any(n.op.mnemonic == "opaque" for n in graph.nodes)
 
 
+@pytest.mark.parametrize("number", ["{-inf}", "{nan}", "{-3.4028235e38}"])
+def test_small_masks_of_what_is_known_and_what_is_not(number: str) -> None:
+    """A masked fill of a small tensor: its condition isn't known, and infinity is no number."""
+    text = (
+        f"(bool[1,8] m, float[1,8] x) => (float[1,8] y) <float low = {number}, float zero = {{0}}> "
+        "{ f = Where(m, low, zero) g = Where(m, low, low) h = Where(m, x, low) a = Add(f, g) y = Add(a, h) }"
+    )
+    made = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
+    assert all(n.op.modeled for n in lift(made, batch="keep").nodes)
+
+
 @pytest.mark.parametrize("dtype", [1, 6])
 def test_positions_of_an_open_axis_in_any_type(dtype: int) -> None:
     body = (
