@@ -23,7 +23,7 @@ from irshap.ir.core import (
     require,
     tensors,
 )
-from irshap.ir.dims import Dim, N, Shape, as_dim, divide, floor_div, product, same, same_shape
+from irshap.ir.dims import Dim, N, R, Shape, as_dim, divide, floor_div, product, same, same_shape
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.families import Linear
 from irshap.ops.program import Full
@@ -139,8 +139,15 @@ class Reshape(Move):
 
 
 def batch_size(dim: Dim) -> Dim:
-    """The part of a dimension that counts samples: its symbolic factor."""
-    return dim if isinstance(dim, int) else as_dim(dim.as_coeff_Mul()[1])
+    """The part of a dimension that counts samples (or pairs of them and references): its symbolic factor.
+
+    Not a factor that is the open size of another axis, merged with them.
+    """
+    if isinstance(dim, int):
+        return dim
+    rows = product(s for s in (N, R) if s in dim.free_symbols)
+    merged = not same(rows, 1) and divide(dim, rows) is not None
+    return rows if merged else as_dim(dim.as_coeff_Mul()[1])
 
 
 @dataclass(frozen=True)

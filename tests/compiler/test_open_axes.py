@@ -93,6 +93,20 @@ MODELS = {
         lambda t: (3, 2 * t, 2 * t + 2),
         lambda t: {"h": 2 * t, "w": 2 * t + 2},
     ),
+    "rows of positions": Open(
+        parsed(
+            "(float[n,t,4] x) => (float[n,3] y) <int64[2] flat = {-1, 4}, int64[1] i0 = {0}, "
+            "int64[1] i2 = {2}, int64[1] three = {3}> { s = Shape(x) r = Reshape(x, flat) "
+            "g = Gemm(r, w, b) a = Tanh(g) "
+            "l = Slice(s, i0, i2) d = Concat<axis=0>(l, three) z = Reshape(a, d) q = Sigmoid(z) "
+            "p = Mul(q, z) y = ReduceMean<axes=[1], keepdims=0>(p) }",
+            w=f32(4, 3),
+            b=f32(3),
+        ),
+        "x",
+        lambda t: (t, 4),
+        lambda t: {"t": t},
+    ),
     "tokens": Open(
         parsed(
             "(int64[n,t] ids, int64[n,t] mask) => (float[n,4] y) <int64[1] one = {1}, int64[1] two = {2}> { "
