@@ -29,13 +29,16 @@ from irshap.ir.core import (
 )
 from irshap.ir.dims import Dim, N, Shape, divide, product, same, same_shape
 from irshap.ir.types import Array, DType, TensorType, Type
+from irshap.ops.cast import cast
 from irshap.ops.conv import ConvTranspose
 from irshap.ops.families import Linear
+from irshap.ops.generate import Arange
 from irshap.ops.linear import matmul
+from irshap.ops.logic import Equal
 from irshap.ops.program import Full, constant
 from irshap.ops.reduce import ReduceSum
 from irshap.ops.samples import randn
-from irshap.ops.shape import reshape
+from irshap.ops.shape import reshape, transpose
 from irshap.ops.window import padded, window_count, windows
 
 __all__ = ["COORDINATES", "NEAREST", "AveragePool", "Resize", "Windowed"]
@@ -160,11 +163,23 @@ class Resize(Linear):
         for axis in axes:
             if repeated[axis] is None:
                 old, new = shape[axis], self.sizes[axis]
-                if not isinstance(old, int) or not isinstance(new, int):
-                    raise NoLocalRule(f"the size of its axis {axis} is only known at run time")
-                ct = transposed(self.matrix(axis, old, new, ct.dtype), ct, axis)
+                if isinstance(old, int) and isinstance(new, int):
+                    ct = transposed(self.matrix(axis, old, new, ct.dtype), ct, axis)
+                else:
+                    ct = transposed(self._open_matrix(axis, old, new, ct.dtype), ct, axis)
         counts = [repeated.get(axis) or 1 for axis in range(ct.rank)]
         return sum_of_copies(ct, counts)
+
+    def _open_matrix(self, axis: int, old: Dim, new: Dim, dtype: DType) -> Value:
+        """W' [old, new] where a size is only known at run time: what the op makes of the unit vectors."""
+        if self.scales and 1 < self.scales[axis] < 2:
+            # small sizes may stay as they are, which runtimes copy where no other axis changes
+            raise NoLocalRule(f"the size of its axis {axis} is only known at run time")
+        count = emit1(Arange(0, 1, old))
+        unit = cast(emit1(Equal(), reshape(count, (old, 1)), reshape(count, (1, old))), dtype)
+        scales = (1.0, 1.0, 1.0, self.scales[axis]) if self.scales else ()
+        one_axis = replace(self, sizes=(1, 1, old, new), scales=scales)
+        return reshape(emit1(one_axis, reshape(unit, (1, 1, old, old))), (old, new))
 
     def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         if self.mode == "cubic":
@@ -210,15 +225,17 @@ def sum_of_copies(ct: Value, counts: Sequence[int]) -> Value:
     return emit1(ReduceSum(tuple(summed), keepdims=False), reshape(ct, dims))
 
 
-def transposed(w: Array, ct: Value, axis: int) -> Value:
-    """W' ct along `axis`."""
-    new, old = w.shape
+def transposed(w: Array | Value, ct: Value, axis: int) -> Value:
+    """W' ct along `axis`, from W as numbers, or from a value that is W'."""
     dims = ct.shape
+    old, new = w.shape if isinstance(w, Value) else w.T.shape
     if axis == ct.rank - 1:
         rows = reshape(ct, (1, new)) if ct.rank == 1 else ct
-        return reshape(matmul(rows, constant(w, ct.dtype)), (*dims[:axis], old))
+        whole = transpose(w, (1, 0)) if isinstance(w, Value) else constant(w, ct.dtype)
+        return reshape(matmul(rows, whole), (*dims[:axis], old))
     lead, tail = product(dims[:axis]), product(dims[axis + 1 :])
-    y = matmul(constant(w.T, ct.dtype), reshape(ct, (lead, new, tail)))
+    turned = w if isinstance(w, Value) else constant(w.T, ct.dtype)
+    y = matmul(turned, reshape(ct, (lead, new, tail)))
     return reshape(y, (*dims[:axis], old, *dims[axis + 1 :]))
 
 

@@ -107,6 +107,18 @@ MODELS = {
         lambda t: (t, 4),
         lambda t: {"t": t},
     ),
+    "upsampled": Open(
+        parsed(
+            "(float[n,3,h,w] x) => (float[n,2] y) <int64[1] i0 = {0}, int64[1] i1 = {1}, int64[1] i2 = {2}, "
+            "int64[1] i4 = {4}> { a = Conv<pads=[1,1,1,1], strides=[2,2]>(x, k) b = Relu(a) s = Shape(x) "
+            "c = Slice(s, i0, i1) d = Slice(s, i2, i4) e = Concat<axis=0>(c, i2, d) "
+            'u = Resize<mode="linear">(b, , , e) t = Tanh(u) y = ReduceMean<axes=[2,3], keepdims=0>(t) }',
+            k=f32(2, 3, 3, 3),
+        ),
+        "x",
+        lambda t: (3, 2 * t, 2 * t + 3),
+        lambda t: {"h": 2 * t, "w": 2 * t + 3},
+    ),
     "tokens": Open(
         parsed(
             "(int64[n,t] ids, int64[n,t] mask) => (float[n,4] y) <int64[1] one = {1}, int64[1] two = {2}> { "
@@ -220,6 +232,24 @@ def test_methods_without_references(method: str, name: str) -> None:
         fixed = irshap.Model(case.model, dims=case.dims(size))
         expected = irshap.compile(fixed, target=1, method=method).explainer()(samples)
         np.testing.assert_allclose(explainer(samples).values, expected.values, **CLOSE)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "align_corners", "asymmetric"])
+def test_any_interpolation_between_open_sizes(mode: str, coordinates: str) -> None:
+    """Up on one axis and down on the other, by the quotients of the sizes."""
+    text = "(float[n,2,h,w] x, int64[n,1,v,u] like) => (float[n,1] y) <int64[1] i0 = {0}, int64[1] i2 = {2}, "
+    text += "int64[1] i4 = {4}> { s = Shape(x) t = Shape(like) a = Slice(s, i0, i2) b = Slice(t, i2, i4) "
+    text += (
+        f'c = Concat<axis=0>(a, b) z = Resize<mode="{mode}", coordinate_transformation_mode="{coordinates}">'
+    )
+    text += "(x, , , c) q = Exp(z) y = ReduceMean<axes=[1,2,3], keepdims=0>(q) }"
+    model = parsed(text.replace("(float[n,1] y)", "(float[n] y)"))
+    explainer = irshap.compile(model, target=0, passes=AT_RUN_TIME["optimized"]).explainer()
+    for old, new in (((5, 8), (9, 3)), ((4, 4), (7, 7))):
+        samples = {"x": f32(3, 2, *old), "like": np.zeros((3, 1, *new), np.int64)}
+        explanation = explainer(samples, x_references=f32(2, 2, *old))
+        assert np.abs(explanation.completeness_error).max() < 1e-5 < np.abs(explanation.total()).max()
 
 
 def test_references_that_contradict_each_other() -> None:
