@@ -105,6 +105,10 @@ class LpNormalization(Op):
             yield Sample(cls(1, p), (randn(2, 3, 4),), (0,), (0,))
 
 
+MOST_CHANNELS = 2**10
+"""A normalization over more around each would have as many terms: a few bytes could ask for any number."""
+
+
 @dataclass(frozen=True)
 class LRN(Composite):
     """y = x / (bias + alpha/size sum of x^2 over `size` channels around its own)^beta, channels on axis 1."""
@@ -124,6 +128,9 @@ class LRN(Composite):
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)
         require(x.rank >= 3 and self.size >= 1, f"takes [n, channels, ...], got {x}")
+        require(
+            self.size <= MOST_CHANNELS, f"sums {self.size} channels; up to {MOST_CHANNELS} are written out"
+        )
         return (x,)
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:

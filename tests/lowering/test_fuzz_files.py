@@ -238,3 +238,10 @@ def test_an_input_that_an_op_may_lack() -> None:
     g (float[N,4] x, float one) => (float[N,4] y) { y = Clip(x, one) }""")
     model.graph.node[0].input[:] = ["x", "", "one"]
     assert lift(model).outputs[0].name == "y"
+
+
+def test_a_normalization_of_endless_reach() -> None:
+    model = parser.parse_model("""<ir_version: 10, opset_import: ["": 17]>
+    g (float[N,2,2] x) => (float[N,2,2] y) { [lrn] y = LRN<size = 2147483647>(x) }""")
+    with pytest.raises(NotDifferentiable, match=r"lrn .*up to 1024 are written out"):
+        irshap.compile(model, np.ones((1, 2, 2), np.float32))
