@@ -61,7 +61,22 @@ def _normal(value: sympy.Expr) -> Dim:
     # sympy takes Min(Max(2, N), Max(3, N)) apart to Max(N, Min(2, 3)), and leaves the inner one as it is
     whole = value.doit() if value.has(sympy.Max, sympy.Min) else value
     expanded = sympy.expand(whole)
+    if expanded.has(sympy.floor):
+        expanded = expanded.replace(sympy.floor, _floor)
     return int(expanded) if expanded.is_Integer else expanded
+
+
+def _floor(value: sympy.Expr) -> sympy.Expr:
+    """floor((floor(x) + m)/n) = floor((x + m)/n) for whole m and n: one form for windows of windows."""
+    terms = sympy.Add.make_args(sympy.expand(value))
+    for term in terms:
+        factor, inner = term.as_coeff_Mul()
+        if not isinstance(inner, sympy.floor) or factor.p != 1:
+            continue
+        rest = [t for t in terms if t is not term]
+        if all((t * factor.q).is_integer for t in rest):
+            return _floor(sympy.Add(inner.args[0] / factor.q, *rest))
+    return sympy.floor(value)
 
 
 def equal(a: Dim, b: Dim) -> bool | None:

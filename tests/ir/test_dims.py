@@ -139,6 +139,20 @@ def test_substitution_is_simultaneous() -> None:
     assert symbols_of([2, N, N * R]) == {N, R}
 
 
+_COUNTS = st.integers(1, 9)
+
+
+@given(_COUNTS, _COUNTS, _COUNTS, st.integers(-4, 4), st.integers(-4, 4), st.integers(1, 40))
+def test_floors_of_floors_have_one_form(a: int, b: int, k: int, m: int, c: int, size: int) -> None:
+    """As windows of windows count: equal sizes are seen to be equal, and all keep their value."""
+    h = symbol("h")
+    inner = floor_div(as_dim(h * k + m), a)
+    found = floor_div(as_dim(inner + c), b)
+    assert str(found).count("floor") <= 1
+    assert substitute(found, {h: size}) == ((size * k + m) // a + c) // b
+    assert same(floor_div(floor_div(h, a), b), floor_div(h, a * b))
+
+
 def test_nothing_is_left_to_compute() -> None:
     """sympy factors this to Max(N, Min(2, 3))."""
     assert minimum(maximum(2, N), maximum(3, N)) == maximum(N, 2)
