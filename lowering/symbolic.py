@@ -250,10 +250,10 @@ def _power(a: Any, exponent: Any) -> Any:
 def _where(condition: Any, a: Any, b: Any) -> Any:
     if isinstance(condition, bool):
         return a if condition else b
-    # whichever it is, it is the same; floats such as infinity are no dimensions
-    if a is None or b is None or isinstance(a, float) or isinstance(b, float):
-        return a if a is not None and type(a) is type(b) and a == b else None
-    return a if equal(a, b) is True else None
+    # whichever it is, it is the same
+    if isinstance(a, float) or isinstance(b, float):
+        return a if isinstance(a, float) and isinstance(b, float) and a.hex() == b.hex() else None
+    return a if a is not None and b is not None and equal(a, b) is True else None
 
 
 def _max(a: Any, b: Any) -> Any:

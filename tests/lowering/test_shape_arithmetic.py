@@ -240,3 +240,18 @@ def test_parts_of_an_open_axis_and_what_is_put_around_it(body: str) -> None:
         summed.graph.node.append(onnx.helper.make_node("ReduceSum", ["e", "i1"], ["y"]))
         explanation = irshap.compile(summed, passes=passes).explainer()(x, x_references=references)
         assert np.abs(explanation.completeness_error).max() < 1e-4 < np.abs(explanation.total()).max()
+
+
+@pytest.mark.parametrize(("low", "high"), [("0.25", "0.5"), ("-inf", "0"), ("0", "-0."), ("nan", "1.5")])
+def test_a_choice_between_two_small_floats_stays_one(low: str, high: str) -> None:
+    """Floats aren't compared as dimensions are: by a difference cut to whole numbers all these are equal."""
+    made = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (bool[4] mask) => (float[4] y)
+        <float low = {1}, float high = {1}> { y = Where(mask, low, high) }"""
+    )
+    for tensor, value in zip(made.graph.initializer, (low, high), strict=True):
+        tensor.float_data[:] = [float(value)]
+    graph = lift(made, batch="keep")
+    assert [n.op.mnemonic for n in graph.nodes] == ["constant", "constant", "where"]
+    feeds = {"mask": np.array([True, False, True, False])}
+    np.testing.assert_array_equal(Session(lower(graph)).run(feeds)[0], Session(made).run(feeds)[0])
