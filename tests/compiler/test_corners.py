@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, MixesBatch, NoLocalRule, Op, Output, Point, Value
-from irshap.ir.dims import Dim, N, symbol
+from irshap.ir.dims import Dim, N, as_dim, floor_div, symbol
 from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array, DType, Tensor, TensorType
 from irshap.lowering import lift, lower
@@ -186,9 +186,12 @@ def test_planes_of_any_size(op: Op, weights: Sequence[Array]) -> None:
             np.testing.assert_allclose(found["m"], expected["m"], rtol=1e-5, atol=1e-5)
 
 
-def test_interpolation_to_an_unknown_size_is_refused() -> None:
+def test_interpolation_to_an_unknown_size_that_may_be_the_old_one_is_refused() -> None:
+    """By a factor below 2 small sizes stay as they are, and are copied whatever the factor."""
+    size = floor_div(as_dim(3 * H), 2)
     with pytest.raises(NoLocalRule, match="the size of its axis 2 is only known at run time"):
-        pulled(Resize("linear", (N, 3, 2 * H, W), (1.0, 1.0, 2.0, 1.0)), (N, 3, H, W), ())
+        pulled(Resize("linear", (N, 3, size, W), (1.0, 1.0, 1.5, 1.0)), (N, 3, H, W), ())
+    pulled(Resize("linear", (N, 3, 2 * H, W), (1.0, 1.0, 2.0, 1.0)), (N, 3, H, W), ())
 
 
 def test_copies_for_each_sample() -> None:
