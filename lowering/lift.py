@@ -20,7 +20,7 @@ from irshap.contract import Metadata
 from irshap.errors import IRError, ModelError
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Output, Source, TypeMismatch, Value
-from irshap.ir.dims import Dim, Shape, symbol
+from irshap.ir.dims import Dim, N, Shape, symbol, symbols_of
 from irshap.ir.types import Array, DType, ForeignType, Tensor, TensorType, Type
 from irshap.ir.walks import is_float, live
 from irshap.lowering.batch_plan import BatchPlan, named_batch, with_more_rows, with_shared_axes
@@ -265,8 +265,10 @@ class _Lifter:
             if missing:
                 return None, f"its last {missing} outputs have no form in the IR"
             return [self.facts.worked_out(v, self.builder) for v in results], ""
-        except (Unmodeled, TypeMismatch, IRError) as error:
+        except Unmodeled as error:
             return None, str(error)
+        except (TypeMismatch, IRError) as error:
+            return None, f"{error}{_open_sizes(view)}"
         except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
             # importers unpack inputs and attributes freely: what they stumble over isn't what they expect
             return None, f"its inputs and attributes don't fit together: {first_line(error)}"
@@ -382,6 +384,16 @@ class _Symbols:
             self._taken.add(clean)
             self._symbols[name] = symbol(clean)
         return self._symbols[name]
+
+
+def _open_sizes(view: Import) -> str:
+    """What a user may do where operands would fit together if their sizes were known."""
+    shapes = (getattr(v.type, "shape", None) or () for v in view.inputs if v is not None)
+    names = sorted(map(str, symbols_of(d for shape in shapes for d in shape) - {N}))
+    known = [name for name in names if not name.startswith("unknown_")]
+    return (
+        f" (sizes that are open can be fixed: dims {', '.join(f'{n}=...' for n in known)})" if known else ""
+    )
 
 
 def _named(value: Value, name: str) -> Value:

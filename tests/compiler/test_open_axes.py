@@ -279,3 +279,16 @@ def test_what_needs_numbers_says_so() -> None:
         4,
         3,
     )
+
+
+def test_sizes_that_must_be_known_to_agree_are_named() -> None:
+    """Down by half and up again is the old size where that is even, which nothing tells of an open axis."""
+    text = "(float[n,1,h] x) => (float[n] y) { a = MaxPool<kernel_shape=[2], strides=[2]>(x) "
+    text += (
+        'u = Resize<mode="nearest">(a, , scales) c = Add(u, x) y = ReduceMean<axes=[1,2], keepdims=0>(c) }'
+    )
+    model = parsed(text, scales=np.array([1, 1, 2], np.float32))
+    with pytest.raises(UserError, match=r"sizes that are open can be fixed: dims h=\.\.\."):
+        irshap.compile(model, f32(2, 1, 1), target=0)
+    explainer = irshap.compile(model, f32(2, 1, 6), target=0).explainer()
+    assert np.abs(explainer(f32(3, 1, 6)).completeness_error).max() < 1e-5
