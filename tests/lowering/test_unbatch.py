@@ -119,3 +119,25 @@ def test_a_model_that_takes_only_some_rows_together() -> None:
     for i in range(4):
         (expected,) = original.run({"x": x[i : i + 1], "ids": ids[i : i + 1]})
         np.testing.assert_allclose(found[i : i + 1], expected, rtol=1e-6)
+
+
+# The batch of inputs and outputs is open, but a shape inside was written for the one that was exported.
+PROMISED = """(float[batch,5,8] x) => (float[batch,8] y)
+<int64[3] h = {5,2,4}, int64[2] m = {5,8}, int64[1] five = {5}, int64[1] eight = {8}> {
+t = Transpose<perm=[1,0,2]>(x) q = Reshape(t, h) k = Transpose<perm=[1,0,2]>(q)
+l = Transpose<perm=[0,2,1]>(k) e = MatMul(k, l) p = Softmax<axis=-1>(e) v = MatMul(p, k)
+c = Transpose<perm=[1,0,2]>(v) r = Reshape(c, m) o = Gemm<transB=1>(r, w)
+n = Shape<start=0, end=1>(x) b = Concat<axis=0>(five, n, eight) d = Reshape(o, b)
+y = ReduceMean<axes=[0], keepdims=0>(d) }"""
+
+
+def test_a_batch_that_is_promised_and_not_kept_is_made() -> None:
+    model = model_of(PROMISED)
+    graph = lift(model)
+    assert batch_axes(graph).axis(graph.outputs[0].value) == 0
+    feeds = feeds_of(model, 3)
+    (found,) = Session(lower(graph)).run(feeds)
+    alone = Session(model)
+    for i, row in enumerate(found):
+        expected = alone.run({"x": feeds["x"][i : i + 1]})[0][0]
+        np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)

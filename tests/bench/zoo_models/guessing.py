@@ -24,6 +24,7 @@ from zoo_models.case import REFERENCES, SAMPLES, Inputs
 __all__ = ["guess"]
 
 SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 224, 256, 320, 512, 576, 640, 1024, 4000, 16000, 48000)
+SMALLEST_IMAGE = 32
 LARGEST = 2**22
 """Elements that all samples have together: two open axes grow faster than one."""
 
@@ -87,8 +88,10 @@ def _inputs(declared: Mapping[str, Any], sizes: Mapping[str, int], size: int, be
             axes[name] = axis
 
         def array(count: int, dims: Any = dims, axis: Any = axis, kind: Any = kind) -> Any:
+            # pooling leaves nothing of a smaller image, which ONNX Runtime doesn't mind
+            default = max(size, SMALLEST_IMAGE) if len(dims) > 3 else size
             shape = [
-                count if i == axis else d.dim_value if d.dim_value > 0 else sizes.get(d.dim_param, size)
+                count if i == axis else d.dim_value if d.dim_value > 0 else sizes.get(d.dim_param, default)
                 for i, d in enumerate(dims)
             ]
             return _random(generator, helper.tensor_dtype_to_np_dtype(kind.elem_type), shape, below)
