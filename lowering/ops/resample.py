@@ -24,8 +24,16 @@ _FINEST = 64
 
 
 def kernel_of(n: Import) -> tuple[int, ...]:
-    """The shape of a pool's window."""
-    return tuple(n.attributes["kernel_shape"])
+    """The shape of a pool's window, without what ceil_mode lets a lone one hang over the data."""
+    kernel = tuple(n.attributes["kernel_shape"])
+    plain = not any(n.attribute("pads", [])) and n.attribute("auto_pad", "NOTSET") in ("NOTSET", "")
+    if not n.attribute("ceil_mode", 0) or not plain or any(d > 1 for d in n.attribute("dilations", [])):
+        return kernel
+    sizes, strides = n.tensor().shape[2:], n.attribute("strides", [1] * len(kernel))
+    return tuple(
+        size if isinstance(size, int) and 0 < k - size < s else k
+        for k, size, s in zip(kernel, sizes, strides, strict=True)
+    )
 
 
 def pool_window(n: Import, kernel: Sequence[int]) -> Geometry:

@@ -481,3 +481,20 @@ def test_equal_bytes_under_any_hash_seed() -> None:
     lines = found.pop().splitlines()
     assert len(lines) == len(paths)
     assert all(len(set(line.split()[1:])) <= 1 for line in lines)
+
+
+@pytest.mark.parametrize(
+    "kind", ["AveragePool<count_include_pad=1,", "AveragePool<", "LpPool<p=2,", "MaxPool<"]
+)
+def test_a_window_larger_than_the_image_takes_what_is_there(kind: str) -> None:
+    """As the last pool of networks does that is as wide as their channels; a second axis has two windows."""
+    made = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 22]> g (float[N,2,2,7] x) => (float[N,2,1,a] y)
+        {{ y = {kind} ceil_mode=1, kernel_shape=[9,4], strides=[9,4]>(x) }}"""
+    )
+    x = f32(3, 2, 2, 7)
+    graph = lift(made)
+    assert all(n.op.mnemonic != "opaque" for n in graph.nodes)
+    np.testing.assert_allclose(
+        Session(lower(graph)).run({"x": x})[0], Session(made).run({"x": x})[0], rtol=1e-6
+    )
