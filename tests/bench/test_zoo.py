@@ -74,6 +74,11 @@ def test_a_wrong_sum_a_wrong_prediction_a_refusal_and_a_broken_file_are_told_apa
     assert measured(tmp_path, good.replace("Tanh", "Hardmax"), x=(4,))["kind"] == "NotDifferentiable"
     assert measured(tmp_path, good, x=(5,))["result"] == "unusable"
 
+    saturated = good.replace("y = Tanh(x)", "b = Add(x, big)  y = Tanh(b)").replace(
+        "=> (float[N, 4] y)", "=> (float[N, 4] y) <float big = {9}>"
+    )
+    assert "rounding" in measured(tmp_path, saturated, x=(4,))["message"]
+
     from zoo_models import measure as module
 
     import irshap

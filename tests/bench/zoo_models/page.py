@@ -111,7 +111,7 @@ def causes(rows: Iterable[Row]) -> str:
 
 
 def _message(row: Row) -> str:
-    if "error" in row:
+    if "error" in row and "message" not in row:
         return f"error {row['error']:.1e}, predictions off by {row['prediction_off']:.1e}"
     text = f"{row.get('kind', '')}: {row.get('message', '')}".strip(": ")
     return " ".join(text.split())
@@ -119,7 +119,7 @@ def _message(row: Row) -> str:
 
 def _reason(row: Row) -> str:
     """A message without what differs from model to model: places, names, numbers, shapes."""
-    text = _message(row) if "error" not in row else ""
+    text = _message(row) if "message" in row else ""
     text = re.sub(r"^(\w+): \S+ \((\w+)\): ", r"\1: \2: ", text)  # a node, with its op
     text = re.sub(r"^(\w+): \S*/\S*[^:]*: ", r"\1: ", text)  # a file
     text = re.sub(r"'[^']*'|\"[^\"]*\"|%\w+|\[[^]]*\]|\([^)]*\)|/\S+", "_", text)
