@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from irshap import contract
-from irshap.attribution.sources import model_inputs
+from irshap.attribution.sources import holds_ids, model_inputs
 from irshap.errors import IRError
 from irshap.ir.batch import BatchAxes
 from irshap.ir.builder import emit1
 from irshap.ir.core import Graph, Output, Role, Value
 from irshap.ir.dims import Dim, divide, product, same
-from irshap.ir.walks import is_float
 from irshap.ops.program import Input
 from irshap.ops.reduce import ReduceSum
 from irshap.ops.rows import RepeatRows
@@ -59,8 +58,10 @@ def samples_first(value: Value, axis: int, rows: Dim) -> Value:
 
 
 def is_token(graph: Graph, source: Output) -> bool:
-    """Whether a source stands for an integer input that is read in there."""
-    return any(v.name == source.of and not is_float(v) for v in model_inputs(graph))
+    """Whether a source stands for an input of token ids that is read in there."""
+    return any(
+        v.name == source.of and v is not source.value and holds_ids(graph, v) for v in model_inputs(graph)
+    )
 
 
 def own_names(graph: Graph) -> set[str]:

@@ -17,7 +17,7 @@ from irshap.ops.gather import Gather
 from irshap.ops.program import Hold, Input, Tap
 from irshap.ops.shape import Reshape, Transpose
 
-__all__ = ["Attributed", "find_sources", "model_inputs", "names_in", "with_held", "with_taps"]
+__all__ = ["Attributed", "find_sources", "holds_ids", "model_inputs", "names_in", "with_held", "with_taps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ def find_sources(graph: Graph, explained: Output, wrt: Sequence[str]) -> list[At
             found += _wanted(graph, name, explained, above)
     else:
         for value in inputs:
-            found += _plain(graph, value) if is_float(value) else lookups(graph, value, above)
+            found += _plain(graph, value, above) if is_float(value) else lookups(graph, value, above)
         if not found:
             found = [s for value in inputs for s in _casts(graph, value, above)]
     if not found:
@@ -114,11 +114,26 @@ def find_sources(graph: Graph, explained: Output, wrt: Sequence[str]) -> list[At
     return found
 
 
-def _plain(graph: Graph, value: Value) -> list[Attributed]:
-    """An input, or what it is cast to where it is in half precision: so differences keep their digits."""
-    readers = [n for n in graph.nodes if value in n.operands] if value.dtype.bytes < 4 else []
-    as_single = len(readers) == 1 and isinstance(readers[0].op, Cast) and is_float(readers[0].results[0])
+def _plain(graph: Graph, value: Value, above: set[Value]) -> list[Attributed]:
+    """An input, or what it is cast to where it is in half precision: so differences keep their digits.
+
+    One that is read as whole numbers alone holds token ids, as Keras passes them: its lookups stand for it.
+    """
+    readers = [n for n in graph.nodes if value in n.operands]
+    if holds_ids(graph, value) and (
+        tokens := [s for n in readers for s in lookups(graph, n.results[0], above)]
+    ):
+        return [replace(s, of=str(value.name)) for s in tokens]
+    half = value.dtype.bytes < 4 and len(readers) == 1
+    as_single = half and isinstance(readers[0].op, Cast) and is_float(readers[0].results[0])
     return [Attributed(str(value.name), readers[0].results[0] if as_single else value, str(value.name))]
+
+
+def holds_ids(graph: Graph, value: Value) -> bool:
+    """Whether an input is integer, or floats that are read as whole numbers alone."""
+    readers = [n for n in graph.nodes if value in n.operands] if is_float(value) else []
+    as_integers = [isinstance(n.op, Cast) and n.op.to.is_integer for n in readers]
+    return not is_float(value) or (bool(readers) and all(as_integers))
 
 
 def _wanted(graph: Graph, name: str, explained: Output, above: set[Value]) -> list[Attributed]:
@@ -130,7 +145,7 @@ def _wanted(graph: Graph, name: str, explained: Output, above: set[Value]) -> li
         return found
     if value not in above:
         raise TargetError(f"output {explained.name!r} doesn't depend on tensor {name!r}")
-    return _plain(graph, value) if value.node.op.is_input else [Attributed(name, value, name)]
+    return _plain(graph, value, above) if value.node.op.is_input else [Attributed(name, value, name)]
 
 
 def _check_varies(source: Attributed) -> None:

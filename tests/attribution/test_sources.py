@@ -466,3 +466,17 @@ def test_a_reshape_to_the_same_shape_is_the_same_tensor() -> None:
     source = model(body, "float[N,3] x", w=normal(1, 3, 4), same=np.int64([-1, 4]))
     with pytest.raises(TargetError, match="'k' and 'h' are one tensor"):
         flat.compile(source, {"x": normal(6, 4, 3)}, wrt="h,k")
+
+
+def test_floats_that_are_token_ids_are_attributed_at_their_lookup() -> None:
+    """Keras passes ids as floats, and its embedding casts them."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[N,3] x) => (float[N,2] y)
+        <float[4,2] table = {1,2,3,-4,5,6,-7,8}, int64[1] axis = {1}> {
+        i = Cast<to=6>(x) e = Gather(table, i) t = Tanh(e) y = ReduceSum<keepdims=0>(t, axis) }"""
+    )
+    references, x = np.array([[0, 1, 2]], "f"), np.array([[3, 1, 0], [2, 2, 2]], "f")
+    found = irshap.compile(model, references, target="1").explainer()(x)
+    assert found.values.shape == (2, 3)
+    table = np.tanh(np.array([2, -4, 6, 8]))
+    np.testing.assert_allclose(found.values, table[x.astype(int)] - table[[0, 1, 2]], rtol=1e-5, atol=1e-6)
