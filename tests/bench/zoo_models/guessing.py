@@ -24,7 +24,7 @@ from zoo_models.case import REFERENCES, SAMPLES, Inputs
 __all__ = ["guess"]
 
 SIZES = (8, 16, 24, 32, 48, 64, 96, 128, 160, 224, 256, 320, 512, 576, 640, 1024, 4000, 16000, 48000)
-SMALLEST_IMAGE = 32
+SMALLEST_IMAGE = 64
 LARGEST = 2**22
 """Elements that all samples have together: two open axes grow faster than one."""
 
