@@ -13,6 +13,8 @@ import onnx
 import pytest
 from places import BENCH
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
