@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300, help="limit of a case")
     parser.add_argument("--memory", type=float, default=8, help="limit of a case in GiB")
     parser.add_argument("--page", type=Path, help="the page to write")
+    parser.add_argument("--part", default="", help="what of the zoo was run, for the page")
     given = parser.parse_args()
     rows, memory = Rows(given.rows), int(given.memory * 2**30)
     for suite in given.suite:
@@ -76,7 +77,9 @@ def main() -> None:
                     continue
                 rows.add(named | measured(file, file.with_suffix(".npz"), given.seconds, memory))
     if given.page:
-        given.page.write_text(page(rows.found.values()))
+        # messages of ONNX Runtime name files
+        text = page(rows.found.values(), given.part).replace(f"{given.cache.resolve()}/", "")
+        given.page.write_text(text)
 
 
 def wanted(case: Case, given: argparse.Namespace, rows: Rows) -> bool:

@@ -21,7 +21,7 @@ Made by `tests/bench/zoo.py` ({date}; {versions}): {models} models with random w
 unmodified by both of torch's exporters, with a batch that is dynamic or 1, and where inputs have a length
 with one that is fixed or dynamic. Compiled by `@default` with 2 references, run in ONNX Runtime, and compared
 with the original model there: f(x) of 3 samples, f of the references with each held input (a mask) at the
-sample's value.
+sample's value.{part}
 
 - **complete**: the sum of attributions misses f(x) - base by at most 1e-3 of the largest |f(x) - base|
 - **inexact**: by more; **wrong**: the compiled file's predictions are off
@@ -53,14 +53,15 @@ Each cause with the number of its cases, and where it was seen.
 LEFT_OUT = ("not exported", "unusable")
 
 
-def page(rows: Collection[Row]) -> str:
-    """The page as Markdown."""
+def page(rows: Collection[Row], part: str = "") -> str:
+    """The page as Markdown; `part` says what was run, where that isn't all."""
     suites: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         suites[row["suite"]].append(row)
     listed = [*suites.items(), ("all", list(rows))]
     packages = ("torch", "torchvision", "transformers", "timm", "onnxruntime")
     return PAGE.format(
+        part=f" {part}" if part else "",
         date=datetime.date.today(),
         versions=", ".join(f"{p} {version(p).partition('+')[0]}" for p in packages),
         models=len({(r["suite"], r["model"]) for r in rows}),
