@@ -11,7 +11,7 @@ from irshap.errors import ModelError, near
 from irshap.ir.dims import N
 from irshap.lowering.given import input_types
 
-__all__ = ["BatchPlan", "named_batch", "with_more_rows", "with_shared_axes"]
+__all__ = ["BatchPlan", "forget_shapes", "named_batch", "with_more_rows", "with_shared_axes"]
 
 Dim = onnx.TensorShapeProto.Dimension
 
@@ -127,6 +127,14 @@ def _followed(model: onnx.ModelProto, places: Mapping[str, Sequence[Dim]]) -> st
     return found.pop() if len(found) == 1 else None
 
 
+def forget_shapes(model: onnx.ModelProto) -> None:
+    """Drops, in place, what a model declares of the shapes of anything but its inputs."""
+    del model.graph.value_info[:]
+    for value in model.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+
+
 def _renamed(
     model: onnx.ModelProto, batched: Mapping[str, int], old: Collection[str], changes_shapes: bool
 ) -> onnx.ModelProto:
@@ -143,10 +151,7 @@ def _renamed(
             value.type.tensor_type.shape.dim[batched[value.name]].Clear()
             value.type.tensor_type.shape.dim[batched[value.name]].dim_param = str(N)
     if changes_shapes:
-        del named.graph.value_info[:]
-        for value in named.graph.output:
-            if value.type.HasField("tensor_type"):
-                value.type.tensor_type.ClearField("shape")
+        forget_shapes(named)
     return named
 
 

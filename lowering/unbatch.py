@@ -18,11 +18,11 @@ from irshap.ir.batch import batch_axes
 from irshap.ir.core import Graph, Output
 from irshap.ir.dims import N, symbols_of
 from irshap.ir.types import Array, TensorType
-from irshap.lowering.batch_plan import BatchPlan
+from irshap.lowering.batch_plan import BatchPlan, forget_shapes
 from irshap.lowering.files.session import RuntimeRefusal
 from irshap.lowering.lower import lower
 from irshap.lowering.rebatch import TRIALS, close, random, refuse_too_large, rows_of, runner
-from irshap.ops.vectorize import vectorize, with_batch_on
+from irshap.ops.vectorize import many, vectorize, with_batch_on
 
 __all__ = ["Check", "follows_batch", "with_samples_in_front"]
 
@@ -72,10 +72,7 @@ def _for_one_sample(types: onnx.ModelProto, inputs: Mapping[str, int]) -> onnx.M
         if value.name in inputs:
             value.type.tensor_type.shape.dim[inputs[value.name]].dim_value = 1
     # what is declared of the rest holds for any batch, and is inferred again
-    del one.graph.value_info[:]
-    for value in one.graph.output:
-        if value.type.HasField("tensor_type"):
-            value.type.tensor_type.ClearField("shape")
+    forget_shapes(one)
     return one
 
 
@@ -98,11 +95,9 @@ class Check:
     def _feeds(self, rows: int, trial: tuple[int, int]) -> dict[str, Array]:
         feeds = {}
         for seed, value in enumerate(self.alone.inputs):
-            name, dims = str(value.name), list(value.shape)
-            if name in self.inputs:
-                axis = self.inputs[name]
-                dims = [N, *dims] if axis is None else [*dims[:axis], N, *dims[axis + 1 :]]
-            feeds[name] = random(name, value.tensor.with_shape(tuple(dims)), seed, trial, rows)
+            name, kind = str(value.name), value.tensor
+            kind = many(kind, self.inputs[name]) if name in self.inputs else kind
+            feeds[name] = random(name, kind, seed, trial, rows)
         return feeds
 
     def _alone(self, feeds: Mapping[str, Array], i: int) -> list[Array]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from irshap.attribution.side_paths import SidePath, side_paths
+from irshap.attribution.sources import model_inputs
 from irshap.errors import NotDifferentiable
 from irshap.ir.core import Graph, Node, Role, Value
 from irshap.ir.walks import is_float, upstream, varying_values
@@ -35,9 +36,7 @@ class Gap:
 def references_needed(graph: Graph) -> list[Value]:
     """The model's inputs that the attributed tensors are computed from: what differs between the worlds."""
     above = upstream(o.value for o in graph.outputs_of(Role.SOURCE))
-    return [
-        v for v in graph.inputs if v in above and isinstance(v.node.op, Input) and v.node.op.kind == "model"
-    ]
+    return [v for v in model_inputs(graph) if v in above]
 
 
 def gaps(graph: Graph) -> list[Gap]:
@@ -49,7 +48,9 @@ def gaps(graph: Graph) -> list[Gap]:
     target = graph.output(Role.TARGET).value
     behind = varying_values(graph.nodes, sources)
     reaching = upstream([target], cut=sources)
-    past = {path.node: path for path in side_paths(graph, list(sources), [target])}
+    past: dict[Node, SidePath] = {}
+    for path in side_paths(graph, list(sources), [target]):
+        past.setdefault(path.node, path)
     found = []
     for node in graph.nodes:
         results = [v for v in node.results if v in reaching and v not in sources]

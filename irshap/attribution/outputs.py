@@ -14,7 +14,7 @@ from irshap.ir.dims import Dim, divide, product, same
 from irshap.ops.program import Input
 from irshap.ops.reduce import ReduceSum
 from irshap.ops.rows import RepeatRows
-from irshap.ops.shape import reshape, transpose
+from irshap.ops.shape import reshape, to_front
 
 __all__ = ["attributions", "batch_axes", "by_class", "is_token", "own_names", "samples_first", "source_axes"]
 
@@ -49,8 +49,7 @@ def samples_first(value: Value, axis: int, rows: Dim) -> Value:
 
     Where that axis holds more (samples merged with positions, say), the rest becomes an axis of its own.
     """
-    if axis:
-        value = transpose(value, [axis, *(i for i in range(value.rank) if i != axis)])
+    value = to_front(value, axis)
     merged = divide(value.shape[0], rows)
     if merged is None:
         raise IRError(f"axis {axis} of {value!r} doesn't count {rows} samples")

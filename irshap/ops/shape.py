@@ -30,7 +30,7 @@ from irshap.ops.program import Full
 from irshap.ops.samples import randn
 
 __all__ = ["Concat", "Dilate", "Move", "Pad", "Reshape", "Slice", "Split", "Transpose", "concat", "reshape"]
-__all__ += ["ranked", "split", "to_front", "transpose", "zeros_like"]
+__all__ += ["from_front", "ranked", "split", "to_front", "transpose", "zeros_like"]
 
 
 def reshape(x: Value, shape: Sequence[Dim]) -> Value:
@@ -46,6 +46,11 @@ def transpose(x: Value, perm: Sequence[int]) -> Value:
 def to_front(x: Value, axis: int) -> Value:
     """Emits `x` with `axis` before all others."""
     return transpose(x, [axis, *(a for a in range(x.rank) if a != axis)])
+
+
+def from_front(x: Value, axis: int) -> Value:
+    """Emits `x` with its first axis as `axis` of the result: what undoes `to_front`."""
+    return transpose(x, [*range(1, axis + 1), 0, *range(axis + 1, x.rank)])
 
 
 def concat(values: Sequence[Value], axis: int) -> Value:

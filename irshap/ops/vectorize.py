@@ -18,9 +18,9 @@ from irshap.ir.core import Graph, MixesBatch, Node, Op, TypeMismatch, Value, ten
 from irshap.ir.dims import Dim, N, same_shape
 from irshap.ir.types import TensorType, same_type
 from irshap.ops.reduce import Expand
-from irshap.ops.shape import reshape, to_front, transpose
+from irshap.ops.shape import from_front, reshape, to_front
 
-__all__ = ["apply", "vectorize", "with_batch_on"]
+__all__ = ["apply", "many", "vectorize", "with_batch_on"]
 
 
 def vectorize(graph: Graph, inputs: Mapping[str, int | None]) -> Graph:
@@ -41,7 +41,7 @@ def vectorize(graph: Graph, inputs: Mapping[str, int | None]) -> Graph:
                 plain[value] = b.copy(value.node, {})[0]
                 continue
             axis = inputs[str(value.name)]
-            kind = value.tensor.with_shape(_placed(value.tensor, axis))
+            kind = many(value.tensor, axis)
             given = b.emit(value.node.op, types=(kind,), origin=value.node.origin, names=(value.name,))[0]
             stacked[value] = reshape(to_front(given, axis or 0), (N, *value.shape))
         for node in graph.nodes:
@@ -64,9 +64,10 @@ def with_batch_on(graph: Graph, axes: Sequence[int]) -> Graph:
         return b.build(graph.name, outputs, graph.properties, like=graph)
 
 
-def _placed(kind: TensorType, axis: int | None) -> tuple[Dim, ...]:
-    """The shape for N samples of a tensor that has `kind` for one."""
-    return (N, *kind.dims) if axis is None else (*kind.dims[:axis], N, *kind.dims[axis + 1 :])
+def many(kind: TensorType, axis: int | None) -> TensorType:
+    """The type for N samples of a tensor that has `kind` for one: N on an axis of size 1, or in front."""
+    dims = kind.dims
+    return kind.with_shape((N, *dims) if axis is None else (*dims[:axis], N, *dims[axis + 1 :]))
 
 
 def _back(value: Value, axis: int) -> Value:
@@ -74,7 +75,7 @@ def _back(value: Value, axis: int) -> Value:
         return value
     dims = value.shape[1:]
     without = (*dims[:axis], *dims[axis + 1 :])
-    return transpose(reshape(value, (N, *without)), [*range(1, axis + 1), 0, *range(axis + 1, len(dims))])
+    return from_front(reshape(value, (N, *without)), axis)
 
 
 def _named(value: Value, old: Value) -> Value:
@@ -155,7 +156,7 @@ def _beside(
             for a, t, r in zip(after, found, results, strict=True)
         ):
             merged = [
-                v if axis is None else reshape(transpose(v, _moved(v.rank, axis)), t.dims)
+                v if axis is None else reshape(from_front(v, axis), t.dims)
                 for v, axis, t in zip(operands, axes, shapes, strict=True)
             ]
             return tuple(
@@ -169,8 +170,3 @@ def _merged(shape: Sequence[Dim], axis: int) -> tuple[Dim, ...]:
     """[count, ...] with the first axis merged into `axis` of the others."""
     count, *dims = shape
     return (*dims[:axis], count * dims[axis], *dims[axis + 1 :])
-
-
-def _moved(rank: int, axis: int) -> list[int]:
-    """The order of axes in which the first one stands before `axis` of the others."""
-    return [*range(1, axis + 1), 0, *range(axis + 1, rank)]

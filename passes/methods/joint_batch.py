@@ -15,7 +15,7 @@ from irshap.ir.walks import ancestors
 from irshap.ops.program import Input, Pullback
 from irshap.ops.reduce import Expand, ReduceMean, ReduceSum
 from irshap.ops.rows import RepeatRows, TileRows
-from irshap.ops.shape import concat, reshape, split, transpose
+from irshap.ops.shape import concat, from_front, reshape, split
 from irshap.passes.methods.wider_batch import WiderBatch, is_boundary
 
 __all__ = ["JointBatch", "mean_over_references", "reference_weights"]
@@ -88,7 +88,7 @@ class JointBatch(WiderBatch):
         source = value.node.operands[0] if isinstance(value.node.op, RepeatRows) else value
         if source in self.varied:
             tiled = emit1(TileRows(0, sample.shape[axis]), self._references(source, axis))
-            other = transpose(tiled, [*range(1, axis + 1), 0, *range(axis + 1, source.rank)])
+            other = from_front(tiled, axis)
         self.mapped[value] = concat([repeated, other], axis)
 
     def _references(self, source: Value, axis: int) -> Value:

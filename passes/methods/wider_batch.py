@@ -15,7 +15,7 @@ from irshap.ir.types import TensorType
 from irshap.ir.walks import ancestors
 from irshap.ops.program import Hold, Input, Pullback, batch_from_shape
 from irshap.ops.rows import RepeatRows
-from irshap.ops.shape import reshape, transpose, zeros_like
+from irshap.ops.shape import from_front, reshape, zeros_like
 
 __all__ = ["MovedBatch", "WiderBatch", "is_boundary"]
 
@@ -158,4 +158,4 @@ def _put_back(rows: Value, axis: int, rank: int) -> Value:
     """[rows, ...] with the rows on `axis` of a tensor of this rank: what undoes `samples_first`."""
     if rows.rank > rank:
         rows = reshape(rows, (as_dim(rows.shape[0] * rows.shape[1]), *rows.shape[2:]))
-    return transpose(rows, [*range(1, axis + 1), 0, *range(axis + 1, rank)])
+    return from_front(rows, axis)
