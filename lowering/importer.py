@@ -15,10 +15,18 @@ from irshap.ir.types import Array
 from irshap.lowering.shape_arithmetic import Facts
 from irshap.ops.program import Constant
 
-__all__ = ["IMPORTERS", "LARGEST_MADE", "Import", "Importer", "Unmodeled", "importer"]
+__all__ = ["IMPORTERS", "LARGEST_MADE", "Import", "Importer", "Unmodeled", "importer", "kind_of"]
 
 LARGEST_MADE = 2**20
 """Constants that importers make have at most as many elements: a few bytes could ask for any memory."""
+
+CALLED = 20
+"""The opset of standard ops by which importers say what others mean."""
+
+
+def kind_of(node: NodeProto) -> str:
+    """The op of a node; one of another domain than ONNX's own has that in front."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
 class Unmodeled(Exception):
@@ -112,6 +120,13 @@ class Import:
             raise Unmodeled(f"axis {value} is not one of {rank}")
         return value % rank if rank else 0
 
+    def call(self, kind: str, *inputs: Value | None, **attributes: Any) -> Value:
+        """What a standard op with one result, of opset `CALLED`, gives for these inputs."""
+        node = helper.make_node(kind, [""] * len(inputs), [""], **attributes)
+        batch = (self.batched, self.rebatched)
+        found = IMPORTERS[kind](Import(node, inputs, CALLED, self.builder, batch, self.facts))
+        return found if isinstance(found, Value) else found[0]
+
     def emit(self, op: Op, *operands: Value) -> tuple[Value, ...]:
         """Emits an IR op."""
         return self.builder.emit(op, *operands)
@@ -125,7 +140,7 @@ class Import:
 Importer: TypeAlias = Callable[[Import], "Value | Sequence[Value]"]
 
 IMPORTERS: dict[str, Importer] = {}
-"""For each ONNX op of the default domain, how it is lifted (of any opset from 7 on)."""
+"""For each ONNX op, how it is lifted (those of the default domain of any opset from 7 on)."""
 
 _F = TypeVar("_F", bound=Importer)
 

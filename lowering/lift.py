@@ -24,13 +24,14 @@ from irshap.ir.dims import Dim, N, Shape, symbol, symbols_of
 from irshap.ir.types import Array, DType, ForeignType, Tensor, TensorType, Type
 from irshap.ir.walks import is_float, live
 from irshap.lowering.batch_plan import BatchPlan, named_batch, with_more_rows, with_shared_axes
+from irshap.lowering.bodies import body_of
 from irshap.lowering.control_flow import inlined
 from irshap.lowering.emitter import onnx_type, tensor_proto
 from irshap.lowering.files.load import OLDEST_OPSET, infer_shapes, inline_functions, load_model
 from irshap.lowering.files.protos import first_line, outline
 from irshap.lowering.files.scopes import captured_names
 from irshap.lowering.given import named_pairs, open_axes, with_sizes, with_values
-from irshap.lowering.importer import IMPORTERS, Import, Unmodeled
+from irshap.lowering.importer import IMPORTERS, Import, Unmodeled, kind_of
 from irshap.lowering.one_sample import with_samples, without_batch_name
 from irshap.lowering.opaque import is_unknown, used_domains
 from irshap.lowering.ops.sequence import SEQUENCES
@@ -232,6 +233,8 @@ class _Lifter:
             view = Import(proto, inputs, self.opset, self.builder, batch, self.facts)
             results, why = self._modeled(view)
             if results is None:
+                results, why = self._through_body(proto, inputs, why)
+            if results is None:
                 results = self._opaque(proto, view.inputs, why)
                 self._note_items(view, results[0] if results else None)
         for name, value in zip(proto.output, results, strict=False):
@@ -256,10 +259,10 @@ class _Lifter:
     def _modeled(self, view: Import) -> tuple[Sequence[Value] | None, str]:
         """The results of a node that irshap has ops for, or None and the reason."""
         proto = view.proto
-        if proto.op_type not in IMPORTERS or proto.domain not in ("", "ai.onnx"):
+        if kind_of(proto) not in IMPORTERS:
             return None, "irshap has no rule for this op"
         try:
-            found = IMPORTERS[proto.op_type](view)
+            found = IMPORTERS[kind_of(proto)](view)
             results = [found] if isinstance(found, Value) else list(found)
             missing = len([n for n in proto.output[len(results) :] if n])
             if missing:
@@ -272,6 +275,35 @@ class _Lifter:
         except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
             # importers unpack inputs and attributes freely: what they stumble over isn't what they expect
             return None, f"its inputs and attributes don't fit together: {first_line(error)}"
+
+    def _through_body(
+        self, proto: onnx.NodeProto, inputs: Sequence[Value | None], why: str
+    ) -> tuple[Sequence[Value] | None, str]:
+        """The results of a node through the body that the standard gives its op, or None and the reason."""
+        found = body_of(proto, inputs, self.opset, self.values)
+        if found is None:
+            return None, why
+        body, opset = found
+        outer, start = (self.values, self.opset, self.opsets), len(self.builder.nodes)
+        self.values = dict(self.values)
+        self.opset, self.opsets = opset, {**self.opsets, "": opset}
+        try:
+            for node in body:
+                self._node(node)
+            results = [self.values[name] for name in proto.output if name]
+        except ModelError as error:
+            return None, f"the body of its definition doesn't fit its inputs: {error}"
+        finally:
+            self.values, self.opset, self.opsets = outer
+        made = live(self.builder.nodes[start:], results)
+        unmodeled = next((n.op for n in made if isinstance(n.op, Opaque)), None)
+        if unmodeled is not None:
+            return None, f"the body of its definition has {unmodeled.kind}: {unmodeled.why}"
+        for name, value in zip(filter(None, proto.output), results, strict=True):
+            if value.node in made:  # the model's name comes before one within the body
+                object.__setattr__(value, "name", name)
+        wanted = iter(results)
+        return [next(wanted) if name else results[0] for name in proto.output], ""
 
     def _opaque(self, proto: onnx.NodeProto, inputs: list[Value | None], why: str) -> list[Value]:
         captured = {n: self.values[n] for n in captured_names(proto) if n in self.values}
@@ -329,9 +361,8 @@ class _Lifter:
         try:
             types = {n: onnx_type(v.type) for n, v in operands.items()}
             schema = onnx.defs.get_schema(proto.op_type, self.opsets.get(domain, 1), domain)
-            found = onnx.shape_inference.infer_node_outputs(
-                schema, proto, types, data, opset_imports=list(self.model.opset_import)
-            )
+            imports = [helper.make_opsetid(*pair) for pair in self.opsets.items()]
+            found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=imports)
         except onnx.checker.ValidationError as error:
             where = f"{proto.name or next(filter(None, proto.output), proto.op_type)!r} ({proto.op_type})"
             mend = "export the model again, and run onnx.checker.check_model(model, full_check=True) on it"

@@ -177,7 +177,7 @@ def test_states_whose_batch_has_no_name() -> None:
     model = parsed(f"(float[?,3] x, float[2,?,3] h) => (float[?,3] y) {body}")
     assert types(model) == ["f32[N, 3]", "f32[2, N, 3]", "f32[N, 3]"]
     # of one that isn't, rows alone and together differ
-    body = "{ s = ReduceMean<axes=[0,1], keepdims=0>(h) t = Shrink(s) y = Mul(x, t) }"
+    body = "{ s = ReduceMean<axes=[0,1], keepdims=0>(h) t = Bernoulli(s) y = Mul(x, t) }"
     model = parsed(f"(float[?,3] x, float[2,?,3] h) => (float[?,3] y) {body}")
     assert types(model)[1] == "f32[2, unknown_1, 3]"
 

@@ -15,7 +15,7 @@ def parsed(text: str) -> onnx.ModelProto:
 
 
 def test_opaque_nodes_say_why() -> None:
-    graph = lift(parsed("(float[2,3] x) => (float[2,3] y) { y = Shrink(x) }"))
+    graph = lift(parsed("(float[2,3] x) => (float[2,3] y) { y = Bernoulli(x) }"))
     (node,) = graph.nodes
     assert isinstance(node.op, Opaque)
     assert node.op.why == "irshap has no rule for this op"
@@ -28,7 +28,7 @@ def test_opaque_nodes_say_why() -> None:
         "(float[1,2,3] a, float[2,3,4] b) => (float[1,1] y) <int64[2] flat = {1, -1}, float[16,1] w = {1}> "
         '{ p = Einsum<equation="...ij,...jk->...ik">(a, b) f = Reshape(p, flat) q = MatMul(f, w) '
         "y = Sum(q) }",
-        "(float[1,3] a, bool c) => (float[1,3] y) { p = made.up.Op(a) q = Shrink(p) y = Where(c, q, p) }",
+        "(float[1,3] a, bool c) => (float[1,3] y) { p = made.up.Op(a) q = Bernoulli(p) y = Where(c, q, p) }",
     ],
     ids=["einsum", "made up"],
 )
