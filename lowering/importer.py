@@ -15,10 +15,17 @@ from irshap.ir.types import Array
 from irshap.lowering.shape_arithmetic import Facts
 from irshap.ops.program import Constant
 
-__all__ = ["IMPORTERS", "LARGEST_MADE", "Import", "Importer", "Unmodeled", "importer", "kind_of"]
+__all__ = ["IMPORTERS", "LARGEST_MADE", "NO_RULE", "Import", "Importer", "Unmodeled", "importer", "kind_of"]
 
 LARGEST_MADE = 2**20
 """Constants that importers make have at most as many elements: a few bytes could ask for any memory."""
+
+NO_RULE = {
+    "com.microsoft.nchwc": "it is in the blocked layout of one kind of CPU, which ONNX Runtime writes with "
+    "ORT_ENABLE_ALL: save the optimized model with ORT_ENABLE_EXTENDED",
+    "com.ms.internal.nhwc": "it is in a layout that ONNX Runtime keeps for one device: save the model before",
+}
+"""Why ops of a domain can't be lifted, where there is more to say than that irshap has no rule."""
 
 CALLED = 20
 """The opset of standard ops by which importers say what others mean."""
@@ -120,11 +127,11 @@ class Import:
             raise Unmodeled(f"axis {value} is not one of {rank}")
         return value % rank if rank else 0
 
-    def call(self, kind: str, *inputs: Value | None, **attributes: Any) -> Value:
-        """What a standard op with one result, of opset `CALLED`, gives for these inputs."""
+    def call(self, kind: str, *inputs: Value | None, opset: int = CALLED, **attributes: Any) -> Value:
+        """What a standard op with one result gives for these inputs."""
         node = helper.make_node(kind, [""] * len(inputs), [""], **attributes)
         batch = (self.batched, self.rebatched)
-        found = IMPORTERS[kind](Import(node, inputs, CALLED, self.builder, batch, self.facts))
+        found = IMPORTERS[kind](Import(node, inputs, opset, self.builder, batch, self.facts))
         return found if isinstance(found, Value) else found[0]
 
     def emit(self, op: Op, *operands: Value) -> tuple[Value, ...]:

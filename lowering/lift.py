@@ -31,7 +31,7 @@ from irshap.lowering.files.load import OLDEST_OPSET, infer_shapes, inline_functi
 from irshap.lowering.files.protos import first_line, outline
 from irshap.lowering.files.scopes import captured_names
 from irshap.lowering.given import named_pairs, open_axes, with_sizes, with_values
-from irshap.lowering.importer import IMPORTERS, Import, Unmodeled, kind_of
+from irshap.lowering.importer import IMPORTERS, NO_RULE, Import, Unmodeled, kind_of
 from irshap.lowering.one_sample import with_samples, without_batch_name
 from irshap.lowering.opaque import is_unknown, used_domains
 from irshap.lowering.ops.sequence import SEQUENCES
@@ -260,7 +260,7 @@ class _Lifter:
         """The results of a node that irshap has ops for, or None and the reason."""
         proto = view.proto
         if kind_of(proto) not in IMPORTERS:
-            return None, "irshap has no rule for this op"
+            return None, NO_RULE.get(proto.domain, "irshap has no rule for this op")
         try:
             found = IMPORTERS[kind_of(proto)](view)
             results = [found] if isinstance(found, Value) else list(found)

@@ -33,6 +33,8 @@ OLDEST_OPSET = 7
 MAX_PROTO = 2**31 - 1  # protobuf's limit for one message
 _DEFAULT_DOMAIN = ("", "ai.onnx")
 _LONG_VECTOR = 2**20
+_RUNTIMES_OWN = ("LayerNormalization", "SimplifiedLayerNormalization")
+"""Ops that ONNX Runtime's optimizers write into ONNX's domain, in opsets that don't have them."""
 
 # What people pass by mistake, by the file's first bytes.
 _LOOKALIKES = {
@@ -235,6 +237,7 @@ def _check(model: onnx.ModelProto, where: str) -> None:
     for tensor, light in zip(model.graph.initializer, shell.graph.initializer, strict=True):
         if is_outlined(tensor):
             light.dims[:] = [0]  # the only shape whose data may be empty
+    _leave_out_runtimes_own(shell)
     try:
         checker.check_model(shell)
     except EncodeError as error:
@@ -242,6 +245,17 @@ def _check(model: onnx.ModelProto, where: str) -> None:
     except (checker.ValidationError, RuntimeError, ValueError) as error:
         raise ModelError(f"is not a valid ONNX model: {first_line(error)}", where=where) from error
     _check_inputs(model, where)
+
+
+def _leave_out_runtimes_own(shell: onnx.ModelProto) -> None:
+    """Moves ops of ONNX Runtime out of ONNX's domain, whose checker doesn't know them."""
+    opset = max((o.version for o in shell.opset_import if o.domain in _DEFAULT_DOMAIN), default=1)
+    own = [k for k in _RUNTIMES_OWN if not onnx.defs.has(k, opset, "")]
+    for node in nodes(shell.graph):
+        if node.domain in _DEFAULT_DOMAIN and node.op_type in own:
+            node.domain = "com.microsoft"
+    if all(o.domain != "com.microsoft" for o in shell.opset_import):
+        shell.opset_import.add(domain="com.microsoft", version=1)
 
 
 def _check_inputs(model: onnx.ModelProto, where: str) -> None:

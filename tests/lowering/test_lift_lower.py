@@ -225,24 +225,6 @@ def test_what_is_converted_to_something_else_is_refused() -> None:
         lower(lift(model, batch="keep"), opset=13)
 
 
-def test_a_converted_node_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    convert = onnx.version_converter.convert_version
-
-    def wrong(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
-        converted = convert(model, target)
-        (mode,) = (a for a in converted.graph.node[0].attribute if a.name == "mode")
-        mode.s = b"max"
-        return converted
-
-    text = "(float[1,1,6,6] x) => (float[1,1,2,2] y) <float[1,4] boxes = {0, 0, 4, 5}, int64[1] of = {0}> "
-    text += '{ y = RoiAlign<mode="avg", output_height=2, output_width=2>(x, boxes, of) }'
-    graph = lift(parsed(text, 10, 5), batch="keep")
-    lower(graph, opset=16)
-    monkeypatch.setattr("irshap.lowering.files.convert.version_converter.convert_version", wrong)
-    with pytest.raises(ModelError, match="gives other numbers"):
-        lower(graph, opset=16)
-
-
 # --- subgraphs ---
 
 

@@ -6,12 +6,13 @@ import onnx
 import onnx.parser
 import pytest
 
+from irshap.errors import ModelError
 from irshap.lowering import lift, lower
 from irshap.ops.program import Opaque
 
 
-def parsed(text: str) -> onnx.ModelProto:
-    return onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
+def parsed(text: str, opset: int = 17, ir: int = 8) -> onnx.ModelProto:
+    return onnx.parser.parse_model(f'<ir_version: {ir}, opset_import: ["": {opset}]> g {text}')
 
 
 def test_opaque_nodes_say_why() -> None:
@@ -36,3 +37,21 @@ def test_what_stands_behind_an_open_type(text: str) -> None:
     model = parsed(text.replace("w = {1}", f"w = {{{', '.join(['1'] * 16)}}}"))
     model.opset_import.add(domain="made.up", version=1)
     assert [o.name for o in lower(lift(model)).graph.output] == ["y"]
+
+
+def test_a_converted_node_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    convert = onnx.version_converter.convert_version
+
+    def wrong(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
+        converted = convert(model, target)
+        (mode,) = (a for a in converted.graph.node[0].attribute if a.name == "mode")
+        mode.s = b"max"
+        return converted
+
+    text = "(float[1,1,6,6] x) => (float[1,1,2,2] y) <float[1,4] boxes = {0, 0, 4, 5}, int64[1] of = {0}> "
+    text += '{ y = RoiAlign<mode="avg", output_height=2, output_width=2>(x, boxes, of) }'
+    graph = lift(parsed(text, opset=10, ir=5), batch="keep")
+    lower(graph, opset=16)
+    monkeypatch.setattr("irshap.lowering.files.convert.version_converter.convert_version", wrong)
+    with pytest.raises(ModelError, match="gives other numbers"):
+        lower(graph, opset=16)
