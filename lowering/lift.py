@@ -296,7 +296,8 @@ class _Lifter:
         finally:
             self.values, self.opset, self.opsets = outer
         made = live(self.builder.nodes[start:], results)
-        unmodeled = next((n.op for n in made if isinstance(n.op, Opaque)), None)
+        opaque = (n.op for n in made if isinstance(n.op, Opaque))
+        unmodeled = next((op for op in opaque if op.kind not in SEQUENCES), None)
         if unmodeled is not None:
             return None, f"the body of its definition has {unmodeled.kind}: {unmodeled.why}"
         for name, value in zip(filter(None, proto.output), results, strict=True):

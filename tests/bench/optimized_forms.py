@@ -5,8 +5,8 @@
 Needs the bench extra; nothing is downloaded: weights are random.  For each network and exporter it writes the
 plain model, what a session saves at ORT_ENABLE_EXTENDED and ORT_ENABLE_ALL (optimized_model_filepath), and
 what onnxruntime.transformers.optimizer makes of it.  A line for each form: the largest difference of its
-attributions from those of the plain model and its completeness error, both relative to the largest attribution;
-and ONNX Runtime's own ops in it.
+attributions from those of the plain model and its completeness error, both relative to the largest
+attribution; and ONNX Runtime's own ops in it.
 """
 
 from __future__ import annotations

@@ -114,3 +114,19 @@ def test_a_body_with_an_op_without_a_form_is_left_and_says_so() -> None:
     (op,) = (n.op for n in lift(model).nodes if isinstance(n.op, Opaque))
     assert op.kind == "Range"
     assert op.why.startswith("the body of its definition has Loop")
+
+
+def test_a_map_over_a_sequence_whose_items_are_known() -> None:
+    body = "m (float[n,3] a, float[3] b) => (float[n,3] c) { d = Mul(a, b) c = Tanh(d) }"
+    text = (
+        "(float[n,6] x) => (float[n,6] y) <float[3] w = {1, 2, 3}> "
+        "{ parts = SplitToSequence<axis=1>(x, size) "
+        f"all = SequenceMap<body={body}>(parts, w) y = ConcatFromSequence<axis=1>(all) }}"
+    )
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
+    model.graph.initializer.append(numpy_helper.from_array(np.int64(3), "size"))
+    graph = lift(model)
+    assert all(n.op.modeled for n in graph.nodes)
+    x = draw(0, 2, 6)
+    (found,) = ReferenceEvaluator(lower(graph)).run(None, {"x": x})
+    np.testing.assert_allclose(found, np.tanh(x * np.tile([1, 2, 3], 2)), rtol=1e-5)
