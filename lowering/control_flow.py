@@ -14,9 +14,12 @@ from irshap.ir.core import Value
 from irshap.ir.types import Tensor
 from irshap.lowering.shape_arithmetic import Facts
 from irshap.ops.program import Constant
-from irshap.ops.shape import concat, reshape
+from irshap.ops.shape import concat, reshape, split
 
 __all__ = ["Scope", "inlined"]
+
+_SCAN_SINCE = 9
+"""Before, Scan went over the samples of a batch, too."""
 
 _LONGEST = 5000
 """Nodes that a model's loops may become together: a few bytes could ask for any number of trips."""
@@ -25,6 +28,7 @@ _LONGEST = 5000
 class Scope(Protocol):
     """Where statements are lifted: the values of the names that they see."""
 
+    opset: int
     values: dict[str, Value]
     facts: Facts
     builder: Builder
@@ -34,7 +38,7 @@ class Scope(Protocol):
 
 
 def inlined(scope: Scope, proto: onnx.NodeProto, inputs: Sequence[Value | None]) -> list[Value] | None:
-    """The results of an If or Loop of which it is known what it runs; None for any other node."""
+    """The results of an If, Loop or Scan of which it is known what it runs; None for any other node."""
     if proto.domain not in ("", "ai.onnx"):
         return None
     graphs = {a.name: a.g for a in proto.attribute if a.HasField("g")}
@@ -45,6 +49,8 @@ def inlined(scope: Scope, proto: onnx.NodeProto, inputs: Sequence[Value | None])
             return _run(scope, branch, [])
     if proto.op_type == "Loop" and len(inputs) >= 2 and "body" in graphs:
         return _unrolled(scope, graphs["body"], inputs, len(proto.output))
+    if proto.op_type == "Scan" and scope.opset >= _SCAN_SINCE and "body" in graphs:
+        return _scanned(scope, proto, graphs["body"], inputs)
     return None
 
 
@@ -96,6 +102,59 @@ def _unrolled(
         return None
     with scope.builder:
         return [*states, *(concat([reshape(v, (1, *v.shape)) for v in rows], 0) for rows in scanned)]
+
+
+def _scanned(
+    scope: Scope, proto: onnx.NodeProto, body: onnx.GraphProto, inputs: Sequence[Value | None]
+) -> list[Value] | None:
+    """A scan step by step, where it is known how many there are."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
+    given = [v for v in inputs if v is not None and getattr(v.type, "shape", None) is not None]
+    count = attributes["num_scan_inputs"]
+    carried = len(given) - count
+    rows = len(proto.output) - carried
+    if len(given) < len(inputs) or count < 1 or carried < 0 or rows < 0:
+        return None
+    if len(body.input) != len(given) or len(body.output) != len(proto.output):
+        return None
+    states, sources = given[:carried], given[carried:]
+    axes = [a % v.rank for a, v in zip(attributes.get("scan_input_axes", [0] * count), sources, strict=True)]
+    (steps, *others) = (v.shape[a] for a, v in zip(axes, sources, strict=True))
+    left = (_LONGEST - scope.facts.unrolled) // max(len(body.node), 1)
+    if not isinstance(steps, int) or not 0 < steps <= left or any(d != steps for d in others):
+        return None
+    scope.facts.unrolled += steps * max(len(body.node), 1)
+    with scope.builder:
+        backward = attributes.get("scan_input_directions", [0] * count)
+        slices = [_steps(*each) for each in zip(sources, axes, backward, strict=True)]
+    made: list[Sequence[Value]] = []
+    for step in zip(*slices, strict=True):
+        found = _run(scope, body, [*states, *step])
+        states = found[:carried]
+        made.append(found[carried:])
+    if any(v.tensor.shape is None for row in made for v in row):
+        return None
+    backward = attributes.get("scan_output_directions", [0] * rows)
+    wanted = attributes.get("scan_output_axes", [0] * rows)
+    with scope.builder:
+        gathered = zip(zip(*made, strict=True), wanted, backward, strict=True)
+        return [*states, *(_gathered(*each) for each in gathered)]
+
+
+def _steps(x: Value, axis: int, backward: int) -> list[Value]:
+    """What each step sees of a tensor."""
+    count = x.shape[axis]
+    assert isinstance(count, int)
+    kept = [d for a, d in enumerate(x.shape) if a != axis]
+    found = [reshape(part, kept) for part in split(x, axis, (1,) * count)]
+    return found[::-1] if backward else found
+
+
+def _gathered(parts: Sequence[Value], axis: int, backward: int) -> Value:
+    """What the steps gave, side by side on a new axis."""
+    at = axis % (parts[0].rank + 1)
+    apart = [reshape(v, (*v.shape[:at], 1, *v.shape[at:])) for v in parts]
+    return concat(apart[::-1] if backward else apart, at)
 
 
 def _counters(scope: Scope, body: onnx.GraphProto, trip: int) -> tuple[Value, Value]:

@@ -251,10 +251,10 @@ def _leave_out_runtimes_own(shell: onnx.ModelProto) -> None:
     """Moves ops of ONNX Runtime out of ONNX's domain, whose checker doesn't know them."""
     opset = max((o.version for o in shell.opset_import if o.domain in _DEFAULT_DOMAIN), default=1)
     own = [k for k in _RUNTIMES_OWN if not onnx.defs.has(k, opset, "")]
-    for node in nodes(shell.graph):
-        if node.domain in _DEFAULT_DOMAIN and node.op_type in own:
-            node.domain = "com.microsoft"
-    if all(o.domain != "com.microsoft" for o in shell.opset_import):
+    moved = [n for n in nodes(shell.graph) if n.domain in _DEFAULT_DOMAIN and n.op_type in own]
+    for node in moved:
+        node.domain = "com.microsoft"
+    if moved and all(o.domain != "com.microsoft" for o in shell.opset_import):
         shell.opset_import.add(domain="com.microsoft", version=1)
 
 

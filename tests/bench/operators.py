@@ -48,6 +48,7 @@ STATES = ("rule", "body", "rows", "refused")
 DECIDED = {
     "If": "inlined where its condition is known while lifting",
     "Loop": "unrolled where its trips are known while lifting",
+    "Scan": "unrolled where the number of its steps is known while lifting",
     **dict.fromkeys(SEQUENCES, "taken apart where the items of its sequence are known while lifting"),
 }
 """Ops that disappear while lifting; onnx's tests, whose inputs are all open, don't show it."""

@@ -43,6 +43,12 @@ os.environ["ALLOW_RELEASED_ONNX_OPSET_ONLY"] = "0"
 KINDS = ("light", "node", "simple", "pytorch-operator", "pytorch-converted")
 BATCHES = ("keep", "auto")
 OLDEST_OPSET = 7
+DEVIATING = {
+    "test_attention_4d_with_past_and_present_qk_matmul_bias_[34]d_mask_causal": "ONNX Runtime's scores of "
+    "masked keys are the lowest number, those of the standard -inf",
+}
+"""Models for which ONNX Runtime is no reference, and why."""
+
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 
 # Largest error, relative to an output's largest magnitude: lifting may split an op in two (Sum into Adds),
@@ -177,6 +183,8 @@ def check(case: Case, batches: Sequence[str] = BATCHES, opset: int = 0) -> list[
 
 
 def _reference(case: Case) -> tuple[onnx.ModelProto, list[dict[str, Any]], list[list[Any]]]:
+    if why := next((why for name, why in DEVIATING.items() if re.fullmatch(name, case.name)), ""):
+        raise Skip(why)
     model = case.load()
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=OLDEST_OPSET)
     if opset < OLDEST_OPSET:

@@ -60,6 +60,18 @@ CASES: dict[str, tuple[str, dict[str, Any], int, dict[str, Any]]] = {
         23,
         {"rotary_embedding_dim": 4, "num_heads": 4},
     ),
+    "linear attention": (
+        "LinearAttention",
+        {"q": (2, 5, 8), "k": (2, 5, 8), "v": (2, 5, 8)},
+        27,
+        {"q_num_heads": 2, "kv_num_heads": 2, "update_rule": "linear"},
+    ),
+    "causal convolution": (
+        "CausalConvWithState",
+        {"x": (2, 6, 5), "w": draw(7, 6, 1, 3), "b": draw(8, 6)},
+        27,
+        {"activation": "silu"},
+    ),
     "crop": ("CenterCropPad", {"x": (2, 3, 6, 7), "size": np.array([5, 9])}, 18, {"axes": [2, 3]}),
 }
 THREE = {"q_num_heads": 4, "kv_num_heads": 4}
@@ -74,7 +86,8 @@ for _opset in (23, 24, 25):
 @pytest.mark.parametrize("case", CASES)
 def test_through_its_body(case: str) -> None:
     kind, operands, opset, attributes = CASES[case]
-    model, feeds, expected = node_model(kind, operands, opset, **attributes)
+    count = onnx.defs.get_schema(kind, opset).min_output
+    model, feeds, expected = node_model(kind, operands, opset, count, **attributes)
     graph = lift(model)
     assert all(n.op.modeled for n in graph.nodes)
     assert graph.outputs[0].value.name == "y0"

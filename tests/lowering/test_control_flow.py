@@ -10,6 +10,7 @@ import pytest
 import irshap
 from irshap.lowering import lift, lower
 from irshap.lowering.files.session import Session
+from irshap.ops.program import Opaque
 
 
 def parsed(text: str) -> onnx.ModelProto:
@@ -120,3 +121,28 @@ def test_a_scripted_loop_is_explained_once_its_trips_are_set() -> None:
     (expected,) = Session(model).run({"x": x, "k": np.array(3)})
     np.testing.assert_allclose(explanation.outputs["y"], expected, rtol=1e-5)
     assert np.abs(explanation.completeness_error).max() < 1e-6 < np.abs(explanation.total()).max()
+
+
+SCAN_BODY = "b (float[n,2] s, float[n,2] a) => (float[n,2] t, float[n,2] o) { t = Add(s, a) o = Tanh(t) }"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "scan_input_axes=[1], scan_output_axes=[1]",
+        "scan_input_axes=[-2], scan_output_axes=[-1]",
+        "scan_input_axes=[1], scan_output_axes=[1], scan_input_directions=[1]",
+        "scan_input_axes=[1], scan_output_axes=[2], scan_output_directions=[1]",
+    ],
+)
+def test_scans_whose_steps_are_known(words: str) -> None:
+    scan = f"Scan<body={SCAN_BODY}, num_scan_inputs=1, {words}>"
+    first = "s = ReduceMax<axes=[1], keepdims=0>(x)"
+    check(parsed(f"(float[n,3,2] x) => (float[n,a,b] y) {{ {first} e, y = {scan}(s, x) }}"), 2, 3, 2)
+
+
+def test_a_scan_over_an_open_axis_stays() -> None:
+    scan = f"Scan<body={SCAN_BODY}, num_scan_inputs=1, scan_input_axes=[1]>"
+    first = "s = ReduceMax<axes=[1], keepdims=0>(x)"
+    model = parsed(f"(float[n,t,2] x) => (float[t,n,2] y) {{ {first} e, y = {scan}(s, x) }}")
+    assert [n.op.title for n in lift(model).nodes if isinstance(n.op, Opaque)] == ["Scan"]
