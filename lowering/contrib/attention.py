@@ -133,8 +133,7 @@ def _masks(n: Import, mask: int, bias: int, q: Value, k: Value, *, causal: bool)
 def _seen(mask: Value, samples: Dim, queries: Dim, keys: Dim) -> Value | None:
     """Which keys may be seen, broadcasting to scores; None for all.
 
-    A mask is [samples, keys], [samples, queries, keys], or how many keys each sample has: [samples], or
-    [2 samples] with the first of them behind.
+    A mask is [samples, keys], [samples, queries, keys], or how many keys each sample has: [samples].
     """
     zero = constant(0, mask.dtype)
     if mask.rank == 2 and same(mask.shape[1], 1) and not same(keys, 1):

@@ -37,8 +37,9 @@ def _read_grouped(n: Import) -> Sequence[Value]:
             raise Unmodeled(f"irshap doesn't lift its {name}={n.attribute(name, usual)}")
     if any(n.proto.output[3:]):
         raise Unmodeled("its scores are used")
-    if n.has(9):
-        raise Unmodeled("irshap doesn't lift its position_ids")
+    for i, name in {9: "position_ids", 12: "k_scale", 13: "v_scale"}.items():
+        if n.has(i):
+            raise Unmodeled(f"irshap doesn't lift its {name}")
     q, k, v = _projections(n)
     samples, queries = q.shape[0], q.shape[2]
     past = _past(n)

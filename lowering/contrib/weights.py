@@ -1,11 +1,11 @@
-"""Products with weights of a few bits, which become floats: the product is then a standard one."""
+"""Products with weights of a few bits, and tables of them, which become floats: the op is then standard."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from irshap.ir.core import Value
-from irshap.ir.types import Array
+from irshap.ir.types import Array, DType
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops.program import constant
 
@@ -43,6 +43,32 @@ def _read_matmul_nbits(n: Import) -> Value:
     weight = constant(np.ascontiguousarray(dense.T), x.dtype)
     y = n.call("MatMul", x, weight)
     return y + n.tensor(5) if n.has(5) else y
+
+
+@importer("com.microsoft.GatherBlockQuantized")
+def _read_gather_block_quantized(n: Import) -> Value:
+    """Rows of a table in few bits, with a scale and a zero point for each block along an axis."""
+    data, scales = n.static(0), n.static(2)
+    size, bits = n.attribute("block_size", 128), n.attribute("bits", 4)
+    of_bytes = data.dtype == np.uint8
+    if of_bytes and bits not in (2, 4, 8):
+        raise Unmodeled(f"irshap doesn't know tables of {bits} bits")
+    if not of_bytes and data.dtype.name not in ("int4", "uint4"):
+        raise Unmodeled(f"irshap doesn't know tables of {data.dtype.name}")
+    numbers = (_unpacked(data, bits) if of_bytes else data).astype(np.float32)
+    axis = n.axis(n.attribute("quantize_axis", 1), data.ndim)
+    if size < 1 or -(-numbers.shape[axis] // size) != scales.shape[axis]:
+        raise Unmodeled(f"{scales.shape[axis]} blocks of {size} don't make {numbers.shape[axis]}")
+    zeros = np.full(scales.shape, 2.0 ** (bits - 1) if of_bytes else 0.0, np.float32)
+    if n.has(3):
+        given = n.static(3)
+        unpacked = _unpacked(given, bits) if given.dtype == np.uint8 and of_bytes else given
+        zeros = unpacked[..., : scales.shape[-1]].astype(np.float32)
+    spread = (np.repeat(v.astype(np.float32), size, axis) for v in (scales, zeros))
+    cut = tuple(slice(0, d) for d in numbers.shape)
+    scale, zero = (v[cut] for v in spread)
+    table = constant((numbers - zero) * scale, DType.of(scales))
+    return n.call("Gather", table, n.tensor(1), axis=n.attribute("gather_axis", 0))
 
 
 def _unpacked(packed: Array, bits: int) -> Array:

@@ -290,3 +290,17 @@ for _bits in (2, 4, 8):
     CASES[f"MatMulNBits, {_bits}, zeros"] = _few_bits(_bits, zeros="packed", accuracy_level=1)
 CASES["MatMulNBits, float zeros"] = _few_bits(4, zeros="floats")
 CASES["MatMulNBits, bias"] = _few_bits(4, bias=True)
+
+
+def _table(bits: int, zeros: bool = False, axis: int = 1, **attributes: Any) -> Case:
+    generator = np.random.default_rng(bits)
+    packed = generator.integers(0, 256, (9, 40 * bits // 8)).astype(np.uint8)
+    scales = draw(1, 9, 3) * 0.1
+    extra = [generator.integers(0, 256, (9, -(-3 * bits // 8))).astype(np.uint8)] if zeros else []
+    given = {"bits": bits, "block_size": 16, "quantize_axis": axis, "gather_axis": 0}
+    return Case("GatherBlockQuantized", [packed, ints([1, 2], [8, 0]), scales, *extra], given | attributes)
+
+
+for _bits in (4, 8):
+    CASES[f"GatherBlockQuantized, {_bits}"] = _table(_bits)
+    CASES[f"GatherBlockQuantized, {_bits}, zeros"] = _table(_bits, zeros=True)
