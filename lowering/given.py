@@ -123,7 +123,7 @@ def with_sizes(
         if name not in places and not named:
             known = [p.dim_param or place for place, p in places.items()]
             raise ModelError(f"no input has an open axis {name!r}", where="sizes", mend=near(name, known))
-        if size < 1:
+        if size < 0:  # none is one: the past of a language model before its first token
             raise ModelError(f"{name}={size} is no size", where="sizes")
         found[named[0] if named else name] = size
     for size_of in _told(types, given, axes):

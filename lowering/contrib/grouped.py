@@ -51,7 +51,8 @@ def _read_grouped(n: Import) -> Sequence[Value]:
     present = (k, v)
     if past:
         if any(n.proto.output[1:]):
-            raise Unmodeled("its new keys and values are used beside past ones: give the past a length of 0")
+            length = n.tensor(3).shape[2]
+            raise Unmodeled(f"its new keys and values are used: explain it without a past (dims {length}=0)")
         k, v = concat([past[0], k], 2), concat([past[1], v], 2)
     score = scores(q, _for_each_query(k, q.shape[1]), n.attribute("scale", 0.0))
     if (softcap := n.attribute("softcap", 0.0)) > 0:

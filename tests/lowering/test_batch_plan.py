@@ -83,7 +83,7 @@ def test_a_batch_of_1_on_another_axis() -> None:
         ({"batch_axes": "z=1"}, "no input or output is called 'z'"),
         ({"batch_axes": "x=3"}, "'x' has no axis 3"),
         ({"batch_axes": "x"}, "doesn't say the axis of a batch"),
-        ({"dims": "t=0"}, "t=0 is no size"),
+        ({"dims": "t=-1"}, "t=-1 is no size"),
         ({"dims": "u=3"}, "no input has an open axis 'u'"),
         ({"dims": "t=many"}, "doesn't say the size of an axis"),
         ({"set": "w=3"}, "input 'w': the model has no such input"),

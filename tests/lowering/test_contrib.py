@@ -244,3 +244,19 @@ def test_a_norm_in_an_opset_that_lacks_it() -> None:
     onnx.checker.check_model(lowered, full_check=True)
     x = draw(0, 3, 4)
     close(Session(lowered).run({"x": x})[0], Session(model).run({"x": x})[0])
+
+
+def test_a_language_model_without_its_past() -> None:
+    """Its new keys and values are outputs: they are lifted where there are no past ones."""
+    case = CASES["GroupQueryAttention, empty past"]
+    model = case.model()
+    for value in model.graph.input:
+        if value.name in ("x3", "x4"):
+            value.type.tensor_type.shape.dim[2].dim_param = "past"
+    references = {"x0": draw(70, 3, 5, 64)}
+    target = irshap.Target("sum[-1]", output="y0", wrt="x0")
+    (op,) = (n.op for n in lift(model).nodes if isinstance(n.op, Opaque))
+    assert "explain it without a past (dims past=0)" in op.why
+    compiled = irshap.compile(irshap.Model(model, dims={"past": 0}), references, target=target)
+    explanation = compiled.explainer()(case.feeds())
+    assert np.abs(explanation.completeness_error).max() < 1e-5 * np.abs(explanation.values).max()
