@@ -16,9 +16,9 @@ from irshap.errors import NotDifferentiable
 from irshap.ir.core import Graph, Node, Role, Value
 from irshap.ir.walks import is_float, upstream, varying_values
 from irshap.ops.families import NonDifferentiable
-from irshap.ops.program import Input
+from irshap.ops.program import Input, Pullback
 
-__all__ = ["Gap", "from_text", "gaps", "gaps_of", "references_needed", "refusal", "to_text"]
+__all__ = ["Gap", "from_text", "gaps", "gaps_of", "left_out", "references_needed", "refusal", "to_text"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def gaps(graph: Graph) -> list[Gap]:
         elif any(v in behind and is_float(v) for v in node.operands) and (
             isinstance(node.op, NonDifferentiable) or not all(map(is_float, results))
         ):
-            found.append(Gap(node.label, why(node)))
+            found.append(Gap(node.label, why(node), node.op.mend))
     return found
 
 
@@ -77,6 +77,12 @@ def gaps_of(graph: Graph, *, residual: bool, more: Iterable[Gap] = ()) -> list[G
     if found:
         raise refusal(found[0])
     return None
+
+
+def left_out(graph: Graph) -> list[Gap]:
+    """The ops on the way back from the target whose local maps are those of what they step around."""
+    passed = (n for n in graph.nodes if isinstance(n.op, Pullback) and n.op.of.leaves_out)
+    return [Gap(Node(n.op.of, (), (), n.origin).label, n.op.of.leaves_out) for n in passed]  # type: ignore[attr-defined]
 
 
 def why(node: Node) -> str:

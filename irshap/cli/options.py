@@ -80,6 +80,12 @@ _EXPLAINING = (
         help="An input or interior tensor that keeps the sample's value; repeatable.  auto: masks and "
         "positions computed from token ids; none: nothing.  [default: auto]",
     ),
+    click.option(
+        "--quantized",
+        is_flag=True,
+        help="Explain activations that are rounded to integers as the clips that these steps go around; what "
+        "rounding contributes is in completeness_error.",
+    ),
     click.option("--weights", metavar="W.npy", help="A weight for each reference.  [default: equal]"),
     click.option(
         "--on-incomplete",

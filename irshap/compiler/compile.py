@@ -44,6 +44,7 @@ def compile(
     method: str | Method = "deeplift",
     device: str = "cpu",
     fp16: bool | None = None,
+    quantized: bool = False,
     passes: str | None = None,
     strategy: str = "auto",
     memory_limit: int | str | None = None,
@@ -72,6 +73,9 @@ def compile(
         device: what the compiled model is to be fast on, "cpu" or "cuda"; it runs on both.
         fp16: whether attributions are computed in float16 where that does little harm (see the pass fp16);
             the model's own outputs stay exact.  None: where the pipeline has that pass.
+        quantized: whether activations that the model rounds to integers are explained as the clips that these
+            steps go around (see the pass quantized); otherwise such a model is refused.  Predictions stay the
+            quantized model's, and what rounding contributes is in the output completeness_error.
         passes: the text of a pipeline (see irshap.pipeline.text) instead of the method's own; `@method` in it
             is the method.  The other arguments fill in options that it leaves at their defaults; one that
             contradicts it is refused.
@@ -96,6 +100,7 @@ def compile(
         method=method,
         device=device,
         fp16=fp16,
+        quantized=quantized,
         passes=passes,
         strategy=strategy,
         weighted=given.weights is not None,

@@ -11,6 +11,7 @@ from irshap.errors import PipelineError, near
 from irshap.lowering.lift import Lift
 from irshap.passes.fp16 import Fp16
 from irshap.passes.methods.base import Method
+from irshap.passes.quantized import Quantized
 from irshap.passes.target import Target
 from irshap.pipeline.base import Pass
 from irshap.pipeline.named import DEVICES, for_method
@@ -28,6 +29,7 @@ def requested(
     method: str | Method = "deeplift",
     device: str = "cpu",
     fp16: bool | None = None,
+    quantized: bool = False,
     passes: str | None = None,
     strategy: str = "auto",
     weighted: bool = False,
@@ -62,6 +64,9 @@ def requested(
     for asked in (read, explained, how):
         _require(asked, pipeline)
     _require_points(pipeline)
+    if quantized and not any(isinstance(p, Quantized) for p in pipeline):
+        at = next((i + 1 for i, p in enumerate(pipeline) if isinstance(p, Lift)), 0)
+        pipeline.insert(at, Quantized())
     found = _with_fp16(pipeline, fp16, given=passes is not None)
     if strategy != "auto":
         found = with_strategy(found, strategy)

@@ -308,6 +308,10 @@ class Op:
     """Whether result types are part of the statement because operands don't determine them."""
     nonnegative: ClassVar[bool] = False
     """Whether no coefficient of the op, where it is linear, is negative."""
+    leaves_out: ClassVar[str] = ""
+    """What its local linear map is no part of, for the user: it shows in the certificate; "": nothing."""
+    mend: ClassVar[str] = ""
+    """What a user may ask for, where differences must pass an op without a rule."""
     layer: ClassVar[Layer | None] = None
     """The kind of layer with weights that it is."""
     positions: ClassVar[frozenset[int]] = frozenset()

@@ -23,6 +23,7 @@ from irshap.ops import (
     pool,
     power,
     program,
+    quantized,
     recurrent,
     reduce,
     reduce_log,
@@ -51,6 +52,7 @@ __all__ += [
     "linear",
     "logic",
 ]
-__all__ += ["lp", "norm", "piecewise", "pool", "power", "program", "recurrent", "reduce", "reduce_log"]
+__all__ += ["lp", "norm", "piecewise", "pool", "power", "program", "quantized"]
+__all__ += ["recurrent", "reduce", "reduce_log"]
 __all__ += ["resample", "response", "rows", "scan", "scatter", "shape", "softmax"]
 __all__ += ["tile", "top_k", "trigonometry"]

@@ -17,6 +17,7 @@ from irshap.lowering.ops import (
     gather,
     generate,
     index,
+    integer,
     linear,
     logic,
     lp,
@@ -25,6 +26,7 @@ from irshap.lowering.ops import (
     pool,
     power,
     program,
+    quantized,
     recurrent,
     reduce,
     reduce_log,
@@ -43,8 +45,10 @@ from irshap.lowering.ops import (
 )
 
 __all__ = ["activations", "arithmetic", "cast", "conv", "cumulative", "einsum"]
-__all__ += ["elementwise", "extremum", "floored", "gated", "gather", "generate", "index", "linear", "logic"]
-__all__ += ["lp", "norm", "piecewise", "pool", "power", "program", "recurrent", "reduce", "reduce_log"]
+__all__ += ["elementwise", "extremum", "floored", "gated", "gather", "generate", "index"]
+__all__ += ["integer", "linear", "logic"]
+__all__ += ["lp", "norm", "piecewise", "pool", "power", "program", "quantized"]
+__all__ += ["recurrent", "reduce", "reduce_log"]
 __all__ += [
     "resample",
     "response",

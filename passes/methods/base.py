@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any, ClassVar
 
 from irshap import contract
+from irshap.attribution.gaps import from_text, left_out, to_text
 from irshap.attribution.outputs import attributions, by_class, is_token, own_names, samples_first, source_axes
 from irshap.errors import NotDifferentiable, TargetError, UserError
 from irshap.ir.builder import Builder, emit1
@@ -115,12 +116,17 @@ class Method(Pass, family=True):
             outputs += attributions(ir, found.scores)
             explained, base = (None, None) if found.ends is None else found.ends()
             taken = own_names(ir)
+            rough = left_out(ir)
+            if rough:
+                told_of = from_text(context.metadata.get(contract.Metadata.GAPS, ""))
+                context.metadata[contract.Metadata.GAPS] = to_text([*told_of, *rough])
+                context.count("straight through", len(rough))
             if base is not None:
                 name = contract.free(contract.BASE_VALUES, taken)
                 outputs.append(Output(name, by_class(base, ir), Role.BASE))
             told = (*ir.outputs_of(Role.TARGET_INDEX), *ir.outputs_of(Role.VALUES))
             outputs += [replace(o, value=found.sample(o.value)) for o in told]
-            if found.certified and explained is not None:
+            if (found.certified or rough) and explained is not None:
                 left = _certificate(explained, base, found.scores)
                 name = contract.free(contract.COMPLETENESS_ERROR, taken)
                 outputs.append(Output(name, by_class(left, ir), Role.COMPLETENESS))

@@ -19,6 +19,7 @@ from irshap.ir.types import Array, DType, Tensor, TensorType
 from irshap.lowering import lower
 from irshap.ops import OPS
 from irshap.ops.program import Constant, Input
+from irshap.ops.quantized import StraightThrough
 
 NO_SAMPLES = {
     "input": "its value is given from outside",
@@ -35,13 +36,18 @@ LIFTS_AS_OTHERS = {
     "arange": "a known number of positions lifts as a constant",
     "celu f64": "ONNX has it for float32 only",
     "constant": "an initializer's value, already compared",
+    "dequantize f64": "ONNX has it not for float64",
     "dilate": "internal: the adjoint of a strided slice, lifts as its parts",
     "dims": "shape arithmetic that lifting evaluates",
     "full": "a small one lifts as a constant",
+    "dynamic_fake_quantize": "internal: the explained form of dynamic_quantize, lifts as its parts",
+    "dynamic_quantize": "ONNX's own looks for one range in all samples, lifts as its parts",
+    "fake_quantize": "internal: the explained form of quantize and dequantize, lifts as these",
     "floored_div": "internal: a division with a guard, lifts as its parts",
     "gelu f64": "ONNX Runtime has no double kernel, and expands it with float32 constants",
     "masked_softmax": "internal: a softmax with a guard, lifts as its parts",
     "piecewise": "internal: what a model spells out, lifts as its parts",
+    "quantize f64": "ONNX has it not for float64",
     "ratio": "internal: the chord of relu and the like, lifts as div",
     "hold": "an identity for the runtime, and only for it",
     "tap": "an identity for the runtime, and only for it",
@@ -110,6 +116,11 @@ class Case:
     def results(self, arrays: Sequence[Array], rows: int | None = None) -> tuple[Array, ...]:
         op = self.op.substitute({N: self.rows if rows is None else rows})
         return tuple(op.evaluate(*arrays))
+
+    def explained(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """What the local map is that of: the results, or what these step around."""
+        op = self.op.substitute({N: self.rows})
+        return tuple(op.around(*arrays)) if isinstance(op, StraightThrough) else self.results(arrays)
 
     def build(self, extra: Callable[[Builder, tuple[Value, ...]], Mapping[str, Value]]) -> Graph:
         """A graph with the operands as inputs and the outputs that `extra` emits."""

@@ -227,7 +227,7 @@ def test_derivative(i: int, wrt: tuple[int, ...]) -> None:
     ends = []
     for sign in (h, -h):
         moved = [a + sign * direction[k] if k in direction else a for k, a in enumerate(arrays)]
-        ends.append(floats_of(case.results(moved)))
+        ends.append(floats_of(case.explained(moved)))
     if not promised(case, wrt) and not all(np.isfinite(y).all() for y in ends[0]):
         return
     cts = cotangents(case, arrays)
@@ -257,7 +257,7 @@ def check_complete(
 ) -> dict[str, Array] | None:
     """sum m (x - x0) == sum ct (y - y0), and nothing infinite; None where the op itself overflows."""
     world0 = [other.get(k, a) for k, a in enumerate(arrays)]
-    y, y0 = floats_of(case.results(arrays)), floats_of(case.results(world0))
+    y, y0 = floats_of(case.explained(arrays)), floats_of(case.explained(world0))
     if not all(np.isfinite(v).all() for v in (*y, *y0)):
         return None
     cts = cotangents(case, arrays)
