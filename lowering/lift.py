@@ -36,6 +36,7 @@ from irshap.lowering.one_sample import with_samples, without_batch_name
 from irshap.lowering.opaque import is_unknown, used_domains
 from irshap.lowering.ops.sequence import SEQUENCES
 from irshap.lowering.rebatch import check_axis, has_rows, why_not_row_by_row
+from irshap.lowering.row_wise import rows_of_node
 from irshap.lowering.shape_arithmetic import KNOWN_LIMIT, Facts
 from irshap.lowering.unbatch import follows_batch, with_samples_in_front
 from irshap.ops.program import Constant, Input, Opaque
@@ -311,7 +312,7 @@ class _Lifter:
         stripped = onnx.NodeProto()
         stripped.CopyFrom(proto)
         stripped.name = ""
-        domains = used_domains(proto)
+        domains, rows = used_domains(proto), rows_of_node(proto, len(captured))
         op = Opaque(
             proto.op_type,
             "" if proto.domain == "ai.onnx" else proto.domain,
@@ -321,10 +322,12 @@ class _Lifter:
             tuple(bool(name) for name in proto.output),
             tuple(captured),
             why,
+            rows.elementwise,
+            rows.axes,
         )
         operands = [*(v for v in inputs if v is not None), *captured.values()]
         named = {n: v for n, v in zip(proto.input, inputs, strict=True) if v is not None}
-        types = self._result_types(proto, {**captured, **named})
+        types = rows.of(operands, self._result_types(proto, {**captured, **named}))
         found = iter(self.builder.emit(op, *operands, types=tuple(types)))
         # a result that isn't wanted has no value; nothing can ask for the one that stands in its place
         return [next(found) if name else operands[0] for name in proto.output]

@@ -14,7 +14,7 @@ import onnx
 from google.protobuf.message import EncodeError
 
 from irshap.errors import ModelError
-from irshap.ir.batch import batch_axes
+from irshap.ir.batch import BatchAxes, batch_axes
 from irshap.ir.core import Graph, Output
 from irshap.ir.dims import N, symbols_of
 from irshap.ir.types import Array, TensorType
@@ -32,7 +32,14 @@ _ROWS = (2, 3)
 def follows_batch(graph: Graph) -> bool:
     """Whether the rows of every output are known to depend on the same rows of the inputs alone."""
     axes = batch_axes(graph)
-    return all(axes.reason(o.value) is None and rows_of(o) is not None for o in graph.outputs)
+    return all(axes.reason(o.value) is None and _keeps_rows(o, axes) for o in graph.outputs)
+
+
+def _keeps_rows(output: Output, axes: BatchAxes) -> bool:
+    """Whether an output has a row for each sample; of what is no tensor, its op tells it."""
+    if isinstance(output.value.type, TensorType):
+        return rows_of(output) is not None
+    return axes.axis(output.value) == 0
 
 
 def with_samples_in_front(

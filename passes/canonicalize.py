@@ -17,6 +17,7 @@ from irshap.ops.families import ZippedElementwise
 from irshap.ops.program import Constant, Input
 from irshap.ops.reduce import Expand
 from irshap.ops.shape import Concat, Pad, Reshape, Slice, Split, Transpose, reshape, transpose
+from irshap.passes.rules.activations import logistic
 from irshap.passes.rules.reshapes import reshape_of_reshape
 from irshap.pipeline.base import Context, Pass, Semantics
 
@@ -152,6 +153,7 @@ RULES = [
     expanded_operand,
     neg_of_neg,
     neutral_element,
+    logistic,
     constant_operands,
 ]
 

@@ -6,16 +6,27 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from irshap import contract
+from irshap.attribution.gaps import why
 from irshap.attribution.outputs import own_names
 from irshap.attribution.side_paths import with_side_paths_held
 from irshap.attribution.sources import Attributed, find_sources, names_in, with_held, with_taps
-from irshap.attribution.targets import Class, Form, Region, Top, Word, behind_nms, parse_form, split_names
+from irshap.attribution.targets import (
+    Class,
+    Form,
+    Region,
+    Top,
+    Word,
+    behind_map,
+    behind_nms,
+    parse_form,
+    split_names,
+)
 from irshap.errors import TargetError, near
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Node, Output, Role, Value
 from irshap.ir.dims import Dim, N, as_dim, product, symbols_of
 from irshap.ir.types import DType, TensorType
-from irshap.ir.walks import is_float, live
+from irshap.ir.walks import is_float, live, upstream
 from irshap.ops.cast import Cast
 from irshap.ops.index import ArgMax, GatherElements, TopKIndices
 from irshap.ops.program import Full, Hold, Input, batch_from_shape, constant
@@ -101,6 +112,8 @@ class Target(Pass):
         outputs = {o.name: o for o in graph.outputs_of(Role.MODEL)}
         if not self.output:
             found = next((o for o in outputs.values() if is_float(o.value)), None)
+            maps = (_scores(o) for o in outputs.values()) if found is None else ()
+            found = next((o for o in maps if o is not None), found)
             if found is None:
                 behind = next((h for o in outputs.values() if (h := behind_nms(o.value))), None)
                 raise TargetError("the model has no float output to explain", mend=behind)
@@ -268,6 +281,8 @@ def _float(graph: Graph, outputs: Mapping[str, Output], name: str) -> Output:
     """The float output called `name`, or the interior tensor."""
     if name in outputs and is_float(outputs[name].value):
         return outputs[name]
+    if name in outputs and (scores := _scores(outputs[name])) is not None:
+        return scores
     if name in outputs:
         value = outputs[name].value
         raise TargetError(
@@ -280,6 +295,14 @@ def _float(graph: Graph, outputs: Mapping[str, Output], name: str) -> Output:
             return Output(name, value)
     floats = {o.name for o in outputs.values() if is_float(o.value)}
     raise TargetError(f"the model has no float output {name!r}", mend=near(name, floats))
+
+
+def _scores(output: Output) -> Output | None:
+    """The float tensor behind an output that is a sequence of maps; it goes by its own name."""
+    scores = behind_map(output.value)
+    if scores is None or not is_float(scores):
+        return None
+    return Output(scores.name or f"{output.name}_scores", scores)
 
 
 def _unrounded(output: Output) -> Output:
@@ -303,16 +326,33 @@ def _flat(y: Value) -> Value:
 
 def _check_batch(graph: Graph, explained: Output) -> None:
     shape = getattr(explained.value.type, "shape", None)
+    counting = [i for i, d in enumerate(shape or ()) if N in symbols_of([d])]
+    if shape is not None and len(counting) == 1 and shape[counting[0]] == N:
+        return
+    what = f"output {explained.name!r} is {explained.value.type}: its first axis doesn't count samples"
     if shape is None:
-        raise TargetError(f"the rank of output {explained.name!r} is unknown")
-    counting = [i for i, d in enumerate(shape) if N in symbols_of([d])]
-    if len(counting) != 1 or shape[counting[0]] != N:
-        what = f"output {explained.name!r} is {explained.value.type}: its first axis doesn't count samples"
-        if graph.source.batch:
-            what += f". Its batch is as the model has it, because {graph.source.batch}"
-        mend = "Export the model with a dynamic batch axis, or with a batch of 1"
-        mend += "; where its whole input is one sample, say so (batch=none)"
-        raise TargetError(what, mend=behind_nms(explained.value) or mend)
+        what = f"the rank of output {explained.name!r} is unknown"
+    lost = _loses_batch(graph, explained.value)
+    mend = "Export the model with a dynamic batch axis, or with a batch of 1"
+    if lost is not None and not lost.op.modeled:
+        what += f". {lost.label} loses the batch: {why(lost)}"
+        mend = "Explain a tensor before that op (output)"
+    elif graph.source.batch:
+        what += f". Its batch is as the model has it, because {graph.source.batch}"
+    mend += "; where the model's whole input is one sample, say so (batch=none)"
+    raise TargetError(what, mend=behind_nms(explained.value) or mend)
+
+
+def _loses_batch(graph: Graph, value: Value) -> Node | None:
+    """The first op on the way to `value` that has samples on an axis of an operand, and of no result."""
+    above = upstream([value])
+    nodes = (n for n in graph.nodes if any(v in above for v in n.results))
+    return next((n for n in nodes if _counts(n.operands) and not _counts(n.results)), None)
+
+
+def _counts(values: Sequence[Value]) -> bool:
+    """Whether one of these tensors has samples on an axis."""
+    return any(N in symbols_of(getattr(v.type, "shape", None) or ()) for v in values)
 
 
 def _check_classes(y: Value, target: str) -> None:

@@ -24,7 +24,7 @@ from irshap.ops.program import Opaque
 from irshap.ops.reduce import ReduceMean, ReduceSum
 from irshap.ops.shape import Slice, reshape
 
-__all__ = ["Class", "Form", "Region", "Top", "Word", "behind_nms", "parse_form", "split_names"]
+__all__ = ["Class", "Form", "Region", "Top", "Word", "behind_map", "behind_nms", "parse_form", "split_names"]
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,12 @@ def split_names(text: str, known: Sequence[str]) -> tuple[list[str], str]:
         return [text], ""
     mark = "," if "," in text else "+"
     return [name.strip() for name in text.split(mark)], mark
+
+
+def behind_map(value: Value) -> Value | None:
+    """The scores that a sequence of maps from classes to these is made of; None for anything else."""
+    op = value.node.op
+    return value.node.operands[0] if isinstance(op, Opaque) and op.kind == "ZipMap" else None
 
 
 def behind_nms(value: Value) -> str | None:

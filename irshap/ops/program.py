@@ -26,7 +26,7 @@ from irshap.ir.core import (
 )
 from irshap.ir.dims import Dim, N, Shape, symbols_of
 from irshap.ir.types import Array, DType, Tensor, TensorType, Type
-from irshap.ops.families import Linear, NonDifferentiable
+from irshap.ops.families import Linear, NonDifferentiable, zip_axes
 
 __all__ = ["Constant", "Dims", "Full", "Hold", "Input", "Opaque", "Pullback", "Tap"]
 __all__ += ["constant", "without_tap"]
@@ -308,7 +308,8 @@ class Opaque(NonDifferentiable):
 
     `proto` is the serialized NodeProto; `opsets` are the operator sets that it and its subgraphs use, with
     their versions; `present` tells which of its inputs exist; the operands after those are values that its
-    subgraphs capture, under the names `captures`.
+    subgraphs capture, under the names `captures`.  `elementwise` and `rows` tell where the batch goes: on the
+    same axis, or from one axis of each operand to one of each result (-1: none).
     """
 
     kind: str
@@ -319,6 +320,8 @@ class Opaque(NonDifferentiable):
     outputs: tuple[bool, ...]
     captures: tuple[str, ...] = ()
     why: str = "irshap has no rule for this op"
+    elementwise: bool = False
+    rows: tuple[tuple[int, ...], ...] = ()
     mnemonic = "opaque"
     precision = Precision.FULL
     types_given = True
@@ -345,9 +348,15 @@ class Opaque(NonDifferentiable):
     def batch_axes(
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
     ) -> tuple[int | None, ...]:
-        if any(a is not None for a in axes):
-            raise MixesBatch(f"irshap doesn't model {self.kind}: its rows may depend on each other")
-        return (None,) * len(results)
+        if all(a is None for a in axes):
+            return (None,) * len(results)
+        if self.elementwise and all(getattr(t, "shape", None) is not None for t in (*operands, *results)):
+            return (zip_axes(axes, operands, results[0]),) * len(results)
+        if self.rows:
+            given, told = self.rows
+            if all(a is None or a == at for a, at in zip(axes, given, strict=True)):
+                return tuple(None if a < 0 else a for a in told)
+        raise MixesBatch(f"irshap doesn't model {self.kind}: its rows may depend on each other")
 
     def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         raise NoLocalRule(f"{self.kind}: {self.why}")

@@ -21,6 +21,7 @@ from irshap.lowering.ops import (
     linear,
     logic,
     lp,
+    ml,
     norm,
     piecewise,
     pool,
@@ -38,6 +39,7 @@ from irshap.lowering.ops import (
     sequence,
     shape,
     softmax,
+    svm,
     tile,
     top_k,
     trigonometry,
@@ -47,7 +49,7 @@ from irshap.lowering.ops import (
 __all__ = ["activations", "arithmetic", "cast", "conv", "cumulative", "einsum"]
 __all__ += ["elementwise", "extremum", "floored", "gated", "gather", "generate", "index"]
 __all__ += ["integer", "linear", "logic"]
-__all__ += ["lp", "norm", "piecewise", "pool", "power", "program", "quantized"]
+__all__ += ["lp", "ml", "norm", "piecewise", "pool", "power", "program", "quantized"]
 __all__ += ["recurrent", "reduce", "reduce_log"]
 __all__ += [
     "resample",
@@ -61,4 +63,4 @@ __all__ += [
     "tile",
     "top_k",
 ]
-__all__ += ["trigonometry", "window"]
+__all__ += ["svm", "trigonometry", "window"]

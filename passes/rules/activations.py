@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from irshap.ir.builder import emit1
 from irshap.ir.core import Node, Op, Value
+from irshap.ir.rewrite import NoMatch, Replacement, rewrite
 from irshap.ops.activations import Clip, LeakyRelu, ThresholdedRelu
 from irshap.ops.arithmetic import Add, Div, Mul, Neg, Sub, Where
-from irshap.ops.elementwise import Elu, Exp, Log, Relu, Softplus
+from irshap.ops.elementwise import Elu, Exp, Log, Logistic, Relu, Softplus
 from irshap.ops.logic import Greater, GreaterOrEqual, Less, LessOrEqual
+from irshap.ops.power import Reciprocal
 from irshap.ops.program import Constant
 
-__all__ = ["known_form", "number"]
+__all__ = ["known_form", "logistic", "number"]
 
 
 @dataclass(frozen=True)
@@ -127,3 +130,30 @@ def number(value: Value) -> float | None:
         return None
     first = op.value.array.flat[0]
     return float(first) if bool((op.value.array == first).all()) else None
+
+
+@rewrite(Reciprocal, Div)
+def logistic(node: Node, *operands: Value) -> Replacement:
+    """1 / (1 + e^-x) = logistic(x), whose chord doesn't overflow on the way."""
+    if isinstance(node.op, Div) and number(operands[0]) != 1.0:
+        return NoMatch("it divides something else than 1")
+    total = operands[-1].node
+    if not isinstance(total.op, Add):
+        return NoMatch("it doesn't divide by a sum")
+    for one, power in (total.operands, total.operands[::-1]):
+        if number(one) == 1.0 and isinstance(power.node.op, Exp):
+            x = _negated(power.node.operands[0])
+            if x is not None and x.type == node.results[0].type:
+                return emit1(Logistic(), x)
+    return NoMatch("the sum isn't 1 + e^-x")
+
+
+def _negated(value: Value) -> Value | None:
+    """What a value is the negative of."""
+    op = value.node.op
+    if isinstance(op, Neg):
+        return value.node.operands[0]
+    if isinstance(op, Mul):
+        a, b = value.node.operands
+        return a if number(b) == -1.0 else b if number(a) == -1.0 else None
+    return None

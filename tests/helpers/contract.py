@@ -45,6 +45,7 @@ LIFTS_AS_OTHERS = {
     "fake_quantize": "internal: the explained form of quantize and dequantize, lifts as these",
     "floored_div": "internal: a division with a guard, lifts as its parts",
     "gelu f64": "ONNX Runtime has no double kernel, and expands it with float32 constants",
+    "logistic": "internal: 1/(1 + e^-x) as models spell it out, lifts as its parts",
     "masked_softmax": "internal: a softmax with a guard, lifts as its parts",
     "piecewise": "internal: what a model spells out, lifts as its parts",
     "quantize f64": "ONNX has it not for float64",
