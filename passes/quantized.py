@@ -20,7 +20,7 @@ from irshap.ops.pool import MaxPool
 from irshap.ops.program import Constant, constant
 from irshap.ops.quantized import Dequantize, DynamicFakeQuantize, DynamicQuantize, FakeQuantize, Quantize
 from irshap.ops.reduce import Expand
-from irshap.ops.shape import Concat, Move, Pad
+from irshap.ops.shape import Concat, Move, Pad, Reshape
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Quantized"]
@@ -117,10 +117,17 @@ def _moved(op: Op, real: _Real, operands: list[Value], q: Value) -> _Real | None
 
 
 def _same(a: Value, b: Value) -> bool:
-    if a is b:
+    """Whether two scales or zero points are the same, in whatever shape."""
+    if _bare(a) is _bare(b):
         return True
     x, y = _array(a), _array(b)
     return x is not None and y is not None and x.dtype == y.dtype and np.array_equal(x, y)
+
+
+def _bare(value: Value) -> Value:
+    while isinstance(value.node.op, Reshape):
+        (value,) = value.node.operands
+    return value
 
 
 def _array(value: Value) -> Array | None:

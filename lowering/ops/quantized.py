@@ -93,7 +93,9 @@ def dynamic(n: Import, x: Value) -> tuple[Value, Value, Value]:
     if batch is not None and not same(x.shape[batch], N):
         raise Unmodeled("its range is that of samples which are merged with another axis")
     axes = tuple(a for a in range(x.rank) if a != batch)
-    levels, scale, zero = n.emit(quantized.DynamicQuantize(axes), x)
+    levels, *parameters = n.emit(quantized.DynamicQuantize(axes), x)
+    # without a batch they are numbers, as ONNX has them
+    scale, zero = (v if batch is not None else reshape(v, ()) for v in parameters)
     return levels, scale, zero
 
 
