@@ -7,6 +7,7 @@ anywhere, and is what explaining looks through (the pass `quantized`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def _of_channels(n: Import) -> None:
         raise Unmodeled("its channels come last")
 
 
-def _attributes(n: Import, *names: str) -> dict[str, object]:
+def _attributes(n: Import, *names: str) -> dict[str, Any]:
     return {name: n.attributes[name] for name in names if name in n.attributes}
 
 
@@ -154,6 +155,15 @@ def _read_dynamic_matmul(n: Import) -> Value:
     levels, scale, zero = dynamic(n, n.tensor(0))
     b = _steps(n, n.tensor(1), _given(n, 3), -1)
     return _scaled(n, _steps(n, levels, zero, -2), b, scale * n.tensor(2), 4)
+
+
+@importer("com.microsoft.QAttention")
+def _read_attention(n: Import) -> Value:
+    if len([name for name in n.proto.output if name]) > 1:
+        raise Unmodeled("its keys and values are used")
+    x, w = _read(n, 0, scale=3, zero=6), _read(n, 1, scale=4, zero=7)
+    rest = [_given(n, i) for i in (2, 5, 8)]
+    return n.call("com.microsoft.Attention", x, w, *rest, **n.attributes)
 
 
 @importer("com.microsoft.DynamicQuantizeLSTM")

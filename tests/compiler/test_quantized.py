@@ -269,6 +269,35 @@ def test_other_methods(method: str) -> None:
     assert error is not None and np.abs(error).max() < 0.3
 
 
+def test_attention_on_levels() -> None:
+    """As the dynamic quantizer writes an Attention that ONNX Runtime has fused."""
+    rng = np.random.default_rng(2)
+    levels = rng.integers(-60, 60, (8, 24)).astype(np.int8)
+    arrays = {
+        "w": levels,
+        "ws": np.asarray(0.01, np.float32),
+        "wz": np.asarray(3, np.int8),
+        "b": rng.standard_normal(24).astype(np.float32),
+        "axes": np.array([1]),
+    }
+    given = [numpy_helper.from_array(a, n) for n, a in arrays.items()]
+    attention = helper.make_node(
+        "QAttention", ["q", "w", "b", "s", "ws", "", "z", "wz"], ["a"], domain="com.microsoft", num_heads=2,
+        name="attention",
+    )  # fmt: skip
+    dynamic = helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], name="levels")
+    source = model((4, 8), 8, [dynamic, attention, node("ReduceSum", "a axes", "y", keepdims=0)], given)
+    source.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    x, references = samples((4, 8), 3, 8), samples((4, 8), 2, 9)
+    found = irshap.compile(source, references, target=1, quantized=True).explainer()(x)
+    y, y0 = alone(source, x), alone(source, references)
+    np.testing.assert_allclose(found.outputs["y"], y, atol=1e-4)
+    assert found.completeness_error is not None
+    left = y[:, 1] - y0[:, 1].mean() - found.total()
+    np.testing.assert_allclose(found.completeness_error, left, atol=1e-4)
+    assert np.abs(left).max() < 0.02 * np.abs(y).max()
+
+
 def test_a_dynamic_lstm_is_refused_with_a_hint() -> None:
     """Its states are quantized at each step, which no layer in floats stands for."""
     given = weights(4, r=(1, 5, 20), w=(1, 3, 20))
