@@ -312,7 +312,8 @@ class _Lifter:
         stripped = onnx.NodeProto()
         stripped.CopyFrom(proto)
         stripped.name = ""
-        domains, rows = used_domains(proto), rows_of_node(proto, len(captured))
+        given = [v for v in inputs if v is not None]
+        domains, rows = used_domains(proto), rows_of_node(proto, given, len(captured))
         op = Opaque(
             proto.op_type,
             "" if proto.domain == "ai.onnx" else proto.domain,
@@ -325,7 +326,7 @@ class _Lifter:
             rows.elementwise,
             rows.axes,
         )
-        operands = [*(v for v in inputs if v is not None), *captured.values()]
+        operands = [*given, *captured.values()]
         named = {n: v for n, v in zip(proto.input, inputs, strict=True) if v is not None}
         types = rows.of(operands, self._result_types(proto, {**captured, **named}))
         found = iter(self.builder.emit(op, *operands, types=tuple(types)))

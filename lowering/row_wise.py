@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from onnx import NodeProto, helper
 
@@ -19,12 +20,21 @@ from irshap.ops.families import broadcast
 
 __all__ = ["Rows", "rows_of_node"]
 
-_ELEMENTWISE = {"BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "RegexFullMatch"}
+_ELEMENTWISE = {
+    "BitShift",
+    "BitCast",
+    "BitwiseAnd",
+    "BitwiseNot",
+    "BitwiseOr",
+    "BitwiseXor",
+    "Cast",
+    "RegexFullMatch",
+}
 _ELEMENTWISE |= {"StringConcat", "ai.onnx.ml.CategoryMapper", "ai.onnx.ml.LabelEncoder"}
 _ELEMENTWISE |= {"ai.onnx.ml.Binarizer"}
 """Each element of the result is made of the elements in its place; operands broadcast."""
 
-_LEADING = {"AffineGrid": 1, "Col2Im": 1, "GridSample": 2, "MaxUnpool": 2, "STFT": 1, "TfIdfVectorizer": 1}
+_LEADING = {"Col2Im": 1, "GridSample": 2, "STFT": 1, "TfIdfVectorizer": 1}
 _LEADING |= {
     f"ai.onnx.ml.{name}": 1
     for name in (
@@ -44,7 +54,13 @@ _LEADING |= {
 _LEADING["ai.onnx.ml.FeatureVectorizer"] = 2**31
 """How many operands have a row for each row of the results, all on the first axis."""
 
+_GIVEN = {"DeformConv": (0, -1, 0, -1, 0), "Det": (0,), "StringSplit": (0,), "TensorScatter": (0, 0, 0)}
+"""The axis of each operand that holds the rows, where not all of them have one."""
+
 _CLASSIFIERS = {f"ai.onnx.ml.{name}Classifier" for name in ("Linear", "SVM", "TreeEnsemble")}
+
+_SMALLEST = {"Det": 3, "StringSplit": 1}
+"""How many axes there are at least where the first one holds rows, if not 2."""
 
 _NONE = -1
 
@@ -100,13 +116,17 @@ def _broadcast(shapes: Sequence[Sequence[Dim] | None]) -> tuple[Dim, ...] | None
         return None
 
 
-def rows_of_node(proto: NodeProto, captures: int) -> Rows:
-    """What is known of a node that stays opaque; `captures`: how many operands its subgraphs read."""
+def rows_of_node(proto: NodeProto, operands: Sequence[Value], captures: int) -> Rows:
+    """What is known of a node that stays opaque; `captures`: how many operands its subgraphs read, too."""
     kind = kind_of(proto)
-    if captures:
+    shapes = [v.type.shape for v in operands if isinstance(v.type, TensorType)]
+    if captures or len(shapes) < len(operands) or any(s is None for s in shapes):
         return Rows()
+    rank = len(shapes[0] or ()) if shapes else 0
     if kind in _ELEMENTWISE:
         return Rows(elementwise=True)
+    if rank < _SMALLEST.get(kind, 2):
+        return Rows()  # a vector is one sample
     if kind in _CLASSIFIERS:
         names = ("classlabels_int64s", "classlabels_ints", "classlabels_strings")
         classes = max((len(a.ints) + len(a.strings) for a in proto.attribute if a.name in names), default=0)
@@ -114,8 +134,16 @@ def rows_of_node(proto: NodeProto, captures: int) -> Rows:
         return replace(found, behind=((), (classes,)) if classes and len(found.axes[1]) == 2 else ())
     if kind in _LEADING:
         return _axes(proto, [0] * min(_LEADING[kind], len(proto.input)), [0] * len(proto.output))
+    if kind in _GIVEN:
+        return _axes(proto, _GIVEN[kind], [0] * len(proto.output))
+    attributes: Mapping[str, Any] = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
+    along = attributes.get("axis", 1 if kind == "DFT" else 0)
+    if (kind == "ArgMin" or (kind == "DFT" and len(proto.input) < 3)) and along > 0:
+        return _axes(proto, [0], [0])
+    if kind == "ReverseSequence":
+        batch = attributes.get("batch_axis", 1)
+        return _axes(proto, [batch, 0], [batch])
     if kind in ("GRU", "LSTM", "RNN"):
-        attributes: Mapping[str, object] = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
         first = bool(attributes.get("layout", 0))
         x, y, state = (0, 0, 0) if first else (1, 2, 1)
         return _axes(proto, [x, _NONE, _NONE, _NONE, 0, state, state, _NONE], [y, state, state])
