@@ -449,3 +449,23 @@ def test_what_is_said_of_a_model(shell: Shell) -> None:
     error = shell.refused("cost", "open.onnx", *said[:4])
     assert "depends on the size of t, which the model leaves open. Say it: --dim t=SIZE" in error
     assert "doesn't say the size of an axis" in shell.refused("cost", "open.onnx", "--dim", "t")
+
+
+def test_compile_a_quantized_model(shell: Shell) -> None:
+    """Refused with the option to ask for; with it, what attributions leave out is warned of."""
+    body = """
+        s = Constant <value = float {0.5}> ()
+        z = Constant <value = uint8 {128}> ()
+        q = QuantizeLinear (x, s, z)
+        d = DequantizeLinear (q, s, z)
+        w = Constant <value = float[3,2] {1, -2, 3, 0.5, 2, 1}> ()
+        y = MatMul (d, w)
+    """
+    onnx.save(toy(body), "quantized.onnx")
+    arguments = ("compile", "quantized.onnx", "-r", "refs.npy", "-o", "out.onnx", "--target", 0)
+    assert "--quantized" in shell.refused(*arguments)
+    shell(*arguments, "--quantized")
+    assert shell.code == 0
+    assert "lift,quantized,single" in shell.out
+    assert "rounds to few levels" in shell.err and "completeness_error" in shell.err
+    assert "completeness_error" in [o.name for o in onnx.load("out.onnx").graph.output]

@@ -127,3 +127,22 @@ def test_references_fold_where_the_runtime_fails_on_float64() -> None:
     graph = flat.compile(onnx.parser.parse_model(text), rows, wrt="c", emit="completeness_error").graph
     error = evaluate(graph, {"x": rows * 2})["completeness_error"]
     assert np.abs(error).max() < 1e-12
+
+
+@pytest.mark.parametrize("passes", ["@naive", "@default"])
+def test_a_sigmoid_that_is_spelled_out_does_not_overflow(passes: str) -> None:
+    """e^200 is infinite in float32; 1/(1 + e^-x) and its chord aren't, and keep their digits where small."""
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+        spelled (float[N, 2] x) => (float[N, 2] y) <float one = {1}> {
+            n = Neg (x)
+            e = Exp (n)
+            s = Add (e, one)
+            y = Div (one, s)
+        }"""
+    x = np.array([[-200.0, -14.0], [90.0, -30.0], [0.5, -2.0]], np.float32)
+    r = np.array([[-16.0, -16.0]], np.float32)
+    found = irshap.compile(onnx.parser.parse_model(text), r, target=1, passes=passes).explainer()(x)
+    y, y0 = (1 / (1 + np.exp(-a[:, 1].astype(np.float64))) for a in (x, r))
+    np.testing.assert_allclose(found.target_values, y, rtol=1e-5)
+    np.testing.assert_allclose(found.values[:, 1], y - y0, rtol=1e-5)
+    assert not found.values[:, 0].any()
