@@ -21,7 +21,7 @@ from irshap.ir.types import Array, TensorType
 from irshap.lowering.batch_plan import BatchPlan, forget_shapes
 from irshap.lowering.files.session import RuntimeRefusal
 from irshap.lowering.lower import lower
-from irshap.lowering.rebatch import TRIALS, close, random, refuse_too_large, rows_of, runner
+from irshap.lowering.rebatch import TRIALS, close, random, refuse_too_large, rounding, rows_of, runner
 from irshap.ops.vectorize import many, vectorize, with_batch_on
 
 __all__ = ["Check", "follows_batch", "with_samples_in_front"]
@@ -160,6 +160,6 @@ class Check:
         else:
             expected = self.run(feeds)
         for output, a, b in zip(graph.outputs, found, expected, strict=True):
-            if not close(a, b):
+            if not close(a, b, rounding(graph)):
                 what = f"output {output.name!r} of {_ROWS[1]} samples isn't what each gives by itself"
                 raise ModelError(what)

@@ -171,6 +171,17 @@ def test_optimized_as_naive(quantized: tuple[str, onnx.ModelProto, Array, Array]
     np.testing.assert_allclose(both[0].values, both[1].values, atol=2e-5 * size, rtol=1e-4)
 
 
+def test_a_batch_of_one_grows(quantized: tuple[str, onnx.ModelProto, Array, Array]) -> None:
+    """Rows alone and together are compared up to the steps of the levels, on which runtimes differ."""
+    _, source, x, references = quantized
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(source)
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    both = [irshap.compile(m, references, target=1, quantized=True).explainer()(x) for m in (source, fixed)]
+    np.testing.assert_allclose(both[0].values, both[1].values, atol=1e-5 * np.abs(both[0].values).max())
+
+
 def test_finer_levels_leave_less() -> None:
     """The gap is the rounding's: it goes with the levels, and attributions go to those without any."""
     x, references = samples(ROW, 3, 8), samples(ROW, 4, 9)
