@@ -31,6 +31,7 @@ from irshap.ops import OPS
 from irshap.ops.composite import Composite
 from irshap.ops.families import Bilinear, Elementwise, Linear, NonDifferentiable
 from irshap.ops.parts import Shares
+from irshap.ops.quantized import StraightThrough
 
 TARGET = Path(__file__).parents[2] / "docs" / "completeness.md"
 HEAD = """# Op by op: the rule, and its measured completeness
@@ -55,6 +56,7 @@ def kind(cls: type[Op]) -> str:
         (Bilinear, "adjoint at midpoints"),
         (Composite, "from its parts"),
         (Elementwise, "chord"),
+        (StraightThrough, "of what it steps around"),
     ):
         if issubclass(cls, family):
             return words
@@ -64,7 +66,7 @@ def kind(cls: type[Op]) -> str:
 def gap(case: Case, found: Maps, arrays: Any, other: dict[int, Array]) -> float | None:
     """|sum m (x - x0) - ct (y - y0)|, relative to the terms; None where the op itself overflows."""
     world0 = [other.get(k, a) for k, a in enumerate(arrays)]
-    y, y0 = floats_of(case.results(arrays)), floats_of(case.results(world0))
+    y, y0 = floats_of(case.explained(arrays)), floats_of(case.explained(world0))
     if not all(np.isfinite(v).all() for v in (*y, *y0)):
         return None
     cts = cotangents(case, arrays)
@@ -82,7 +84,9 @@ def slope_gap(case: Case, found: Maps, wrt: tuple[int, ...]) -> float:
     arrays, rng, h = case.sample.operands, np.random.default_rng(3), 1e-6
     direction = {k: rng.standard_normal(arrays[k].shape) for k in wrt}
     ends = [
-        floats_of(case.results([a + s * direction[k] if k in direction else a for k, a in enumerate(arrays)]))
+        floats_of(
+            case.explained([a + s * direction[k] if k in direction else a for k, a in enumerate(arrays)])
+        )
         for s in (h, -h)
     ]
     cts = cotangents(case, arrays)
