@@ -1,25 +1,26 @@
-"""piecewise: where a choice or a step depends on one number or two, what it makes of these is one op."""
+"""piecewise: where a choice or a step depends on one number, two, or a row, what it makes of it is one op."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from irshap.attribution.gaps import references_needed
-from irshap.ir.builder import Builder, emit1
-from irshap.ir.core import Graph, Node, Op, Output, Role, Value
+from irshap.ir.builder import emit1
+from irshap.ir.core import Graph, Node, Op, Role, Value
 from irshap.ir.dims import same_shape
 from irshap.ir.rewrite import live_nodes, map_nodes
 from irshap.ir.types import TensorType
 from irshap.ir.walks import is_float, varying_values
 from irshap.ops.arithmetic import Div
+from irshap.ops.by_row import ByRow
 from irshap.ops.cast import Cast
 from irshap.ops.families import Elementwise, NonDifferentiable, ZippedElementwise
 from irshap.ops.piecewise import Piecewise, guards
-from irshap.ops.program import Constant, Input
 from irshap.ops.reduce import Expand
 from irshap.passes.rules.activations import known_form
 from irshap.passes.rules.guards import floored_quotient, masked_softmax
+from irshap.passes.rules.regions import Region, by_row, reads_masked
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["PiecewiseFunctions"]
@@ -34,7 +35,13 @@ class PiecewiseFunctions(Pass):
     it is a function of one number for each element, whose chord is complete (rules.md section 2); from two,
     the Shapley value of two players is (section 4).  Activation functions that are ops become these.  Another
     function reaches back to the nearest such tensor, else to the nearest two, and for guards against NaN and
-    infinity to the farthest, as their own operand may not be finite.  All other ops stay as they are.
+    infinity to the farthest, as their own operand may not be finite.
+
+    What isn't element by element, such as the weights of the experts that a router chose, may still be a
+    function of the rows of one float tensor: it becomes a function by row.  It reaches back to the nearest
+    such tensor that is no choice itself, and not past the last layer with weights.
+
+    All other ops stay as they are.
 
     A division by max(v, epsilon) has a choice in it, too: it becomes one op, whose rule knows of the guard.
     """
@@ -47,7 +54,8 @@ class PiecewiseFunctions(Pass):
         finder = _Finder(ir)
         regions = {node: region for node in ir.nodes if (region := finder.region(node)) is not None}
         floored = {node: found for node in ir.nodes if (found := finder.floored(node)) is not None}
-        if not regions and not floored:
+        rows = {node: row for node in ir.nodes if (row := finder.by_row(node, regions)) is not None}
+        if not regions and not floored and not rows:
             return ir
 
         def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
@@ -55,6 +63,10 @@ class PiecewiseFunctions(Pass):
                 op, *operands = floored[node]
                 context.count(op.mnemonic)
                 return (emit1(op, *(mapping[v] for v in operands)),)
+            if node in rows:
+                region, by_rows = rows[node]
+                context.count(by_rows.mnemonic)
+                return (emit1(by_rows, *(mapping[v] for v in region.operands)),)
             if node not in regions:
                 return None
             if (known := known_form(node) or masked_softmax(node)) is not None:
@@ -62,38 +74,9 @@ class PiecewiseFunctions(Pass):
                 context.count(op.mnemonic)
                 return (emit1(op, mapping[x]),)
             context.count(Piecewise.mnemonic)
-            return (regions[node].emit(mapping),)
+            return (_emitted(regions[node], mapping),)
 
         return live_nodes(map_nodes(ir, visit))
-
-
-@dataclass(frozen=True)
-class _Region:
-    """The nodes between one tensor, or two, and the result of the last of them."""
-
-    roots: tuple[Value, ...]
-    nodes: Sequence[Node]
-
-    def emit(self, mapping: Mapping[Value, Value]) -> Value:
-        """Emits it as one op."""
-        (y,) = self.nodes[-1].results
-        inside = {v for n in self.nodes for v in n.results}
-        read = dict.fromkeys(v for n in self.nodes for v in n.operands if v not in inside)
-        fixed = [v for v in read if v not in self.roots and not isinstance(v.node.op, Constant)]
-        given = [mapping[v] for v in (*self.roots, *fixed)]
-        for i in range(len(self.roots)):
-            if not same_shape(given[i].shape, y.shape):
-                given[i] = emit1(Expand(y.shape), given[i])
-        with Builder() as b:
-            formals = [
-                b.emit(Input(f"operand{i}"), types=(v.type,), names=(f"operand{i}",))[0]
-                for i, v in enumerate(given)
-            ]
-            inner = dict(zip([*self.roots, *fixed], formals, strict=True))
-            constants = [v.node for v in read if v not in inner]
-            b.extend([*constants, *self.nodes], inner)
-            body = b.build("f", [Output("y", inner[y])])
-        return emit1(Piecewise(body), *given)
 
 
 class _Finder:
@@ -103,12 +86,15 @@ class _Finder:
         self.place = {node: i for i, node in enumerate(graph.statements)}
         self.sources = {o.value for o in graph.outputs_of(Role.SOURCE)}
         self.varying = varying_values(graph.nodes, {*self.sources, *references_needed(graph)})
+        behind = varying_values(graph.nodes, self.sources)
+        layers = (n for n in graph.nodes if n.op.layer is not None and not behind.isdisjoint(n.operands))
+        self.scores = varying_values(graph.nodes, {v for n in layers for v in n.results})
 
-    def region(self, last: Node) -> _Region | None:
+    def region(self, last: Node) -> Region | None:
         """What ends in `last`, if differences jump there and it is a function of one number, or of two."""
         if not self._jumps(last):
             return None
-        found: _Region | None = None
+        found: Region | None = None
         for region in self._regions(last):
             if found is None or len(region.roots) < len(found.roots):
                 found = region
@@ -119,6 +105,14 @@ class _Finder:
                 if len(region.roots) == 1 or isinstance(found.roots[0].node.op, Div):
                     found = region
         return found
+
+    def by_row(self, last: Node, known: Collection[Node]) -> tuple[Region, ByRow] | None:
+        """What ends in `last`, if a float is made of what has no cotangent and is a function of a row."""
+        jumps = any(map(self._cut, last.operands)) or reads_masked(last, self.varying)
+        single = len(last.results) == 1 and is_float(last.results[0])
+        if not (jumps and single) or last in known or last.results[0] in self.sources:
+            return None
+        return by_row(last, self.varying, self.scores, self.place.__getitem__)
 
     def floored(self, node: Node) -> tuple[Op, Value, Value] | None:
         """The division with a guard that a node is, where both its operands vary."""
@@ -134,13 +128,13 @@ class _Finder:
     def _cut(self, value: Value) -> bool:
         return value in self.varying and not is_float(value)
 
-    def _regions(self, last: Node) -> Iterator[_Region]:
+    def _regions(self, last: Node) -> Iterator[Region]:
         """The regions that end in `last`, from the smallest on."""
         front, inside = self._varying(last), {last}
         while True:
             if len(front) <= 2 and all(map(is_float, front)):
                 roots = tuple(sorted(front, key=lambda v: self.place[v.node]))
-                yield _Region(roots, sorted(inside, key=self.place.__getitem__))
+                yield Region(roots, sorted(inside, key=self.place.__getitem__))
             # the latest first: none that is left depends on it
             value = max(front, key=lambda v: self.place[v.node])
             if value in self.sources or not _is_pointwise(value.node):
@@ -151,6 +145,15 @@ class _Finder:
 
     def _varying(self, node: Node) -> set[Value]:
         return {v for v in node.operands if v in self.varying}
+
+
+def _emitted(region: Region, mapping: Mapping[Value, Value]) -> Value:
+    """Emits a region as one function of one number, or of two."""
+    given = [mapping[v] for v in region.operands]
+    for i in range(len(region.roots)):
+        if not same_shape(given[i].shape, region.result.shape):
+            given[i] = emit1(Expand(region.result.shape), given[i])
+    return emit1(Piecewise(region.body([v.type for v in given])), *given)
 
 
 def _is_pointwise(node: Node) -> bool:

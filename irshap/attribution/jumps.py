@@ -9,6 +9,7 @@ import numpy as np
 from irshap.attribution.gaps import Gap
 from irshap.ir.core import Graph, Node, Op, Point
 from irshap.ir.types import Array
+from irshap.ops.closed import Closed
 from irshap.ops.families import Elementwise
 from irshap.ops.piecewise import Piecewise
 from irshap.ops.program import Constant, Pullback
@@ -26,7 +27,7 @@ def jump_gaps(graph: Graph) -> Iterator[Gap]:
     """The functions on the way back from the target that jump, or of which that isn't known."""
     known: dict[tuple[object, ...], bool | None] = {}
     for node in graph.nodes:
-        if isinstance(node.op, Pullback) and isinstance(node.op.of, Elementwise | Piecewise):
+        if isinstance(node.op, Pullback) and isinstance(node.op.of, Elementwise | Closed):
             _, at = node.op.parts(node.operands)
             key = (node.op.of, at.operands[0].dtype, *at.operands[1:])
             if key not in known:
@@ -40,9 +41,13 @@ def jump_gaps(graph: Graph) -> Iterator[Gap]:
 def jumps(op: Op, at: Point) -> bool | None:
     """Whether a function of the first operand jumps, looked for between points up to 1e6; None: unknown.
 
+    A function of a row does: it is made where one does.
+
     Each interval between two points is halved until nothing is between them, on the side where the function
     changes more.
     """
+    if not isinstance(op, Elementwise | Piecewise):
+        return True
     x, *fixed = at.operands
     constants = [v.node.op.value.array for v in fixed if isinstance(v.node.op, Constant)]
     if len(constants) < len(fixed):

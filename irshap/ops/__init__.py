@@ -4,6 +4,7 @@ from irshap.ir.core import OPS, Op
 from irshap.ops import (
     activations,
     arithmetic,
+    by_row,
     cast,
     conv,
     cumulative,
@@ -39,7 +40,7 @@ from irshap.ops import (
     trigonometry,
 )
 
-__all__ = ["OPS", "Op", "activations", "arithmetic", "cast", "conv", "cumulative"]
+__all__ = ["OPS", "Op", "activations", "arithmetic", "by_row", "cast", "conv", "cumulative"]
 __all__ += [
     "einsum",
     "elementwise",

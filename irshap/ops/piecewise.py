@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import sympy
 
-from irshap.ir.batch import BatchAxes
-from irshap.ir.builder import Builder, current, emit1
+from irshap.ir.builder import emit1
 from irshap.ir.core import (
-    Axes,
     Graph,
-    MixesBatch,
     Node,
     NoLocalRule,
-    Op,
-    Output,
     Point,
     Precision,
     Sample,
@@ -25,29 +19,28 @@ from irshap.ir.core import (
     require,
     tensors,
 )
-from irshap.ir.dims import Dim, N, same_shape
-from irshap.ir.evaluator import evaluate_values
-from irshap.ir.rewrite import map_nodes
-from irshap.ir.types import Array, DType, TensorType, Type, same_type
-from irshap.ir.walks import is_float, structure, varying_values
+from irshap.ir.dims import N, same_shape
+from irshap.ir.types import Array, DType, Type
+from irshap.ir.walks import is_float, varying_values
 from irshap.ops.arithmetic import Abs, Where, between, quotient_or_zero, share_quotient, where
 from irshap.ops.cast import Cast, cast
+from irshap.ops.closed import Closed, written
 from irshap.ops.elementwise import Exp, Log
 from irshap.ops.families import Elementwise, NonDifferentiable
 from irshap.ops.logic import Equal, Floor, Greater, IsInf, IsNaN, Less, Mod, Xor
 from irshap.ops.parts import Parts, Sharing, curve, only, replaced
-from irshap.ops.program import Input, constant
+from irshap.ops.program import constant
 from irshap.ops.reduce import Expand
 from irshap.ops.samples import randn
 
-__all__ = ["Piecewise", "guards", "in_parts"]
+__all__ = ["Piecewise", "guards"]
 
 Slope = Value | float
 """A slope by the one number, elementwise; a plain number is the same everywhere."""
 
 
 @dataclass(frozen=True, eq=False)
-class Piecewise(Op):
+class Piecewise(Closed):
     """y_i = f(x_i; fixed), f being a program of elementwise ops in which choices may depend on x_i.
 
     Operands: x, maybe a second number of the same shape, then values that are the same in both worlds and
@@ -70,56 +63,11 @@ class Piecewise(Op):
     mnemonic = "piecewise"
     precision = Precision.FULL
 
-    @property
-    def bodies(self) -> tuple[Graph, ...]:
-        return (self.body,)
-
-    def with_bodies(self, bodies: Sequence[Graph]) -> Piecewise:
-        (body,) = bodies
-        return replace(self, body=body)
-
-    def substitute(self, binding: Mapping[sympy.Expr, Dim]) -> Piecewise:
-        return replace(self, body=map_nodes(self.body, binding=binding))
-
     def infer(self, *types: Type) -> tuple[Type, ...]:
-        inputs = self.body.inputs
-        require(len(types) == len(inputs) > 0, f"the body takes {len(inputs)} operands")
-        for value, kind in zip(inputs, types, strict=True):
-            require(same_type(value.type, kind), lambda v=value, k=kind: f"{v!r} of the body gets {k}")  # type: ignore[misc]
-        require(len(self.body.outputs) == 1, "the body has one output")
-        x, y = tensors([inputs[0].type, self.result.type])
-        require(same_shape(x.dims, y.dims), f"{x} and {y} differ in shape")
+        (y,) = super().infer(*types)
+        x, y_ = tensors([types[0], y])
+        require(same_shape(x.dims, y_.dims), f"{x} and {y_} differ in shape")
         return (y,)
-
-    @property
-    def result(self) -> Value:
-        """The body's output."""
-        return self.body.outputs[0].value
-
-    def parts(self, operands: Sequence[Value]) -> dict[Value, Value]:
-        """Emits the body's ops; tells where its values went."""
-        return current().graft(self.body, dict(zip(self.body.inputs, operands, strict=True)))
-
-    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
-        given = dict(zip(self.body.inputs, arrays, strict=True))
-        return (evaluate_values(self.body.nodes, given, [self.result])[self.result],)
-
-    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
-        total: Dim = 0
-        for node in self.body.nodes:
-            total = total + node.op.flops(tensors([v.type for v in node.operands]), tensors(node.types))
-        return total
-
-    def batch_axes(
-        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
-    ) -> tuple[int | None, ...]:
-        inside = BatchAxes(self.body, dict(zip(self.body.inputs, axes, strict=True)))
-        if (why := inside.reason(self.result)) is not None:
-            raise MixesBatch(why)
-        return (inside.axis(self.result),)
-
-    def linear_in(self, varying: frozenset[int]) -> bool:
-        return False
 
     def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         self._require_numbers(wrt)
@@ -191,16 +139,6 @@ class Piecewise(Op):
         first, second = where(still, 0.0, alone[0]), where(still, alone[1], 0.0)
         return [where(finite, slopes[0], first), where(finite, slopes[1], second)]
 
-    @property
-    def _structure(self) -> tuple[object, ...]:
-        return structure(self.body)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Piecewise) and self._structure == other._structure)
-
-    def __hash__(self) -> int:
-        return hash(self._structure)
-
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         half = 0.5
@@ -223,11 +161,11 @@ class Piecewise(Op):
             steps,
             guarded,
         ):
-            yield Sample(cls(_body({"x": (N, 7)}, make)), (randn(2, 7, dtype=np.float32) * 2,), (0,), (0,))
-        body = _body({"x": (N, 3), "bound": (3,)}, lambda x, bound: where(above(x, bound), x, bound * x))
+            yield Sample(cls(written({"x": (N, 7)}, make)), (randn(2, 7, dtype=np.float32) * 2,), (0,), (0,))
+        body = written({"x": (N, 3), "bound": (3,)}, lambda x, bound: where(above(x, bound), x, bound * x))
         yield Sample(cls(body), tuple(randn(*s, dtype=np.float32) for s in ((4, 3), (3,))), (0,), (0, None))
         numbers = tuple(randn(4, 3, seed=i, dtype=np.float32) for i in range(2))
-        body = _body({"x": (N, 3), "z": (N, 3)}, lambda x, z: where(above(x, z), x * z, x + 1.0))
+        body = written({"x": (N, 3), "z": (N, 3)}, lambda x, z: where(above(x, z), x * z, x + 1.0))
         yield Sample(cls(body), numbers, (0, 1), (0, 0))
 
 
@@ -365,24 +303,3 @@ def _conditions(value: Value) -> Iterable[Value]:
     for operand in value.node.operands:
         if operand.dtype is DType.BOOL:
             yield from _conditions(operand)
-
-
-def in_parts(graph: Graph) -> Graph:
-    """`graph` with the parts of functions in their place."""
-
-    def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
-        if not isinstance(node.op, Piecewise):
-            return None
-        return (node.op.parts([mapping[v] for v in node.operands])[node.op.result],)
-
-    found = any(isinstance(node.op, Piecewise) for node in graph.nodes)
-    return map_nodes(graph, visit) if found else graph
-
-
-def _body(inputs: Mapping[str, tuple[Dim, ...]], make: Callable[..., Value]) -> Graph:
-    with Builder() as b:
-        given = [
-            b.emit(Input(name), types=(TensorType(DType.F32, shape),), names=(name,))[0]
-            for name, shape in inputs.items()
-        ]
-        return b.build("body", [Output("y", make(*given))])

@@ -7,6 +7,7 @@ from irshap.lowering.ops import (
     activations,
     arithmetic,
     cast,
+    closed,
     conv,
     cumulative,
     einsum,
@@ -23,7 +24,6 @@ from irshap.lowering.ops import (
     lp,
     ml,
     norm,
-    piecewise,
     pool,
     power,
     program,
@@ -46,10 +46,10 @@ from irshap.lowering.ops import (
     window,
 )
 
-__all__ = ["activations", "arithmetic", "cast", "conv", "cumulative", "einsum"]
+__all__ = ["activations", "arithmetic", "cast", "closed", "conv", "cumulative", "einsum"]
 __all__ += ["elementwise", "extremum", "floored", "gated", "gather", "generate", "index"]
 __all__ += ["integer", "linear", "logic"]
-__all__ += ["lp", "ml", "norm", "piecewise", "pool", "power", "program", "quantized"]
+__all__ += ["lp", "ml", "norm", "pool", "power", "program", "quantized"]
 __all__ += ["recurrent", "reduce", "reduce_log"]
 __all__ += [
     "resample",

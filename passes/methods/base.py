@@ -19,7 +19,7 @@ from irshap.attribution.outputs import attributions, by_class, is_token, own_nam
 from irshap.errors import NotDifferentiable, TargetError, UserError
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Node, NoLocalRule, Op, Output, Point, Role, Value
-from irshap.ops.piecewise import in_parts
+from irshap.ops.closed import in_parts
 from irshap.ops.program import Pullback
 from irshap.ops.reduce import ReduceSum
 from irshap.pipeline.base import Context, Pass, Points, Semantics

@@ -10,7 +10,7 @@ from irshap.ir.builder import Builder, current, emit1
 from irshap.ir.core import Output, Value
 from irshap.ir.types import Array, TensorType
 from irshap.ir.walks import descendants
-from irshap.ops.piecewise import in_parts
+from irshap.ops.closed import in_parts
 from irshap.ops.program import Constant, Full, Input, constant
 from irshap.ops.scan import Scan
 

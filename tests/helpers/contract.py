@@ -47,6 +47,7 @@ LIFTS_AS_OTHERS = {
     "gelu f64": "ONNX Runtime has no double kernel, and expands it with float32 constants",
     "logistic": "internal: 1/(1 + e^-x) as models spell it out, lifts as its parts",
     "masked_softmax": "internal: a softmax with a guard, lifts as its parts",
+    "by_row": "internal: what a model spells out, lifts as its parts",
     "piecewise": "internal: what a model spells out, lifts as its parts",
     "quantize f64": "ONNX has it not for float64",
     "ratio": "internal: the chord of relu and the like, lifts as div",
