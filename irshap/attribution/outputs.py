@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from irshap import contract
-from irshap.attribution.sources import holds_ids, model_inputs
+from irshap.attribution.moves import moved_back
+from irshap.attribution.sources import holds_ids, in_order, model_inputs
 from irshap.errors import IRError
 from irshap.ir.batch import BatchAxes
 from irshap.ir.builder import emit1
 from irshap.ir.core import Graph, Output, Role, Value
 from irshap.ir.dims import Dim, divide, product, same
-from irshap.ops.program import Input
+from irshap.ops.gather import Gather
+from irshap.ops.program import Input, Tap
 from irshap.ops.reduce import ReduceSum
 from irshap.ops.rows import RepeatRows
 from irshap.ops.shape import reshape, to_front
@@ -68,17 +70,21 @@ def own_names(graph: Graph) -> set[str]:
     return {str(v.name) for v in graph.inputs} | {o.name for o in graph.outputs_of(Role.MODEL)}
 
 
-def attributions(graph: Graph, rows: Sequence[Value]) -> list[Output]:
+def attributions(graph: Graph, rows: Sequence[Value], sample: Callable[[Value], Value]) -> list[Output]:
     """The outputs for what each source of `graph` is attributed, given as [samples, ...].
 
-    Over an embedding lookup the embedding's axes are summed: one number for each token.  Several lookups of
-    one input add up.
+    Over an embedding lookup the embedding's axes are summed: one number for each token of the
+    input.  Several lookups of one input add up.  `sample` gives values of the graph for the samples.
     """
     found: dict[str, Value] = {}
     for source, value in zip(graph.outputs_of(Role.SOURCE), rows, strict=True):
         name = str(source.of)
         if is_token(graph, source):
-            value = _per_element(value, graph.input(name))
+            ids, place = graph.input(name), _looked_up(source.value)
+            if place is None or place in in_order(graph, ids):
+                value = _per_element(value, ids)
+            else:
+                value = moved_back(graph, place, ids, _per_element(value, place), sample)
         found[name] = found[name] + value if name in found else value
     taken = own_names(graph)
     return [
@@ -87,6 +93,13 @@ def attributions(graph: Graph, rows: Sequence[Value]) -> list[Output]:
         )
         for name, value in found.items()
     ]
+
+
+def _looked_up(value: Value) -> Value | None:
+    """The indices of an embedding lookup."""
+    while isinstance(value.node.op, Tap):
+        (value,) = value.node.operands
+    return value.node.operands[1] if isinstance(value.node.op, Gather) else None
 
 
 def _per_element(value: Value, of: Value) -> Value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from irshap.attribution.moves import moved
 from irshap.errors import TargetError, near
 from irshap.ir.builder import Builder, current, emit1
 from irshap.ir.core import Graph, Node, Op, Output, Value
@@ -17,7 +18,16 @@ from irshap.ops.gather import Gather
 from irshap.ops.program import Hold, Input, Tap
 from irshap.ops.shape import Reshape, Transpose
 
-__all__ = ["Attributed", "find_sources", "holds_ids", "model_inputs", "names_in", "with_held", "with_taps"]
+__all__ = [
+    "Attributed",
+    "find_sources",
+    "holds_ids",
+    "in_order",
+    "model_inputs",
+    "names_in",
+    "with_held",
+    "with_taps",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +179,7 @@ def lookups(graph: Graph, ids: Value, above: set[Value]) -> list[Attributed]:
     """The embedding lookups that an integer value indexes: rows of a table, one for each of its elements."""
     if not isinstance(ids.type, TensorType) or not ids.type.dtype.is_integer:
         return []
-    indices = _elementwise_of(graph, ids)
+    indices = in_order(graph, ids) | {v for v in moved(graph, ids) if _counts_samples_first(v)}
     tables = (
         node.results[0]
         for node in graph.nodes
@@ -183,7 +193,7 @@ def _casts(graph: Graph, ids: Value, above: set[Value]) -> list[Attributed]:
     """Where an integer input becomes float, element for element."""
     if not isinstance(ids.type, TensorType) or not ids.type.dtype.is_integer:
         return []
-    whole = _elementwise_of(graph, ids)
+    whole = in_order(graph, ids)
     found = [
         node.results[0]
         for node in graph.nodes
@@ -205,7 +215,7 @@ def _varies(value: Value) -> bool:
 _ELEMENTWISE = (Elementwise, ZippedElementwise, Cast, Reshape)
 
 
-def _elementwise_of(graph: Graph, ids: Value) -> set[Value]:
+def in_order(graph: Graph, ids: Value) -> set[Value]:
     """The integer values with one element for each of `ids`, in order, that depend on that element alone."""
     found = {ids}
     dependent = varying_values(graph.nodes, found)
@@ -215,6 +225,11 @@ def _elementwise_of(graph: Graph, ids: Value) -> set[Value]:
         if varying and _in_order(node) and all(v in found for v in varying):
             found.update(v for v in node.results if same(v.tensor.size, size))
     return {v for v in found if v.dtype.is_integer}
+
+
+def _counts_samples_first(value: Value) -> bool:
+    dims = value.tensor.dims
+    return bool(dims) and N in symbols_of([dims[0]]) and N not in symbols_of(dims[1:])
 
 
 def _in_order(node: Node) -> bool:

@@ -113,7 +113,7 @@ class Method(Pass, family=True):
         with Builder() as b:
             found = self.explain(b, ir, context)
             outputs = [replace(o, value=found.sample(o.value)) for o in ir.outputs_of(Role.MODEL)]
-            outputs += attributions(ir, found.scores)
+            outputs += attributions(ir, found.scores, found.sample)
             explained, base = (None, None) if found.ends is None else found.ends()
             taken = own_names(ir)
             rough = left_out(ir)

@@ -37,7 +37,7 @@ class JointBatch(WiderBatch):
         `references` are those that will be bound, by input: one of size 1 on an open axis serves any size.
         """
         super().__init__(builder, graph, 2 * R, gaps)
-        self.taken, self.given = own_names(graph), references or {}
+        self.graph, self.taken, self.given = graph, own_names(graph), references or {}
         self.samples: dict[Value, Value] = {v: builder.copy(v.node, {})[0] for v in graph.inputs}
         self.varied = set(references_needed(graph))
         self._walk(graph, roles)
@@ -63,6 +63,9 @@ class JointBatch(WiderBatch):
 
     def sample(self, value: Value) -> Value:
         """The value in the sample's world, with N rows."""
+        if value not in self.samples:
+            needed = {v.node for v in ancestors([value])}
+            self.builder.extend([n for n in self.graph.nodes if n in needed], self.samples)
         return self.samples[value]
 
     def halves(self, value: Value) -> tuple[Value, Value]:
