@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from irshap import contract
 from irshap.attribution.gaps import why
 from irshap.attribution.outputs import own_names
-from irshap.attribution.side_paths import with_side_paths_held
+from irshap.attribution.side_paths import states, with_side_paths_held
 from irshap.attribution.sources import Attributed, find_sources, names_in, with_held, with_taps
 from irshap.attribution.targets import (
     Class,
@@ -60,7 +60,8 @@ class Target(Pass):
     integer input.  Several are one cut: what goes through a later one counts there, not for an earlier one.
     `context`: inputs and interior tensors, comma-separated, that keep the sample's value in both worlds.
     "auto" among them, which is the default, are the integers and truth values that follow from an integer
-    input past its embedding lookups: masks of padding, positions counted from them.  "none" holds nothing.
+    input past its embedding lookups (masks of padding, positions counted from them), and recurrent states
+    that are inputs (f32[layers, N, H], of which an output returns the next).  "none" holds nothing.
     """
 
     target: str = "argmax"
@@ -78,12 +79,18 @@ class Target(Pass):
         explained, joined = self._explained(ir)
         for output in explained:
             _check_batch(ir, output)
+        told: list[str] = []
+        if "auto" in held and not self.wrt:
+            carried = [str(v.name) for v in states(ir)]
+            ir, told = with_held(ir, carried), [f"{name}, a recurrent state" for name in carried]
+            explained, joined = self._explained(ir)
         sources = _sources(ir, explained, names_in(self.wrt))
         if "auto" in held:
             ir, sources, paths = with_side_paths_held(ir, sources, [o.value for o in explained])
-            if paths:
-                context.metadata[contract.Metadata.HELD] = "; ".join(path.text for path in paths)
-                context.count("held", len(paths))
+            told += [path.text for path in paths]
+        if told:
+            context.metadata[contract.Metadata.HELD] = "; ".join(told)
+            context.count("held", len(told))
         ir, sources = with_taps(ir, sources)
         explained, _ = self._explained(ir)
         with Builder() as b:

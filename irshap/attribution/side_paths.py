@@ -1,7 +1,8 @@
-"""Where what differs between sample and reference goes past the attributed tensors.
+"""What keeps the sample's value unasked: what goes past the attributed tensors, and states.
 
 A text model reads its token ids twice: in the embedding, which is attributed, and beside it, for the mask of
-what isn't padding, positions counted from that, and the last position to pool at.
+what isn't padding, positions counted from that, and the last position to pool at.  A recurrent model reads
+the state that its last call returned.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from irshap.attribution.sources import Attributed
+from irshap.attribution.sources import Attributed, model_inputs
 from irshap.ir.builder import current, emit1
-from irshap.ir.core import Graph, Node, Value
+from irshap.ir.core import Graph, Node, Role, Value
 from irshap.ir.rewrite import map_nodes
+from irshap.ir.types import TensorType
 from irshap.ir.walks import is_float, upstream, varying_values
-from irshap.ops.program import Hold, Input
+from irshap.ops.program import Hold, Input, batch_from_shape
+from irshap.ops.recurrent import Recurrent
+from irshap.ops.shape import Move
 
-__all__ = ["SidePath", "side_paths", "with_side_paths_held"]
+__all__ = ["SidePath", "side_paths", "states", "with_side_paths_held"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,36 @@ def side_paths(graph: Graph, sources: Sequence[Value], targets: Sequence[Value])
         if not node.op.stops_change and any(v not in above for v in results):
             taken = (v for v in node.operands if v in moving and v in above and v not in sources)
             yield from (SidePath(node, v) for v in dict.fromkeys(taken))
+
+
+def states(graph: Graph) -> list[Value]:
+    """The float inputs that carry a recurrent state and no samples, where other inputs count these first.
+
+    Those without an axis of samples, f32[layers, 1, H], which all samples share; and those with it behind
+    another, f32[layers, N, H], where a recurrent op starts from them, or an output returns the next.
+    """
+    places = {v: _samples_axis(v) for v in model_inputs(graph)}
+    if 0 not in places.values():
+        return []
+    outputs = [o.value for o in graph.outputs_of(Role.MODEL) if is_float(o.value)]
+    returned = {(v.rank, _samples_axis(v)) for v in outputs}
+    starts = upstream(
+        _starts(graph), cut=[v for n in graph.nodes if not isinstance(n.op, Move) for v in n.results]
+    )
+    inner = [v for v, place in places.items() if is_float(v) and v.rank > 1 and place != 0]
+    return [v for v in inner if places[v] is None or (v.rank, places[v]) in returned or v in starts]
+
+
+def _starts(graph: Graph) -> Iterator[Value]:
+    """What recurrent ops start from."""
+    for node in graph.nodes:
+        if isinstance(node.op, Recurrent):
+            yield from node.operands[4 : 4 + node.op.states]
+
+
+def _samples_axis(value: Value) -> int | None:
+    shape = value.type.shape if isinstance(value.type, TensorType) else None
+    return batch_from_shape(shape or ())
 
 
 def _inputs(values: Sequence[Value]) -> list[Value]:

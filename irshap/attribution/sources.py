@@ -9,13 +9,16 @@ from irshap.attribution.moves import moved
 from irshap.errors import TargetError, near
 from irshap.ir.builder import Builder, current, emit1
 from irshap.ir.core import Graph, Node, Op, Output, Value
-from irshap.ir.dims import N, same, symbols_of
+from irshap.ir.dims import N, as_dim, same, symbols_of
 from irshap.ir.types import TensorType
 from irshap.ir.walks import is_float, upstream, varying_values
 from irshap.ops.cast import Cast
 from irshap.ops.families import Elementwise, ZippedElementwise
 from irshap.ops.gather import Gather
+from irshap.ops.generate import OneHot
+from irshap.ops.logic import Equal
 from irshap.ops.program import Hold, Input, Tap
+from irshap.ops.reduce import Expand
 from irshap.ops.shape import Reshape, Transpose
 
 __all__ = [
@@ -176,17 +179,41 @@ def _check_varies(source: Attributed) -> None:
 
 
 def lookups(graph: Graph, ids: Value, above: set[Value]) -> list[Attributed]:
-    """The embedding lookups that an integer value indexes: rows of a table, one for each of its elements."""
+    """The embedding lookups that an integer value indexes: rows of a table, or of 0 and 1, one an element."""
     if not isinstance(ids.type, TensorType) or not ids.type.dtype.is_integer:
         return []
-    indices = in_order(graph, ids) | {v for v in moved(graph, ids) if _counts_samples_first(v)}
+    in_place = in_order(graph, ids)
+    indices = in_place | {v for v in moved(graph, ids) if _counts_samples_first(v)}
     tables = (
         node.results[0]
         for node in graph.nodes
-        if isinstance(node.op, Gather) and node.op.axis == 0 and node.operands[1] in indices
+        if _is_one_hot(node, in_place)
+        or (
+            isinstance(node.op, Gather)
+            and node.op.axis == 0
+            and node.operands[1] in indices
+            and not _varies(node.operands[0])
+        )
     )
-    found = [v for v in tables if v in above and is_float(v) and not _varies(v.node.operands[0])]
+    found = [v for v in tables if v in above and is_float(v)]
     return [Attributed(_name_of(v, ids, i, "lookup"), v, str(ids.name)) for i, v in enumerate(found)]
+
+
+def _is_one_hot(node: Node, ids: set[Value]) -> bool:
+    """Whether a node makes a vector of each id behind all its axes: OneHot, or Equal(id, 0 .. C - 1)."""
+    if isinstance(node.op, OneHot):
+        return node.operands[0] in ids and node.op.axis == node.operands[0].rank
+    if not isinstance(node.op, Cast) or not isinstance(node.operands[0].node.op, Equal):
+        return False
+    a, b = node.operands[0].node.operands
+    one, numbers = (a, b) if a in ids else (b, a)
+    return (
+        one in ids
+        and not _varies(numbers)
+        and one.rank == node.results[0].rank
+        and same(one.shape[-1], 1)
+        and same(node.results[0].tensor.size, as_dim(one.tensor.size * numbers.shape[-1]))
+    )
 
 
 def _casts(graph: Graph, ids: Value, above: set[Value]) -> list[Attributed]:
@@ -212,7 +239,7 @@ def _varies(value: Value) -> bool:
     return any(isinstance(v.node.op, Input) for v in upstream([value]))
 
 
-_ELEMENTWISE = (Elementwise, ZippedElementwise, Cast, Reshape)
+_ELEMENTWISE = (Elementwise, ZippedElementwise, Cast, Reshape, Expand)
 
 
 def in_order(graph: Graph, ids: Value) -> set[Value]:

@@ -55,8 +55,8 @@ def vectorize(graph: Graph, inputs: Mapping[str, int | None]) -> Graph:
         return b.rebuild(graph, {**plain, **stacked})
 
 
-def with_batch_on(graph: Graph, axes: Sequence[int]) -> Graph:
-    """A vectorized graph whose outputs have N in the place of an axis that has size 1 for one sample."""
+def with_batch_on(graph: Graph, axes: Sequence[int | None]) -> Graph:
+    """A vectorized graph whose outputs have N in the place of an axis of size 1; None: in front of all."""
     with Builder() as b:
         mapping = b.graft(graph)
         pairs = zip(graph.outputs, axes, strict=True)
@@ -70,8 +70,8 @@ def many(kind: TensorType, axis: int | None) -> TensorType:
     return kind.with_shape((N, *dims) if axis is None else (*dims[:axis], N, *dims[axis + 1 :]))
 
 
-def _back(value: Value, axis: int) -> Value:
-    if not value.shape or value.shape[0] != N:
+def _back(value: Value, axis: int | None) -> Value:
+    if axis is None or not value.shape or value.shape[0] != N:
         return value
     dims = value.shape[1:]
     without = (*dims[:axis], *dims[axis + 1 :])

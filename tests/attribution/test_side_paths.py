@@ -124,3 +124,49 @@ def test_the_command_says_what_is_held(tmp_path: Path, capsys: pytest.CaptureFix
     assert "held     at the sample's value: ids in padded (equal)" in capsys.readouterr().out
     assert main(["verify", model, "--references", references, "--inputs", references, "--target", "2"]) == 0
     assert "held at the sample's value in both worlds: ids in padded" in capsys.readouterr().out
+
+
+# The state that the last call returned: with a place for each sample, or one for all.
+STATEFUL = """<ir_version: 8, opset_import: ["": 17]> cell
+(float[N,5,3] x, float[{rows}] h0) => (float[N,3] y, float[1,N,3] h1) {{
+t = Transpose<perm=[1,0,2]>(x) start = Mul(h0, one) s, h1 = GRU<hidden_size=3>(t, w, r, , , {start})
+last = Squeeze(h1, zero) y = Tanh(last) }}"""
+
+
+def stateful(rows: str, start: str) -> onnx.ModelProto:
+    model = onnx.parser.parse_model(STATEFUL.format(rows=rows, start=start))
+    generator = np.random.default_rng(0)
+    held = {name: generator.standard_normal((1, 9, 3)).astype(np.float32) for name in ("w", "r")}
+    held |= {"one": np.ones((1, 1, 1), np.float32), "zero": np.array([0])}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a, name) for name, a in held.items())
+    return model
+
+
+@pytest.mark.parametrize("start", ["h0", "start"])
+def test_recurrent_states_are_held(start: str) -> None:
+    """Unasked, and told; the base is f of the references in the sample's state."""
+    model = stateful("1,N,3", start)
+    generator = np.random.default_rng(1)
+    x, r = (generator.standard_normal((n, 5, 3)).astype(np.float32) for n in (2, 3))
+    h0 = generator.standard_normal((1, 2, 3)).astype(np.float32)
+    compiled = irshap.compile(model, r, target="1")
+    metadata = {p.key: p.value for p in compiled.model.metadata_props}
+    assert metadata[Metadata.HELD] == "h0, a recurrent state"
+    found = compiled.explainer()({"x": x, "h0": h0})
+    assert found.values.shape == x.shape
+    session = Session(model)
+    for i in range(2):
+        base = session.run({"x": r, "h0": np.repeat(h0[:, i : i + 1], 3, 1)})[0][:, 1].mean()
+        np.testing.assert_allclose(found.base_values[i], base, atol=1e-6)
+    np.testing.assert_allclose(found.completeness_error, 0, atol=1e-6)
+
+
+def test_a_state_is_attributed_where_it_is_asked_for() -> None:
+    generator = np.random.default_rng(2)
+    x, r = (generator.standard_normal((n, 5, 3)).astype(np.float32) for n in (2, 3))
+    h0, s = (generator.standard_normal(shape).astype(np.float32) for shape in ((1, 2, 3), (3, 1, 3)))
+    target = irshap.Target(wrt="x, h0")
+    compiled = irshap.compile(stateful("1,N,3", "h0"), {"x": r, "h0": s}, target=target)
+    found = compiled.explainer()({"x": x, "h0": h0})
+    assert set(found.values) == {"x", "h0"}
+    np.testing.assert_allclose(found.completeness_error, 0, atol=1e-6)

@@ -141,3 +141,32 @@ def test_a_batch_that_is_promised_and_not_kept_is_made() -> None:
     for i, row in enumerate(found):
         expected = alone.run({"x": feeds["x"][i : i + 1]})[0][0]
         np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_output_without_a_batch_gets_one() -> None:
+    """Behind a Squeeze one sample's output has no axis for it; a state of one sample allows no other."""
+    model = onnx.parser.parse_model(
+        f"""{HEAD} (float[batch,5,3] x, float[1,1,3] h0) => (float[2] y)
+        <int64[1] front = {{0}}, float[1,9,3] w = {{{", ".join(str(0.1 * (i % 7)) for i in range(27))}}},
+        float[1,9,3] r = {{{", ".join(str(0.2 * (i % 5) - 0.3) for i in range(27))}}}> {{
+        t = Transpose<perm=[1,0,2]>(x) s, last = GRU<hidden_size=3>(t, w, r, , , h0)
+        p = Slice(last, zeros, two, back) q = Squeeze(p) y = Tanh(q) }}"""
+    )
+    held = {"zeros": np.array([0]), "two": np.array([2]), "back": np.array([2])}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a, name) for name, a in held.items())
+    generator = np.random.default_rng(0)
+    x, h0 = (generator.standard_normal(s).astype(np.float32) for s in ((3, 5, 3), (1, 1, 3)))
+    original, lifted = Session(model), Session(lower(lift(model)))
+    each = [original.run({"x": row[None], "h0": h0})[0] for row in x]
+    np.testing.assert_allclose(lifted.run({"x": x, "h0": h0})[0], each, atol=1e-6)
+
+
+def test_what_a_model_takes_may_leave_nothing() -> None:
+    """8 frames are none behind four poolings; more are looked for."""
+    pools = " ".join(f"p{i + 1} = MaxPool<kernel_shape=[2], strides=[2]>(p{i})" for i in range(4))
+    model = onnx.parser.parse_model(
+        f"""{HEAD} (float[batch,3,frames] p0, float[1,1,3] h0) => (float[3] y) {{
+        {pools} m = ReduceMax<axes=[2], keepdims=0>(p4) s = Add(m, h0) y = Squeeze(s) }}"""
+    )
+    graph = lift(model)
+    assert str(graph.outputs[0].value.type) == "f32[N, 3]"

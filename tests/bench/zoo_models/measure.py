@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,13 @@ class Original:
             except Exception:  # an inner shape may be fixed to a batch of 1
                 self.one = True
         found = [self.session.run(None, row) for row in rows(feeds, self.axes)]
-        joined = [np.concatenate([np.atleast_1d(p) for p in parts]) for parts in zip(*found, strict=True)]
-        return dict(zip(self.outputs, joined, strict=True))
+        return dict(zip(self.outputs, map(_joined, zip(*found, strict=True)), strict=True))
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """What single samples give, together: on an axis of their own where a sample has none."""
+    first = np.shape(parts[0])
+    return np.concatenate(parts) if first and first[0] == 1 else np.stack(parts)
 
 
 def measure(file: Path, inputs: Inputs) -> Row:
