@@ -44,13 +44,18 @@ def _keeps_rows(output: Output, axes: BatchAxes) -> bool:
 
 
 def with_samples_in_front(
-    original: onnx.ModelProto, plan: BatchPlan, lifted: Callable[[onnx.ModelProto], Graph]
+    original: onnx.ModelProto,
+    plan: BatchPlan,
+    lifted: Callable[[onnx.ModelProto], Graph],
+    *,
+    stacked: bool = False,
 ) -> Graph:
     """The graph of `original` for N samples, by way of that for one.
 
     Args:
         plan: names the batch in the types of the inputs.
         lifted: lifts `original` with the types of a model's inputs.
+        stacked: whether outputs that have no axis for samples get one, where the original takes one sample.
 
     Raises:
         ModelError: an op has no form for several samples, or the result isn't what the original gives.
@@ -65,7 +70,7 @@ def with_samples_in_front(
         graph = vectorize(alone, inputs)
         refuse_too_large(original, graph)
         check = Check(original, alone, inputs, apart=plan.changes_shapes)
-        outputs = check.batch_of_outputs()
+        outputs = check.batch_of_outputs(stacked)
         graph = with_batch_on(graph, outputs)
         check.compare(graph, outputs)
     except (RuntimeRefusal, EncodeError) as error:
@@ -126,15 +131,16 @@ class Check:
             return False
         return True
 
-    def batch_of_outputs(self) -> list[int | None]:
+    def batch_of_outputs(self, stacked: bool) -> list[int | None]:
         """The axis of each output that counts samples: the leading one, or that which grows with them.
 
-        None where one sample's output has no axis for it, as behind a Squeeze: it gets one in front.
+        With `stacked` None where one sample's output has no axis for it, as behind a Squeeze, and the
+        original takes no other number of samples: it gets one in front.
         """
         found: list[int | None]
         if self.apart:
             shapes = [getattr(o.value.type, "shape", None) or () for o in self.alone.outputs]
-            found = [shape.index(1) if 1 in shape else None for shape in shapes]
+            found = [shape.index(1) if 1 in shape else None if stacked else 0 for shape in shapes]
         else:
             few, many = (self.run(self._feeds(rows, self.trial)) for rows in _ROWS)
             grown = [

@@ -7,6 +7,7 @@ three-valued, and *unknown is never yes*: code that needs two dimensions to agre
 from __future__ import annotations
 
 import ast
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
@@ -52,7 +53,7 @@ def as_dim(value: object) -> Dim:
         return int(value)
     if isinstance(value, sympy.Expr):
         return value if value.is_Symbol else _normal(value)
-    return int(value)  # type: ignore[call-overload]
+    return operator.index(value)  # type: ignore[arg-type]
 
 
 # A graph has thousands of values and some ten dimensions: the same few questions are asked again and again.
