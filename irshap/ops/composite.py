@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from irshap.ir.builder import Builder, current
-from irshap.ir.core import Node, Op, Point, Value
+from irshap.ir.core import Graph, Node, Op, Point, Value
 from irshap.ir.walks import varying_values
 from irshap.ops.program import Input
 from irshap.ops.reverse import reverse
 
-__all__ = ["Composite"]
+__all__ = ["Composite", "pulled_back"]
 
 
 class Composite(Op, family=True):
@@ -52,22 +52,33 @@ class Composite(Op, family=True):
         maps = []
         for world in worlds:
             maps.append(current().graft(region, dict(zip(formals, world.operands, strict=True))))
-
-        def local(
-            node: Node, node_cts: Sequence[Value], node_wrt: Sequence[int], changing: frozenset[int]
-        ) -> Sequence[Value]:
-            points = [
-                Point(tuple(m[v] for v in node.operands), tuple(m[v] for v in node.results)) for m in maps
-            ]
-            at, at0 = points[0], points[-1]
-            if node.op.linear_in(changing):
-                return [node.op.adjoints(node_cts, at, i) for i in node_wrt]
-            if len(points) == 1:
-                return node.op.derivative(node_cts, at, node_wrt)
-            return node.op.secant(node_cts, at, at0, node_wrt)
-
-        varying = varying_values(region.nodes, [formals[i] for i in wrt])
-        # zeros for cotangents that never arrive are shaped like the region's values: same types, any world
-        seeds = dict(zip(results, cts, strict=True))
-        found = reverse(region.nodes, varying, seeds, local)
+        found = pulled_back(region, maps, dict(zip(results, cts, strict=True)), [formals[i] for i in wrt])
         return tuple(found[formals[i]] for i in wrt)
+
+
+def pulled_back(
+    region: Graph,
+    worlds: Sequence[Mapping[Value, Value]],
+    seeds: Mapping[Value, Value],
+    wanted: Sequence[Value],
+) -> dict[Value, Value]:
+    """The cotangents of `wanted`, from those of results, through a program: each op by its own rule.
+
+    `worlds` tell where its values went, at one point or at two.  Emits.
+    """
+
+    def local(
+        node: Node, cts: Sequence[Value], wrt: Sequence[int], changing: frozenset[int]
+    ) -> Sequence[Value]:
+        points = [
+            Point(tuple(w[v] for v in node.operands), tuple(w[v] for v in node.results)) for w in worlds
+        ]
+        at, at0 = points[0], points[-1]
+        if node.op.linear_in(changing):
+            return [node.op.adjoints(cts, at, i) for i in wrt]
+        if len(points) == 1:
+            return node.op.derivative(cts, at, wrt)
+        return node.op.secant(cts, at, at0, wrt)
+
+    # zeros for cotangents that never arrive are shaped like the region's values: same types, any world
+    return reverse(region.nodes, varying_values(region.nodes, wanted), seeds, local)

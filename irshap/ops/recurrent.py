@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import operator
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
 
 from irshap.ir.builder import emit, emit1
-from irshap.ir.core import Axes, MixesBatch, NoLocalRule, Precision, Sample, Stacked, Value, require, tensors
+from irshap.ir.core import (
+    Axes,
+    MixesBatch,
+    NoLocalRule,
+    Point,
+    Precision,
+    Sample,
+    Stacked,
+    Value,
+    require,
+    tensors,
+)
 from irshap.ir.dims import Dim, as_dim, product, same_shape
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.activations import HardSigmoid
@@ -20,6 +33,7 @@ from irshap.ops.families import Elementwise
 from irshap.ops.linear import matmul, swap_last
 from irshap.ops.samples import randn
 from irshap.ops.shape import Slice, concat, reshape, split, to_front, transpose
+from irshap.ops.through_time import Direction, back, flipped, shifted
 
 __all__ = ["ACTIVATIONS", "DIRECTIONS", "Gru", "Lstm", "Recurrent", "Rnn"]
 
@@ -35,14 +49,24 @@ ACTIVATIONS: dict[str, Elementwise] = {
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 """For each direction of a layer, which of its passes run backward in time."""
 
-MOST_STEPS = 256
-"""The longest sequence, over all directions, that is differentiated: each step is some 20 nodes."""
+FEW_STEPS = 16
+"""The longest sequence, over all directions, that is spelled out where it is differentiated."""
 
 
 def _part(x: Value, i: int) -> Value:
     """One entry of the first axis, without the axis."""
     cut = emit1(Slice((0,), (i,), (i + 1,), (1,)), x)
     return reshape(cut, x.shape[1:])
+
+
+def _of_way(x: Value, way: int) -> Value:
+    """One direction's part of [T, D, N, H]."""
+    cut = emit1(Slice((1,), (way,), (way + 1,), (1,)), x)
+    return reshape(cut, (x.shape[0], *x.shape[2:]))
+
+
+def _same(x: Value) -> Value:
+    return x
 
 
 class _Cell:
@@ -82,6 +106,10 @@ class _Cell:
         at = 1 if some.start else 0
         return self.product(h, self.split(self.r, kept)[at]) + self.split(self.own, kept, 0)[at]
 
+    def sums(self, x: Any, h: Any) -> Any:
+        """What the input and the output before contribute together."""
+        return x + self.recur(h)
+
     def product(self, a: Any, b: Any) -> Any:
         return a @ b
 
@@ -102,12 +130,34 @@ class _Formula(_Cell):
         return matmul(a, b)
 
 
+class _Recalled(_Formula):
+    """The same for one step of which it is known what the output `h` before contributes.
+
+    `known` holds what stands for the input's part and for that of `h`, or for their sum.
+    """
+
+    def __init__(self, whole: _Formula, known: Sequence[Value], h: Value, weights: Sequence[Value]) -> None:
+        self.op, self.way, self.known, self.h = whole.op, whole.way, known, h
+        self.r, self.own, *self.extras = weights
+
+    def recur(self, h: Any, gates: slice = slice(None)) -> Any:
+        if h is not self.h:
+            return super().recur(h, gates)
+        start, stop, _ = gates.indices(self.op.gates)
+        sizes = [n for n in (start, stop - start, self.op.gates - stop) if n]
+        return self.known[1] if len(sizes) == 1 else self.split(self.known[1], sizes)[1 if start else 0]
+
+    def sums(self, x: Any, h: Any) -> Any:
+        return x if len(self.known) == 1 else super().sums(x, h)
+
+
 class Recurrent(Composite, family=True):
     """Steps of a cell along the first axis, once for each direction.
 
     Operands: x [T, N, I], weights [D, G H, I] and [D, G H, H] of the G gates, biases [D, 2 G H] of both, and
     the states that each direction begins with, [D, N, H].  Results: the output of each step [T, D, N, H], and
-    the states at the end.  Differentiated step by step: products and activations have their own chords.
+    the states at the end.  Differentiated step by step, by the chords of products and activations: spelled
+    out for few steps, else in a loop backward in time (ops/through_time.py).
     """
 
     REQUIRED: ClassVar[dict[str, str]] = {
@@ -115,6 +165,8 @@ class Recurrent(Composite, family=True):
     }
     gates: ClassVar[int]
     states: ClassVar[int] = 1
+    adds: ClassVar[bool] = True
+    """Whether the input and the output before only count by the sum of what they contribute to the gates."""
     hidden: int
     direction: str
     activations: tuple[str, ...]
@@ -197,13 +249,61 @@ class Recurrent(Composite, family=True):
         found = [part(v, way) for v in rest]
         return tuple(found[: self.states]), found[self.states :]
 
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
+        return self._differentiated(cts, (at,), wrt)
+
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
+        return self._differentiated(cts, (at, at0), wrt)
+
+    def _differentiated(
+        self, cts: Sequence[Value], worlds: Sequence[Point], wrt: Sequence[int]
+    ) -> tuple[Value, ...]:
+        steps = worlds[0].operands[0].shape[0]
+        if isinstance(steps, int) and steps * len(self.backward) <= FEW_STEPS:
+            return self._through_parts(cts, worlds, wrt)
+        states = range(4, 4 + self.states)
+        if not {0, *states}.issuperset(wrt):
+            raise NoLocalRule("its weights vary")
+        inputs, starts = [], []
+        for way in range(len(self.backward)):
+            of_x, of_states = self._back(way, cts, worlds)
+            inputs.append(of_x)
+            starts.append(of_states)
+        found = {0: reduce(operator.add, inputs)}
+        for k, i in enumerate(states):
+            found[i] = concat([reshape(of[k], (1, *of[k].shape)) for of in starts], 0)
+        return tuple(found[i] for i in wrt)
+
+    def _back(self, way: int, cts: Sequence[Value], worlds: Sequence[Point]) -> tuple[Value, list[Value]]:
+        """The cotangents of x and of the states that one direction begins with."""
+        _, w, r, b, *rest = worlds[0].operands
+        _, extras = self._of(way, rest, _part)
+        whole = _Formula(self, way, _part(w, way), _part(r, way), _part(b, way), extras)
+        turn = flipped if self.backward[way] else _same
+
+        def step(
+            known: Sequence[Value], states: Sequence[Value], weights: Sequence[Value]
+        ) -> tuple[Value, ...]:
+            return self.step(_Recalled(whole, known, states[0], weights), known[0], states)
+
+        directions = []
+        for world in worlds:
+            state, _ = self._of(way, world.operands[4:], _part)
+            gates = turn(matmul(world.operands[0], whole.w) + whole.before)
+            outputs = turn(_of_way(world.results[0], way))
+            before = shifted(outputs, state[0])
+            of_h = matmul(before, whole.r) + whole.own
+            known = [gates + of_h] if self.adds else [gates, of_h]
+            directions.append(Direction(known, state, before))
+        ends = [_part(ct, way) for ct in cts[1:]]
+        weights = (whole.r, whole.own, *extras)
+        known_cts, starts = back(step, directions, turn(_of_way(cts[0], way)), ends, weights)
+        return matmul(turn(known_cts[0]), _part(w, way)), starts
+
     def decompose(self, *operands: Value) -> tuple[Value, ...]:
         x, w, r, b, *rest = operands
         steps = x.shape[0]
-        if not isinstance(steps, int):
-            raise NoLocalRule(f"its number of steps, {steps}, is only known at run time")
-        if not 0 < steps * len(self.backward) <= MOST_STEPS:
-            raise NoLocalRule(f"{steps} steps are none, or more than {MOST_STEPS // len(self.backward)}")
+        assert isinstance(steps, int)
         ways, ends = [], []
         for way, backward in enumerate(self.backward):
             state, extras = self._of(way, rest, _part)
@@ -241,7 +341,7 @@ class Rnn(Recurrent):
     gates = 1
 
     def step(self, cell: _Cell, x: Any, states: Sequence[Any]) -> tuple[Any, ...]:
-        return (cell.apply(0, x + cell.recur(states[0])),)
+        return (cell.apply(0, cell.sums(x, states[0])),)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -258,6 +358,7 @@ class Gru(Recurrent):
     late: bool
     mnemonic = "gru"
     gates = 3
+    adds = False
 
     def step(self, cell: _Cell, x: Any, states: Sequence[Any]) -> tuple[Any, ...]:
         (h,) = states
@@ -293,7 +394,7 @@ class Lstm(Recurrent):
 
     def step(self, cell: _Cell, x: Any, states: Sequence[Any]) -> tuple[Any, ...]:
         h, c = states
-        sums = x + cell.recur(h)
+        sums = cell.sums(x, h)
         if not cell.extras:
             gates, new = cell.split(sums, (3, 1))
             i, o, f = cell.split(cell.apply(0, gates), (1, 1, 1))

@@ -26,11 +26,12 @@ __all__ = ["Scan"]
 
 @dataclass(frozen=True, eq=False)
 class Scan(NonDifferentiable):
-    """carried = body(carried, slices of the scanned operands, captured operands), once for each slice.
+    """carried, row = body(carried, slices of the scanned operands, captured operands), once for each slice.
 
     Operands: the `carried` values' initial state, `scanned` tensors [trips, ...], which the body sees one
     slice [...] at a time, and captured values, which every trip sees whole.  The body is closed: it has an
-    input for each, in this order, and an output for each carried value.  Results: their final state.
+    input for each, in this order, and an output for each carried value; any further ones are rows.  Results:
+    the carried values' final state, then the rows of all trips, [trips, ...].
     """
 
     carried: int
@@ -55,7 +56,7 @@ class Scan(NonDifferentiable):
         sliced = tensors(types[self.carried : self.carried + self.scanned])
         require(len(types) == len(self.body.inputs), f"the body takes {len(self.body.inputs)} operands")
         require(self.carried >= 0 < self.scanned, "it needs something to scan, which counts the trips")
-        require(len(self.body.outputs) == self.carried, "the body has an output for each carried value")
+        require(len(self.body.outputs) >= self.carried, "the body has an output for each carried value")
         require(
             all(t.rank and same(t.dims[0], sliced[0].dims[0]) for t in sliced),
             "what is scanned has a leading axis of one length",
@@ -64,22 +65,26 @@ class Scan(NonDifferentiable):
         given = (*types[: self.carried], *slices, *types[self.carried + self.scanned :])
         for value, kind in zip(self.body.inputs, given, strict=True):
             require(same_type(value.type, kind), lambda v=value, k=kind: f"{v!r} of the body gets {k}")  # type: ignore[misc]
-        for output, kind in zip(self.body.outputs, types, strict=False):
+        for output, kind in zip(self.body.outputs[: self.carried], types, strict=False):
             require(
                 same_type(output.value.type, kind),
                 lambda o=output, k=kind: f"{o.name!r} is carried as {k}, and comes back as {o.value.type}",  # type: ignore[misc]
             )
-        return tuple(types[: self.carried])
+        rows = tensors([o.value.type for o in self.body.outputs[self.carried :]])
+        return (*types[: self.carried], *(t.with_shape((sliced[0].dims[0], *t.dims)) for t in rows))
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         state, rows = arrays[: self.carried], arrays[self.carried : self.carried + self.scanned]
         captured = arrays[self.carried + self.scanned :]
         wanted = [o.value for o in self.body.outputs]
+        stacked: list[list[Array]] = [[] for _ in wanted[self.carried :]]
         for slices in zip(*rows, strict=True):
             given = dict(zip(self.body.inputs, (*state, *slices, *captured), strict=True))
             found = evaluate_values(self.body.nodes, given, wanted)
-            state = tuple(found[v] for v in wanted)
-        return state
+            state = tuple(found[v] for v in wanted[: self.carried])
+            for made, value in zip(stacked, wanted[self.carried :], strict=True):
+                made.append(found[value])
+        return (*state, *map(np.stack, stacked))
 
     def trips(self, operands: Sequence[TensorType]) -> Dim:
         """How often the body runs."""
@@ -106,12 +111,14 @@ class Scan(NonDifferentiable):
         slices = [None if a is None else a - 1 for a in axes[self.carried : last]]
         known = dict(zip(self.body.inputs, (*axes[: self.carried], *slices, *axes[last:]), strict=True))
         inside = BatchAxes(self.body, known)
-        for output, axis in zip(self.body.outputs, axes, strict=False):
+        for output in self.body.outputs:
             if (why := inside.reason(output.value)) is not None:
                 raise MixesBatch(why)
+        for output, axis in zip(self.body.outputs, axes[: self.carried], strict=False):
             if inside.axis(output.value) != axis:
                 raise MixesBatch("a carried value has the batch on another axis after a trip")
-        return tuple(axes[: self.carried])
+        rows = (inside.axis(o.value) for o in self.body.outputs[self.carried :])
+        return (*axes[: self.carried], *(None if a is None else a + 1 for a in rows))
 
     @cached_property
     def _structure(self) -> tuple[object, ...]:
@@ -136,6 +143,12 @@ class Scan(NonDifferentiable):
             {"a": ("i64", (2,)), "b": ("f32", ()), "i": ("i64", (2,)), "f": ("f32", ())},
             lambda a, b, i, f: [i, b + f],
         )
+        running = _body(
+            {"total": ("f32", (N, 3)), "row": ("f32", (N, 3))},
+            lambda total, row: [total + row, total * row, row],
+        )
+        arrays = (randn(*shape, dtype=np.float32) for shape in ((2, 3), (4, 2, 3)))
+        yield Sample(cls(1, 1, running), tuple(arrays), batch=(0, 1))
         state, rows = (np.zeros(2, np.int64), np.array(1.0, np.float32)), np.arange(6).reshape(3, 2)
         yield Sample(cls(2, 2, both), (*state, rows, np.array([0.5, -2.0, 4.0], np.float32)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import flat
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +10,13 @@ from onnx import numpy_helper
 
 import irshap
 from irshap.errors import NotDifferentiable
+from irshap.ir.builder import Builder, emit
+from irshap.ir.core import Output, Point, Sample
+from irshap.ir.evaluator import evaluate
+from irshap.ir.types import DType, TensorType
+from irshap.ops import recurrent
+from irshap.ops.program import Input, constant
+from irshap.ops.samples import randn
 
 RNG = np.random.default_rng(0)
 W, H = 3, 2
@@ -52,7 +60,6 @@ def test_sequences_are_explained(kind: str, batch: str) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"steps": 300}, "300 steps are none, or more than 256"),
         ({"clip": "0.5"}, "its gates are clipped or coupled"),
         ({"lengths": "2", "batch": "1"}, "lengths of their own"),
         ({"activations": '["Sigmoid", "Softsign", "Tanh"]'}, "no rule for its activation Softsign"),
@@ -69,3 +76,59 @@ def test_what_has_no_rule_says_why(options: dict[str, str], why: str) -> None:
 def test_lengths_that_are_the_whole_sequences_change_nothing(batch: str) -> None:
     given = irshap.lift(model("GRU", batch="1", lengths="4"), batch=batch)
     assert [n.op.mnemonic for n in given.nodes if n.op.mnemonic in ("gru", "opaque")] == ["gru"]
+
+
+def _pulled(sample: Sample, few: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """Cotangents by the derivative and by the secant, with sequences spelled out up to so many steps."""
+    monkeypatch.setattr(recurrent, "FEW_STEPS", few)
+    arrays = [a.astype(np.float64) for a in sample.operands]
+    others = [a + randn(*a.shape, seed=90 + i) if i in sample.varying else a for i, a in enumerate(arrays)]
+    with Builder() as b:
+        kinds = [TensorType(DType.F64, a.shape) for a in arrays]
+        given, given0 = (
+            [b.emit(Input(f"{n}{i}"), types=(k,), names=(f"{n}{i}",))[0] for i, k in enumerate(kinds)]
+            for n in "xr"
+        )
+        at, at0 = (Point(tuple(v), emit(sample.op, *v)) for v in (given, given0))
+        cts = [constant(randn(*v.shape, seed=50 + i)) for i, v in enumerate(at.results)]
+        found = [
+            *sample.op.derivative(cts, at, sample.varying),
+            *sample.op.secant(cts, at, at0, sample.varying),
+        ]
+        graph = b.build("pulled", [Output(f"m{i}", v) for i, v in enumerate(found)])
+    feeds = {f"x{i}": a for i, a in enumerate(arrays)} | {f"r{i}": a for i, a in enumerate(others)}
+    return evaluate(graph, feeds)
+
+
+SAMPLES = [s for op in (recurrent.Lstm, recurrent.Gru, recurrent.Rnn) for s in op.samples()]
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: f"{s.op.mnemonic}-{s.op.direction}")
+def test_through_time_as_spelled_out(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    spelled, looped = (_pulled(sample, few, monkeypatch) for few in (16, 0))
+    for name, value in spelled.items():
+        np.testing.assert_allclose(looped[name], value, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_long_sequences(kind: str, direction: str) -> None:
+    x, references = (RNG.standard_normal((n, 60, W)).astype("f") for n in (3, 2))
+    source = model(kind, steps=60, direction=f'"{direction}"')
+    default, naive = (flat.compile(source, references, passes=p) for p in ("@default", "@naive"))
+    found = default.explainer()(x)
+    gap = np.abs(found.target_values - found.base_values).max()
+    assert np.abs(found.completeness_error).max() < 1e-5 * gap
+    np.testing.assert_allclose(
+        found.values, naive.explainer()(x).values, atol=1e-5 * np.abs(found.values).max()
+    )
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_any_number_of_steps(kind: str) -> None:
+    source = model(kind, steps="t")
+    compiled = irshap.compile(source, method="input-x-gradient")
+    for steps in (1, 7):
+        x = RNG.standard_normal((2, steps, W)).astype("f")
+        fixed = irshap.compile(model(kind, steps=steps), method="input-x-gradient")
+        assert compiled.explainer()(x).values.shape == fixed.explainer()(x).values.shape
