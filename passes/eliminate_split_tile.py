@@ -169,8 +169,8 @@ class _Rewriter:
     ) -> Sequence[Form]:
         self.distributed += 1
         half = scaled(binding, 2)
-        first = self.apply(node, [_half(f, 0, half) for f in operands], half)
-        second = self.apply(node, [_half(f, 1, half) for f in operands], half)
+        first = self.apply(node, [_half(f, 0) for f in operands], half)
+        second = self.apply(node, [_half(f, 1) for f in operands], half)
         return [
             a if axis is None else Halves(a, b, axis) for a, b, axis in zip(first, second, axes, strict=True)
         ]
@@ -272,10 +272,10 @@ def _reframed(form: Form, times: Dim) -> Form:
     return form
 
 
-def _half(form: Form, which: int, binding: dict[sympy.Expr, Dim]) -> Form:
+def _half(form: Form, which: int) -> Form:
     if isinstance(form, Halves):
         return form.second if which else form.first
-    return form.make(binding) if isinstance(form, Uniform) else form
+    return form
 
 
 def _symbolic_axis(value: Value) -> int | None:
