@@ -61,7 +61,7 @@ class Target(Pass):
     `context`: inputs and interior tensors, comma-separated, that keep the sample's value in both worlds.
     "auto" among them, which is the default, are the integers and truth values that follow from an integer
     input past its embedding lookups (masks of padding, positions counted from them), and recurrent states
-    that are inputs (f32[layers, N, H], of which an output returns the next).  "none" holds nothing.
+    that are inputs (f32[layers, N, H], from which an LSTM starts).  "none" holds nothing.
     """
 
     target: str = "argmax"

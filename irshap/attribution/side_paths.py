@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from irshap.attribution.sources import Attributed, model_inputs
 from irshap.ir.builder import current, emit1
-from irshap.ir.core import Graph, Node, Role, Value
+from irshap.ir.core import Graph, Node, Value
 from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import TensorType
 from irshap.ir.walks import is_float, upstream, varying_values
@@ -53,18 +53,15 @@ def states(graph: Graph) -> list[Value]:
     """The float inputs that carry a recurrent state and no samples, where other inputs count these first.
 
     Those without an axis of samples, f32[layers, 1, H], which all samples share; and those with it behind
-    another, f32[layers, N, H], where a recurrent op starts from them, or an output returns the next.
+    another, f32[layers, N, H], from which a recurrent op starts.
     """
     places = {v: _samples_axis(v) for v in model_inputs(graph)}
     if 0 not in places.values():
         return []
-    outputs = [o.value for o in graph.outputs_of(Role.MODEL) if is_float(o.value)]
-    returned = {(v.rank, _samples_axis(v)) for v in outputs}
-    starts = upstream(
-        _starts(graph), cut=[v for n in graph.nodes if not isinstance(n.op, Move) for v in n.results]
-    )
+    others = [v for n in graph.nodes if not isinstance(n.op, Move) for v in n.results]
+    starts = upstream(_starts(graph), cut=others)
     inner = [v for v, place in places.items() if is_float(v) and v.rank > 1 and place != 0]
-    return [v for v in inner if places[v] is None or (v.rank, places[v]) in returned or v in starts]
+    return [v for v in inner if places[v] is None or v in starts]
 
 
 def _starts(graph: Graph) -> Iterator[Value]:
