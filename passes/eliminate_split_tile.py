@@ -114,8 +114,9 @@ class _Rewriter:
             first, second = (_reframed(f, 2) for f in operands)
             return [Halves(first, second, op.axis)]
         if isinstance(op, Split) and self._cuts_halves(operands[0], op):
-            assert isinstance(operands[0], Halves)
-            return [_reframed(f, sympy.Rational(1, 2)) for f in (operands[0].first, operands[0].second)]
+            joint = operands[0]
+            halves = (joint.first, joint.second) if isinstance(joint, Halves) else (joint, joint)
+            return [_reframed(f, sympy.Rational(1, 2)) for f in halves]
         return self.apply(node, operands, {})
 
     def _joins_halves(self, node: Node, op: Concat) -> bool:
@@ -124,7 +125,8 @@ class _Rewriter:
         return batched and same(dims[0], dims[1]) and N in symbols_of(dims)
 
     def _cuts_halves(self, form: Form, op: Split) -> bool:
-        return isinstance(form, Halves) and form.axis == op.axis and len(op.sizes) == 2 and same(*op.sizes)
+        halved = len(op.sizes) == 2 and same(*op.sizes)
+        return isinstance(form, Halves | Uniform) and form.axis == op.axis and halved
 
     def apply(self, node: Node, operands: Sequence[Form], binding: dict[sympy.Expr, Dim]) -> Sequence[Form]:
         """The node applied to operands in these forms, with N bound to what a row set is reduced to."""

@@ -31,12 +31,14 @@ class Scan(NonDifferentiable):
     Operands: the `carried` values' initial state, `scanned` tensors [trips, ...], which the body sees one
     slice [...] at a time, and captured values, which every trip sees whole.  The body is closed: it has an
     input for each, in this order, and an output for each carried value; any further ones are rows.  Results:
-    the carried values' final state, then the rows of all trips, [trips, ...].
+    the carried values' final state, then the rows of all trips, [trips, ...].  `last_first`: from the last
+    slice to the first.
     """
 
     carried: int
     scanned: int
     body: Graph
+    last_first: bool = False
     mnemonic = "scan"
     precision = Precision.FULL
     reason = "loops are made after differentiation"
@@ -78,13 +80,13 @@ class Scan(NonDifferentiable):
         captured = arrays[self.carried + self.scanned :]
         wanted = [o.value for o in self.body.outputs]
         stacked: list[list[Array]] = [[] for _ in wanted[self.carried :]]
-        for slices in zip(*rows, strict=True):
+        for slices in zip(*(v[::-1] if self.last_first else v for v in rows), strict=True):
             given = dict(zip(self.body.inputs, (*state, *slices, *captured), strict=True))
             found = evaluate_values(self.body.nodes, given, wanted)
             state = tuple(found[v] for v in wanted[: self.carried])
             for made, value in zip(stacked, wanted[self.carried :], strict=True):
                 made.append(found[value])
-        return (*state, *map(np.stack, stacked))
+        return (*state, *(np.stack(made[::-1] if self.last_first else made) for made in stacked))
 
     def trips(self, operands: Sequence[TensorType]) -> Dim:
         """How often the body runs."""
@@ -123,7 +125,7 @@ class Scan(NonDifferentiable):
     @cached_property
     def _structure(self) -> tuple[object, ...]:
         """What makes two loops the same."""
-        return (self.carried, self.scanned, *structure(self.body))
+        return (self.carried, self.scanned, self.last_first, *structure(self.body))
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Scan) and self._structure == other._structure)
@@ -147,8 +149,9 @@ class Scan(NonDifferentiable):
             {"total": ("f32", (N, 3)), "row": ("f32", (N, 3))},
             lambda total, row: [total + row, total * row, row],
         )
-        arrays = (randn(*shape, dtype=np.float32) for shape in ((2, 3), (4, 2, 3)))
-        yield Sample(cls(1, 1, running), tuple(arrays), batch=(0, 1))
+        given = tuple(randn(*shape, dtype=np.float32) for shape in ((2, 3), (4, 2, 3)))
+        yield Sample(cls(1, 1, running), given, batch=(0, 1))
+        yield Sample(cls(1, 1, running, last_first=True), given, batch=(0, 1))
         state, rows = (np.zeros(2, np.int64), np.array(1.0, np.float32)), np.arange(6).reshape(3, 2)
         yield Sample(cls(2, 2, both), (*state, rows, np.array([0.5, -2.0, 4.0], np.float32)))
 

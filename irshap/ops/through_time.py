@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from irshap.ir.builder import Builder, current, emit, emit1
-from irshap.ir.core import Output, Value
+from irshap.ir.core import Graph, Node, Output, Value, tensors
 from irshap.ir.dims import as_dim
 from irshap.ops.composite import pulled_back
 from irshap.ops.linear import matmul, swap_last
-from irshap.ops.program import Input
+from irshap.ops.program import Constant, Input
 from irshap.ops.scan import Scan
 from irshap.ops.shape import Slice, concat, reshape, zeros_like
+from irshap.ops.vectorize import apply
 
 __all__ = ["Direction", "Step", "back", "flipped", "shifted"]
 
@@ -89,14 +90,22 @@ def back(
         of_h = cts[known] + matmul(cts[known - 1], swap_last(weights[0]))
         return [of_h, *cts[known + 1 :], *cts[:known]]
 
-    found = scanned(body, ct_ends, [flipped(v) for v in rows], weights)
-    return [flipped(v) for v in found[states:]], list(found[:states])
+    found = scanned(body, ct_ends, rows, weights, last_first=True)
+    return list(found[states:]), list(found[:states])
 
 
 def scanned(
-    body: Body, carried: Sequence[Value], rows: Sequence[Value], captured: Sequence[Value]
+    body: Body,
+    carried: Sequence[Value],
+    rows: Sequence[Value],
+    captured: Sequence[Value],
+    *,
+    last_first: bool = False,
 ) -> Sequence[Value]:
-    """Emits a loop over the first axis of `rows`: the carried values at its end, then the rows it made."""
+    """Emits a loop over the first axis of `rows`: the carried values at its end, then the rows it made.
+
+    What a trip computes of its rows alone is computed for all trips at once, outside.
+    """
     kinds = [v.tensor for v in carried]
     kinds += [v.tensor.with_shape(v.shape[1:]) for v in rows]
     kinds += [v.tensor for v in captured]
@@ -107,7 +116,50 @@ def scanned(
         first, last = len(carried), len(carried) + len(rows)
         made = body(formals[:first], formals[first:last], formals[last:])
         graph = b.build("steps", [Output(f"out{i}", v) for i, v in enumerate(made)])
-    return emit(Scan(len(carried), len(rows), graph), *carried, *rows, *captured)
+    inside = dict(zip(formals[first:last], rows, strict=True))
+    outside = dict(zip(formals[last:], captured, strict=True))
+    nodes = _hoisted(graph, formals[:first], inside, outside)
+    with Builder() as b:
+        reading = [v for n in nodes for v in n.operands] + [o.value for o in graph.outputs]
+        made_here = {v for n in nodes for v in n.results}
+        read = [v for v in dict.fromkeys(reading) if v not in made_here and v not in formals[:first]]
+        rows_read = [v for v in read if v in inside]
+        wholes = [v for v in read if v not in inside and not isinstance(v.node.op, Constant)]
+        mapping: dict[Value, Value] = {}
+        for i, v in enumerate((*formals[:first], *rows_read, *wholes)):
+            mapping[v] = b.emit(Input(f"in{i}"), types=(v.type,), names=(f"in{i}",))[0]
+        b.extend([v.node for v in read if isinstance(v.node.op, Constant)], mapping)
+        b.extend(nodes, mapping)
+        graph = b.build("steps", [replace(o, value=mapping[o.value]) for o in graph.outputs])
+    loop = Scan(len(carried), len(rows_read), graph, last_first)
+    return emit(loop, *carried, *(inside[v] for v in rows_read), *(outside[v] for v in wholes))
+
+
+def _hoisted(
+    graph: Graph, carried: Sequence[Value], inside: dict[Value, Value], outside: dict[Value, Value]
+) -> list[Node]:
+    """The nodes of a body that depend on what is carried; the others are emitted here, for all trips at once.
+
+    Fills where these went: `inside` are rows [T, ...], `outside` values that every trip reads.
+    """
+    steps = next(iter(inside.values())).shape[0]
+    dependent = set(carried)
+    left = []
+    for node in graph.nodes:
+        found: Sequence[Value] | None = None
+        by_trip = [v in inside for v in node.operands]
+        if dependent.isdisjoint(node.operands):
+            operands = [inside[v] if v in inside else outside[v] for v in node.operands]
+            if any(by_trip):
+                found = apply(node.op, operands, by_trip, steps, tensors(node.types))
+            else:
+                found = emit(node.op, *operands)
+        if found is None:
+            left.append(node)
+            dependent.update(node.results)
+        else:
+            (inside if any(by_trip) else outside).update(zip(node.results, found, strict=True))
+    return left
 
 
 def shifted(outputs: Value, start: Value) -> Value:

@@ -32,7 +32,12 @@ def _write_scan(e: Export, op: scan.Scan) -> None:
     starts = emit_into(inner, [n for n in body.nodes if n.results[0] not in where], outputs, where)
     subgraph = onnx.GraphProto(name=body.name)
     inner.fill(subgraph, [(where[v], v.type) for v in body.inputs[:passed]], outputs)
-    e.result("Scan", e.inputs[:passed], body=subgraph, num_scan_inputs=op.scanned)
+    turned: dict[str, list[int]] = {}
+    if op.last_first:
+        turned["scan_input_directions"] = [1] * op.scanned
+        if made := len(body.outputs) - op.carried:
+            turned["scan_output_directions"] = [1] * made
+    e.result("Scan", e.inputs[:passed], body=subgraph, num_scan_inputs=op.scanned, **turned)
     e.emitter.bodies[e.emitter.nodes[-1].name] = Emission(outputs, inner, where, starts)
 
 
