@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from irshap.attribution.sources import Attributed, model_inputs
 from irshap.ir.builder import current, emit1
-from irshap.ir.core import Graph, Node, Value
+from irshap.ir.core import Graph, Node, Role, Value
 from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import TensorType
 from irshap.ir.walks import is_float, upstream, varying_values
@@ -53,7 +53,8 @@ def states(graph: Graph) -> list[Value]:
     """The float inputs that carry a recurrent state and no samples, where other inputs count these first.
 
     Those without an axis of samples, f32[layers, 1, H], which all samples share; and those with it behind
-    another, f32[layers, N, H], from which a recurrent op starts.
+    another, f32[layers, N, H], from which a recurrent op starts, or of which an output alike and called after
+    it returns the next (state and stateN, h and hn).
     """
     places = {v: _samples_axis(v) for v in model_inputs(graph)}
     if 0 not in places.values():
@@ -61,7 +62,17 @@ def states(graph: Graph) -> list[Value]:
     others = [v for n in graph.nodes if not isinstance(n.op, Move) for v in n.results]
     starts = upstream(_starts(graph), cut=others)
     inner = [v for v, place in places.items() if is_float(v) and v.rank > 1 and place != 0]
-    return [v for v in inner if places[v] is None or v in starts]
+    return [v for v in inner if places[v] is None or v in starts or _returned(graph, v)]
+
+
+def _returned(graph: Graph, state: Value) -> bool:
+    return any(
+        o.name.startswith(str(state.name))
+        and is_float(o.value)
+        and o.value.rank == state.rank
+        and _samples_axis(o.value) == _samples_axis(state)
+        for o in graph.outputs_of(Role.MODEL)
+    )
 
 
 def _starts(graph: Graph) -> Iterator[Value]:

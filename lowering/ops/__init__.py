@@ -6,6 +6,7 @@ Importing this package registers all of them.
 from irshap.lowering.ops import (
     activations,
     arithmetic,
+    branch,
     cast,
     closed,
     conv,
@@ -46,7 +47,7 @@ from irshap.lowering.ops import (
     window,
 )
 
-__all__ = ["activations", "arithmetic", "cast", "closed", "conv", "cumulative", "einsum"]
+__all__ = ["activations", "arithmetic", "branch", "cast", "closed", "conv", "cumulative", "einsum"]
 __all__ += ["elementwise", "extremum", "floored", "gated", "gather", "generate", "index"]
 __all__ += ["integer", "linear", "logic"]
 __all__ += ["lp", "ml", "norm", "pool", "power", "program", "quantized"]

@@ -8,6 +8,7 @@ import onnx.parser
 import pytest
 
 import irshap
+from irshap.errors import UserError
 from irshap.lowering import lift, lower
 from irshap.lowering.files.session import Session
 from irshap.ops.program import Opaque
@@ -146,3 +147,23 @@ def test_a_scan_over_an_open_axis_stays() -> None:
     first = "s = ReduceMax<axes=[1], keepdims=0>(x)"
     model = parsed(f"(float[n,t,2] x) => (float[t,n,2] y) {{ {first} e, y = {scan}(s, x) }}")
     assert [n.op.title for n in lift(model).nodes if isinstance(n.op, Opaque)] == ["Scan"]
+
+
+def test_a_branch_that_an_input_chooses_says_how_to_choose_it() -> None:
+    """A sampling rate, say: with its value the branch is read."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[N,3] x, int64 rate) => (float[N,3] y)
+        <int64 high = {16000}> {
+            is = Equal(rate, high)
+            y = If(is) <then_branch = a () => (float[N,3] u) { u = Tanh(x) },
+                        else_branch = b () => (float[N,3] v) { v = Relu(x) }>
+        }"""
+    )
+    references = np.zeros((1, 3), np.float32)
+    with pytest.raises(
+        UserError, match=r"input rate chooses a branch at run time; give its value .set rate=VALUE"
+    ):
+        irshap.compile(model, references)
+    found = irshap.compile(irshap.Model(model, set={"rate": 16000}), references, target="0")
+    x = np.float32([[0.5, 1, 2]])
+    np.testing.assert_allclose(found.explainer()(x).values, [[np.tanh(0.5), 0, 0]], atol=1e-6)

@@ -87,11 +87,15 @@ def _inputs(declared: Mapping[str, Any], sizes: Mapping[str, int], size: int, be
         if axis != 0:
             axes[name] = axis
 
-        def array(count: int, dims: Any = dims, axis: Any = axis, kind: Any = kind) -> Any:
+        named = [d.dim_param or f"{name}[{i}]" for i, d in enumerate(dims)]
+
+        def array(
+            count: int, dims: Any = dims, axis: Any = axis, kind: Any = kind, named: Any = named
+        ) -> Any:
             # pooling leaves nothing of a smaller image, which ONNX Runtime doesn't mind
             default = max(size, SMALLEST_IMAGE) if len(dims) > 3 else size
             shape = [
-                count if i == axis else d.dim_value if d.dim_value > 0 else sizes.get(d.dim_param, default)
+                count if i == axis else d.dim_value if d.dim_value > 0 else sizes.get(named[i], default)
                 for i, d in enumerate(dims)
             ]
             return _random(generator, helper.tensor_dtype_to_np_dtype(kind.elem_type), shape, below)

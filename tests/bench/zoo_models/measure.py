@@ -7,6 +7,7 @@ the samples, and f of the references with each held input at the sample's value.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 import time
@@ -87,7 +88,7 @@ def measure(file: Path, inputs: Inputs) -> Row:
         return row | {"result": "unusable", "message": "its outputs aren't finite"}
     start = time.perf_counter()
     try:
-        compiled, references = _compiled(file, dict(inputs.references))
+        compiled, references = _compiled(file, dict(inputs.references), inputs.samples)
     except UserError as error:
         return row | {"result": "refused", "kind": type(error).__name__, "message": str(error)}
     except Exception as error:  # anything but a refusal is irshap's fault
@@ -100,7 +101,7 @@ def measure(file: Path, inputs: Inputs) -> Row:
             compiled.save(path)
             explained = _session(path)
             names = [v.name for v in explained.get_outputs()]
-            found = dict(zip(names, explained.run(None, dict(inputs.samples)), strict=True))
+            found = dict(zip(names, explained.run(None, _taken(explained, inputs.samples)), strict=True))
         except Exception as error:
             return row | {"result": "crashed"} | _fault(error)
         metadata = {p.key: p.value for p in compiled.model.metadata_props}
@@ -110,16 +111,31 @@ def measure(file: Path, inputs: Inputs) -> Row:
     return row
 
 
-def _compiled(file: Path, references: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The compiled model, and the references that it took: held inputs take none."""
+def _compiled(file: Path, references: dict[str, Any], samples: Arrays) -> tuple[Any, dict[str, Any]]:
+    """The compiled model, and the references that it took: held inputs take none.
+
+    Where a refusal says to give an input's value (a sampling rate that chooses a branch), it is given.
+    """
+    given: dict[str, object] = {}
     while True:
         try:
-            return irshap.compile(file, references or None, method=METHOD), references
+            model = irshap.Model(file, set=given) if given else file
+            return irshap.compile(model, references or None, method=METHOD), references
         except irshap.errors.ReferencesError as error:
             held = [n for n in references if f"input {n!r} takes no references" in str(error)]
             if not held:
                 raise
             references = {n: a for n, a in references.items() if n not in held}
+        except UserError as error:
+            hint = re.search(r"set (\w+)=VALUE", str(error))
+            if hint is None or hint[1] in given:
+                raise
+            given[hint[1]] = samples[hint[1]].reshape(-1)[0].item()
+
+
+def _taken(session: Any, feeds: Arrays) -> dict[str, Any]:
+    names = {v.name for v in session.get_inputs()}
+    return {n: a for n, a in feeds.items() if n in names}
 
 
 def _compared(
@@ -174,7 +190,7 @@ def _times(original: Original, explained: Any, inputs: Inputs, references: Array
     """Seconds of an explanation of one sample, and by what inferring 1 and R samples takes."""
     one = next(inputs.rows())
     many = _beside(one, references, inputs.axes)
-    ours = _least(lambda: explained.run(None, dict(one)))
+    ours = _least(lambda: explained.run(None, _taken(explained, one)))
     theirs = _least(lambda: original.run(one)) + _least(lambda: original.run(many))
     return {"seconds": ours, "by_inference": ours / theirs}
 
