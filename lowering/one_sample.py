@@ -13,7 +13,7 @@ from irshap.ir.dims import N
 from irshap.ir.walks import is_float, upstream
 from irshap.lowering.files.session import RuntimeRefusal
 from irshap.lowering.rebatch import refuse_too_large
-from irshap.lowering.unbatch import Check
+from irshap.lowering.unbatch import Check, require_tensors
 from irshap.ops.vectorize import vectorize
 
 __all__ = ["with_samples", "without_batch_name"]
@@ -46,6 +46,7 @@ def with_samples(original: onnx.ModelProto, graph: Graph) -> Graph:
     if not wanted:
         raise ModelError("batch=none: no input is float, and no embedding lookup reads one")
     try:
+        require_tensors(graph)
         made = vectorize(graph, wanted)
     except ModelError as error:
         raise ModelError(f"batch=none: {error.what}", where=error.where, mend=_MEND) from error

@@ -25,7 +25,7 @@ from irshap.lowering.lower import lower
 from irshap.lowering.rebatch import TRIALS, close, random, refuse_too_large, rounding, rows_of, runner
 from irshap.ops.vectorize import many, vectorize, with_batch_on
 
-__all__ = ["Check", "follows_batch", "with_samples_in_front"]
+__all__ = ["Check", "follows_batch", "require_tensors", "with_samples_in_front"]
 
 _ROWS = (2, 3)
 
@@ -63,9 +63,7 @@ def with_samples_in_front(
     inputs = plan.axes
     try:
         alone = lifted(_for_one_sample(plan.model, inputs))
-        for value in alone.inputs:
-            if not isinstance(value.type, TensorType) or value.type.shape is None:
-                raise ModelError(f"input {value.name!r} is {value.type}: of no known shape")
+        require_tensors(alone)
         # before anything is run: what broken files make a runtime do is anyone's guess
         graph = vectorize(alone, inputs)
         refuse_too_large(original, graph)
@@ -76,6 +74,13 @@ def with_samples_in_front(
     except (RuntimeRefusal, EncodeError) as error:
         raise ModelError(str(error)) from error
     return graph
+
+
+def require_tensors(graph: Graph) -> None:
+    """Raises ModelError where an input is no tensor, or one of unknown shape: no random one can be made."""
+    for value in graph.inputs:
+        if not isinstance(value.type, TensorType) or value.type.shape is None:
+            raise ModelError(f"input {value.name!r} is {value.type}: no tensor of a known shape")
 
 
 def _for_one_sample(types: onnx.ModelProto, inputs: Mapping[str, int]) -> onnx.ModelProto:
@@ -182,6 +187,8 @@ class Check:
         else:
             expected = self.run(feeds)
         for output, a, b in zip(graph.outputs, found, expected, strict=True):
+            if not isinstance(a, np.ndarray):
+                raise ModelError(f"output {output.name!r}, {output.value.type}, is no tensor")
             if not close(a, b, rounding(graph)):
                 what = f"output {output.name!r} of {_ROWS[1]} samples isn't what each gives by itself"
                 raise ModelError(what)

@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 import irshap
 from irshap.ir.types import Array
 from irshap.lowering import lift, lower
+from irshap.lowering.bodies import body_of
 from irshap.ops.program import Opaque
 
 
@@ -143,3 +144,8 @@ def test_a_map_over_a_sequence_whose_items_are_known() -> None:
     x = draw(0, 2, 6)
     (found,) = ReferenceEvaluator(lower(graph)).run(None, {"x": x})
     np.testing.assert_allclose(found, np.tanh(x * np.tile([1, 2, 3], 2)), rtol=1e-5)
+
+
+def test_an_op_that_its_opset_lacks_has_no_body() -> None:
+    node = helper.make_node("LayerNormalization", ["x", "w"], ["y"])
+    assert body_of(node, [None, None], 13, ()) is None

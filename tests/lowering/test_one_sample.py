@@ -252,3 +252,13 @@ def test_the_command_line(tmp_path: Any) -> None:
     assert main(["verify", *what, "-i", str(tmp_path / "x.npz")]) == 0
     onnx.save(network("adjacency", "mean"), file)
     assert main(["cost", str(file), "-r", "3", "--batch", "none"]) == 0
+
+
+def test_an_input_that_is_no_tensor() -> None:
+    """A sequence can't be made at random: what is lifted can't be checked, and is refused."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (seq(float[2]) s, float[2] x) => (float[2] y)
+        <int64 at = {0}> { a = SequenceAt(s, at) y = Add(a, x) }"""
+    )
+    with pytest.raises(ModelError, match=r"input 's' is .*: no tensor of a known shape"):
+        lift(model, batch="none")
