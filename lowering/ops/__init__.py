@@ -15,6 +15,7 @@ from irshap.lowering.ops import (
     elementwise,
     extremum,
     floored,
+    fourier,
     gated,
     gather,
     generate,
@@ -48,7 +49,7 @@ from irshap.lowering.ops import (
 )
 
 __all__ = ["activations", "arithmetic", "branch", "cast", "closed", "conv", "cumulative", "einsum"]
-__all__ += ["elementwise", "extremum", "floored", "gated", "gather", "generate", "index"]
+__all__ += ["elementwise", "extremum", "floored", "fourier", "gated", "gather", "generate", "index"]
 __all__ += ["integer", "linear", "logic"]
 __all__ += ["lp", "ml", "norm", "pool", "power", "program", "quantized"]
 __all__ += ["recurrent", "reduce", "reduce_log"]
