@@ -36,7 +36,7 @@ def body_of(
         if found is None:
             return None
         function = onnx.FunctionProto.FromString(found)
-    except (DecodeError, RuntimeError, onnx.defs.SchemaError):
+    except (DecodeError, RuntimeError, onnx.defs.SchemaError, onnx.shape_inference.InferenceError):
         return None
     stem = f"{next(filter(None, node.output), node.op_type)}/"
     while any(f"{stem}{name}" in taken for inner in nodes(function) for name in inner.output):

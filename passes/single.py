@@ -56,7 +56,7 @@ class Single(Pass):
 
 
 def _is_half(type: Type) -> bool:
-    return isinstance(type, TensorType) and type.dtype in _HALF
+    return isinstance(type, TensorType) and type.shape is not None and type.dtype in _HALF
 
 
 def _single(dtype: DType) -> DType:

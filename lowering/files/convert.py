@@ -55,6 +55,18 @@ def _since(kind: str, opset: int) -> tuple[int, bool]:
     return schema.since_version, schema.deprecated
 
 
+_ERRORS = (
+    checker.ValidationError,
+    onnx.shape_inference.InferenceError,
+    version_converter.ConvertError,
+    DecodeError,
+    EncodeError,
+    RuntimeError,
+    ValueError,
+)
+"""What onnx raises on nodes that it can't make sense of: its own errors have no common base."""
+
+
 def convert_node(
     node: onnx.NodeProto,
     opsets: Sequence[tuple[str, int]],
@@ -94,7 +106,7 @@ def convert_node(
         _check(converted)
         if not all(_agree(model, converted, feeds) for feeds in trials):
             raise Unconvertible("what onnx converts it to gives other numbers")
-    except (RuntimeError, ValueError, checker.ValidationError, EncodeError, DecodeError) as error:
+    except _ERRORS as error:
         raise Unconvertible(first_line(error)) from error
     return list(converted.graph.node), list(converted.graph.initializer)
 

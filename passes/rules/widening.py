@@ -21,14 +21,19 @@ def widened(node: Node, mapping: Mapping[Value, Value], change: Change) -> list[
     """Emits `node` with its element types changed; one that irshap doesn't model keeps them between casts."""
     b, names = current(), tuple(v.name for v in node.results)
     if node.op.types_given and not node.op.is_input:
-        operands = [cast(mapping[v], v.dtype) if is_float(v) else mapping[v] for v in node.operands]
+        operands = [cast(mapping[v], v.dtype) if _is_castable(v) else mapping[v] for v in node.operands]
         results = b.emit(node.op, *operands, types=node.types, names=names)
-        return [cast(v, change(v.dtype)) if is_float(v) else v for v in results]
+        return [cast(v, change(v.dtype)) if _is_castable(v) else v for v in results]
     op = _wide_op(node.op, change)
     if isinstance(op, Cast) and mapping[node.operands[0]].type == _wide_type(node.types[0], change):
         return [mapping[node.operands[0]]]
     types = tuple(_wide_type(t, change) for t in node.types)
     return list(b.emit(op, *(mapping[v] for v in node.operands), types=types, names=names))
+
+
+def _is_castable(value: Value) -> bool:
+    """Whether it is a float tensor of known rank: any other is read by nodes that irshap doesn't model."""
+    return is_float(value) and value.tensor.shape is not None
 
 
 def _wide_op(op: Op, change: Change) -> Op:

@@ -8,6 +8,7 @@ import pytest
 
 from irshap.errors import ModelError
 from irshap.lowering import lift, lower
+from irshap.lowering.files.convert import Unconvertible, convert_node
 from irshap.ops.program import Opaque
 
 
@@ -55,3 +56,11 @@ def test_a_converted_node_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("irshap.lowering.files.convert.version_converter.convert_version", wrong)
     with pytest.raises(ModelError, match="gives other numbers"):
         lower(graph, opset=16)
+
+
+def test_a_node_that_the_converter_finds_wrong_is_refused() -> None:
+    """onnx's errors have no common base: here it is one of shape inference."""
+    cast = onnx.helper.make_node("Cast", ["x"], ["y"], to=99)
+    kind = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [3])
+    with pytest.raises(Unconvertible):
+        convert_node(cast, (("", 9),), 16, {"x": kind, "y": kind})

@@ -15,6 +15,7 @@ from two_world_cases import normal
 
 import irshap
 from irshap.ir.evaluator import evaluate
+from irshap.pipeline.manager import PassManager
 
 BODIES = {
     "layer norm": "h = LayerNormalization <axis = -1, epsilon = 1e-12> (x, gamma, beta)",
@@ -140,3 +141,14 @@ def test_bfloat16_in_onnx_runtime(name: str) -> None:
     np.testing.assert_allclose(found.values, expected["x_attributions"], rtol=0, atol=1e-4 * largest)
     again = explainer(x.astype(ml_dtypes.bfloat16))
     np.testing.assert_array_equal(again.values, found.values)
+
+
+def test_what_has_no_known_rank_keeps_its_type() -> None:
+    """It is read by nodes that irshap doesn't model: no cast can stand between."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17, "made.up": 1]> g
+        (float16[N,3] x) => (float16[N,3] y, float16 z) { y = Tanh(x) o = made.up.Op(x) z = made.up.Op(o) }"""
+    )
+    model.graph.output[1].type.tensor_type.ClearField("shape")
+    graph = PassManager.from_text("lift,single").run(model)
+    assert [str(o.value.type) for o in graph.outputs] == ["f16[N, 3]", "f16[*]"]
