@@ -14,7 +14,12 @@ import pytest
 from two_world_cases import normal
 
 import irshap
+from irshap.ir.builder import Builder
+from irshap.ir.core import Output
+from irshap.ir.dims import N
 from irshap.ir.evaluator import evaluate
+from irshap.ir.types import DType, TensorType
+from irshap.ops.program import Input, Opaque
 from irshap.pipeline.manager import PassManager
 
 BODIES = {
@@ -145,10 +150,11 @@ def test_bfloat16_in_onnx_runtime(name: str) -> None:
 
 def test_what_has_no_known_rank_keeps_its_type() -> None:
     """It is read by nodes that irshap doesn't model: no cast can stand between."""
-    model = onnx.parser.parse_model(
-        """<ir_version: 8, opset_import: ["": 17, "made.up": 1]> g
-        (float16[N,3] x) => (float16[N,3] y, float16 z) { y = Tanh(x) o = made.up.Op(x) z = made.up.Op(o) }"""
-    )
-    model.graph.output[1].type.tensor_type.ClearField("shape")
-    graph = PassManager.from_text("lift,single").run(model)
-    assert [str(o.value.type) for o in graph.outputs] == ["f16[N, 3]", "f16[*]"]
+    node = onnx.helper.make_node("Op", ["x"], ["o"], domain="made.up")
+    made = Opaque("Op", "made.up", (("made.up", 1),), node.SerializeToString(), (True,), (True,))
+    with Builder() as b:
+        (x,) = b.emit(Input("x"), types=(TensorType(DType.F16, (N, 3)),), names=("x",))
+        (o,) = b.emit(made, x, types=(TensorType(DType.F16, None),))
+        graph = b.build("g", [Output("o", o)])
+    (output,) = PassManager.from_text("single").run(graph).outputs
+    assert str(output.value.type) == "f16[*]"
