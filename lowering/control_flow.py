@@ -11,7 +11,7 @@ from onnx import helper
 
 from irshap.ir.builder import Builder
 from irshap.ir.core import Value
-from irshap.ir.types import Tensor
+from irshap.ir.types import Tensor, TensorType
 from irshap.lowering.shape_arithmetic import Facts
 from irshap.ops.program import Constant
 from irshap.ops.shape import concat, reshape, split
@@ -132,7 +132,8 @@ def _scanned(
         found = _run(scope, body, [*states, *step])
         states = found[:carried]
         made.append(found[carried:])
-    if any(v.tensor.shape is None for row in made for v in row):
+    kinds = [v.type for row in made for v in row]
+    if not all(isinstance(kind, TensorType) and kind.shape is not None for kind in kinds):
         return None
     backward = attributes.get("scan_output_directions", [0] * rows)
     wanted = attributes.get("scan_output_axes", [0] * rows)

@@ -296,6 +296,8 @@ class _Lifter:
             for node in body:
                 self._node(node)
             results = [self.values[name] for name in proto.output if name]
+        except KeyError as error:
+            return None, f"the body of its definition makes no {error}"
         except ModelError as error:
             return None, f"the body of its definition doesn't fit its inputs: {error}"
         finally:

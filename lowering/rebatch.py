@@ -195,7 +195,10 @@ def runner(model: onnx.ModelProto) -> Callable[[Mapping[str, Array]], list[Any]]
             raise
     from onnx.reference import ReferenceEvaluator
 
-    evaluator = ReferenceEvaluator(model)
+    try:
+        evaluator = ReferenceEvaluator(model)
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise RuntimeRefusal(first_line(error)) from error
 
     def run(feeds: Mapping[str, Array]) -> list[Any]:
         try:

@@ -208,6 +208,11 @@ class Not(_Test):
 
     mnemonic = "not"
 
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        (x,) = tensors(types)
+        require(x.dtype is DType.BOOL, f"takes truth values, not {x}")
+        return (x,)
+
     def numpy(self, *arrays: Array) -> Array:
         return np.asarray(~arrays[0])
 

@@ -32,6 +32,9 @@ __all__ = ["infer_shapes", "inline_functions", "load_model"]
 OLDEST_OPSET = 7
 MAX_PROTO = 2**31 - 1  # protobuf's limit for one message
 _DEFAULT_DOMAIN = ("", "ai.onnx")
+_MOST_AXES = 2**16
+"""No tensor has so many."""
+
 _LONG_VECTOR = 2**20
 _RUNTIMES_OWN = ("LayerNormalization", "SimplifiedLayerNormalization")
 """Ops that ONNX Runtime's optimizers write into ONNX's domain, in opsets that don't have them."""
@@ -126,6 +129,18 @@ def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         raise ModelError(f"shape inference fails: {first_line(error)}", where="the model") from error
 
 
+def _refuse_fatal(node: onnx.NodeProto) -> None:
+    """Refuses what onnx's inference doesn't look at before it ends the process in a fault."""
+    where = f"{node.name or next(iter(node.output), '')!r} ({node.op_type})"
+    numbers = {a.name: a.i for a in node.attribute if a.type == onnx.AttributeProto.INT}
+    if abs(axis := numbers.get("axis", 0)) > _MOST_AXES:
+        raise ModelError(f"no tensor has an axis {axis}", where=where)
+    if node.op_type == "Split" and numbers.get("num_outputs", len(node.output)) != len(node.output):
+        raise ModelError(
+            f"has {len(node.output)} outputs, and num_outputs={numbers['num_outputs']}", where=where
+        )
+
+
 def _inferred(shell: onnx.ModelProto) -> onnx.ModelProto:
     """With values propagated, except where a vector has more elements than inference should list one by one.
 
@@ -135,6 +150,8 @@ def _inferred(shell: onnx.ModelProto) -> onnx.ModelProto:
     for part in messages(shell):
         if isinstance(part, onnx.TensorShapeProto.Dimension) and part.dim_value < 0:
             part.Clear()
+        if isinstance(part, onnx.NodeProto):
+            _refuse_fatal(part)
     if any(number > _LONG_VECTOR for number in _numbers(shell)):
         plain = onnx.shape_inference.infer_shapes(shell)
         known = (*plain.graph.input, *plain.graph.value_info, *plain.graph.output)

@@ -115,6 +115,8 @@ def _read_unsqueeze(n: Import) -> Value:
     given = n.ints(1) if n.opset >= 13 else n.attribute("axes", [])
     rank = x.rank + len(given)
     axes = {n.axis(a, rank) for a in given}
+    if len(axes) < len(given):
+        raise Unmodeled(f"an axis is twice in {list(given)}")
     rest = iter(x.shape)
     return n.one(shape.Reshape(tuple(1 if i in axes else next(rest) for i in range(rank))), x)
 

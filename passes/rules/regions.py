@@ -10,7 +10,7 @@ import numpy as np
 
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Node, Output, Value
-from irshap.ir.types import Type
+from irshap.ir.types import TensorType, Type
 from irshap.ir.walks import is_float
 from irshap.ops.arithmetic import Where
 from irshap.ops.by_row import ByRow
@@ -83,6 +83,8 @@ def by_row(
     `scores`: what it may start at, the values behind a layer with weights.  Their elements are in one unit,
     so that squares of differences compare; the features of a model aren't.
     """
+    if not _is_known(last):
+        return None
     masked = reads_masked(last, varying)
     floats = dict.fromkeys(v for v in last.operands if v in varying and is_float(v))
     carried = () if masked else tuple(floats)
@@ -99,6 +101,13 @@ def by_row(
         if all(is_float(v) for v in root.node.operands if v in varying):
             break
     return found
+
+
+def _is_known(node: Node) -> bool:
+    """Whether an op that irshap models makes tensors of known shape of such tensors."""
+    values = (*node.operands, *node.results)
+    shaped = all(isinstance(v.type, TensorType) and v.type.shape is not None for v in values)
+    return shaped and node.op.modeled and not node.op.stops_change
 
 
 def _narrowings(
@@ -119,7 +128,7 @@ def _narrowings(
         # the latest first: none that is left depends on it
         value = max(front, key=lambda v: place(v.node))
         node = value.node
-        if value not in scores or node.op.layer is not None or node.op.bodies or node.op.stops_change:
+        if value not in scores or node.op.layer is not None or node.op.bodies or not _is_known(node):
             return
         front.difference_update(node.results)
         inside.add(node)
