@@ -12,6 +12,7 @@ from irshap.attribution.side_paths import states, with_side_paths_held
 from irshap.attribution.sources import Attributed, find_sources, names_in, with_held, with_taps
 from irshap.attribution.targets import (
     Class,
+    Classes,
     Form,
     Region,
     Top,
@@ -20,6 +21,8 @@ from irshap.attribution.targets import (
     behind_nms,
     parse_form,
     split_names,
+    target_text,
+    text_of_names,
 )
 from irshap.errors import TargetError, near
 from irshap.ir.builder import Builder, emit1
@@ -49,11 +52,11 @@ def _has_target(graph: Graph) -> str | None:
 class Target(Pass):
     """Appends the explained number of each sample, and names the tensors that it is attributed to.
 
-    `target`: "argmax" (the class that the model predicts), a class index, "top-K", "all", or "input" (the
-    lowered model gets an int64 input `target` [N]); "sum[...]" or "mean[...]" of a region, an index on the
-    axes after the batch; "weights" (an input `target_weights` of the output's shape, the explained number is
-    the weighted sum).  With K classes at once every sample is repeated K times, so that all later passes see
-    one class for each row.
+    `target`: "argmax" (the class that the model predicts), a class index, several ("3,7"), "top-K", "all", or
+    "input" (the lowered model gets an int64 input `target` [N]); "sum[...]" or "mean[...]" of a region, an
+    index on the axes after the batch; "weights" (an input `target_weights` of the output's shape, the
+    explained number is the weighted sum).  With K classes at once every sample is repeated K times, so that
+    all later passes see one class for each row.
     `output`: the explained output or interior float tensor, default the model's first float output.  With
     "a, b" what `target` says is explained of each, as K numbers; with "a + b" their sum.
     `wrt`: the tensors attributed, comma-separated, default every float input and every embedding lookup of an
@@ -62,6 +65,7 @@ class Target(Pass):
     "auto" among them, which is the default, are the integers and truth values that follow from an integer
     input past its embedding lookups (masks of padding, positions counted from them), and recurrent states
     that are inputs (f32[layers, N, H], from which an LSTM starts).  "none" holds nothing.
+    In Python several may also be given as a list.
     """
 
     target: str = "argmax"
@@ -71,6 +75,12 @@ class Target(Pass):
     name = "target"
     semantics = Semantics.EXTENDS
     ensures = frozenset({"target"})
+
+    def __post_init__(self) -> None:
+        # a list is how Python says several, commas how a pipeline's text does
+        object.__setattr__(self, "target", target_text(self.target))
+        for option in ("output", "wrt", "context"):
+            object.__setattr__(self, option, text_of_names(getattr(self, option), option))
 
     def run(self, ir: Graph, context: Context) -> Graph:
         form = parse_form(self.target)
@@ -162,14 +172,10 @@ class Target(Pass):
         """The explained classes, [N] or [N, K], and K when there are several for each sample."""
         rows, classes = y.shape
         if isinstance(form, Class):
-            index = form.index
-            if isinstance(classes, int):
-                if not -classes <= index < classes:
-                    raise TargetError(
-                        f"target {index}: the output has {classes} classes", mend=f"Use 0 to {classes - 1}"
-                    )
-                index %= classes
-            return emit1(Full(float(index), DType.I64, (rows,))), None
+            return emit1(Full(float(form.of(classes)), DType.I64, (rows,))), None
+        if isinstance(form, Classes):
+            chosen = [c.of(classes) for c in form.classes]
+            return emit1(Expand((rows, len(chosen))), constant([chosen], DType.I64)), len(chosen)
         if isinstance(form, Top):
             k = form.count
             if k < 1 or (isinstance(classes, int) and k > classes):

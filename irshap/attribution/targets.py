@@ -1,6 +1,7 @@
 """What can be explained of an output: a class, several classes, or a sum over more than one number.
 
-    argmax   3   -1   top-5   all   input        one number or K numbers picked from the flattened output
+    argmax   3   -1   input                      one number picked from the flattened output
+    3,7   top-5   all                            K numbers of it
     sum   sum[3]   sum[:, 3]   sum[3, 10:20]     a region's sum; `mean` likewise
     weights                                      a sum with weights given at run time
 
@@ -11,9 +12,10 @@ the end may be left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from operator import index
+from typing import Any, TypeAlias
 
 from irshap.errors import TargetError, near
 from irshap.ir.builder import emit1
@@ -24,7 +26,8 @@ from irshap.ops.program import Opaque
 from irshap.ops.reduce import ReduceMean, ReduceSum
 from irshap.ops.shape import Slice, reshape
 
-__all__ = ["Class", "Form", "Region", "Top", "Word", "behind_map", "behind_nms", "parse_form", "split_names"]
+__all__ = ["Class", "Classes", "Form", "Region", "Top", "Word", "behind_map", "behind_nms", "parse_form"]
+__all__ += ["split_names", "target_text", "text_of_names"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,27 @@ class Class:
     """One class of the flattened output; a negative one counts from the end."""
 
     index: int
+
+    def of(self, count: Dim) -> int:
+        """The class among `count`, not negative where that is known.
+
+        Raises:
+            TargetError: there is no such class.
+        """
+        if not isinstance(count, int):
+            return self.index
+        if not -count <= self.index < count:
+            many = "1 class" if count == 1 else f"{count} classes"
+            mend = "Use 0" if count == 1 else f"Use 0 to {count - 1}"
+            raise TargetError(f"target {self.index}: the output has {many}", mend=mend)
+        return self.index % count
+
+
+@dataclass(frozen=True)
+class Classes:
+    """These classes, in this order."""
+
+    classes: tuple[Class, ...]
 
 
 @dataclass(frozen=True)
@@ -113,10 +137,11 @@ class Region:
         return reshape(emit1(summed, y), (y.shape[0],))
 
 
-Form: TypeAlias = Word | Class | Top | Region
+Form: TypeAlias = Word | Class | Classes | Top | Region
 
 _WORDS = ("argmax", "all", "input", "weights")
 _REGION = re.compile(r"(sum|mean)(?:\[([^\[\]]*)\])?", re.ASCII)
+_CLASSES = re.compile(r"(?:\s*-?\d{1,18}\s*,)+(?:\s*-?\d{1,18})?\s*", re.ASCII)
 _INT = r"\s*([+-]?\d{1,18})?\s*"
 _RANGE = re.compile(rf"{_INT}:{_INT}(?::\s*([1-9]\d{{0,17}})\s*)?", re.ASCII)
 _SINGLE = re.compile(r"\s*([+-]?\d{1,18})\s*", re.ASCII)
@@ -132,6 +157,8 @@ def parse_form(text: str) -> Form:
         return Word(text)
     if re.fullmatch(r"-?\d{1,18}", text, re.ASCII):
         return Class(int(text))
+    if _CLASSES.fullmatch(text):
+        return Classes(tuple(Class(int(part)) for part in text.split(",") if part.strip()))
     if re.fullmatch(r"top-\d{1,18}", text, re.ASCII):
         return Top(int(text[4:]))
     if found := _REGION.fullmatch(text.strip()):
@@ -142,12 +169,35 @@ def parse_form(text: str) -> Form:
         at = dots[0] if dots else len(parts)
         before, behind = (tuple(_range(p, text) for p in ps) for ps in (parts[:at], parts[at + 1 :]))
         return Region(text, found[1] == "mean", before, behind)
-    known = ["argmax", "all", "input", "top-5", "sum", "mean", "weights"]
-    raise TargetError(
-        f"unknown target {text!r}",
-        mend="Use a class index, argmax, top-K, all, input, sum[...], mean[...] or weights; "
-        f"{near(text, known)}",
-    )
+    raise TargetError(f"unknown target {text!r}", mend=f"{_FORMS}; {_near(text)}")
+
+
+_FORMS = "Use a class index or several (3,7), argmax, top-K, all, input, sum[...], mean[...] or weights"
+
+
+def target_text(target: Any) -> str:
+    """A target as text: a text as it is, a class index, or a list of them.
+
+    Raises:
+        TargetError: it is none of these.
+    """
+    if isinstance(target, str):
+        return target
+    try:
+        given = [index(target)] if not isinstance(target, Iterable) else [index(c) for c in target]
+    except TypeError:
+        given = []
+    if not given or isinstance(target, bool):
+        raise TargetError(f"target {target!r} is no class", mend=_FORMS)
+    # a comma behind one says that it is a list: [N, K], for K = 1, too
+    return ",".join(map(str, given)) + "," * (isinstance(target, Iterable) and len(given) == 1)
+
+
+def _near(text: str) -> str:
+    """The form that was perhaps meant."""
+    if found := re.fullmatch(r"\s*top\W*(\d{1,18})\s*", text.replace("_", " "), re.IGNORECASE | re.ASCII):
+        return f"did you mean top-{found[1]}?"
+    return near(text, ["argmax", "all", "input", "top-5", "sum", "mean", "weights"])
 
 
 def _range(part: str, text: str) -> Range:
@@ -159,6 +209,20 @@ def _range(part: str, text: str) -> Range:
     raise TargetError(
         f"target {text!r}: {part.strip()!r} is no index", mend="Use integers, ranges such as 2:5, : and ..."
     )
+
+
+def text_of_names(names: Any, what: str) -> str:
+    """Names as one text: a text as it is, several with commas between.
+
+    Raises:
+        TargetError: they are neither.
+    """
+    if isinstance(names, str):
+        return names
+    given = list(names) if isinstance(names, list | tuple | set | frozenset) else [names]
+    if not all(isinstance(name, str) for name in given):
+        raise TargetError(f"{what}={names!r} is no name", mend="Give a tensor's name, or a list of names")
+    return ", ".join(given)
 
 
 def split_names(text: str, known: Sequence[str]) -> tuple[list[str], str]:

@@ -40,7 +40,7 @@ def compile(
     model: str | os.PathLike[str] | bytes | onnx.ModelProto | Model,
     references: Any = None,
     *,
-    target: str | int | Target = "argmax",
+    target: str | int | Sequence[int] | Target = "argmax",
     method: str | Method = "deeplift",
     device: str = "cpu",
     fp16: bool | None = None,
@@ -61,9 +61,10 @@ def compile(
             infinity are refused.  `References(samples, weights)` weights them.  Not for methods that look at
             the sample alone, such as "gradient".
         target: what is explained for each sample: "argmax" (the class that the model predicts), a class index
-            (negative: from the end), "top-5" or any other number of classes, "all", or "input": the compiled
-            model gets an int64 input `target` [N]; "sum[...]" or "mean[...]", a region of the output by an
-            index after the batch; or "weights": an input `target_weights` of the output's shape.
+            (negative: from the end), a list of them ([3, 7]), "top-5" or any other number of classes, "all",
+            or "input": the compiled model gets an int64 input `target` [N]; "sum[...]" or "mean[...]", a
+            region of the output by an index after the batch; or "weights": an input `target_weights` of the
+            output's shape.
             `Target(...)` says also which output, or outputs, are explained, which tensors are attributed
             (wrt), and which keep the sample's value (context).
         method: the attribution method, as text such as "deeplift" (DeepLIFT, Shrikumar et al. 2017; averaged
@@ -94,6 +95,7 @@ def compile(
         PipelineError: `passes` doesn't parse, doesn't fit together, or contradicts another argument.
         PassError: a pass failed, which is a fault of irshap; it says how to report it.
     """
+    _require_instruments(instruments)
     given, read = References.of(references), Model.of(model)
     asked = requested(
         target=target,
@@ -121,6 +123,12 @@ def compile(
     choice = choose(start, asked, given.count, limit)
     made, manager = manager.resumed(choice.passes, start, context)
     return CompiledModel(made, last.graph, manager.report, manager.text, choice)
+
+
+def _require_instruments(given: Sequence[Any]) -> None:
+    if strange := [i for i in given if not isinstance(i, Instrument)]:
+        mend = "give those of irshap.checks.instruments, such as [VerifyTypes()]"
+        raise PipelineError(f"{strange[0]!r} is no instrument", mend=mend)
 
 
 class _Last(Instrument):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from irshap.attribution.targets import target_text
 from irshap.compiler.catalog import METHODS
 from irshap.errors import PipelineError, near
 from irshap.lowering.lift import Lift
@@ -15,7 +16,7 @@ from irshap.passes.quantized import Quantized
 from irshap.passes.target import Target
 from irshap.pipeline.base import Pass
 from irshap.pipeline.named import DEVICES, for_method
-from irshap.pipeline.strategies import with_strategy
+from irshap.pipeline.strategies import STRATEGIES, with_strategy
 from irshap.pipeline.text import format_pipeline, parse_pipeline
 
 __all__ = ["as_method", "as_target", "requested", "with_options"]
@@ -25,7 +26,7 @@ _PassT = TypeVar("_PassT", bound=Pass)
 
 def requested(
     *,
-    target: str | int | Target = "argmax",
+    target: str | int | Sequence[int] | Target = "argmax",
     method: str | Method = "deeplift",
     device: str = "cpu",
     fp16: bool | None = None,
@@ -44,6 +45,7 @@ def requested(
     Raises:
         PipelineError: an unknown name, or two arguments that contradict each other.
     """
+    _require_texts(device=device, strategy=strategy, **({} if passes is None else {"passes": passes}))
     explained, how, read = as_target(target), as_method(method), reading or Lift()
     if device not in DEVICES:
         raise PipelineError(f"no device is called {device!r}", mend=near(device, DEVICES))
@@ -74,10 +76,30 @@ def requested(
     return parse_pipeline(format_pipeline(found))
 
 
-def as_method(method: str | Method) -> Method:
-    """A method from its text, such as `deeplift` or `epsilon-lrp{epsilon=1e-3}`."""
+def _require_texts(**given: object) -> None:
+    for name, value in given.items():
+        if not isinstance(value, str):
+            raise PipelineError(f"{name}={value!r} is no text", mend=f"{_TEXTS[name]}, or leave it out")
+
+
+_TEXTS = {
+    "device": f"give {' or '.join(DEVICES)}",
+    "strategy": f"give auto, {', '.join(STRATEGIES)}",
+    "passes": "give passes with commas between, such as @naive",
+}
+
+
+def as_method(method: Any) -> Method:
+    """A method from its text, such as `deeplift` or `epsilon-lrp{epsilon=1e-3}`, or as it is.
+
+    Raises:
+        PipelineError: it is neither, or no such method.
+    """
     if isinstance(method, Method):
         return method
+    if not isinstance(method, str):
+        mend = "give its name, such as deeplift, or an instance: DeepLift(rule='mixed')"
+        raise PipelineError(f"{method!r} is no method", mend=mend)
     name = method.partition("{")[0].strip()
     if name not in METHODS:
         raise PipelineError(f"no method is called {name!r}", mend=near(name, METHODS))
@@ -87,9 +109,9 @@ def as_method(method: str | Method) -> Method:
     return found[0]
 
 
-def as_target(target: str | int | Target) -> Target:
-    """A target from its short form, such as "argmax", a class index or "sum[3]"."""
-    return target if isinstance(target, Target) else Target(str(target))
+def as_target(target: str | int | Sequence[int] | Target) -> Target:
+    """A target from its short form, such as "argmax", a class index, a list of them or "sum[3]"."""
+    return target if isinstance(target, Target) else Target(target_text(target))
 
 
 def _with_weights(method: Method) -> Method:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 from irshap.cost.formula import evaluate, refuse_open_axes
@@ -161,7 +162,9 @@ def choose(start: Graph, passes: Sequence[Pass], count: int, limit: int) -> Choi
     for p in found:
         if p.peak <= limit * (1 - MARGIN):
             return Choice(p.strategy, p.passes, tuple(found), limit, p.external)
+    enough = ceil(min(p.peak for p in found) / (1 - MARGIN) / 2**20)
     raise UserError(
-        f"no strategy stays within {limit / 2**20:.0f} MiB: {', '.join(map(str, found))}",
-        mend="Raise the limit, or pass stream{chunk=1} for smaller chunks",
+        f"no strategy stays within {limit / 2**20:.3g} MiB, of which {MARGIN:.0%} are left for errors of the "
+        f"prediction: {', '.join(map(str, found))}",
+        mend=f"Raise the limit to {enough}MiB, or name the passes with stream{{chunk=1}} for smaller chunks",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import flat
@@ -75,6 +76,13 @@ def test_a_limit_leads_to_the_first_that_fits(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no strategy stays within") as caught:
         irshap.compile(demo.model_path(), references, passes=passes, memory_limit="1MiB")
     assert all(name in str(caught.value) for name in (*STRATEGIES, "stream with a data file"))
+    # a limit that equals what is listed says why it isn't enough, and the one that is named is
+    smallest = min(peaks.values())
+    with pytest.raises(UserError, match="of which 3% are left for errors of the prediction") as caught:
+        irshap.compile(demo.model_path(), references, passes=passes, memory_limit=smallest)
+    enough = re.search(r"Raise the limit to (\d+MiB)", str(caught.value))
+    assert enough is not None
+    irshap.compile(demo.model_path(), references, passes=passes, memory_limit=enough[1])
 
 
 def test_a_data_file_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from onnx import parser
 
 import irshap
-from irshap.attribution.targets import Class, Region, Top, Word, parse_form, split_names
+from irshap.attribution.targets import Class, Classes, Region, Top, Word, parse_form, split_names
 from irshap.cli import main
 from irshap.errors import PipelineError, TargetError, UserError
 
@@ -277,6 +277,10 @@ def test_an_integer_output() -> None:
         ("input", "seg, y", "'input' of several outputs"),
         ("0", "seg, z", "no float output 'z'"),
         ("4", "seg + y", "the output has 4 classes"),
+        ("0,9", "y", "target 9: the output has 4 classes. Use 0 to 3"),
+        ("0,1", "seg, y", "'0,1' of several outputs"),
+        ("top3", "", r"did you mean top-3\?"),
+        ("Top 3", "", r"did you mean top-3\?"),
         ("0", "seg,", "no float output ''"),
     ],
 )
@@ -285,13 +289,41 @@ def test_what_is_refused(target: str, output: str, message: str) -> None:
         irshap.compile(model(), REFERENCES, target=irshap.Target(target, output=output))
 
 
+@pytest.mark.parametrize("passes", [None, "@naive"])
+def test_a_list_of_classes_equals_each_class_alone(passes: str | None) -> None:
+    def explained_as(target: Any) -> irshap.Explanation:
+        asked = irshap.Target(target, output=["y"])  # type: ignore[arg-type]
+        return irshap.compile(model(), REFERENCES, target=asked, passes=passes).explainer()(X)
+
+    given = explained_as([3, 0, -2])
+    assert given.values.shape == (len(X), 3, *X.shape[1:])
+    assert given.target_index.tolist() == [[3, 0, 2]] * len(X)
+    for k, index in enumerate((3, 0, 2)):
+        alone = explained_as(index)
+        close(given.values[:, k], alone.values)
+        close(given.base_values[:, k], alone.base_values)
+    complete(given)
+    close(explained_as([3]).values, given.values[:, :1])
+    close(explained_as(np.array([3, 0, 2])).values, given.values)
+
+
+def test_an_output_of_one_class_says_so() -> None:
+    text = SEGMENTS.replace("float[N,4] y", "float[N,1] y")
+    text = text.replace("float[2,4] v = {1,2,-1,0.5,0.3,0.2,-1,2}", "float[2,1] v = {1,2}")
+    with pytest.raises(TargetError, match=r"target 1: the output has 1 class\. Use 0$"):
+        irshap.compile(model(text), REFERENCES, target=irshap.Target(1, output="y"))  # type: ignore[arg-type]
+
+
 def test_forms_as_text() -> None:
     words = [Word(w) for w in ("argmax", "all", "input", "weights")]
     assert [parse_form(w.text) for w in words] == words
     assert [parse_form(t) for t in ("3", "-1", "top-5")] == [Class(3), Class(-1), Top(5)]
     assert parse_form("sum") == Region("sum")
+    assert parse_form("3, -7,2") == Classes((Class(3), Class(-7), Class(2)))
+    assert parse_form("3,") == Classes((Class(3),))
     assert parse_form(" mean[ 1 , 2 : , ... ]").mean  # type: ignore[union-attr]
     wrong = ["--3", "3.0", "top-", "top--1", "٣", "sum[٣]", "summe", "mean[1:2:0]", "sum[1", "sum[::::]", ""]
+    wrong += [",", "3,,4", ",3", "3,a"]
     for text in wrong:
         with pytest.raises(TargetError):
             parse_form(text)

@@ -1,0 +1,45 @@
+"""Arguments of the wrong kind: one message in the words of Python, never a traceback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import irshap
+from irshap import demo
+from irshap.errors import IrshapError, PipelineError, TargetError
+
+REFERENCES = np.load(demo.references_path())[:2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"target": None}, TargetError, "target None is no class. Use a class index"),
+        ({"target": 3.0}, TargetError, "target 3.0 is no class"),
+        ({"target": True}, TargetError, "target True is no class"),
+        ({"target": []}, TargetError, "is no class"),
+        ({"target": [1, "a"]}, TargetError, "is no class"),
+        ({"method": None}, PipelineError, "None is no method. give its name"),
+        ({"method": irshap.DeepLift}, PipelineError, "is no method"),
+        ({"passes": ["lift", "lower"]}, PipelineError, "is no text. give passes with commas between"),
+        ({"device": None}, PipelineError, "device=None is no text. give cpu or cuda"),
+        ({"strategy": 3}, PipelineError, "strategy=3 is no text. give auto, fold"),
+        ({"instruments": ["numeric"]}, PipelineError, "'numeric' is no instrument. give those of"),
+    ],
+)
+def test_of_the_wrong_kind(arguments: dict[str, Any], error: type[IrshapError], message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        irshap.compile(demo.model_path(), REFERENCES, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["output", "wrt", "context"])
+def test_names_are_texts_or_lists_of_texts(option: str) -> None:
+    given: Any = {option: ["a", "b"]}
+    assert getattr(irshap.Target(**given), option) == "a, b"
+    given = {option: [3]}
+    with pytest.raises(TargetError, match=f"{option}=.3. is no name. Give a tensor's name, or a list"):
+        irshap.Target(**given)
