@@ -27,6 +27,7 @@ from irshap.pipeline.instrument import Instrument
 from irshap.pipeline.manager import PassManager
 from irshap.pipeline.text import parse_pipeline
 from irshap.runtime.arrays import as_arrays, conform, unknown_names
+from irshap.runtime.samples import require_finite_results
 
 __all__ = ["Completeness", "Loss", "check_completeness"]
 
@@ -131,7 +132,10 @@ def _run(compiled: CompiledModel, inputs: Any) -> tuple[dict[str, Array], dict[s
         if "NOT_IMPLEMENTED" not in str(error):
             raise
     # no float64 convolution on the CPU, for example
-    return evaluate(compiled.graph, feeds), feeds, "irshap's evaluator"
+    found = evaluate(compiled.graph, feeds)
+    attributions = [found[o.name] for o in compiled.graph.outputs_of(Role.ATTRIBUTION)]
+    require_finite_results(feeds, _rows(compiled.graph), attributions)
+    return found, feeds, "irshap's evaluator"
 
 
 def _feeds(graph: Graph, inputs: Any) -> dict[str, Array]:

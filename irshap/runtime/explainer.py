@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol, SupportsBytes, TypeAlias
 
@@ -15,6 +16,7 @@ from irshap.errors import ModelError, TargetError, UserError
 from irshap.runtime.arrays import Array, Arrays, Source, as_arrays, conform, unknown_names
 from irshap.runtime.bfloat16 import BFLOAT16, run
 from irshap.runtime.explanation import Explanation
+from irshap.runtime.samples import class_indices, require_finite_results
 
 __all__ = ["ExplainedModel", "Explainer", "Message"]
 
@@ -60,6 +62,10 @@ class Explainer:
         self.input_names = tuple(self._inputs)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.tensors = _tensors(self.metadata, self.input_names, self._outputs, where)
+        # an input without such an axis is the same for all samples
+        theirs = self.tensors.inputs - {self.tensors.target_weights}
+        rows = {n: _rows(v.shape) for n, v in self._inputs.items() if n not in theirs}
+        self._counted = {n: axis for n, axis in rows.items() if axis is not None}
         self.attributed = tuple(self.tensors.attributions)
         if not self.attributed:
             mend = "compile it first: irshap compile MODEL --references REFS --output EXPLAINED"
@@ -74,8 +80,9 @@ class Explainer:
             named: inputs by name.
 
         Raises:
-            UserError: a missing or unknown input, a wrong shape or dtype, or no sample.
-            TargetError: a run-time target out of range.
+            UserError: a missing or unknown input, a wrong shape or dtype, no sample, or one with NaN or
+                infinity that reaches its attributions.
+            TargetError: a run-time target that isn't one class for each sample, or for all, or out of range.
         """
         feed = self._feed(arrays, named)
         try:
@@ -90,6 +97,8 @@ class Explainer:
         name = self.metadata.get(contract.Metadata.EXPLAINED_OUTPUT)
         places = ((v.name, _rows(v.shape)) for v in (*self._inputs.values(), *self._session.get_outputs()))
         axes = {tensor: axis for tensor, axis in places if axis}
+        own = {n: feed[n] for n in self._own_inputs() if n in self._counted}
+        require_finite_results(own, axes, [raw[n] for n in self.tensors.outputs])
         return Explanation.of(raw, feed, name, self.tensors, axes)
 
     def _feed(self, arrays: tuple[Source, ...], named: Mapping[str, Source]) -> Arrays:
@@ -114,13 +123,9 @@ class Explainer:
         if missing := [n for n in names if n not in given]:
             raise UserError(f"no value for input {', '.join(map(repr, missing))}")
         self._spread_weights(given)
+        self._spread_target(given)
         feed = {n: self._conform(n, given[n]) for n in names}
-        # an input without such an axis is the same for all samples
-        batched = list(self._own_inputs())
-        if self.tensors.target_weights is not None:
-            batched.append(self.tensors.target_weights)
-        axes = {n: _rows(self._inputs[n].shape) for n in batched}
-        counts = {n: feed[n].shape[axis] for n, axis in axes.items() if axis is not None}
+        counts = {n: feed[n].shape[axis] for n, axis in self._counted.items()}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{n}: {c}" for n, c in counts.items())
             raise UserError(f"the inputs have different numbers of samples ({listed})")
@@ -136,6 +141,25 @@ class Explainer:
         counted = [n for n in self._own_inputs() if not isinstance(next(iter(self._inputs[n].shape), 1), int)]
         count = next((len(given[n]) for n in counted if given[n].ndim), 1)
         given[name] = np.broadcast_to(given[name], (count, *given[name].shape))
+
+    def _spread_target(self, given: Arrays) -> None:
+        """The class to explain of each sample, where it is chosen at run time."""
+        name = self.tensors.target
+        if name is None:
+            return
+        shapes = ((n, axis, given[n].shape) for n, axis in self._counted.items() if n != name)
+        count = next((shape[axis] for _, axis, shape in shapes if len(shape) > axis), 1)
+        given[name] = class_indices(given[name], count, self._classes(), f"input {name!r}")
+
+    def _classes(self) -> int | None:
+        """How many classes the explained output has, if it is one of the model's and says so."""
+        explained = self.metadata.get(contract.Metadata.EXPLAINED_OUTPUT)
+        shape = next((v.shape for v in self._session.get_outputs() if v.name == explained), None)
+        if shape is None:
+            return None
+        batch = _rows(shape) or 0
+        sizes = [size for axis, size in enumerate(shape) if axis != batch]
+        return prod(sizes) if all(isinstance(size, int) for size in sizes) else None
 
     def _own_inputs(self) -> list[str]:
         return [n for n in self._inputs if n not in self.tensors.inputs]

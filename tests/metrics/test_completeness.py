@@ -13,6 +13,7 @@ import onnx.parser
 import pytest
 from places import FIXTURES
 
+from irshap import demo
 from irshap.checks.instruments import VerifyTypes
 from irshap.cli import main
 from irshap.errors import UserError
@@ -151,6 +152,16 @@ def test_what_does_not_fit() -> None:
         flat.check_completeness(model, R, X[:0])
     with pytest.raises(UserError, match="don't sum"):
         flat.check_completeness(model, None, X, passes="@gradient")
+
+
+@pytest.mark.parametrize("name", ["digits", "digits_f64"])  # in ONNX Runtime, and in the evaluator
+def test_samples_that_hold_no_number_are_named(name: str) -> None:
+    data = np.load(FIXTURES / "digits_f64.npz")
+    model = demo.model_path() if name == "digits" else FIXTURES / "digits_f64.onnx"
+    x = data["inputs.image"][:2].copy()
+    x[1, 0, 2, 3] = np.nan
+    with pytest.raises(UserError, match=r"input 'image': sample 1 holds nan at \[0, 2, 3\]"):
+        flat.check_completeness(model, data["references.image"], x)
 
 
 def test_float16_is_widened() -> None:

@@ -139,8 +139,50 @@ def test_a_target_at_run_time() -> None:
     np.testing.assert_array_equal(found.target_values, found.outputs["logits"][range(4), [3, 1, 4, 1]])
     with pytest.raises(UserError, match="no value for input 'target'"):
         explainer({"image": IMAGES})
-    with pytest.raises(TargetError, match="class"):
-        explainer(IMAGES, target=[10, 0, 0, 0])
+    np.testing.assert_array_equal(explainer(IMAGES, target=3).target_index, [3] * 4)
+    np.testing.assert_array_equal(explainer(IMAGES, target=[3, -1, -10, 0]).target_index, [3, 9, 0, 0])
+    last = explainer(IMAGES, target=-1)
+    np.testing.assert_array_equal(last.values, explainer(IMAGES, target=9).values)
+    with pytest.raises(TargetError, match=r"class 10 for sample 2: the output has 10 classes. Use 0 to 9"):
+        explainer(IMAGES, target=[0, 0, 10, 0])
+    with pytest.raises(TargetError, match=r"has shape \[1\] for 4 samples. give one class for each sample"):
+        explainer(IMAGES, target=[3])
+    with pytest.raises(UserError, match="input 'target': has dtype float64, the model wants int64"):
+        explainer(IMAGES, target=[3.0] * 4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_named(explainer: irshap.Explainer, two: irshap.Explainer, value: float) -> None:
+    images = IMAGES.copy()
+    images[1, 0, 2, 3] = images[3, 0, 0, 0] = value
+    message = rf"input 'image': sample 1 holds {value} at \[0, 2, 3\].*leave out sample 1 .*\(2 in all\)"
+    with pytest.raises(UserError, match=message):
+        explainer(images)
+    given = samples()
+    given["features"] = given["features"].copy()
+    given["features"][2, 4] = value
+    with pytest.raises(UserError, match=rf"input 'features': sample 2 holds {value} at \[4\]"):
+        two(given)
+
+
+def test_what_is_no_number_passes_where_it_does_no_harm() -> None:
+    """Numbers that the model replaces itself, and masks of -inf, are the model's business."""
+    text = """<ir_version: 8, opset_import: ["": 17]>
+    g (float[N,2] x, float[N,2] mask) => (float[N,2] y) <float zero = {0}> {
+        no = IsNaN(x)
+        h = Where(no, zero, x)
+        s = Add(h, mask)
+        y = Softmax(s)
+    }"""
+    target = irshap.Target(0, wrt="h", context="mask")  # type: ignore[arg-type]
+    compiled = irshap.compile(
+        onnx.parser.parse_model(text), {"x": np.zeros((1, 2), np.float32)}, target=target
+    )
+    x, mask = np.float32([[1, np.nan], [2, 1]]), np.float32([[0, 0], [0, -np.inf]])
+    found = compiled.explainer()(x, mask)
+    assert np.isfinite(found.values).all()
+    with pytest.raises(UserError, match="sample 0 holds inf at"):
+        compiled.explainer()(np.float32([[np.inf, 0], [0, 0]]), mask)
 
 
 def test_bad_models(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""What samples may hold: numbers that something can be attributed to, and classes that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from irshap.errors import TargetError, UserError
+from irshap.runtime.arrays import Array
+
+__all__ = ["class_indices", "require_finite_results"]
+
+
+def require_finite_results(
+    feed: Mapping[str, Array], axes: Mapping[str, int], results: Iterable[Array]
+) -> None:
+    """Refuses NaN and infinity in samples, where they reach what is explained.
+
+    Those that don't are the model's business: numbers that an imputer replaces, the -inf of a mask.
+
+    Args:
+        feed: what the model was given.
+        axes: its inputs whose samples are on another axis than the first, and on which.
+        results: attributions and base values, samples first.
+
+    Raises:
+        UserError: says which input, sample and element.
+    """
+    strange = {name: places for name, array in feed.items() if len(places := _not_finite(array))}
+    if not strange:
+        return
+    lost = {int(row[0]) for array in results if array.ndim for row in _not_finite(array)}
+    for name, places in strange.items():
+        axis = axes.get(name, 0)
+        for place in places:
+            sample = int(place[axis])
+            if sample in lost:
+                value = feed[name][tuple(place)]
+                element = [int(i) for i in np.delete(place, axis)]
+                raise UserError(
+                    f"sample {sample} holds {value} at {element}, which has no distance to a reference",
+                    where=f"input {name!r}",
+                    mend=f"leave out sample {sample} or mend its values ({len(places)} in all)",
+                )
+
+
+def _not_finite(array: Array) -> Array:
+    """The places of NaN and infinity, [places, axes]."""
+    if array.dtype.kind != "f":
+        return np.empty((0, array.ndim), np.int64)
+    return np.argwhere(~np.isfinite(array))
+
+
+def class_indices(given: Array, count: int, classes: int | None, where: str) -> Array:
+    """Classes to explain, one for each of `count` samples, not negative.
+
+    Args:
+        given: integers [N], or one for all samples [].
+        classes: how many the explained output has, None where it isn't known.
+
+    Raises:
+        TargetError: another number of them, or a class that doesn't exist.
+    """
+    if given.ndim == 0:
+        given = np.broadcast_to(given, (count,))
+    if given.shape != (count,):
+        raise TargetError(
+            f"has shape {list(given.shape)} for {count} samples",
+            where=where,
+            mend="give one class for each sample, or a single number for all",
+        )
+    if classes is None or given.dtype.kind not in "iu":
+        return given
+    if wrong := [i for i, index in enumerate(given) if not -classes <= index < classes]:
+        mend = "Use 0" if classes == 1 else f"Use 0 to {classes - 1}"
+        raise TargetError(
+            f"class {given[wrong[0]]} for sample {wrong[0]}: the output has {classes} classes",
+            where=where,
+            mend=mend,
+        )
+    return np.asarray(np.where(given < 0, given + classes, given))
