@@ -1,13 +1,16 @@
 """Pipelines as text: `lift,canonicalize,target{target="3"},autodiff,deeplift{rule=rescale},lower`.
 
     pipeline = entry {"," entry}
-    entry    = "@" name  |  name ["{" [option {"," option}] "}"]
+    entry    = ["@"] name ["{" [option {"," option}] "}"]
     option   = name "=" value
     value    = word  |  "quoted"  |  "(" [value {"," value}] ")"
 
 Whitespace between these is free, and a final comma in brackets is too.  `@name` stands for a named pipeline,
-or for a slot that the caller fills: `@method` is the attribution method.  A text is data: nothing in it is
-evaluated.  It can name the passes that are registered; `irshap.compiler.catalog` imports all there are.
+or for a slot that the caller fills: `@method` is the attribution method.  Options of a named pipeline change
+it: `@default{without=polyphase}`, `@default{before=(lower, my-pass)}`, `@default{after=(lift, my-pass)}`.
+
+A text is data: nothing in it is evaluated.  It can name the passes that are registered;
+`irshap.compiler.catalog` imports all there are.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 
 from irshap.errors import PipelineError, near
 from irshap.pipeline.base import PASSES, UNAVAILABLE, Pass
+from irshap.pipeline.edits import edited
 from irshap.pipeline.named import PIPELINES
 from irshap.pipeline.options import REQUIRED, Items, Quoted, Syntax, Word, expects, options_of, read, write
 
@@ -77,14 +81,32 @@ def _expand(
             continue
         name = entry.name[1:]
         if name in slots:
+            if entry.options:
+                mend = "give options with the method itself"
+                raise PipelineError(f"@{name} stands for {slots[name].name}", where=entry.where, mend=mend)
             yield slots[name]
             continue
         if name not in PIPELINES:
-            mend = near(f"@{name}", [f"@{p}" for p in PIPELINES])
+            mend = _near_pipeline(name)
             raise PipelineError(f"no pipeline is called @{name}", where=entry.where, mend=mend)
         if name in inside:
             raise PipelineError(f"@{name} contains itself", where=entry.where)
-        yield from _expand(PIPELINES[name], f"pipeline @{name}", (*inside, name), slots)
+        within = (*inside, name)
+        expanded = _expand(PIPELINES[name], f"pipeline @{name}", within, slots)
+
+        def added(text: str, where: str, within: tuple[str, ...] = within) -> Iterable[_Call | Pass]:
+            return _expand(text, where, within, slots)
+
+        yield from edited(expanded, entry.options, added, f"@{name}")
+
+
+def _near_pipeline(name: str) -> str:
+    """What was perhaps meant: `@default-polyphase` is `@default` without a pass."""
+    for known in sorted(PIPELINES, key=len, reverse=True):
+        rest = name.removeprefix(f"{known}-")
+        if rest != name:
+            return f"to leave a pass out, write @{known}{{without={rest}}}"
+    return near(f"@{name}", [f"@{p}" for p in PIPELINES])
 
 
 def _build(call: _Call) -> Pass:
@@ -141,20 +163,16 @@ class _Parser:
     def entry(self) -> _Call:
         self.skip()
         where = self.where()
-        if self.accept("@"):
-            name = f"@{self.name('a pipeline')}"
-            if self.peek() == "{":
-                raise self.error(f"{name} takes no options", mend="write its passes out to change one")
-            return _Call(name, {}, where)
-        name = self.name("a pass")
+        name = f"@{self.name('a pipeline')}" if self.accept("@") else self.name("a pass")
         options: dict[str, tuple[Syntax, str]] = {}
+        kind = "" if name.startswith("@") else "pass "
         if self.accept("{"):
             while not self.accept("}"):
                 self.skip()
                 place = self.where()
                 option = self.name("an option")
                 if option in options:
-                    raise PipelineError(f"option {option} of pass {name} is given twice", where=place)
+                    raise PipelineError(f"option {option} of {kind}{name} is given twice", where=place)
                 self.expect("=")
                 options[option] = (self.value(0), place)
                 if self.peek() != "}":

@@ -322,7 +322,9 @@ class _Parser:
                 elements = [e.strip() for e in listed.split(",")] if listed.strip() else []
                 array = array_from_list(elements, kind)
             elif scan.take("elided"):
-                raise ValueError("these elements were elided when the text was printed: print it in full")
+                raise ValueError(
+                    "these elements were elided when the text was printed; print all of it (--full)"
+                )
             else:
                 raise scan.expected("a list in brackets or base64")
         except ValueError as error:
@@ -346,7 +348,9 @@ class _Parser:
         start = scan.skip()
         scan.expect("base64")
         if scan.take("elided"):
-            raise scan.fail("these bytes were elided when the text was printed: print it in full", at=start)
+            raise scan.fail(
+                "these bytes were elided when the text was printed; print all of it (--full)", at=start
+            )
         try:
             return bytes_from_base64(scan.quoted("base64 in quotes"))
         except ValueError as error:

@@ -155,6 +155,31 @@ def test_named_pipelines_expand_in_the_middle(monkeypatch: pytest.MonkeyPatch) -
     assert names == ["toy-plain", "toy-plain", "toy-rich", "toy-plain", "toy-needy"]
 
 
+def test_a_named_pipeline_is_changed_by_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    def names(text: str) -> list[str]:
+        return [p.name for p in parse_pipeline(text)]
+
+    default = names("@default")
+    assert names("@default{without=polyphase}") == [n for n in default if n != "polyphase"]
+    assert names("@default{without=(order, canonicalize)}") == [
+        n for n in default if n not in ("order", "canonicalize")
+    ]
+    at = default.index("target")
+    assert names("@default{before=(target, toy-plain)}") == [*default[:at], "toy-plain", *default[at:]]
+    last = parse_pipeline('@default{after=(lift, "toy-rich{count=4}", toy-plain), without=(order)}')
+    assert (last[1], last[2].name) == (rich(count=4), "toy-plain")
+    assert [p.name for p in last] == [
+        default[0],
+        "toy-rich",
+        "toy-plain",
+        *(n for n in default[1:] if n != "order"),
+    ]
+    slotted = parse_pipeline("@default{without=order}", {"method": rich()})
+    assert rich() in slotted
+    with pytest.raises(PipelineError, match=r"@method stands for toy-rich. give options with"):
+        parse_pipeline("@naive,@method{without=lift}", {"method": rich()})
+
+
 def test_a_named_pipeline_that_contains_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(pipelines.PIPELINES, "a", "toy-plain,@b")
     monkeypatch.setitem(pipelines.PIPELINES, "b", "@a")
@@ -172,7 +197,18 @@ def test_a_named_pipeline_that_contains_itself(monkeypatch: pytest.MonkeyPatch) 
         ("toy-plain,", "character 11: expected the name of a pass, found the end"),
         ("toy-plain toy-plain", "character 11: expected a comma or the end"),
         ("@nave", "no pipeline is called @nave. did you mean @naive"),
-        ("@naive{x=1}", "@naive takes no options"),
+        ("@naive{x=1}", "@naive has no option 'x'. it takes without=PASS, before="),
+        ("@naive{without=polyphase}", "@naive has no pass 'polyphase'"),
+        ("@naive{without=()}", "names no passes"),
+        ("@naive{without=((dce))}", "names no passes"),
+        ("@naive{before=lower}", r"before=lower names no pass to add. write before=\(lower, NEW\)"),
+        ("@naive{after=(lowr, toy-plain)}", "@naive has no pass 'lowr'. did you mean lower"),
+        ("@default{after=(dce, toy-plain)}", "@default has the pass dce 2 times. name one that it has once"),
+        ("@naive{before=(lower, toy-plan)}", "no pass is called 'toy-plan'. did you mean toy-plain"),
+        ("@naive{before=(lower, @naive)}", "@"),
+        ('@naive{before=(lower, "@naive")}', "@naive contains itself"),
+        ("@naive{without=dce,without=dce}", "option without of @naive is given twice"),
+        ("@default-polyphase", r"to leave a pass out, write @default\{without=polyphase\}"),
         ("toy-plain{x=1}", "character 11: pass toy-plain has no option 'x'. it has none"),
         ("toy-rich{cuont=1}", "no option 'cuont'. did you mean count"),
         ("toy-rich{count=1,count=2}", "character 18: option count of pass toy-rich is given twice"),
