@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -37,7 +36,7 @@ __all__ = ["CompiledModel", "bound", "compile"]
 
 
 def compile(
-    model: str | os.PathLike[str] | bytes | onnx.ModelProto | Model,
+    model: Any,
     references: Any = None,
     *,
     target: str | int | Sequence[int] | Target = "argmax",
@@ -54,7 +53,9 @@ def compile(
 
     Args:
         model: a path, the bytes of a model, or an `onnx.ModelProto`; float16, bfloat16, float32 or float64.
-            `Model(...)` fixes inputs and sizes, or says where the batch is.
+            A session of ONNX Runtime and what torch's exporter returns are read; a torch module and a
+            scikit-learn estimator are exported by running them on references.  `Model(...)` fixes inputs and
+            sizes, or says where the batch is.
         references: the samples that each sample is compared with: an array [R, ...] whose other axes are
             those of the input, or for several inputs a mapping from their names to arrays of the same R.  Or
             the path of a .npy or .npz file.  Floats of another width are converted; integers, NaN and
@@ -96,7 +97,8 @@ def compile(
         PassError: a pass failed, which is a fault of irshap; it says how to report it.
     """
     _require_instruments(instruments)
-    given, read = References.of(references), Model.of(model)
+    given = References.of(references)
+    read = Model.of(model, given.arrays)
     asked = requested(
         target=target,
         method=method,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from irshap.compiler.exports import readable
+from irshap.ir.types import Array
 from irshap.lowering.lift import Lift
 
 __all__ = ["Model"]
@@ -16,7 +18,7 @@ class Model:
     """An ONNX model of which some inputs or sizes are fixed, or whose batch is on another axis.
 
     Attributes:
-        source: a path, the bytes of a model, or an `onnx.ModelProto`.
+        source: a path, the bytes of a model, an `onnx.ModelProto`, or what `readable` exports.
         set: values of inputs of one element, such as `{"sampling_rate": 16000}`.  They are gone from the
             compiled model, and what they choose (a branch, say) is decided.
         dims: sizes of open axes by name, such as `{"sequence": 128}`; an axis without a name is called after
@@ -34,9 +36,17 @@ class Model:
     batch: str = "auto"
 
     @staticmethod
-    def of(given: Any) -> Model:
-        """`given` as a Model of which nothing else is said."""
-        return given if isinstance(given, Model) else Model(given)
+    def of(given: Any, example: Mapping[str, Array]) -> Model:
+        """`given` as a Model whose source is ONNX, with what is said of it.
+
+        Args:
+            example: references by input, on which models that aren't ONNX are run for their export.
+
+        Raises:
+            ModelError: it is no model, or one that can't be exported.
+        """
+        said = given if isinstance(given, Model) else Model(given)
+        return replace(said, source=readable(said.source, example))
 
     @property
     def reading(self) -> Lift:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,7 +61,8 @@ class References:
         """The arrays by input; one without a name is for the only one of `names`."""
         if set(self.arrays) != {_ONLY}:
             return self.arrays
-        return as_arrays(self.arrays[_ONLY], list(names), ReferencesError, "references")
+        given = self.arrays[_ONLY] if isinstance(self.samples, str | os.PathLike) else self.samples
+        return as_arrays(given, list(names), ReferencesError, "references")
 
 
 def check_references(

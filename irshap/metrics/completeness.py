@@ -103,7 +103,9 @@ def check_completeness(
     Raises:
         UserError: as `compile` and `Explainer`.
     """
-    compiled = compile(model, references, **arguments)
+    given = References.of(references)
+    read = Model.of(model, given.arrays)
+    compiled = compile(read, given, **arguments)
     raw, feeds, runtime = _run(compiled, inputs)
     found = _compare(compiled, raw, tolerance, runtime)
     if found.ok:
@@ -111,7 +113,7 @@ def check_completeness(
     row = found.worst[0]
     rows = _rows(compiled.graph)
     sample = {n: np.take(a, [row], rows[n]) if n in rows else a for n, a in feeds.items()}
-    return _explained(found, model, References.of(references), sample)
+    return _explained(found, read, given, sample)
 
 
 def _rows(graph: Graph) -> dict[str, int]:
@@ -206,7 +208,7 @@ def sums(graph: Graph, raw: Mapping[str, Array], explained: str) -> tuple[Array,
 
 def _explained(
     found: Completeness,
-    model: Any,
+    model: Model,
     references: References,
     sample: Mapping[str, Array],
 ) -> Completeness:
@@ -236,15 +238,13 @@ class _Widened(Instrument):
     """The same compilation in float64, pass by pass."""
 
     def __init__(
-        self, model: Any, references: References, sample: Mapping[str, Array], pipeline: str
+        self, model: Model, references: References, sample: Mapping[str, Array], pipeline: str
     ) -> None:
         lift, *rest = parse_pipeline(pipeline)
         passes = [lift, Widen(), *(p for p in rest if p.gives == "graph")]
         self.graphs: list[tuple[Pass, Graph]] = []
         self.context = Context()
-        PassManager(passes, [bound(references, self.context, passes), self]).run(
-            Model.of(model).source, self.context
-        )
+        PassManager(passes, [bound(references, self.context, passes), self]).run(model.source, self.context)
         self.explained = self.context.metadata[Metadata.EXPLAINED_OUTPUT]
         self.sample = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in sample.items()}
 

@@ -17,7 +17,8 @@ __all__ = ["Array", "Arrays", "Source", "as_arrays", "conform", "unknown_names"]
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 Source: TypeAlias = Any
-"""An array(-like), a mapping from names to arrays, or the path of a .npy or .npz file."""
+"""An array(-like) such as a torch tensor or a list, a DataFrame, a mapping from names to arrays, or the path
+of a .npy or .npz file."""
 
 Arrays: TypeAlias = dict[str, Array]
 
@@ -27,7 +28,8 @@ def as_arrays(source: Source, names: Sequence[str], error: type[UserError], what
 
     Args:
         source: a mapping, or the path of an .npz file, with an array for each name; where there is only one
-            name also a plain array, or the path of a .npy file.
+            name also a plain array, or the path of a .npy file.  A DataFrame is an array, or where several
+            inputs are columns of it, [rows, 1] for each.
         names: the inputs that can be meant.
         error: what to raise.
         what: what the arrays are, for messages ("references", "input").
@@ -39,6 +41,8 @@ def as_arrays(source: Source, names: Sequence[str], error: type[UserError], what
     if isinstance(source, (str, os.PathLike)):
         where = f"{what} {os.fspath(source)}"
         source = _load(Path(source), error, where)
+    if len(names) > 1 and _is_frame(source) and set(names) <= set(map(str, source.columns)):
+        source = {name: source[[name]] for name in names}
     if isinstance(source, Mapping):
         result = {str(name): _array(value, error, f"{where}, {name!r}") for name, value in source.items()}
         if set(result) == {"arr_0"} and len(names) == 1:  # np.savez(file, array) names it so
@@ -81,10 +85,25 @@ def _load(path: Path, error: type[UserError], where: str) -> Any:
 
 def _array(value: Any, error: type[UserError], where: str) -> Array:
     try:
-        array = np.asarray(value)
-    except (ValueError, TypeError) as problem:
+        array = np.asarray(_off_device(value))
+    except (ValueError, TypeError, RuntimeError) as problem:
         raise error(f"is no array: {problem}", where=where) from None
     return array
+
+
+def _is_frame(value: Any) -> bool:
+    """Whether it is a DataFrame (of pandas, or one like it), which has an array for each column."""
+    return hasattr(value, "columns") and hasattr(value, "to_numpy")
+
+
+def _off_device(value: Any) -> Any:
+    """A torch tensor, or a list of them, as what numpy reads: on the CPU, apart from gradients."""
+    if isinstance(value, list | tuple) and any(hasattr(v, "detach") for v in value):
+        return [_off_device(v) for v in value]
+    if not hasattr(value, "detach"):
+        return value
+    tensor = value.detach().cpu()
+    return tensor.float() if "bfloat16" in str(tensor.dtype) else tensor  # numpy has no bfloat16
 
 
 def conform(
