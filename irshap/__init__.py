@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from irshap.compiler.compile import compile
     from irshap.compiler.compiled import CompiledModel
     from irshap.compiler.references import References
+    from irshap.contract import Names
     from irshap.lowering.lift import lift
     from irshap.lowering.lower import lower
     from irshap.passes.methods.deeplift import DeepLift
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-__all__ = ["CompiledModel", "DeepLift", "Explainer", "Explanation", "Model", "PassManager", "References"]
-__all__ += ["Target", "__version__", "compile", "errors", "lift", "lower"]
+__all__ = ["CompiledModel", "DeepLift", "Explainer", "Explanation", "Model", "Names", "PassManager"]
+__all__ += ["References", "Target", "__version__", "compile", "errors", "lift", "lower"]
 
 _HOMES = {
     "CompiledModel": "irshap.compiler.compiled",
@@ -44,6 +45,7 @@ _HOMES = {
     "Explainer": "irshap.runtime",
     "Explanation": "irshap.runtime",
     "Model": "irshap.compiler.model",
+    "Names": "irshap.contract",
     "PassManager": "irshap.compiler.catalog",
     "References": "irshap.compiler.references",
     "Target": "irshap.passes.target",

@@ -9,10 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from irshap.errors import UserError, near
 
 __all__ = [
     "BASE_VALUES",
     "COMPLETENESS_ERROR",
+    "ONLY",
     "REFERENCE_WEIGHTS",
     "TARGET",
     "TARGET_INDEX",
@@ -20,6 +24,7 @@ __all__ = [
     "TARGET_WEIGHTS",
     "VERSION",
     "Metadata",
+    "Names",
     "Tensors",
     "attributed",
     "attributions",
@@ -86,6 +91,9 @@ class Metadata:
 
     TENSORS = "irshap.tensors"
     """Which tensor plays which role, as JSON (`Tensors`), where the names alone would say otherwise."""
+
+    NAMES = "irshap.names"
+    """What people call features, classes and tokens, as JSON (`Names`), where it was said."""
 
     SIZES = "irshap.sizes"
     """Sizes that open axes of the source model were given, as JSON: `{"t": 128}`."""
@@ -183,3 +191,75 @@ class Tensors:
         """The inputs that are irshap's."""
         single = (self.target, self.target_weights, self.reference_weights)
         return {name for name in (*single, *self.references.values()) if name is not None}
+
+
+ONLY = ""
+"""The key of names that were given without a tensor's: for the only one that they can be for."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What people call the numbers of an explanation.
+
+    Attributes:
+        classes: of the explained output, by their index.
+        features: by attributed tensor, along its last axis (the columns of a table).
+        tokens: by input of token ids, the text of each id.
+    """
+
+    classes: tuple[str, ...] = ()
+    features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tokens: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: Any) -> Names:
+        """`given` as Names: also None, or a mapping with some of the attributes.
+
+        `features` and `tokens` may be a plain list where there is one tensor that they can be for.
+
+        Raises:
+            UserError: another key, or what is no list of texts.
+        """
+        if given is None or isinstance(given, Names):
+            return given or cls()
+        known = ("classes", "features", "tokens")
+        if not isinstance(given, Mapping):
+            mend = 'give {"classes": [...], "features": [...]}'
+            raise UserError(f"names of type {type(given).__name__} aren't a mapping", mend=mend)
+        for key in given:
+            if key not in known:
+                raise UserError(f"names have no {key!r}", mend=near(str(key), known))
+        return cls(
+            _texts(given.get("classes", ()), "classes"),
+            _by_tensor(given.get("features", {}), "features"),
+            _by_tensor(given.get("tokens", {}), "tokens"),
+        )
+
+    def over(self, others: Names) -> Names:
+        """These names, and those of `others` for what has none here."""
+        return Names(
+            self.classes or others.classes,
+            {**others.features, **self.features},
+            {**others.tokens, **self.tokens},
+        )
+
+    def to_text(self) -> str:
+        """As JSON, for the metadata; "" where nothing is named."""
+        told = {k: v for k, v in asdict(self).items() if v}
+        return json.dumps(told, ensure_ascii=False) if told else ""
+
+    @classmethod
+    def from_text(cls, text: str) -> Names:
+        """What `to_text` wrote."""
+        return cls.of(json.loads(text) if text else None)
+
+
+def _by_tensor(given: Any, what: str) -> dict[str, tuple[str, ...]]:
+    tensors = given if isinstance(given, Mapping) else {ONLY: given}
+    return {str(name): _texts(texts, f"{what} of {name!r}") for name, texts in tensors.items()}
+
+
+def _texts(given: Any, what: str) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise UserError(f"names of {what} are no list", mend="give a list of texts")
+    return tuple(map(str, given))

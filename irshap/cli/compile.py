@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -63,6 +64,9 @@ VERIFY = click.Choice(["none", "types", "numeric"])
     default=None,
     help="Store weights and references' activations in OUT.onnx.data, which is mapped as it is needed.",
 )
+@click.option(
+    "--names", metavar="FILE.json", help="Names of features, classes and tokens, to store in OUT.onnx."
+)
 @click.option("--emit", multiple=True, metavar="NAME", help="A further output: completeness_error.")
 @click.option(
     "--verify", type=VERIFY, default="none", show_default=True, help="What is checked after each pass."
@@ -93,7 +97,21 @@ def compile_command(
         _print(report, compiled)
 
 
-def _compile(model: str, print_after: tuple[str, ...], **options: Any) -> CompiledModel:
+def _names(file: str | None) -> Any:
+    if file is None:
+        return None
+    try:
+        return json.loads(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"can't be read: {error.strerror}", where=file) from error
+    except ValueError as error:
+        mend = 'write {"features": [...], "classes": [...]}'
+        raise UserError(f"is no JSON: {error}", where=file, mend=mend) from error
+
+
+def _compile(
+    model: str, print_after: tuple[str, ...], names: str | None = None, **options: Any
+) -> CompiledModel:
     from irshap.cli.progress import PassProgress
     from irshap.compiler.compile import compile as compile_model
 
@@ -105,6 +123,7 @@ def _compile(model: str, print_after: tuple[str, ...], **options: Any) -> Compil
                     "model": model,
                     "print_after": "all" if "all" in print_after else print_after,
                     "instruments": [progress],
+                    "names": _names(names),
                 }
             ),
         )

@@ -15,7 +15,7 @@ from irshap.compiler.compiled import CompiledModel
 from irshap.compiler.model import Model
 from irshap.compiler.references import References, check_references, check_weights
 from irshap.compiler.request import requested
-from irshap.contract import VERSION, Metadata
+from irshap.contract import VERSION, Metadata, Names
 from irshap.cost.choose import choose
 from irshap.cost.devices import parse_size
 from irshap.errors import PipelineError
@@ -48,6 +48,7 @@ def compile(
     strategy: str = "auto",
     memory_limit: int | str | None = None,
     instruments: Sequence[Instrument] = (),
+    names: Any = None,
 ) -> CompiledModel:
     """Compiles an ONNX model into one that also returns its attributions.
 
@@ -86,6 +87,9 @@ def compile(
             alone.  "auto": the pipeline's own, or the first that stays within `memory_limit`.
         memory_limit: bytes, or a text such as "8GiB", that a process may take which runs the model with one
             sample, beside the pages of mapped files; the peak is predicted (docs/cost.md).  None: no limit.
+        names: what people call features, classes and tokens, stored in the file: `Names(...)`, or a mapping
+            such as `{"features": ["age", "height"], "classes": ["no", "yes"], "tokens": [...]}`, for several
+            attributed inputs by input.  Explanations have them.
         instruments: what watches the passes, such as VerifyNumeric() of irshap.checks.instruments.
 
     Raises:
@@ -116,6 +120,8 @@ def compile(
         )
     limit = None if memory_limit is None or strategy != "auto" else parse_size(str(memory_limit))
     context = Context()
+    if text := Names.of(names).to_text():
+        context.metadata[Metadata.NAMES] = text
     last = _Last()
     manager = PassManager(asked, [bound(given, context, asked), *instruments, last])
     if limit is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol, SupportsBytes, TypeAlias
@@ -16,6 +17,7 @@ from irshap.errors import ModelError, TargetError, UserError
 from irshap.runtime.arrays import Array, Arrays, Source, as_arrays, conform, unknown_names
 from irshap.runtime.bfloat16 import BFLOAT16, run
 from irshap.runtime.explanation import Explanation
+from irshap.runtime.labels import fitting
 from irshap.runtime.samples import class_indices, require_finite_results
 
 __all__ = ["ExplainedModel", "Explainer", "Message"]
@@ -42,20 +44,28 @@ class Explainer:
             and messages end at 2 GiB; a path has no limit, and weights in a data file beside it are mapped.
         providers: ONNX Runtime's execution providers, in order of preference; None: the CPU.  CUDA's without
             options is told not to use TF32, whose rounding attributions don't survive (docs/gpu.md).
+        names: what people call features, classes and tokens (`Names`, or a mapping such as
+            `{"features": [...], "classes": [...]}`), over what stands in the file.
 
     Attributes:
         input_names: what must be given, in the model's order: its own inputs, then run-time ones (`target`,
             `target_weights`, `<input>_references`) where the model was compiled with such.
         attributed: the names of the attributed tensors.
         tensors: which inputs and outputs are irshap's, and what they are: all others are the model's own.
+        names: what people call features, classes and tokens.
         metadata: what irshap wrote about the compilation (version, pipeline, digests).
 
     Raises:
         ModelError: the file can't be read, isn't ONNX, or was not made by irshap.
     """
 
-    def __init__(self, model: ExplainedModel, providers: Sequence[Any] | None = None) -> None:
+    def __init__(
+        self, model: ExplainedModel, providers: Sequence[Any] | None = None, names: Any = None
+    ) -> None:
         content, where = _content(model)
+        # as it is now: another process may work in another folder
+        self._path = str(Path(content).absolute()) if isinstance(content, str) else None
+        self._given = (providers, names)
         self._session = _session(content, where, ["CPUExecutionProvider"] if providers is None else providers)
         self._inputs = {v.name: v for v in self._session.get_inputs()}
         self._outputs = [v.name for v in self._session.get_outputs()]
@@ -70,6 +80,7 @@ class Explainer:
         if not self.attributed:
             mend = "compile it first: irshap compile MODEL --references REFS --output EXPLAINED"
             raise ModelError("returns no attributions", where=where, mend=mend)
+        self.names = self._named(contract.Names.of(names))
 
     def __call__(self, /, *arrays: Source, **named: Source) -> Explanation:
         """Explains samples.
@@ -96,10 +107,29 @@ class Explainer:
         raw = dict(zip(self._outputs, map(np.asarray, results), strict=True))
         name = self.metadata.get(contract.Metadata.EXPLAINED_OUTPUT)
         places = ((v.name, _rows(v.shape)) for v in (*self._inputs.values(), *self._session.get_outputs()))
-        axes = {tensor: axis for tensor, axis in places if axis}
+        axes = dict(places)
         own = {n: feed[n] for n in self._own_inputs() if n in self._counted}
-        require_finite_results(own, axes, [raw[n] for n in self.tensors.outputs])
-        return Explanation.of(raw, feed, name, self.tensors, axes)
+        require_finite_results(own, self._counted, [raw[n] for n in self.tensors.outputs])
+        return Explanation.of(raw, feed, name, self.tensors, axes, self.names)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By the path of its file, which another process reads again."""
+        if self._path is None:
+            mend = "save the model, and make the Explainer of its path"
+            raise UserError("an Explainer of a model in memory can't be pickled", mend=mend)
+        return type(self), (self._path, *self._given)
+
+    def _named(self, given: contract.Names) -> contract.Names:
+        inner = {v.name: v.shape for v in (*self._inputs.values(), *self._session.get_outputs())}
+        shapes = {n: inner.get(n, inner[out]) for n, out in self.tensors.attributions.items()}
+        sizes = {n: s[-1] if len(s) > 1 and isinstance(s[-1], int) else None for n, s in shapes.items()}
+        try:
+            stored = contract.Names.from_text(self.metadata.get(contract.Metadata.NAMES, ""))
+        except ValueError as error:
+            what = f"its metadata {contract.Metadata.NAMES} is damaged: {error}"
+            raise ModelError(what, mend="compile the model again") from error
+        fit = partial(fitting, sizes=sizes, classes=self._classes())
+        return fit(given).over(fit(stored))
 
     def _feed(self, arrays: tuple[Source, ...], named: Mapping[str, Source]) -> Arrays:
         names = list(self._inputs)

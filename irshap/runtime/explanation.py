@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from irshap import contract
-from irshap.errors import UserError
+from irshap.errors import UserError, near
+from irshap.runtime import archive, interop, summary
 from irshap.runtime.arrays import Array, Arrays
+from irshap.runtime.labels import class_names, feature_names, flat_names, token_names
 
 __all__ = ["Explanation"]
 
+_Rows: TypeAlias = "int | slice | Sequence[int] | Array"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """Attributions of N samples; shapes and names as in SHAP, so that its plots take `to_shap()`.
+
+    `e[3]` and `e[2:5]` are explanations of these samples, `e[:, "age"]` of some features along the last axis,
+    `e.of_class("cat")` of one class where several are explained.
 
     Attributes:
         values: attributions, an array [N, ...] of the attributed input's shape, or for several attributed
@@ -28,8 +36,11 @@ class Explanation:
         target_index: the explained class (int64), [N] or [N, K]; None where a sum is explained.
         target_values: the explained numbers f(x), [N] or [N, K]; None when the file doesn't say what it is.
         completeness_error: f(x) - base_values - sum of attributions, [N] or [N, K]: 0 up to rounding; None
-            where that sum has no meaning (the gradient).
-        raw: everything that the explained model returned, by output name.
+            where that sum has no meaning (the gradient, or some features alone).
+        raw: everything that the explained model returned, by output name; empty for a part of it.
+        names: what people call features, classes and tokens.
+        inputs: the names of the attributed tensors.
+        axes: the axis on which an output counts samples, where that isn't the first; None: on none.
     """
 
     values: Array | Arrays
@@ -39,7 +50,10 @@ class Explanation:
     target_index: Array | None
     target_values: Array | None
     completeness_error: Array | None
-    raw: Arrays = field(repr=False)
+    raw: Arrays
+    names: contract.Names = field(default_factory=contract.Names)
+    inputs: tuple[str, ...] = ("x",)
+    axes: Mapping[str, int | None] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -48,7 +62,8 @@ class Explanation:
         feed: Mapping[str, Array],
         explained: str | None,
         tensors: contract.Tensors | None = None,
-        axes: Mapping[str, int] | None = None,
+        axes: Mapping[str, int | None] | None = None,
+        names: contract.Names | None = None,
     ) -> Explanation:
         """Reads a model's outputs.
 
@@ -57,17 +72,18 @@ class Explanation:
             feed: what the model was given.
             explained: the name of the explained output, where it is known.
             tensors: which output is what; None: as their names say.
-            axes: inputs and outputs that count samples on another axis than the first, and on which.
+            axes: on which axis inputs and outputs count samples, where not on the first; None: on none.
+            names: what people call features, classes and tokens.
         """
         roles = contract.Tensors.by_name(feed, raw) if tensors is None else tensors
         places = axes or {}
         values = {of: raw[name] for of, name in roles.attributions.items()}
         outputs = {name: array for name, array in raw.items() if name not in roles.outputs}
-        data = {name: np.moveaxis(feed[name], places.get(name, 0), 0) for name in values if name in feed}
+        data = {name: np.moveaxis(feed[name], places.get(name) or 0, 0) for name in values if name in feed}
         told = (roles.target_index, roles.target_values, roles.base_values, roles.completeness_error)
         index, target, base, error = (None if name is None else raw[name] for name in told)
         if target is None and explained is not None and index is not None:
-            target = _picked(outputs.get(explained), index, places.get(explained, 0))
+            target = _picked(outputs.get(explained), index, places.get(explained) or 0)
         if error is None and base is not None and target is not None:
             error = target.astype(np.float64) - base - _total(values, _class_axes(index, target))
         single = len(values) == 1
@@ -80,26 +96,305 @@ class Explanation:
             target_values=target,
             completeness_error=error,
             raw=raw,
+            names=contract.Names() if names is None else names,
+            inputs=tuple(values),
+            axes={name: places[name] for name in outputs if places.get(name, 0) != 0},
         )
 
     def __len__(self) -> int:
-        first = next(iter(self.raw.values()))
-        return len(first if self.target_index is None else self.target_index)
+        told = self.target_values if self.target_index is None else self.target_index
+        return len(next(iter(self._values.values())) if told is None else told)
 
     def total(self) -> Array:
         """The sum of each sample's attributions over all attributed inputs, in float64: [N] or [N, K]."""
-        values = self.values if isinstance(self.values, dict) else {"": self.values}
-        return _total(values, _class_axes(self.target_index, self.target_values))
+        return _total(self._values, self._classes)
 
-    def to_shap(self) -> Any:
-        """A `shap.Explanation` (one attributed input; the package shap must be installed)."""
-        if isinstance(self.values, dict):
-            raise UserError("shap's Explanation holds one input", mend="take one of .values apart")
-        import shap  # type: ignore[import-not-found, unused-ignore]
+    @property
+    def target_names(self) -> Array | None:
+        """The names of the explained classes, texts [N] or [N, K]; their numbers where they have none."""
+        return None if self.target_index is None else class_names(self.target_index, self.names)
 
-        several = _class_axes(self.target_index, self.target_values)
-        values = np.moveaxis(self.values, 1, -1) if several else self.values
-        return shap.Explanation(values=values, base_values=self.base_values, data=self.data)
+    def feature_names(self, name: str | None = None) -> list[str]:
+        """The names along the last axis of an attributed tensor (of the only one).
+
+        Raises:
+            UserError: no such tensor, or several and none is named.
+        """
+        name = self._named(name)
+        return feature_names(name, self._values[name].shape[-1], self.names)
+
+    def tokens(self, name: str | None = None) -> Array:
+        """The texts of an input of token ids, of its shape.
+
+        Raises:
+            UserError: no such input, or one that isn't of integers.
+        """
+        name = self._named(name)
+        ids = self._data.get(name)
+        if ids is None or ids.dtype.kind not in "iu":
+            raise UserError(f"{name!r} is no input of token ids")
+        return token_names(name, ids, self.names)
+
+    def __getitem__(self, which: Any) -> Explanation:
+        """Some samples, and after a comma some features along the last axis, by name or place.
+
+        One sample is an explanation, too: its arrays are [1, ...].
+
+        Raises:
+            IndexError: no such sample.
+            UserError: no such feature.
+        """
+        rows, *features = which if isinstance(which, tuple) else (which,)
+        if len(features) > 1:
+            raise UserError(
+                f"{len(which)} indices of an explanation", mend="Use e[samples] or e[samples, features]"
+            )
+        part = self._of_rows(rows)
+        return part._of_features(features[0]) if features else part
+
+    def of_class(self, which: int | str) -> Explanation:
+        """The explanation of one class, where several are explained: [N, ...].
+
+        Args:
+            which: the class by its name or number.
+
+        Raises:
+            UserError: it isn't explained for each sample.
+        """
+        index, texts = self.target_index, self.target_names
+        if not self._classes or index is None or texts is None:
+            raise UserError("a single class is explained", mend="compile with target=[...], all or top-K")
+        hits = texts == which if isinstance(which, str) else index == which
+        if not hits.any(axis=1).all():
+            known = near(str(which), sorted(set(map(str, texts.ravel()))))
+            raise UserError(f"class {which!r} isn't explained for each sample", mend=known)
+        place = hits.argmax(axis=1)
+        rows = np.arange(len(index))
+
+        def picked(array: Array | None) -> Array | None:
+            return None if array is None else array[rows, place]
+
+        values = {name: array[rows, place] for name, array in self._values.items()}
+        return replace(
+            self,
+            values=self._like(values),
+            base_values=picked(self.base_values),
+            target_index=picked(index),
+            target_values=picked(self.target_values),
+            completeness_error=picked(self.completeness_error),
+            raw={},
+        )
+
+    def to_shap(self, layout: str = "auto") -> Any:
+        """A `shap.Explanation`, with names; for several attributed inputs a dict of them.
+
+        With K classes their axis comes last, and `output_names` are their names.  The package shap must be
+        installed.
+
+        Args:
+            layout: "channels-first" turns pictures [N, C, H, W] into [N, H, W, C], which SHAP's image_plot
+                wants; "channels-last" leaves them; "auto" looks for an axis of 1, 3 or 4 channels.
+
+        Raises:
+            UserError: shap is missing, or no such layout.
+        """
+        found = {
+            name: interop.shap_explanation(
+                name, array, self._data.get(name), self.base_values, self.target_index, self.names, layout
+            )
+            for name, array in self._values.items()
+        }
+        return found if isinstance(self.values, dict) else next(iter(found.values()))
+
+    def to_pandas(self) -> Any:
+        """The attributions as a `pandas.DataFrame`: a row for each sample, a column for each feature.
+
+        With several classes a row for each sample and class, with several inputs columns (input, feature).
+
+        Raises:
+            UserError: pandas is missing.
+        """
+        return interop.as_frame(self._values, self.target_index, bool(self._classes), self.names)
+
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` with attributions, samples, base values, targets and predictions.
+
+        Raises:
+            UserError: xarray is missing.
+        """
+        return interop.as_xarray(self._values, self._data, self._told(), bool(self._classes), self.names)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes all of it to an .npz file, which `load` and numpy read; `raw` isn't kept.
+
+        Outputs that are no arrays (a sequence of maps) are left out.
+
+        Raises:
+            UserError: the folder doesn't exist or can't be written, or the disk is full.
+        """
+        arrays = {f"values/{name}": array for name, array in self._values.items()}
+        arrays |= {f"data/{name}": array for name, array in self._data.items()}
+        plain = (o for o in self.outputs.items() if o[1].dtype != object or _are_texts(o[1]))
+        arrays |= {f"outputs/{name}": array for name, array in plain}
+        header: dict[str, Any] = {
+            "names": self.names.to_text(),
+            "inputs": self.inputs,
+            "axes": dict(self.axes),
+        }
+        header["single"] = not isinstance(self.values, dict)
+        archive.write(path, arrays | self._told(), header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Explanation:
+        """What `save` wrote.
+
+        Raises:
+            UserError: no such file, or another one.
+        """
+        arrays, header = archive.read(path)
+        parts: dict[str, Arrays] = {"values": {}, "data": {}, "outputs": {}}
+        for key, array in arrays.items():
+            kind, slash, name = key.partition("/")
+            if slash and kind in parts:
+                parts[kind][name] = array
+        values, data = parts["values"], parts["data"]
+        single = header["single"]
+        return cls(
+            values=next(iter(values.values())) if single else values,
+            data=next(iter(data.values())) if single and data else data,
+            outputs=parts["outputs"],
+            raw={},
+            names=contract.Names.from_text(header["names"]),
+            inputs=tuple(header["inputs"]),
+            axes=header["axes"],
+            **{name: arrays.get(name) for name in _TOLD},
+        )
+
+    def records(self) -> list[dict[str, Any]]:
+        """What is told of each sample, or of each sample and class."""
+        total, target = self.total(), self.target_names
+        columns = {
+            "target": target,
+            "prediction": self.target_values,
+            "base_value": self.base_values,
+            "sum": total,
+            "error": self.completeness_error,
+        }
+        return [
+            {"sample": place[0], **{key: None if a is None else a[place] for key, a in columns.items()}}
+            for place in np.ndindex(total.shape)
+        ]
+
+    def __repr__(self) -> str:
+        return summary.as_text(self._shapes(), len(self), self.records())
+
+    def _repr_html_(self) -> str:
+        rows = 1 + self._classes
+        parts = [array.reshape(int(np.prod(array.shape[:rows])), -1) for array in self._values.values()]
+        texts = [t for n, a in self._values.items() for t in flat_names(n, a.shape[rows:], self.names)]
+        flat = np.concatenate(parts, axis=1)
+        return summary.as_html(
+            self._shapes(), len(self), self.records(), [summary.largest_of(texts, row) for row in flat[:10]]
+        )
+
+    @property
+    def _values(self) -> Arrays:
+        return self.values if isinstance(self.values, dict) else {self.inputs[0]: self.values}
+
+    @property
+    def _data(self) -> Arrays:
+        if isinstance(self.data, dict):
+            return self.data
+        return {self.inputs[0]: self.data}
+
+    @property
+    def _classes(self) -> int:
+        return _class_axes(self.target_index, self.target_values)
+
+    def _shapes(self) -> dict[str, list[int]]:
+        return {name: list(array.shape[1 + self._classes :]) for name, array in self._values.items()}
+
+    def _told(self) -> Arrays:
+        told = {name: getattr(self, name) for name in _TOLD}
+        return {name: array for name, array in told.items() if array is not None}
+
+    def _like(self, arrays: Arrays) -> Array | Arrays:
+        return arrays if isinstance(self.values, dict) else next(iter(arrays.values()))
+
+    def _named(self, name: str | None) -> str:
+        if name is None and len(self.inputs) == 1:
+            return self.inputs[0]
+        if name not in self.inputs:
+            what = f"no attributed tensor {name!r}" if name else "several tensors are attributed"
+            raise UserError(what, mend=f"name one of {', '.join(self.inputs)}")
+        return name
+
+    def _of_rows(self, rows: Any) -> Explanation:
+        count = len(self)
+        if isinstance(rows, int | np.integer):
+            if not -count <= rows < count:
+                raise IndexError(f"sample {rows} of {count}")
+            rows = [int(rows)]
+        elif not isinstance(rows, slice):
+            rows = np.asarray(rows)
+            if rows.ndim != 1 or rows.dtype.kind not in "iub":
+                raise UserError(
+                    f"{rows!r} are no samples", mend="Use a number, a range, or a list of numbers"
+                )
+
+        def all_of(arrays: Array | Arrays) -> Array | Arrays:
+            if isinstance(arrays, dict):
+                return {name: array[rows] for name, array in arrays.items()}
+            return np.asarray(arrays[rows])
+
+        told = {name: array[rows] for name, array in self._told().items()}
+        outputs = dict(self.outputs)
+        for name, array in self.outputs.items():
+            if (axis := self.axes.get(name, 0)) is not None:
+                outputs[name] = np.moveaxis(np.moveaxis(array, axis, 0)[rows], 0, axis)
+        return replace(
+            self, values=all_of(self.values), data=all_of(self.data), outputs=outputs, raw={}, **told
+        )
+
+    def _of_features(self, which: Any) -> Explanation:
+        name = self._named(None)
+        known = self.feature_names()
+        listed = [which] if isinstance(which, str | int | np.integer) else which
+        if isinstance(listed, slice):
+            places = list(range(len(known)))[listed]
+        else:
+            places = [_place(entry, known) for entry in listed]
+        axis = self._values[name].ndim - 1
+        if axis <= self._classes:
+            raise UserError(f"{name!r} has no axis of features")
+        data = self._data.get(name)
+        same = data is not None and data.ndim and data.shape[-1] == len(known)
+        features = {**self.names.features, name: tuple(known[i] for i in places)}
+        return replace(
+            self,
+            values=self._like({name: self._values[name][..., places]}),
+            data=data[..., places] if data is not None and same else self.data,
+            completeness_error=None,
+            raw={},
+            names=replace(self.names, features=features),
+        )
+
+
+_TOLD = ("base_values", "target_index", "target_values", "completeness_error")
+
+
+def _place(entry: Any, known: Sequence[str]) -> int:
+    if isinstance(entry, str):
+        if entry not in known:
+            raise UserError(f"no feature is called {entry!r}", mend=near(entry, known))
+        return known.index(entry)
+    if not -len(known) <= entry < len(known):
+        raise UserError(f"feature {entry} of {len(known)}")
+    return int(entry)
+
+
+def _are_texts(array: Array) -> bool:
+    return all(isinstance(value, str) for value in array.ravel())
 
 
 def _class_axes(index: Array | None, target: Array | None) -> int:

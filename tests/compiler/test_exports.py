@@ -178,7 +178,8 @@ def test_a_torch_module() -> None:
     single = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Sigmoid())
     wide = rng.normal(size=(1, 4))  # float64, a single reference
     assert np.abs(irshap.compile(single, wide).explainer()(samples["x"]).completeness_error).max() < 1e-5
-    exported = torch.export.export(single, (torch.zeros(2, 4),))
+    open_rows = ({0: torch.export.Dim("rows")},)
+    exported = torch.export.export(single, (torch.zeros(2, 4),), dynamic_shapes=open_rows)
     with pytest.raises(ModelError, match=r"can't be exported"):
         irshap.compile(torch.nn.Linear(4, 3), {"input": torch.randn(3, 7)})
     assert irshap.compile(exported, np.zeros((1, 4), np.float32)).model.graph.output

@@ -217,13 +217,6 @@ print(abs(logits.max(1) - base - values.sum((1, 2, 3))).max())
     assert float(done.stdout) < 1e-5
 
 
-def test_shap_takes_an_explanation(explainer: irshap.Explainer, two: irshap.Explainer) -> None:
-    with pytest.raises(UserError, match="holds one input"):
-        two(samples()).to_shap()
-    pytest.importorskip("shap")
-    assert explainer(IMAGES).to_shap().values.shape == IMAGES.shape
-
-
 def test_cuda_without_options_computes_in_float32(
     digits: CompiledModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,7 @@ def test_names_in_files_stay() -> None:
     assert contract.attributed("base_values") is None
     assert contract.is_references("x_references")
     assert {value for name, value in vars(contract.Metadata).items() if name.isupper()} == {
+        "irshap.names",
         "irshap.sizes",
         "irshap.version",
         "irshap.pipeline",
@@ -151,5 +152,5 @@ def test_a_compiled_file_uses_these_names() -> None:
     keys = {p.key for p in compiled.model.metadata_props}
     named = {value for name, value in vars(contract.Metadata).items() if name.isupper()}
     rest = contract.Metadata
-    unneeded = {rest.GAPS, rest.HELD, rest.SIZES, rest.TENSORS, rest.UNCOVERED}
+    unneeded = {rest.GAPS, rest.HELD, rest.NAMES, rest.SIZES, rest.TENSORS, rest.UNCOVERED}
     assert {key for key in keys if key.startswith("irshap.")} == named - unneeded

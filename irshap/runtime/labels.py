@@ -1,0 +1,80 @@
+"""What to call the numbers of an explanation: features, classes, tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from irshap.contract import ONLY, Names
+from irshap.errors import UserError
+from irshap.runtime.arrays import Array
+
+__all__ = ["class_names", "feature_names", "fitting", "flat_names", "token_names"]
+
+
+def fitting(names: Names, sizes: Mapping[str, int | None], classes: int | None) -> Names:
+    """The names, each by the tensor that it is for.
+
+    Args:
+        sizes: the attributed tensors, and the sizes of their last axes where these are known.
+        classes: how many the explained output has, if that is known.
+
+    Raises:
+        UserError: names of a tensor that isn't attributed, or more or fewer than there are numbers.
+    """
+    found = {}
+    for kind in ("features", "tokens"):
+        given = dict(getattr(names, kind))
+        if ONLY in given:
+            if len(sizes) != 1:
+                mend = f"give a mapping with some of {', '.join(sizes)}"
+                raise UserError(
+                    f"one list of {kind}, but {len(sizes)} attributed tensors", where="names", mend=mend
+                )
+            given = {next(iter(sizes)): given[ONLY]}
+        if strange := [name for name in given if name not in sizes]:
+            mend = f"attributed: {', '.join(sizes)}"
+            raise UserError(f"{kind} of {strange[0]!r}, which isn't attributed", where="names", mend=mend)
+        found[kind] = given
+    for name, texts in found["features"].items():
+        if sizes[name] not in (None, len(texts)):
+            what = f"{len(texts)} features of {name!r}, whose last axis has {sizes[name]}"
+            raise UserError(what, where="names", mend="give one for each")
+    if names.classes and classes not in (None, len(names.classes)):
+        what = f"{len(names.classes)} classes, but the explained output has {classes}"
+        raise UserError(what, where="names", mend="give one for each")
+    return Names(names.classes, found["features"], found["tokens"])
+
+
+def class_names(index: Array, names: Names) -> Array:
+    """The name of each explained class, or its number as text: strings of the shape of `index`."""
+    texts = [names.classes[i] if i < len(names.classes) else str(i) for i in map(int, index.ravel())]
+    return np.array(texts, dtype=object).reshape(index.shape)
+
+
+def feature_names(name: str, size: int, names: Names) -> list[str]:
+    """Names along the last axis of a tensor."""
+    given = names.features.get(name)
+    return list(given) if given else [f"{name}[{i}]" for i in range(size)]
+
+
+def flat_names(name: str, shape: tuple[int, ...], names: Names) -> list[str]:
+    """Names of all elements of one sample, in order: `age`, or with more axes `age[3]`, or `x[3, 1]`."""
+    if not shape:
+        return [name]
+    given = names.features.get(name)
+    if given and len(shape) == 1:
+        return list(given)
+    places = (list(place) for place in np.ndindex(shape))
+    if not given:
+        return [f"{name}{place}" for place in places]
+    return [f"{given[place[-1]]}{place[:-1]}" for place in places]
+
+
+def token_names(name: str, ids: Array, names: Names) -> Array:
+    """The text of each token id, or the id as text: strings of the shape of `ids`."""
+    known: Any = names.tokens.get(name, ())
+    texts = [known[i] if 0 <= i < len(known) else str(i) for i in map(int, ids.ravel())]
+    return np.array(texts, dtype=object).reshape(ids.shape)
