@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from irshap.compiler.catalog import PassManager
     from irshap.compiler.compile import compile
     from irshap.compiler.compiled import CompiledModel
+    from irshap.compiler.making import make_references
     from irshap.compiler.references import References
     from irshap.contract import Names
     from irshap.lowering.lift import lift
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 __all__ = ["CompiledModel", "DeepLift", "Explainer", "Explanation", "Model", "Names", "PassManager"]
-__all__ += ["References", "Target", "__version__", "compile", "errors", "lift", "lower"]
+__all__ += ["References", "Target", "__version__", "compile", "errors", "lift", "lower", "make_references"]
 
 _HOMES = {
     "CompiledModel": "irshap.compiler.compiled",
@@ -52,6 +53,7 @@ _HOMES = {
     "compile": "irshap.compiler.compile",
     "lift": "irshap.lowering.lift",
     "lower": "irshap.lowering.lower",
+    "make_references": "irshap.compiler.making",
 }
 
 

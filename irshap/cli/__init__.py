@@ -1,4 +1,4 @@
-"""The command line: `irshap compile | run | cost | verify | print | opt | passes | methods | ops | demo`.
+"""The command line: `irshap compile | references | run | cost | verify | print | opt | passes | ...`.
 
 Exit codes: 0, 1 when a check failed (or irshap itself), 2 for bad input, 130 when interrupted.
 

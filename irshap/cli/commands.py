@@ -16,6 +16,7 @@ __all__ = ["cli", "run"]
 
 _COMMANDS = {
     "compile": ("irshap.cli.compile", "Compile a model and references into one ONNX file."),
+    "references": ("irshap.cli.references", "Make references of data."),
     "run": ("irshap.cli.run", "Explain samples with a compiled model."),
     "cost": ("irshap.cli.cost", "Predict work, memory and how many references fit."),
     "verify": ("irshap.cli.verify", "Check that attributions sum to f(x) - base."),

@@ -171,10 +171,12 @@ def test_max_error(shell: Shell) -> None:
     shell("run", "out.onnx", "x.npy", "--max-error", "0")
     assert shell.code in (0, 1)
     np.save(shell.folder / "nan.npy", ROWS * np.nan)
-    shell("run", "out.onnx", "nan.npy", "--max-error", "1")
+    assert "input 'x': sample 0 holds nan at [0]" in shell.refused("run", "out.onnx", "nan.npy")
+    np.save(shell.folder / "large.npy", np.full_like(ROWS, 3e38))  # its layers overflow
+    shell("run", "out.onnx", "large.npy", "--max-error", "1")
     assert shell.code == 1
     assert "error: 2 of 2 completeness errors exceed 1" in shell.err
-    assert shell.json("run", "out.onnx", "nan.npy")["rows"][0]["completeness_error"] is None
+    assert shell.json("run", "out.onnx", "large.npy")["rows"][0]["completeness_error"] is None
 
 
 def test_print_and_opt_round_trip(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
