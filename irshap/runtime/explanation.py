@@ -110,6 +110,11 @@ class Explanation:
         return _total(self._values, self._classes)
 
     @property
+    def several(self) -> bool:
+        """Whether several classes are explained at once: arrays are then [N, K, ...]."""
+        return bool(self._classes)
+
+    @property
     def target_names(self) -> Array | None:
         """The names of the explained classes, texts [N] or [N, K]; their numbers where they have none."""
         return None if self.target_index is None else class_names(self.target_index, self.names)

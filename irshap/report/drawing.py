@@ -1,0 +1,132 @@
+"""What all pictures share: axes, colours, scales, and the numbers of one sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from irshap.errors import UserError
+from irshap.runtime import Explanation
+from irshap.runtime.arrays import Array
+from irshap.runtime.labels import flat_names
+
+__all__ = ["AGAINST", "FOR", "MUTED", "Sample", "axes_of", "colours", "matplotlib", "new_figure", "scale_of"]
+__all__ += ["sample_of", "stacked"]
+
+AGAINST, FOR, MUTED = "#1746c8", "#d3121f", "#555555"
+
+
+def matplotlib(module: str) -> Any:
+    """A module of matplotlib.
+
+    Raises:
+        UserError: it is missing.
+    """
+    try:
+        return import_module(f"matplotlib.{module}")
+    except ImportError:
+        raise UserError("drawing needs matplotlib", mend='install it: pip install "irshap[plot]"') from None
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A figure of its own, in inches: without pyplot no display is needed and no global state is touched."""
+    figure = matplotlib("figure").Figure(figsize=(width, height), dpi=120, layout="constrained")
+    matplotlib("backends.backend_agg").FigureCanvasAgg(figure)
+    return figure
+
+
+def axes_of(ax: Any, width: float, height: float) -> Any:
+    """`ax`, or the axes of a new figure."""
+    return new_figure(width, height).add_subplot() if ax is None else ax
+
+
+def colours() -> Any:
+    """From what speaks against the output to what speaks for it, white at 0."""
+    make = matplotlib("colors").LinearSegmentedColormap.from_list
+    return make("attributions", [AGAINST, "white", FOR])
+
+
+def scale_of(values: Array) -> float:
+    """The largest magnitude, 1 where all are zero: the end of a symmetric scale."""
+    return float(np.abs(values).max(initial=0.0)) or 1.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample's attributions to one tensor, for one class.
+
+    `values`: of the tensor's shape without samples; `data`: the sample, or None; `others`: what other
+    attributed tensors get in all.
+    """
+
+    name: str
+    values: Array
+    data: Array | None
+    names: list[str]
+    base: float | None
+    prediction: float | None
+    target: str | None
+    others: dict[str, float]
+
+
+def sample_of(explanation: Explanation, sample: int, rank: int, name: str | None) -> Sample:
+    """What a picture of one sample shows.
+
+    Args:
+        rank: which of several classes.
+        name: the attributed tensor, where there are several.
+
+    Raises:
+        UserError: no such sample, class or tensor.
+    """
+    if not -len(explanation) <= sample < len(explanation):
+        raise UserError(f"sample {sample} of {len(explanation)}")
+    all_values, name = _by_name(explanation, name)
+    several = explanation.several
+    count = next(iter(all_values.values())).shape[1] if several else 1
+    if not -count <= rank < count:
+        raise UserError(f"class {rank} of {count}, counted in the order that they are explained in")
+    place = (sample, rank) if several else (sample,)
+    values = {key: array[place].astype(np.float64) for key, array in all_values.items()}
+    data = explanation.data.get(name) if isinstance(explanation.data, dict) else explanation.data
+
+    def told(array: Array | None) -> Any:
+        return None if array is None else array[place]
+
+    base, prediction = told(explanation.base_values), told(explanation.target_values)
+    return Sample(
+        name,
+        values[name],
+        None if data is None else data[sample],
+        flat_names(name, values[name].shape, explanation.names),
+        None if base is None else float(base),
+        None if prediction is None else float(prediction),
+        told(explanation.target_names),
+        {key: float(array.sum()) for key, array in values.items() if key != name},
+    )
+
+
+def stacked(explanation: Explanation, rank: int, name: str | None) -> tuple[Array, Array | None, list[str]]:
+    """All samples' attributions [N, features], the samples likewise or None, and the features' names.
+
+    Raises:
+        UserError: no such class or tensor.
+    """
+    parts = [sample_of(explanation, i, rank, name) for i in range(len(explanation))]
+    values = np.stack([p.values.reshape(-1) for p in parts])
+    data = [p.data.reshape(-1) for p in parts if p.data is not None and p.data.size == values.shape[1]]
+    return values, np.stack(data) if len(data) == len(parts) else None, parts[0].names
+
+
+def _by_name(explanation: Explanation, name: str | None) -> tuple[dict[str, Array], str]:
+    values = explanation.values
+    arrays = values if isinstance(values, dict) else {explanation.inputs[0]: values}
+    if name is None and len(arrays) == 1:
+        return arrays, next(iter(arrays))
+    if name not in arrays:
+        what = f"no attributed tensor {name!r}" if name else "several tensors are attributed"
+        raise UserError(what, mend=f"name one of {', '.join(arrays)}")
+    return arrays, name

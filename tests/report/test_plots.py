@@ -1,0 +1,323 @@
+"""Pictures of explanations: the numbers that are drawn, scales, names, and what can't be drawn."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch, Rectangle
+from onnx import numpy_helper
+from places import FIXTURES
+
+import irshap
+from irshap import demo, report
+from irshap.errors import UserError
+from irshap.report.drawing import AGAINST, FOR
+
+TABLE = """<ir_version: 8, opset_import: ["": 17]>
+g (float[N,5] x) => (float[N,2] y)
+<float[5,2] w = {1,-2,3,0.5,2,1,-1,0.3,0.7,0.1}> { h = MatMul(x, w) y = Tanh(h) }"""
+LETTERS = """<ir_version: 8, opset_import: ["": 17]>
+g (float[N,20,4] x) => (float[N,1] y) { f = Flatten<axis=1>(x) h = MatMul(f, w) y = Tanh(h) }"""
+RNG = np.random.default_rng(0)
+ROWS = (RNG.normal(size=(30, 5)) * 0.4).astype(np.float32)
+HOT = np.eye(4, dtype=np.float32)[RNG.integers(0, 4, (3, 20))]
+FEATURES = ["age", "height", "weight", "income", "rooms"]
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+@cache
+def table(method: str = "deeplift") -> irshap.Explanation:
+    references = None if method == "gradient" else ROWS[:4]
+    names = {"features": FEATURES, "classes": ["no", "yes"]}
+    model = onnx.parser.parse_model(TABLE)
+    return irshap.compile(model, references, target=0, method=method, names=names).explainer()(ROWS)
+
+
+@cache
+def digits(target: Any = "top-3", wrt: str = "") -> irshap.Explanation:
+    asked = irshap.Target(target, wrt=wrt)
+    compiled = irshap.compile(
+        demo.model_path(), demo.references_path(), target=asked, names={"classes": DIGITS}
+    )
+    return compiled.explainer()(demo.digits()[0][:2])
+
+
+@cache
+def letters() -> irshap.Explanation:
+    model = onnx.parser.parse_model(LETTERS)
+    weights = (np.random.default_rng(1).normal(size=(80, 1)) * 0.2).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "w"))
+    references = irshap.make_references(HOT, "dinucleotide-shuffle", 3)
+    return irshap.compile(model, references, target=0).explainer()(HOT)
+
+
+@cache
+def text() -> irshap.Explanation:
+    data = np.load(FIXTURES / "families" / "text.npz")
+    words = {"tokens": [f"w{i}" for i in range(300)]}
+    model = FIXTURES / "families" / "text_torchscript.onnx"
+    compiled = irshap.compile(model, data["references.tokens"], names=words)
+    return compiled.explainer()(data["inputs.tokens"])
+
+
+@cache
+def two() -> irshap.Explanation:
+    data = np.load(FIXTURES / "two_inputs.npz")
+    references, x = (
+        {n: data[f"{kind}.{n}"] for n in ("image", "features")} for kind in ("references", "inputs")
+    )
+    return irshap.compile(FIXTURES / "two_inputs.onnx", references).explainer()(x)
+
+
+def drawn(figure: Any) -> Any:
+    """The axes of a figure that draws without a complaint."""
+    assert isinstance(figure, Figure)
+    figure.canvas.draw()
+    return figure.axes[0]
+
+
+def bars(axes: Any) -> dict[str, tuple[float, float]]:
+    """Start and length of each bar by its feature."""
+    names = [t.get_text().partition(" = ")[0] for t in axes.get_yticklabels()]
+    found = [p for p in axes.patches if isinstance(p, Rectangle)]
+    return {n: (p.get_x(), p.get_width()) for n, p in zip(names, found, strict=True)}
+
+
+def test_a_waterfall_leads_from_the_base_to_the_prediction() -> None:
+    e = table()
+    found = bars(drawn(report.waterfall(e, 3)))
+    values = dict(zip(FEATURES, e.values[3], strict=True))
+    assert list(found) == sorted(FEATURES, key=lambda n: -abs(values[n]))
+    for name, (_, length) in found.items():
+        np.testing.assert_allclose(length, values[name], rtol=1e-5)
+    order = list(found.values())
+    np.testing.assert_allclose(order[-1][0], e.base_values[3], rtol=1e-5)
+    np.testing.assert_allclose(sum(order[0]), e.target_values[3], rtol=1e-5)
+    for upper, lower in pairwise(order):
+        np.testing.assert_allclose(upper[0], sum(lower), atol=1e-6)
+    few = bars(drawn(report.waterfall(e, 3, most=3)))
+    assert list(few)[-1] == "3 others"
+    rest = sorted(map(float, e.values[3]), key=abs)[:3]
+    np.testing.assert_allclose(few["3 others"][1], sum(rest), rtol=1e-5)
+    assert "output for no" in drawn(report.waterfall(e, 3)).get_xlabel()
+
+
+def test_bars_of_a_sample_and_of_all() -> None:
+    e = table()
+    axes = drawn(report.bar(e, 3))
+    values = dict(zip(FEATURES, e.values[3], strict=True))
+    for (name, (start, length)), patch in zip(bars(axes).items(), axes.patches, strict=True):
+        assert start == 0
+        np.testing.assert_allclose(length, values[name], rtol=1e-5)
+        assert to_hex(patch.get_facecolor()) == (FOR if length >= 0 else AGAINST)
+    mean = dict(zip(FEATURES, np.abs(e.values).mean(axis=0), strict=True))
+    found = bars(drawn(report.bar(e)))
+    assert list(found) == sorted(FEATURES, key=lambda n: -mean[n])
+    for name, (_, length) in found.items():
+        np.testing.assert_allclose(length, mean[name], rtol=1e-5)
+    both = bars(drawn(report.bar(two(), 0, name="features", most=20)))
+    np.testing.assert_allclose(
+        both["all of image"][1], two().values["image"][0].sum(dtype=np.float64), rtol=1e-5
+    )
+    assert bars(drawn(report.bar(table("gradient"), 0)))
+
+
+def test_a_swarm_has_a_dot_for_each_sample() -> None:
+    e = table()
+    axes = drawn(report.beeswarm(e, most=3))
+    order = np.argsort(-np.abs(e.values).mean(axis=0))[:3]
+    assert [t.get_text() for t in axes.get_yticklabels()] == [FEATURES[i] for i in order]
+    for place, (feature, dots) in enumerate(zip(order, axes.collections, strict=True)):
+        across, up = dots.get_offsets().T
+        np.testing.assert_allclose(across, e.values[:, feature], rtol=1e-6)
+        assert np.abs(up - place).max() < 0.5
+        assert len(np.unique(dots.get_offsets(), axis=0)) == len(ROWS)  # none covers another whole
+        shades = dots.get_array()
+        assert shades[ROWS[:, feature].argmax()] == 1 and shades[ROWS[:, feature].argmin()] == 0
+
+
+def heats(figure: Any) -> list[Any]:
+    return [i for axes in figure.axes for i in axes.get_images() if i.get_cmap().name == "attributions"]
+
+
+def test_pictures_share_one_symmetric_scale() -> None:
+    e = digits()
+    figure = report.images(e)
+    drawn(figure)
+    maps = heats(figure)
+    assert len(maps) == 6
+    end = np.abs(e.values).max()
+    for i, k in np.ndindex(2, 3):
+        heat = maps[3 * i + k]
+        np.testing.assert_allclose(heat.get_array(), e.values[i, k, 0], rtol=1e-6)
+        np.testing.assert_allclose(heat.get_clim(), (-end, end), rtol=1e-6)
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == [str(t) for t in e.target_names.ravel()]
+
+
+@pytest.mark.parametrize("sign", [0.0, 1.0, -1.0])
+def test_maps_of_one_sign_and_of_nothing(sign: float) -> None:
+    e = digits()
+    flat = replace(e, values=sign * np.abs(e.values))
+    (heat,) = heats(report.image(flat, 1, rank=2))
+    end = np.abs(e.values[1, 2]).max() if sign else 1.0
+    np.testing.assert_allclose(heat.get_clim(), (-end, end), rtol=1e-6)
+    middle = heat.get_cmap()(heat.norm(0.0))[:3]
+    np.testing.assert_allclose(middle, (1, 1, 1), atol=0.01)  # zero stays white
+    drawn(report.images(flat))
+
+
+def test_layouts_and_channels() -> None:
+    values, data = RNG.normal(size=(2, 3, 6, 7)), RNG.random((2, 3, 6, 7))
+    first = replace(table()[:2], values=values, data=data, names=irshap.Names())
+    last = replace(first, values=values.transpose(0, 2, 3, 1), data=data.transpose(0, 2, 3, 1))
+    for e, layout in ((first, "auto"), (last, "auto"), (first, "channels-first"), (last, "channels-last")):
+        (heat,) = heats(report.image(e, 1, layout=layout))
+        np.testing.assert_allclose(heat.get_array(), values[1].sum(axis=0))
+        drawn(report.images(e, layout=layout))
+    with pytest.raises(UserError, match=r"no layout is called 'NCHW'"):
+        report.image(first, layout="NCHW")
+
+
+def test_a_map_of_an_interior_tensor_covers_the_picture() -> None:
+    e = digits("argmax", wrt="/pool2/MaxPool_output_0")
+    assert e.values.shape == (2, 32, 2, 2)
+    (heat,) = heats(report.image(e, 1, picture=demo.digits()[0][1]))
+    assert heat.get_array().shape == (2, 2)
+    assert heat.get_extent() == [-0.5, 7.5, 7.5, -0.5]
+    np.testing.assert_allclose(heat.get_array(), e.values[1].sum(axis=0), rtol=1e-5, atol=1e-6)
+    drawn(report.images(e, pictures=demo.digits()[0][:2]))
+    drawn(report.images(e))
+
+
+def test_steps_go_right() -> None:
+    e = letters()
+    (heat,) = heats(report.steps(e, 1))
+    np.testing.assert_allclose(heat.get_array(), e.values[1].T, rtol=1e-6)
+    (turned,) = heats(report.steps(e, 1, time=1))
+    np.testing.assert_allclose(turned.get_array(), e.values[1], rtol=1e-6)
+    (line,) = heats(report.steps(table(), 0))
+    np.testing.assert_allclose(line.get_array(), table().values[0][None], rtol=1e-6)
+    named = irshap.Names(features={"x": ("A", "C", "G", "T")})
+    axes = drawn(report.steps(replace(e, names=named), 1))
+    assert [t.get_text() for t in axes.get_yticklabels()] == list("ACGT")
+
+
+def test_letters_are_as_high_as_their_attributions() -> None:
+    e = letters()
+    axes = drawn(report.logo(e, 2))
+    heights = (e.values[2] * HOT[2]).sum(axis=1)
+    shapes = [p.get_path().get_extents() for p in axes.patches if isinstance(p, PathPatch)]
+    places = np.flatnonzero(heights)
+    assert len(shapes) == len(places)
+    for place, box in zip(places, shapes, strict=True):
+        np.testing.assert_allclose((box.x0 + box.x1) / 2, place, atol=1e-6)
+        low, high = sorted((0.0, float(heights[place])))
+        np.testing.assert_allclose((box.y0, box.y1), (low, high), atol=1e-6)
+    with pytest.raises(UserError, match=r"no one-hot sequence of 5 letters. give letters="):
+        report.logo(e, letters="ACGTN")
+    with pytest.raises(UserError, match=r"no one-hot sequence"):
+        report.logo(table())
+
+
+def test_tokens_stand_on_their_colours() -> None:
+    e = text()
+    axes = drawn(report.tokens(e, 1))
+    words = [t.get_text() for t in axes.texts]
+    assert words == list(e.tokens()[1])
+    strongest = int(np.abs(e.values[1]).argmax())
+    colour = FOR if e.values[1][strongest] >= 0 else AGAINST
+    assert to_hex(axes.patches[strongest].get_facecolor()) == colour
+    many = drawn(report.tokens(e, 1, texts=["a long word of text"] * e.values.shape[1]))
+    assert len({round(p.get_y(), 3) for p in many.patches}) > 1  # lines break
+    page = report.tokens_html(e, 1, texts=["<b>"] * e.values.shape[1])
+    assert page.count("<span") == e.values.shape[1]
+    assert "<b>" not in page and "&lt;b&gt;" in page
+    assert f"background:{colour}" in page
+    assert f'title="{e.values[1][strongest]:+.4g}"' in page
+    with pytest.raises(UserError, match=r"1 texts for 10 tokens. give one for each"):
+        report.tokens(e, texts=["a"])
+
+
+def test_curves() -> None:
+    axes = drawn(report.curves({"a": ([0, 1], [2, 3]), "b": ([0, 1], [1, 0])}, x="removed", y="f(x)"))
+    assert [line.get_label() for line in axes.lines] == ["a", "b"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("removed", "f(x)")
+    drawn(report.curves({}))
+
+
+DRAWINGS: dict[str, Any] = {
+    "waterfall": lambda ax: report.waterfall(table(), ax=ax),
+    "bar": lambda ax: report.bar(table(), ax=ax),
+    "beeswarm": lambda ax: report.beeswarm(table(), ax=ax),
+    "image": lambda ax: report.image(digits(), ax=ax),
+    "steps": lambda ax: report.steps(letters(), ax=ax),
+    "logo": lambda ax: report.logo(letters(), ax=ax),
+    "tokens": lambda ax: report.tokens(text(), ax=ax),
+    "curves": lambda ax: report.curves({"a": ([0], [1])}, ax=ax),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_each_draws_where_it_is_told(name: str) -> None:
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert DRAWINGS[name](right) is figure
+    assert right.has_data() or right.texts or right.patches
+    assert not (left.has_data() or left.texts or left.patches)
+
+
+def test_nothing_touches_pyplot() -> None:
+    code = "import sys, irshap.report as r; r.curves({}); print('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: report.waterfall(table(), 30), r"sample 30 of 30"),
+        (lambda: report.waterfall(table(), rank=1), r"class 1 of 1"),
+        (lambda: report.waterfall(table("gradient")), r"have no base value to start from. draw bar"),
+        (lambda: report.bar(table(), most=0), r"0 bars. draw at least 1"),
+        (lambda: report.bar(two()), r"several tensors are attributed. name one of image, features"),
+        (lambda: report.bar(two(), name="x"), r"no attributed tensor 'x'"),
+        (lambda: report.image(table()), r"samples of shape \[5\] are no pictures"),
+        (lambda: report.steps(digits()), r"samples of shape \[1, 8, 8\] are no steps"),
+        (lambda: report.tokens(digits()), r"samples of shape \[1, 8, 8\] are no tokens"),
+    ],
+)
+def test_what_cannot_be_drawn(draw: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        draw()
+
+
+def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"drawing needs matplotlib. install it: pip install"):
+        report.bar(table())
+
+
+def test_the_same_bars_as_shap() -> None:
+    shap = pytest.importorskip("shap")
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    e = table()
+    for sample in (3, None):
+        given = e.to_shap() if sample is None else e.to_shap()[sample]
+        theirs = shap.plots.bar(given, max_display=10, show=False)
+        theirs.figure.canvas.draw()
+        lengths = [p.get_width() for p in theirs.patches if isinstance(p, Rectangle)]
+        ours = [length for _, length in bars(drawn(report.bar(e, sample))).values()]
+        np.testing.assert_allclose(sorted(lengths)[-5:], sorted(ours), rtol=1e-5)
+        pyplot.close("all")
