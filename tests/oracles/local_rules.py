@@ -6,6 +6,7 @@ put another slope in the place of an elementwise nonlinearity's.
 
     chain(model, {"x": sample}, target=0)["x"]                    dT/dx
     chain(model, {"x": sample}, target=0, slope=epsilon(1e-4))    Ancona et al. 2018's modified gradient
+    chain(model, {"x": sample}, target=0, guided=True)            Springenberg et al. 2015's
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def chain(
     *,
     target: int | None = None,
     slope: Slope | None = None,
+    guided: bool = False,
 ) -> dict[str, Array]:
     """For each input [N, ...] the multiplier that reaches it from the first output at flat index `target`."""
     worlds = TwoWorlds(model)
@@ -50,6 +52,8 @@ def chain(
         seed.reshape(-1)[chosen_target(row, target)] = 1.0
         back: dict[str, Array] = {worlds.explained: seed}
         for node, call in reversed(worlds.path):
+            if guided and call.op == "Relu" and node.output[0] in back:
+                back[node.output[0]] = np.clip(back[node.output[0]], 0, None)
             for name, ct in _through(worlds, node, call, values, back, slope).items():
                 back[name] = back.get(name, 0.0) + ct
         for name, rows in found.items():

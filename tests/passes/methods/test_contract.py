@@ -126,9 +126,11 @@ PLAIN: dict[str, Plain] = {
     "deeplift": _deeplift,
     "epsilon-lrp": lambda m, model, x, r: x * chain(model, {"x": x}, target=0, slope=epsilon(m.epsilon))["x"],
     "gradient": lambda m, model, x, r: chain(model, {"x": x}, target=0)["x"],
+    "guided-backprop": lambda m, model, x, r: chain(model, {"x": x}, target=0, guided=True)["x"],
     "integrated-gradients": _integrated,
     "occlusion": _occluded,
     "input-x-gradient": lambda m, model, x, r: x * chain(model, {"x": x}, target=0)["x"],
+    "saliency": lambda m, model, x, r: np.abs(chain(model, {"x": x}, target=0)["x"]),
 }
 """The plain definition of every method; a method without one fails."""
 
