@@ -36,6 +36,8 @@ class Points(Enum):
     """Each sample beside each reference."""
     PATH = "points between reference and sample"
     """Points on the way from each reference to each sample."""
+    NEARBY = "points around each sample"
+    """Each sample with noise added to it, many times."""
     MASKS = "masked samples"
     """Each sample with parts of it replaced; nothing is differentiated."""
 

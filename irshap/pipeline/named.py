@@ -37,6 +37,12 @@ PIPELINES: dict[str, str] = {
         "lift,single,target,canonicalize,piecewise,fuse-activations,nest-concats,autodiff,@method,"
         "eliminate-split-tile,broadcast-target,dce,fold-references,absorb-scales,canonicalize,dce,lower"
     ),
+    # For methods that take gradients around the sample: nothing to bind, and a loop that is optimized inside.
+    "nearby": (
+        "lift,single,target,canonicalize,piecewise,fuse-activations,nest-concats,autodiff,@method,"
+        "eliminate-split-tile,canonicalize,dce,conv-adjoint,absorb-scales,max-unpool,canonicalize,dce,"
+        "share-weights,order,lower"
+    ),
     # For methods that run the model on masked samples: the forward program alone.
     "masks": "lift,single,target,canonicalize,@method,eliminate-split-tile,canonicalize,dce,order,lower",
     "gradient": "lift,single,target,canonicalize,piecewise,autodiff,gradient,dce,lower",
@@ -51,6 +57,8 @@ _FOR_METHODS = {
     (Points.SAMPLE_AND_REFERENCE, "cuda"): "@cuda",
     (Points.PATH, "cpu"): "@path",
     (Points.PATH, "cuda"): "@cuda-path",
+    (Points.NEARBY, "cpu"): "@nearby",
+    (Points.NEARBY, "cuda"): "@sample",
     (Points.MASKS, "cpu"): "@masks",
     (Points.MASKS, "cuda"): "@masks",
 }

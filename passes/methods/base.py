@@ -68,7 +68,7 @@ class Method(Pass, family=True):
         "points": "a Points: which rows are run",
         "sums_to": "a Sum: what attributions add up to",
         "explain": "def explain(self, builder, ir, context) -> Explained (families derive it)",
-        "samples": "@classmethod def samples(cls) -> instances that the contract test runs",
+        "cases": "@classmethod def cases(cls) -> instances that the contract test runs",
     }
     points: ClassVar[Points]
     sums_to: ClassVar[Sum]
@@ -104,7 +104,7 @@ class Method(Pass, family=True):
 
     @classmethod
     @abstractmethod
-    def samples(cls) -> Iterable[Method]:
+    def cases(cls) -> Iterable[Method]:
         """Instances for the contract test: one for each option that changes what is computed."""
 
     def run(self, ir: Graph, context: Context) -> Graph:

@@ -75,7 +75,7 @@ class DeepLift(Method):
         return Explained(joint.sample, means, ends, certified=certified or bool(missing))
 
     @classmethod
-    def samples(cls) -> Iterable[DeepLift]:
+    def cases(cls) -> Iterable[DeepLift]:
         yield cls(emit=contract.COMPLETENESS_ERROR)
         yield cls(rule="reveal-cancel", emit=contract.COMPLETENESS_ERROR)
         yield cls(rule="mixed", emit=contract.COMPLETENESS_ERROR)

@@ -46,6 +46,6 @@ class EpsilonLrp(LocalMethod):
         return m * x
 
     @classmethod
-    def samples(cls) -> Iterable[EpsilonLrp]:
+    def cases(cls) -> Iterable[EpsilonLrp]:
         yield cls()
         yield cls(epsilon=0.1)

@@ -26,5 +26,5 @@ class Gradient(LocalMethod):
         return m
 
     @classmethod
-    def samples(cls) -> Iterable[Gradient]:
+    def cases(cls) -> Iterable[Gradient]:
         yield cls()

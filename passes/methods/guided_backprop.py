@@ -34,5 +34,5 @@ class GuidedBackprop(LocalMethod):
         return m
 
     @classmethod
-    def samples(cls) -> Iterable[GuidedBackprop]:
+    def cases(cls) -> Iterable[GuidedBackprop]:
         yield cls()

@@ -29,5 +29,5 @@ class InputXGradient(LocalMethod):
         return m * x
 
     @classmethod
-    def samples(cls) -> Iterable[InputXGradient]:
+    def cases(cls) -> Iterable[InputXGradient]:
         yield cls()

@@ -50,7 +50,7 @@ class IntegratedGradients(PathMethod):
         return (places + 1) / 2, weights / 2
 
     @classmethod
-    def samples(cls) -> Iterable[IntegratedGradients]:
+    def cases(cls) -> Iterable[IntegratedGradients]:
         yield cls(emit=contract.COMPLETENESS_ERROR)
         yield cls(steps=7, rule="right", chunk=3)
         yield cls(steps=4, chunk=0)

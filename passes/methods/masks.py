@@ -16,15 +16,14 @@ from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Output, Role, Value
 from irshap.ir.dims import as_dim, product, same
 from irshap.ir.types import Array
-from irshap.ir.walks import live
 from irshap.ops.arithmetic import where
 from irshap.ops.logic import And, Equal
-from irshap.ops.program import constant, without_tap
+from irshap.ops.program import constant
 from irshap.ops.rows import RepeatRows
 from irshap.ops.shape import Slice, reshape
 from irshap.passes.methods.base import Explained, Method
 from irshap.passes.methods.chunks import in_chunks, summed
-from irshap.passes.methods.wider_batch import MovedBatch
+from irshap.passes.methods.wider_batch import MovedBatch, known_shape, samples_alone
 from irshap.pipeline.base import Context, Points
 
 __all__ = ["MaskMethod", "Masked"]
@@ -79,7 +78,7 @@ class MaskMethod(Method, family=True):
         """What the source gets, [n, *shape], of T(x) [n] and of T for each mask [n, M]."""
 
     def explain(self, builder: Builder, ir: Graph, context: Context) -> Explained:
-        sample = _samples(builder, ir)
+        sample = samples_alone(builder, ir)
         target = ir.output(Role.TARGET).value
         outputs = ir.outputs_of(Role.SOURCE)
         sources = {
@@ -123,20 +122,8 @@ class MaskMethod(Method, family=True):
         return every if trips * size == count else emit1(Slice((1,), (0,), (count,), (1,)), every)
 
 
-def _samples(builder: Builder, ir: Graph) -> dict[Value, Value]:
-    """Emits what a program without a reverse pass needs for the samples; tells where values went."""
-    sample = {v: builder.copy(v.node, {})[0] for v in ir.inputs}
-    wanted = [o.value for o in ir.outputs if o.role is not Role.ADJOINT]
-    return builder.extend(live(ir.nodes, wanted), sample, without_tap)
-
-
 def _masked(ir: Graph, source: Output, rows: Value) -> Masked:
-    shape = [d for d in rows.shape[1:] if isinstance(d, int)]
-    if len(shape) < rows.rank - 1:
-        raise TargetError(
-            f"the shape of {source.name!r}, {rows.type}, is only known at run time: it has no parts yet",
-            mend="Export the model with fixed sizes but for the batch, or attribute a tensor with them (wrt)",
-        )
+    shape = known_shape(source, rows, "it has no parts yet")
     if 0 in shape:
         raise TargetError(f"{source.name!r} is {rows.type}: there is nothing to replace in it")
     cells = len(shape)

@@ -86,7 +86,7 @@ class Occlusion(MaskMethod):
         return [_covered(*axis) for axis in (*along, *((d, d, d) for d in inner))]
 
     @classmethod
-    def samples(cls) -> Iterable[Occlusion]:
+    def cases(cls) -> Iterable[Occlusion]:
         yield cls()
         yield cls(window=(2,), step=(1,), value=0.5, chunk=3)
         yield cls(window=(3,), chunk=0)

@@ -13,15 +13,14 @@ from irshap.attribution.jumps import jump_gaps
 from irshap.attribution.outputs import own_names, samples_first
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Role, Value
-from irshap.ir.dims import Dim, R, as_dim, product
+from irshap.ir.dims import Dim, R, as_dim
 from irshap.ir.types import Array
 from irshap.ops.cast import cast
-from irshap.ops.linear import matmul
 from irshap.ops.shape import reshape
 from irshap.passes.methods.base import Explained, Method, Sum, emits_certificate
 from irshap.passes.methods.chunks import in_chunks, summed
 from irshap.passes.methods.joint_batch import JointBatch, mean_over_references, reference_weights
-from irshap.passes.methods.wider_batch import MovedBatch
+from irshap.passes.methods.wider_batch import MovedBatch, weighted
 from irshap.pipeline.base import Context, Points
 
 __all__ = ["PathMethod"]
@@ -71,7 +70,7 @@ class PathMethod(Method, family=True):
             moved = {v: _between(*ends, at) for v, ends in paths.items()}
             times = as_dim(R * at.shape[0])
             batch = MovedBatch(ir, times, moved, joint.samples, adjoints, missing)
-            return [_weighted(batch, v, weight, pairs) for v in adjoints]
+            return [weighted(batch, v, weight, pairs) for v in adjoints]
 
         places, shares = (a.astype(target.dtype.numpy) for a in self.nodes())
         chunks = (in_chunks(places, self.chunk), in_chunks(shares, self.chunk, fill=0.0))
@@ -105,13 +104,3 @@ def _between(start: Value, step: Value, at: Value) -> Value:
     first, whole = (reshape(v, (pairs, 1, *rest)) for v in (start, step))
     points = first + column * whole
     return reshape(points, (as_dim(pairs * at.shape[0]), *rest))
-
-
-def _weighted(batch: MovedBatch, adjoint: Value, weight: Value, pairs: Dim) -> Value:
-    """The points' adjoints, weighted by [C] and added up: [pairs, elements]."""
-    value, axis, count = batch.mapped[adjoint], batch.axes[adjoint], weight.shape[0]
-    assert axis is not None
-    rows = samples_first(value, axis, as_dim(pairs * count))
-    size = product(rows.shape[1:])
-    row = reshape(cast(weight, value.dtype), (1, count))
-    return reshape(matmul(row, reshape(rows, (pairs, count, size))), (pairs, size))

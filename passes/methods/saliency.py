@@ -31,5 +31,5 @@ class Saliency(LocalMethod):
         return emit1(Abs(), m)
 
     @classmethod
-    def samples(cls) -> Iterable[Saliency]:
+    def cases(cls) -> Iterable[Saliency]:
         yield cls()

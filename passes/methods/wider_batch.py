@@ -6,18 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 from irshap.attribution.gaps import Gap, refusal
-from irshap.attribution.outputs import batch_axes
-from irshap.errors import ModelError
+from irshap.attribution.outputs import batch_axes, samples_first
+from irshap.errors import ModelError, TargetError
 from irshap.ir.builder import Builder, current, emit1
-from irshap.ir.core import Graph, MixesBatch, Node, NoLocalRule, Point, Role, Value
-from irshap.ir.dims import Dim, N, as_dim, divide, same
+from irshap.ir.core import Graph, MixesBatch, Node, NoLocalRule, Output, Point, Role, Value
+from irshap.ir.dims import Dim, N, as_dim, divide, product, same
 from irshap.ir.types import TensorType
-from irshap.ir.walks import ancestors
-from irshap.ops.program import Hold, Input, Pullback, batch_from_shape
+from irshap.ir.walks import ancestors, live
+from irshap.ops.cast import cast
+from irshap.ops.linear import matmul
+from irshap.ops.program import Hold, Input, Pullback, batch_from_shape, without_tap
 from irshap.ops.rows import RepeatRows
 from irshap.ops.shape import from_front, reshape, zeros_like
 
-__all__ = ["MovedBatch", "WiderBatch", "is_boundary"]
+__all__ = ["MovedBatch", "WiderBatch", "is_boundary", "known_shape", "samples_alone", "weighted"]
 
 
 class WiderBatch(ABC):
@@ -152,6 +154,38 @@ def is_boundary(value: Value) -> bool:
     if isinstance(op, RepeatRows):
         return isinstance(value.node.operands[0].node.op, Input)
     return isinstance(op, Input | Hold)
+
+
+def samples_alone(builder: Builder, ir: Graph) -> dict[Value, Value]:
+    """Emits what a program without a reverse pass needs for the samples; tells where values went."""
+    sample = {v: builder.copy(v.node, {})[0] for v in ir.inputs}
+    wanted = [o.value for o in ir.outputs if o.role is not Role.ADJOINT]
+    return builder.extend(live(ir.nodes, wanted), sample, without_tap)
+
+
+def known_shape(source: Output, rows: Value, why: str) -> tuple[int, ...]:
+    """The sizes behind the samples' axis of an attributed tensor, [samples, ...].
+
+    Raises:
+        TargetError: some are known at run time only.
+    """
+    shape = tuple(d for d in rows.shape[1:] if isinstance(d, int))
+    if len(shape) < rows.rank - 1:
+        raise TargetError(
+            f"the shape of {source.name!r}, {rows.type}, is only known at run time: {why}",
+            mend="Export the model with fixed sizes but for the batch, or attribute a tensor with them (wrt)",
+        )
+    return shape
+
+
+def weighted(batch: MovedBatch, adjoint: Value, weight: Value, pairs: Dim) -> Value:
+    """The adjoints of C points of each pair, or sample, weighted by [C] and added up: [pairs, elements]."""
+    value, axis, count = batch.mapped[adjoint], batch.axes[adjoint], weight.shape[0]
+    assert axis is not None
+    rows = samples_first(value, axis, as_dim(pairs * count))
+    size = product(rows.shape[1:])
+    row = reshape(cast(weight, value.dtype), (1, count))
+    return reshape(matmul(row, reshape(rows, (pairs, count, size))), (pairs, size))
 
 
 def _put_back(rows: Value, axis: int, rank: int) -> Value:

@@ -33,3 +33,8 @@ def test_occlusion() -> None:
     """Captum doesn't divide by the number of cells of a patch."""
     compiled = irshap.compile(demo.model_path(), method="occlusion{window=(3,3),step=(1,1)}")
     close(9 * compiled.explainer()(GIVEN["inputs"]).values, "occlusion")
+
+
+def test_smooth_grad() -> None:
+    method = "smooth-grad{samples=8,noise=0.25,seed=3,chunk=3}"
+    close(irshap.compile(demo.model_path(), method=method).explainer()(GIVEN["inputs"]).values, "smooth-grad")

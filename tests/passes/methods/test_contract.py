@@ -31,6 +31,7 @@ from irshap.passes.methods.deeplift import DeepLift
 from irshap.passes.methods.epsilon_lrp import EpsilonLrp
 from irshap.passes.methods.integrated_gradients import IntegratedGradients
 from irshap.passes.methods.occlusion import Occlusion
+from irshap.passes.methods.smooth_grad import SmoothGrad
 from irshap.pipeline.base import PASSES, Context, Points
 from irshap.pipeline.manager import PassManager
 from irshap.pipeline.named import DEVICES, for_method
@@ -122,6 +123,11 @@ def _occluded(method: Occlusion, model: onnx.ModelProto, x: Array, r: Array) -> 
     return occluded(model, {"x": x}, window=window, step=step, value=method.value, target=0)["x"]
 
 
+def _smooth(method: SmoothGrad, model: onnx.ModelProto, x: Array, r: Array) -> Array:
+    noise = method.noise * np.random.default_rng(method.seed).standard_normal((method.samples, *x.shape[1:]))
+    return np.mean([chain(model, {"x": x + e}, target=0)["x"] for e in noise], axis=0)
+
+
 PLAIN: dict[str, Plain] = {
     "deeplift": _deeplift,
     "epsilon-lrp": lambda m, model, x, r: x * chain(model, {"x": x}, target=0, slope=epsilon(m.epsilon))["x"],
@@ -130,6 +136,7 @@ PLAIN: dict[str, Plain] = {
     "integrated-gradients": _integrated,
     "occlusion": _occluded,
     "input-x-gradient": lambda m, model, x, r: x * chain(model, {"x": x}, target=0)["x"],
+    "smooth-grad": _smooth,
     "saliency": lambda m, model, x, r: np.abs(chain(model, {"x": x}, target=0)["x"]),
 }
 """The plain definition of every method; a method without one fails."""
@@ -137,7 +144,7 @@ PLAIN: dict[str, Plain] = {
 CASES = [
     pytest.param(method, net, id=f"{pass_text(method)} {net}")
     for cls in METHODS.values()
-    for method in cls.samples()
+    for method in cls.cases()
     for net in (*NETS, "attention")
     if net != "attention" or "rule" not in pass_text(method)
 ]
@@ -178,6 +185,7 @@ def in_float64(method: Method, name: str, text: str) -> dict[str, Array]:
 
 PLAINEST = {
     Points.SAMPLE: "lift,target,autodiff,@method,lower",
+    Points.NEARBY: "lift,target,autodiff,@method,lower",
     Points.MASKS: "lift,target,@method,lower",
 }
 
@@ -249,7 +257,7 @@ def test_it_is_listed(cls: type[Method]) -> None:
     assert f"`{cls.name}`" in PAGE
     for option in fields(cls):  # type: ignore[arg-type]
         assert f"`{option.name}`" in PAGE or option.name in (cls.__doc__ or "")
-    for method in cls.samples():
+    for method in cls.cases():
         assert parse_pipeline(pass_text(method)) == (method,)
 
 
@@ -265,7 +273,7 @@ def test_a_method_without_a_facet_is_refused() -> None:
                 return op.derivative(cts, at, wrt)
 
             @classmethod
-            def samples(cls) -> Any:
+            def cases(cls) -> Any:
                 return ()
 
     del PASSES["half"]
@@ -289,7 +297,7 @@ def test_a_method_that_sums_to_the_output_has_a_certificate() -> None:
             return m * x
 
         @classmethod
-        def samples(cls) -> Any:
+        def cases(cls) -> Any:
             yield cls()
 
     try:

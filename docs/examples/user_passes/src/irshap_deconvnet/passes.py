@@ -14,27 +14,27 @@ from irshap.ops.program import Constant
 from irshap.passes.methods.base import LocalMethod, Sum
 from irshap.pipeline.base import Context, Pass, Semantics
 
-__all__ = ["GuidedBackprop", "MaxAsRelu"]
+__all__ = ["Deconvnet", "MaxAsRelu"]
 
 
 @dataclass(frozen=True)
-class GuidedBackprop(LocalMethod):
-    """Guided backpropagation (Springenberg et al. 2015): ReLU lets through what is positive, both ways."""
+class Deconvnet(LocalMethod):
+    """The deconvolutional network (Zeiler and Fergus 2014): ReLU hands back what is positive there."""
 
-    name = "guided-backprop"
+    name = "deconvnet"
     sums_to = Sum.NOTHING
     tokens = False
 
     def local(self, op: Op, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         if isinstance(op, Relu):
-            cts = [maximum(cts[0], 0.0)]
+            return (maximum(cts[0], 0.0),)
         return op.derivative(cts, at, wrt)
 
     def score(self, m: Value, x: Value) -> Value:
         return m
 
     @classmethod
-    def samples(cls) -> Iterable[GuidedBackprop]:
+    def cases(cls) -> Iterable[Deconvnet]:
         yield cls()
 
 
