@@ -1,14 +1,14 @@
-"""The family of methods that average gradients on the straight path from a reference to the sample."""
+"""The families of methods that average gradients at points between a reference and the sample."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from irshap import contract
-from irshap.attribution.gaps import gaps_of, to_text
+from irshap.attribution.gaps import Gap, gaps_of, to_text
 from irshap.attribution.jumps import jump_gaps
 from irshap.attribution.outputs import own_names, samples_first
 from irshap.ir.builder import Builder
@@ -23,12 +23,36 @@ from irshap.passes.methods.joint_batch import JointBatch, mean_over_references, 
 from irshap.passes.methods.wider_batch import MovedBatch, weighted
 from irshap.pipeline.base import Context, Points
 
-__all__ = ["PathMethod"]
+__all__ = ["BetweenWorlds", "PathMethod", "Paths"]
 
 
 @dataclass(frozen=True)
-class PathMethod(Method, family=True):
-    """(x - r) times a weighted sum of gradients at r + a_k (x - r), mean over the references.
+class Paths:
+    """What a method that averages gradients between references and samples works with.
+
+    Attributes:
+        graph: the program, with a target and its adjoints.
+        joint: its values for samples and references.
+        ends: r and x - r of each attributed tensor, [pairs, ...].
+        weights: those of the references [R]; None: equal ones.
+        gaps: where ops without a rule are noted; None: they are refused.
+    """
+
+    graph: Graph
+    joint: JointBatch
+    ends: Mapping[Value, tuple[Value, Value]]
+    weights: Value | None
+    gaps: list[Gap] | None
+
+    def at(self, moved: Mapping[Value, Value], times: Dim) -> MovedBatch:
+        """The reverse program for every sample `times` over, with the attributed tensors at some points."""
+        adjoints = [o.value for o in self.graph.outputs_of(Role.ADJOINT)]
+        return MovedBatch(self.graph, times, moved, self.joint.samples, adjoints, self.gaps)
+
+
+@dataclass(frozen=True)
+class BetweenWorlds(Method, family=True):
+    """What methods share that average gradients at points between references and samples.
 
     x and r are the attributed tensors: what is above them is computed for samples and for references, what is
     behind them at `chunk` points of each path at a time, so that memory doesn't grow with the number of
@@ -36,7 +60,7 @@ class PathMethod(Method, family=True):
     """
 
     FACETS: ClassVar[dict[str, str]] = {
-        "nodes": "def nodes(self) -> where on the path from 0 to 1, and the weights there: [K] each",
+        "mean": "def mean(self, paths) -> what each source gets: [n, ...], IR",
     }
     weights: bool = False
     emit: str = ""
@@ -44,15 +68,14 @@ class PathMethod(Method, family=True):
     chunk: int = 10
     points = Points.PATH
     sums_to = Sum.DIFFERENCE
-    remainder = "its quadrature, whose error falls with the number of points (steps)"
 
     def __post_init__(self) -> None:
         if self.chunk < 0:
             raise ValueError(f"chunk is {self.chunk}, and must be a number of points, or 0 for all at once")
 
     @abstractmethod
-    def nodes(self) -> tuple[Array, Array]:
-        """Where gradients are taken, between 0 (reference) and 1 (sample), and their weights: [K] each."""
+    def mean(self, paths: Paths) -> Sequence[Value]:
+        """What each source gets of its gradients on the way: [n, ...]."""
 
     def explain(self, builder: Builder, ir: Graph, context: Context) -> Explained:
         certified = emits_certificate(self.name, self.emit)
@@ -61,23 +84,8 @@ class PathMethod(Method, family=True):
         target = ir.output(Role.TARGET).value
         weights = reference_weights(builder, target.dtype, own_names(ir)) if self.weights else None
         pairs = as_dim(target.shape[0] * R)
-        paths = {o.value: _path(joint, o.value, pairs) for o in ir.outputs_of(Role.SOURCE)}
-        adjoints = [o.value for o in ir.outputs_of(Role.ADJOINT)]
-
-        def gradients(slices: Sequence[Value]) -> list[Value]:
-            """At some points, weighted and added up: [pairs, elements] for each source."""
-            at, weight = slices
-            moved = {v: _between(*ends, at) for v, ends in paths.items()}
-            times = as_dim(R * at.shape[0])
-            batch = MovedBatch(ir, times, moved, joint.samples, adjoints, missing)
-            return [weighted(batch, v, weight, pairs) for v in adjoints]
-
-        places, shares = (a.astype(target.dtype.numpy) for a in self.nodes())
-        chunks = (in_chunks(places, self.chunk), in_chunks(shares, self.chunk, fill=0.0))
-        found = zip(paths.values(), summed(chunks, gradients), strict=True)
-        scores = [
-            mean_over_references(reshape(mean, step.shape) * step, weights) for (_, step), mean in found
-        ]
+        ends_of = {o.value: _path(joint, o.value, pairs) for o in ir.outputs_of(Role.SOURCE)}
+        scores = self.mean(Paths(ir, joint, ends_of, weights, missing))
         if missing:
             context.metadata[contract.Metadata.GAPS] = to_text(missing)
             context.count("incomplete", len(missing))
@@ -87,6 +95,41 @@ class PathMethod(Method, family=True):
             return explained, base
 
         return Explained(joint.sample, scores, ends, certified=certified or bool(missing))
+
+
+@dataclass(frozen=True)
+class PathMethod(BetweenWorlds, family=True):
+    """(x - r) times a weighted sum of gradients at r + a_k (x - r), mean over the references."""
+
+    FACETS: ClassVar[dict[str, str]] = {
+        "nodes": "def nodes(self) -> where on the path from 0 to 1, and the weights there: [K] each",
+    }
+    remainder = "its quadrature, whose error falls with the number of points (steps)"
+
+    @abstractmethod
+    def nodes(self) -> tuple[Array, Array]:
+        """Where gradients are taken, between 0 (reference) and 1 (sample), and their weights: [K] each."""
+
+    def mean(self, paths: Paths) -> Sequence[Value]:
+        target = paths.graph.output(Role.TARGET).value
+        pairs = as_dim(target.shape[0] * R)
+
+        def gradients(slices: Sequence[Value]) -> list[Value]:
+            """At some points, weighted and added up: [pairs, elements] for each source."""
+            at, weight = slices
+            moved = {v: _between(*ends, at) for v, ends in paths.ends.items()}
+            batch = paths.at(moved, as_dim(R * at.shape[0]))
+            return [
+                weighted(batch.rows_first(o.value), weight, pairs)
+                for o in paths.graph.outputs_of(Role.ADJOINT)
+            ]
+
+        places, shares = (a.astype(target.dtype.numpy) for a in self.nodes())
+        chunks = (in_chunks(places, self.chunk), in_chunks(shares, self.chunk, fill=0.0))
+        found = zip(paths.ends.values(), summed(chunks, gradients), strict=True)
+        return [
+            mean_over_references(reshape(mean, step.shape) * step, paths.weights) for (_, step), mean in found
+        ]
 
 
 def _path(joint: JointBatch, source: Value, pairs: Dim) -> tuple[Value, Value]:

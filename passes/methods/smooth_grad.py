@@ -69,7 +69,7 @@ class SmoothGrad(Method):
             places = zip(sources, rows, noises, strict=True)
             moved = {o.value: _noisy(value, noise) for o, value, noise in places}
             batch = _Nearby(ir, weight.shape[0], moved, sample, adjoints)
-            return [weighted(batch, v, weight, count) for v in adjoints]
+            return [weighted(batch.rows_first(v), weight, count) for v in adjoints]
 
         means = summed([in_chunks(share, self.chunk, fill=0.0), *chunks], gradients)
         scores = [reshape(mean, value.shape) for mean, value in zip(means, rows, strict=True)]

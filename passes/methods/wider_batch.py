@@ -31,7 +31,7 @@ class WiderBatch(ABC):
     """
 
     def __init__(self, builder: Builder, graph: Graph, times: Dim, gaps: list[Gap] | None = None) -> None:
-        self.builder, self.gaps = builder, gaps
+        self.builder, self.times, self.gaps = builder, times, gaps
         self.rows = batch_axes(graph)
         self.count = graph.output(Role.TARGET).value.shape[0]
         self.binding = {N: as_dim(N * times)}
@@ -139,6 +139,12 @@ class MovedBatch(WiderBatch):
         sample = samples[value]
         self.mapped[value] = sample if axis is None else self.repeated(sample, axis, times)
 
+    def rows_first(self, value: Value) -> Value:
+        """What a root is in all these rows, [rows, ...]."""
+        axis = self.axes[value]
+        assert axis is not None
+        return samples_first(self.mapped[value], axis, as_dim(self.count * self.times))
+
     def pullback(self, node: Node, op: Pullback) -> Sequence[Value]:
         cts, at = op.parts([self.mapped[v] for v in node.operands])
         with self.builder.at(node.origin):
@@ -178,13 +184,10 @@ def known_shape(source: Output, rows: Value, why: str) -> tuple[int, ...]:
     return shape
 
 
-def weighted(batch: MovedBatch, adjoint: Value, weight: Value, pairs: Dim) -> Value:
-    """The adjoints of C points of each pair, or sample, weighted by [C] and added up: [pairs, elements]."""
-    value, axis, count = batch.mapped[adjoint], batch.axes[adjoint], weight.shape[0]
-    assert axis is not None
-    rows = samples_first(value, axis, as_dim(pairs * count))
-    size = product(rows.shape[1:])
-    row = reshape(cast(weight, value.dtype), (1, count))
+def weighted(rows: Value, weight: Value, pairs: Dim) -> Value:
+    """[pairs C, ...] -> [pairs, elements]: the C points of each pair, weighted by [C] and added up."""
+    count, size = weight.shape[0], product(rows.shape[1:])
+    row = reshape(cast(weight, rows.dtype), (1, count))
     return reshape(matmul(row, reshape(rows, (pairs, count, size))), (pairs, size))
 
 

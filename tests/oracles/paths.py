@@ -18,7 +18,7 @@ import onnx
 from two_world import TwoWorlds, chosen_target
 from two_world_core import RULES, Array, Site
 
-__all__ = ["integrated", "occluded", "quadrature"]
+__all__ = ["expected", "integrated", "occluded", "quadrature", "smoothed"]
 
 STEP = 1e-6
 
@@ -80,6 +80,66 @@ def integrated(
                     total[name] += weights[j] * weight * slopes[name] * (x[name] - r[name])
         for name, rows in found.items():
             rows.append(total[name])
+    return {name: np.concatenate(rows) for name, rows in found.items()}
+
+
+def expected(
+    model: onnx.ModelProto,
+    sample: Mapping[str, Array],
+    references: Mapping[str, Array],
+    draws: Sequence[tuple[float, int, float]],
+    *,
+    target: Target = None,
+    context: Iterable[str] = (),
+    at: Iterable[str] = (),
+) -> dict[str, Array]:
+    """Sum over draws (a, reference, weight) of weight (x - r) times the gradient at r + a (x - r)."""
+    worlds = Gradients(model, frozenset(context), at=tuple(at))
+    count, others = (len(next(iter(arrays.values()))) for arrays in (sample, references))
+    found: dict[str, list[Array]] = {name: [] for name in worlds.attributed}
+    for i in range(count):
+        feeds = worlds.rows(sample, i, count)
+        x = worlds.world(feeds)
+        seed = _seed(np.asarray(x[worlds.explained]), target, i)
+        total = {name: np.zeros(np.shape(x[name])) for name in found}
+        for a, j, weight in draws:
+            r = worlds.reference_world(feeds, worlds.rows(references, j, others))
+            point = worlds.world({**feeds, **{n: r[n] + a * (x[n] - r[n]) for n in found}})
+            slopes = worlds.multipliers(point, point, seed)
+            for name in found:
+                total[name] += weight * slopes[name] * (x[name] - r[name])
+        for name, rows in found.items():
+            rows.append(total[name])
+    return {name: np.concatenate(rows) for name, rows in found.items()}
+
+
+def smoothed(
+    model: onnx.ModelProto,
+    sample: Mapping[str, Array],
+    *,
+    samples: int,
+    noise: float,
+    seed: int,
+    target: Target = None,
+    context: Iterable[str] = (),
+    at: Iterable[str] = (),
+) -> dict[str, Array]:
+    """The mean gradient at x + e, e normal and drawn for one attributed tensor after the other."""
+    worlds = Gradients(model, frozenset(context), at=tuple(at))
+    count = len(next(iter(sample.values())))
+    found: dict[str, list[Array]] = {name: [] for name in worlds.attributed}
+    for i in range(count):
+        feeds = worlds.rows(sample, i, count)
+        x = worlds.world(feeds)
+        ones = _seed(np.asarray(x[worlds.explained]), target, i)
+        rng = np.random.default_rng(seed)
+        drawn = {name: noise * rng.standard_normal((samples, *np.shape(x[name])[1:])) for name in found}
+        slopes = []
+        for k in range(samples):
+            point = worlds.world({**feeds, **{name: x[name] + e[k] for name, e in drawn.items()}})
+            slopes.append(worlds.multipliers(point, point, ones))
+        for name, rows in found.items():
+            rows.append(np.mean([s[name] for s in slopes], axis=0))
     return {name: np.concatenate(rows) for name, rows in found.items()}
 
 

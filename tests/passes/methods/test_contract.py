@@ -14,7 +14,7 @@ import pytest
 import revealing
 from local_rules import chain, epsilon
 from onnx import numpy_helper
-from paths import integrated, occluded
+from paths import expected, integrated, occluded
 from places import DOCS
 from two_world import explain
 
@@ -29,6 +29,7 @@ from irshap.ir.types import Array
 from irshap.passes.methods.base import METHODS, LocalMethod, Method, Sum
 from irshap.passes.methods.deeplift import DeepLift
 from irshap.passes.methods.epsilon_lrp import EpsilonLrp
+from irshap.passes.methods.expected_gradients import ExpectedGradients
 from irshap.passes.methods.integrated_gradients import IntegratedGradients
 from irshap.passes.methods.occlusion import Occlusion
 from irshap.passes.methods.smooth_grad import SmoothGrad
@@ -123,6 +124,12 @@ def _occluded(method: Occlusion, model: onnx.ModelProto, x: Array, r: Array) -> 
     return occluded(model, {"x": x}, window=window, step=step, value=method.value, target=0)["x"]
 
 
+def _expected(method: ExpectedGradients, model: onnx.ModelProto, x: Array, r: Array) -> Array:
+    drawn = np.random.default_rng(method.seed).random((method.samples, 2))
+    draws = [(a, int(u * len(r)), 1 / method.samples) for a, u in drawn]
+    return expected(model, {"x": x}, {"x": r}, draws, target=0)["x"]
+
+
 def _smooth(method: SmoothGrad, model: onnx.ModelProto, x: Array, r: Array) -> Array:
     noise = method.noise * np.random.default_rng(method.seed).standard_normal((method.samples, *x.shape[1:]))
     return np.mean([chain(model, {"x": x + e}, target=0)["x"] for e in noise], axis=0)
@@ -131,6 +138,7 @@ def _smooth(method: SmoothGrad, model: onnx.ModelProto, x: Array, r: Array) -> A
 PLAIN: dict[str, Plain] = {
     "deeplift": _deeplift,
     "epsilon-lrp": lambda m, model, x, r: x * chain(model, {"x": x}, target=0, slope=epsilon(m.epsilon))["x"],
+    "expected-gradients": _expected,
     "gradient": lambda m, model, x, r: chain(model, {"x": x}, target=0)["x"],
     "guided-backprop": lambda m, model, x, r: chain(model, {"x": x}, target=0, guided=True)["x"],
     "integrated-gradients": _integrated,

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from paths import integrated, occluded
+from paths import expected, integrated, occluded, smoothed
 from revealing import net, normal
 
 import irshap
+from irshap.compiler.request import as_method
 from irshap.cost import Settings
 from irshap.cost.session import SessionModel
 from irshap.errors import NotDifferentiable, PipelineError, TargetError, UserError
@@ -31,7 +32,13 @@ TWO = """({0}[N, 3] a, {0}[N, 4] b) => ({0}[N, 3] y)
 WIDTHS = {"float": (np.float32, 1e-5), "double": (np.float64, 1e-10)}
 SAMPLE = {"a": normal(4, 2, 3), "b": normal(5, 2, 4)}
 REFERENCES = {"a": normal(6, 3, 3), "b": normal(7, 3, 4)}
+DRAWN = [(a, int(3 * u), 1 / 6) for a, u in np.random.default_rng(4).random((6, 2))]
+"""Six draws of expected gradients with three references."""
 METHODS = {
+    "smooth-grad{samples=4,noise=0.3,seed=2,chunk=3}": lambda m, x, r, **k: smoothed(
+        m, x, samples=4, noise=0.3, seed=2, **k
+    ),
+    "expected-gradients{samples=6,seed=4,chunk=4}": lambda m, x, r, **k: expected(m, x, r, DRAWN, **k),
     "integrated-gradients{steps=5,chunk=2}": lambda m, x, r, **k: integrated(m, x, r, steps=5, **k),
     "integrated-gradients{steps=3,rule=right}": lambda m, x, r, **k: integrated(
         m, x, r, steps=3, rule="right", **k
@@ -51,7 +58,7 @@ def run(
     model: onnx.ModelProto, method: Any, x: Mapping[str, Array], r: Mapping[str, Array], **arguments: Any
 ) -> irshap.Explanation:
     """What the compiled file says in ONNX Runtime."""
-    given = r if str(method).startswith("integrated") or isinstance(method, IntegratedGradients) else None
+    given = r if as_method(method).points.references else None
     weights = arguments.pop("weights", None)
     if weights is not None:
         given = irshap.References(given, weights)
@@ -120,6 +127,28 @@ def test_weights_and_the_certificate() -> None:
     np.testing.assert_allclose(found.completeness_error, left, atol=1e-12)
 
 
+def test_weighted_draws_and_their_convergence() -> None:
+    """A draw counts R w; the error of the sum falls as 1/sqrt(samples)."""
+    model, weights = two("double"), np.array([1.0, 2.0, 5.0])
+    found = run(model, "expected-gradients{samples=6,seed=4}", SAMPLE, REFERENCES, weights=weights, target=1)
+    drawn = [(a, j, share * 3 * weights[j] / 8) for a, j, share in DRAWN]
+    wanted = expected(model, SAMPLE, REFERENCES, drawn, target=1)
+    for name in SAMPLE:
+        close(found.values[name], wanted[name], 1e-10)
+
+    def error(samples: int) -> float:
+        squares = []
+        for seed in range(8):
+            method = f"expected-gradients{{samples={samples},seed={seed},emit=completeness_error}}"
+            left = run(model, method, SAMPLE, REFERENCES, target=1).completeness_error
+            assert left is not None
+            squares.append(np.mean(left**2))
+        return float(np.mean(squares) ** 0.5)
+
+    few, many = error(50), error(800)
+    assert 2.5 < few / many < 6.4
+
+
 TOKENS = """(int64[N, 4] t) => (double[N, 2] y)
 { e = Gather(table, t) k = MatMul(e, q) p = Sigmoid(k) g = Mul(p, e)
   m = ReduceMean<keepdims = 0>(g, one) h = Tanh(m) y = MatMul(h, w) }"""
@@ -132,6 +161,12 @@ def test_tokens() -> None:
     found = run(model, "integrated-gradients{steps=5}", {"t": t}, {"t": r}, target=0)
     wanted = integrated(model, {"t": t}, {"t": r}, steps=5, target=0, at=["e"])["e"]
     close(found.values, wanted.sum(-1), 1e-10)
+    found = run(model, "expected-gradients{samples=5}", {"t": t}, {"t": r}, target=0)
+    draws = [(a, int(2 * u), 1 / 5) for a, u in np.random.default_rng(0).random((5, 2))]
+    wanted = expected(model, {"t": t}, {"t": r}, draws, target=0, at=["e"])["e"]
+    close(found.values, wanted.sum(-1), 1e-10)
+    with pytest.raises(TargetError, match=r"'t' is integer: it has no smooth-grad.*wrt=e"):
+        irshap.compile(model, method="smooth-grad")
     for window, step in ((1, 1), (2, 1), (3, 1)):
         method = Occlusion(window=(window,), step=(step,), value=0.1)
         found = run(model, method, {"t": t}, {}, target=0)
@@ -290,11 +325,14 @@ def test_memory_does_not_grow_with_the_number_of_points() -> None:
         "integrated-gradients{steps=20}",
         "integrated-gradients{steps=200}",
         "integrated-gradients{steps=200,chunk=0}",
+        "expected-gradients{samples=20}",
+        "expected-gradients{samples=200}",
     ):
         graph = irshap.compile(model, references, method=method).graph
         peaks[method] = SessionModel.of(graph).predict({N: 1}, Settings()).peak
-    few, many, at_once = peaks.values()
+    few, many, at_once, few_draws, many_draws = peaks.values()
     assert many <= 1.05 * few < at_once
+    assert many_draws <= 1.05 * few_draws
 
 
 def test_uncovered_cells_are_told() -> None:
@@ -331,6 +369,9 @@ def _without(x: Array, j: int) -> Array:
 
 REFUSED: dict[str, tuple[Any, dict[str, Any], type[UserError], str]] = {
     "steps": ("integrated-gradients{steps=0}", {}, PipelineError, "steps is 0, and must be 1 to"),
+    "draws": ("expected-gradients{samples=0}", {}, PipelineError, "samples is 0, and must be 1 to"),
+    "seed": ("smooth-grad{seed=-1}", {}, PipelineError, "seed is -1.*negative"),
+    "noise": ("smooth-grad{noise=-1}", {}, PipelineError, "noise is -1.0"),
     "chunk": ("integrated-gradients{chunk=-1}", {}, PipelineError, "chunk is -1"),
     "emit": ("integrated-gradients{emit=sums}", {}, UserError, "integrated-gradients emits no 'sums'"),
     "window": ("occlusion{window=0}", {}, PipelineError, "sizes must be positive"),
@@ -355,7 +396,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[UserError], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_refusals(name: str) -> None:
     method, arguments, kind, message = REFUSED[name]
-    if method.startswith("integrated"):
+    if method.startswith(("integrated", "expected")):
         arguments = {"references": REFERENCES, **arguments}
     with pytest.raises(kind, match=message):
         irshap.compile(two("double"), method=method, **arguments)
