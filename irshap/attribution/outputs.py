@@ -18,7 +18,8 @@ from irshap.ops.reduce import ReduceSum
 from irshap.ops.rows import RepeatRows
 from irshap.ops.shape import reshape, to_front
 
-__all__ = ["attributions", "batch_axes", "by_class", "is_token", "own_names", "samples_first", "source_axes"]
+__all__ = ["attributions", "batch_axes", "by_class", "in_own_order", "is_token", "own_names"]
+__all__ += ["samples_first", "source_axes"]
 
 
 def by_class(rows: Value, graph: Graph) -> Value:
@@ -70,6 +71,12 @@ def own_names(graph: Graph) -> set[str]:
     return {str(v.name) for v in graph.inputs} | {o.name for o in graph.outputs_of(Role.MODEL)}
 
 
+def in_own_order(graph: Graph, source: Output) -> bool:
+    """Whether the tokens that a source reads in stand there in their order in the input."""
+    place = _looked_up(source.value)
+    return place is None or place in in_order(graph, graph.input(str(source.of)))
+
+
 def attributions(graph: Graph, rows: Sequence[Value], sample: Callable[[Value], Value]) -> list[Output]:
     """The outputs for what each source of `graph` is attributed, given as [samples, ...].
 
@@ -81,7 +88,7 @@ def attributions(graph: Graph, rows: Sequence[Value], sample: Callable[[Value], 
         name = str(source.of)
         if is_token(graph, source):
             ids, place = graph.input(name), _looked_up(source.value)
-            if place is None or place in in_order(graph, ids):
+            if place is None or in_own_order(graph, source):
                 value = _per_element(value, ids)
             else:
                 value = moved_back(graph, place, ids, _per_element(value, place), sample)

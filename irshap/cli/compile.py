@@ -34,6 +34,11 @@ VERIFY = click.Choice(["none", "types", "numeric"])
     show_default=True,
     help="One of `irshap methods`, options in {}.",
 )
+@click.option(
+    "--groups",
+    metavar="G.npy",
+    help="Integers of an input's shape (.npz: by input): which cells methods replace together.",
+)
 @explaining
 @click.option(
     "--for",

@@ -13,7 +13,7 @@ from irshap.attribution.gaps import references_needed
 from irshap.attribution.sources import model_inputs
 from irshap.compiler.compiled import CompiledModel
 from irshap.compiler.model import Model
-from irshap.compiler.references import References, check_references, check_weights
+from irshap.compiler.references import References, check_references, check_weights, read_groups
 from irshap.compiler.request import requested
 from irshap.contract import VERSION, Metadata, Names
 from irshap.cost.choose import choose
@@ -41,6 +41,7 @@ def compile(
     *,
     target: str | int | Sequence[int] | Target = "argmax",
     method: str | Method = "deeplift",
+    groups: Any = None,
     device: str = "cpu",
     fp16: bool | None = None,
     quantized: bool = False,
@@ -73,6 +74,10 @@ def compile(
             over references it estimates Shapley values: DeepSHAP, Lundberg and Lee 2017; the compiled form
             follows ONNXExplainer, Zhao et al. 2023), "deeplift{rule=mixed}" or "epsilon-lrp{epsilon=1e-3}",
             or as its dataclass: `DeepLift(rule="mixed")`.  `irshap methods` lists them all.
+        groups: for methods that replace parts of a sample ("exact-shapley", "feature-ablation", ...), which
+            cells go together: an array of integers of the input's shape without the batch, or broadcast to
+            it; for several inputs a mapping from their names to arrays, in which equal numbers are one group.
+            Or the path of a .npy or .npz file.  None: each cell, or token, by itself.
         device: what the compiled model is to be fast on, "cpu" or "cuda"; it runs on both.
         fp16: whether attributions are computed in float16 where that does little harm (see the pass fp16);
             the model's own outputs stay exact.  None: where the pipeline has that pass.
@@ -112,6 +117,7 @@ def compile(
         passes=passes,
         strategy=strategy,
         weighted=given.weights is not None,
+        grouped=groups is not None,
         reading=read.reading,
     )
     if (asked[0].takes, asked[-1].gives) != ("model", "model"):
@@ -119,7 +125,7 @@ def compile(
             "compiling starts and ends with a model", where="pipeline", mend="begin with lift, end with lower"
         )
     limit = None if memory_limit is None or strategy != "auto" else parse_size(str(memory_limit))
-    context = Context()
+    context = Context(groups=read_groups(groups))
     if text := Names.of(names).to_text():
         context.metadata[Metadata.NAMES] = text
     last = _Last()

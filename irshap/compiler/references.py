@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import sympy
 
-from irshap.errors import ReferencesError
+from irshap.errors import ReferencesError, UserError
 from irshap.ir.types import Array, TensorType
 from irshap.runtime.arrays import Arrays, Source, as_arrays, conform, unknown_names
 
-__all__ = ["References", "check_references", "check_weights"]
+__all__ = ["References", "check_references", "check_weights", "read_groups"]
 
 _ONLY = ""
 """The name of an array that was given without one: for the only input that it can be for."""
@@ -63,6 +63,15 @@ class References:
             return self.arrays
         given = self.arrays[_ONLY] if isinstance(self.samples, str | os.PathLike) else self.samples
         return as_arrays(given, list(names), ReferencesError, "references")
+
+
+def read_groups(source: Source) -> Arrays:
+    """Groups of cells by input, "" for an array without a name; what they fit is checked by the method.
+
+    Raises:
+        UserError: a file that can't be read, or no array.
+    """
+    return {} if source is None else as_arrays(source, [_ONLY], UserError, "groups")
 
 
 def check_references(

@@ -34,12 +34,14 @@ def requested(
     passes: str | None = None,
     strategy: str = "auto",
     weighted: bool = False,
+    grouped: bool = False,
     reading: Lift | None = None,
 ) -> tuple[Pass, ...]:
     """The passes that these arguments of `irshap.compile` ask for.
 
     Args:
         weighted: whether the references have weights.
+        grouped: whether groups of cells are given.
         reading: how the model is read, where not as it stands.
 
     Raises:
@@ -50,7 +52,9 @@ def requested(
     if device not in DEVICES:
         raise PipelineError(f"no device is called {device!r}", mend=near(device, DEVICES))
     if weighted:
-        how = _with_weights(how)
+        how = _with_data(how, "weights", "compares with no references")
+    if grouped:
+        how = _with_data(how, "groups", "replaces no groups")
     if passes is None:
         text = for_method(how.points, device)
     elif device != "cpu":
@@ -114,13 +118,13 @@ def as_target(target: str | int | Sequence[int] | Target) -> Target:
     return target if isinstance(target, Target) else Target(target_text(target))
 
 
-def _with_weights(method: Method) -> Method:
-    if not any(f.name == "weights" for f in fields(method)):
+def _with_data(method: Method, name: str, otherwise: str) -> Method:
+    """A method that is told of data given to it beside its text."""
+    if not any(f.name == name for f in fields(method)):
         raise PipelineError(
-            f"weights are given, but the method {method.name} compares with no references",
-            mend="leave them out",
+            f"{name} are given, but the method {method.name} {otherwise}", mend="leave them out"
         )
-    return replace(method, weights=True)  # type: ignore[call-arg]
+    return replace(method, **{name: True})
 
 
 def _decided(given: Method, asked: Method) -> Method:

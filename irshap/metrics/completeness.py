@@ -11,7 +11,7 @@ import numpy as np
 from irshap.attribution.gaps import Gap, from_text
 from irshap.compiler.compile import CompiledModel, bound, compile
 from irshap.compiler.model import Model
-from irshap.compiler.references import References
+from irshap.compiler.references import References, read_groups
 from irshap.contract import Metadata
 from irshap.errors import ModelError, UserError
 from irshap.ir.core import Graph, Role
@@ -113,7 +113,8 @@ def check_completeness(
     row = found.worst[0]
     rows = _rows(compiled.graph)
     sample = {n: np.take(a, [row], rows[n]) if n in rows else a for n, a in feeds.items()}
-    return _explained(found, read, given, sample)
+    groups = read_groups(arguments.get("groups"))
+    return _explained(found, read, given, sample, groups)
 
 
 def _rows(graph: Graph) -> dict[str, int]:
@@ -211,6 +212,7 @@ def _explained(
     model: Model,
     references: References,
     sample: Mapping[str, Array],
+    groups: Mapping[str, Array],
 ) -> Completeness:
     """The same with what it is that loses."""
     if found.gaps:
@@ -220,7 +222,7 @@ def _explained(
     methods = [p for p in parse_pipeline(found.compiled.pipeline) if isinstance(p, Method)]
     if rest := next((m.remainder for m in methods if m.remainder), ""):
         return replace(found, cause=f"{methods[0].name} sums up but for {rest}")
-    wide = _Widened(model, references, sample, found.compiled.pipeline)
+    wide = _Widened(model, references, sample, groups, found.compiled.pipeline)
     losses = wide.losses()
     if losses:
         cause = f"the rule of {losses[0].where} doesn't share out the whole difference"
@@ -238,12 +240,17 @@ class _Widened(Instrument):
     """The same compilation in float64, pass by pass."""
 
     def __init__(
-        self, model: Model, references: References, sample: Mapping[str, Array], pipeline: str
+        self,
+        model: Model,
+        references: References,
+        sample: Mapping[str, Array],
+        groups: Mapping[str, Array],
+        pipeline: str,
     ) -> None:
         lift, *rest = parse_pipeline(pipeline)
         passes = [lift, Widen(), *(p for p in rest if p.gives == "graph")]
         self.graphs: list[tuple[Pass, Graph]] = []
-        self.context = Context()
+        self.context = Context(groups=groups)
         PassManager(passes, [bound(references, self.context, passes), self]).run(model.source, self.context)
         self.explained = self.context.metadata[Metadata.EXPLAINED_OUTPUT]
         self.sample = {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in sample.items()}
@@ -269,10 +276,10 @@ class _Widened(Instrument):
 
     def losses(self) -> tuple[Loss, ...]:
         """The ops that lose more than rounding, worst first."""
-        before = [p.name for p, _ in self.graphs].index("autodiff") - 1
         rule = next((p.rule for p, _ in self.graphs if isinstance(p, DeepLift)), None)
         if rule is None:
             return ()  # the account is of chords
+        before = [p.name for p, _ in self.graphs].index("autodiff") - 1
         found = account(self.graphs[before][1], self.feeds, rule)
         scale = max((loss.flow for loss in found), default=0.0)
         return tuple([loss for loss in found if not loss.gap <= 1e-9 * scale][:_LISTED])

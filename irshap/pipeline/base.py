@@ -40,11 +40,13 @@ class Points(Enum):
     """Each sample with noise added to it, many times."""
     MASKS = "masked samples"
     """Each sample with parts of it replaced; nothing is differentiated."""
+    COALITIONS = "samples with parts from references"
+    """Each sample with parts of it taken from each reference; nothing is differentiated."""
 
     @property
     def references(self) -> bool:
         """Whether references are among them."""
-        return self in (Points.SAMPLE_AND_REFERENCE, Points.PATH)
+        return self in (Points.SAMPLE_AND_REFERENCE, Points.PATH, Points.COALITIONS)
 
 
 @dataclass
@@ -55,6 +57,8 @@ class Context:
         given: references as they were read, "" for one array without an input's name.
         references: for each attributed input, its reference set [R, ...].
         weights: one weight for each reference [R], summing to 1; None means equal weights.
+        groups: for methods that replace groups of cells, their numbers by input, "" for one array without an
+            input's name; as read, not checked yet.
         source: the ONNX model that is compiled (for its opset, and for messages).
         metadata: key-value pairs for the lowered model.
         unbound: no references are there yet, and passes that bind them leave their number a symbol.
@@ -66,6 +70,7 @@ class Context:
     given: Mapping[str, Array] = field(default_factory=dict)
     references: Mapping[str, Array] = field(default_factory=dict)
     weights: Array | None = None
+    groups: Mapping[str, Array] = field(default_factory=dict)
     source: Any = None
     metadata: dict[str, str] = field(default_factory=dict)
     unbound: bool = False

@@ -45,6 +45,11 @@ PIPELINES: dict[str, str] = {
     ),
     # For methods that run the model on masked samples: the forward program alone.
     "masks": "lift,single,target,canonicalize,@method,eliminate-split-tile,canonicalize,dce,order,lower",
+    # The same with the parts from references, which are stored with what follows from them alone.
+    "coalitions": (
+        "lift,single,target,canonicalize,@method,eliminate-split-tile,canonicalize,dce,fold-references,"
+        "canonicalize,dce,order,lower"
+    ),
     "gradient": "lift,single,target,canonicalize,piecewise,autodiff,gradient,dce,lower",
 }
 
@@ -61,6 +66,8 @@ _FOR_METHODS = {
     (Points.NEARBY, "cuda"): "@sample",
     (Points.MASKS, "cpu"): "@masks",
     (Points.MASKS, "cuda"): "@masks",
+    (Points.COALITIONS, "cpu"): "@coalitions",
+    (Points.COALITIONS, "cuda"): "@coalitions",
 }
 
 

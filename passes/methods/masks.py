@@ -26,7 +26,7 @@ from irshap.passes.methods.chunks import in_chunks, summed
 from irshap.passes.methods.wider_batch import MovedBatch, known_shape, samples_alone
 from irshap.pipeline.base import Context, Points
 
-__all__ = ["MaskMethod", "Masked"]
+__all__ = ["MaskMethod", "Masked", "masked"]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class MaskMethod(Method, family=True):
         }
         scores = []
         for output in outputs:
-            of = _masked(ir, output, sources[output.value])
+            of = masked(ir, output, sources[output.value])
             values = self._values(ir, sample, sources, output.value, self.masks(of))
             score = self.score(of, sample[target], values, context)
             scores.append(reshape(score, sources[output.value].shape))
@@ -122,7 +122,8 @@ class MaskMethod(Method, family=True):
         return every if trips * size == count else emit1(Slice((1,), (0,), (count,), (1,)), every)
 
 
-def _masked(ir: Graph, source: Output, rows: Value) -> Masked:
+def masked(ir: Graph, source: Output, rows: Value) -> Masked:
+    """An attributed tensor, as what replaces parts of it sees it; `rows` is the samples' [n, ...]."""
     shape = known_shape(source, rows, "it has no parts yet")
     if 0 in shape:
         raise TargetError(f"{source.name!r} is {rows.type}: there is nothing to replace in it")

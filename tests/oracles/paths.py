@@ -18,7 +18,7 @@ import onnx
 from two_world import TwoWorlds, chosen_target
 from two_world_core import RULES, Array, Site
 
-__all__ = ["expected", "integrated", "occluded", "quadrature", "smoothed"]
+__all__ = ["chosen_seed", "expected", "integrated", "occluded", "quadrature", "smoothed"]
 
 STEP = 1e-6
 
@@ -68,7 +68,7 @@ def integrated(
     for i in range(count):
         feeds = worlds.rows(sample, i, count)
         x = worlds.world(feeds)
-        seed = _seed(np.asarray(x[worlds.explained]), target, i)
+        seed = chosen_seed(np.asarray(x[worlds.explained]), target, i)
         total = {name: np.zeros(np.shape(x[name])) for name in found}
         for j in range(others):
             r = worlds.reference_world(feeds, worlds.rows(references, j, others))
@@ -100,7 +100,7 @@ def expected(
     for i in range(count):
         feeds = worlds.rows(sample, i, count)
         x = worlds.world(feeds)
-        seed = _seed(np.asarray(x[worlds.explained]), target, i)
+        seed = chosen_seed(np.asarray(x[worlds.explained]), target, i)
         total = {name: np.zeros(np.shape(x[name])) for name in found}
         for a, j, weight in draws:
             r = worlds.reference_world(feeds, worlds.rows(references, j, others))
@@ -131,7 +131,7 @@ def smoothed(
     for i in range(count):
         feeds = worlds.rows(sample, i, count)
         x = worlds.world(feeds)
-        ones = _seed(np.asarray(x[worlds.explained]), target, i)
+        ones = chosen_seed(np.asarray(x[worlds.explained]), target, i)
         rng = np.random.default_rng(seed)
         drawn = {name: noise * rng.standard_normal((samples, *np.shape(x[name])[1:])) for name in found}
         slopes = []
@@ -164,7 +164,7 @@ def occluded(
     for i in range(count):
         feeds = worlds.rows(sample, i, count)
         x = worlds.world(feeds)
-        seed = _seed(np.asarray(x[worlds.explained]), target, i)
+        seed = chosen_seed(np.asarray(x[worlds.explained]), target, i)
         for name, rows in found.items():
             shape = np.shape(x[name])[1:]
             heat, covers = np.zeros(shape), np.zeros(shape)
@@ -181,7 +181,8 @@ def occluded(
     return {name: np.concatenate(rows) for name, rows in found.items()}
 
 
-def _seed(row: Array, target: Target, i: int) -> Array:
+def chosen_seed(row: Array, target: Target, i: int) -> Array:
+    """1 at the explained number of sample i."""
     seed = np.zeros(row.shape)
     index = target if target is None or isinstance(target, int) else int(target[i])
     seed.reshape(-1)[chosen_target(row, index)] = 1.0

@@ -38,3 +38,11 @@ def test_occlusion() -> None:
 def test_smooth_grad() -> None:
     method = "smooth-grad{samples=8,noise=0.25,seed=3,chunk=3}"
     close(irshap.compile(demo.model_path(), method=method).explainer()(GIVEN["inputs"]).values, "smooth-grad")
+
+
+@pytest.mark.parametrize("name", ["feature-ablation", "shapley-sampling"])
+def test_groups(name: str) -> None:
+    """Captum gives the whole of a group to each of its 4 cells."""
+    method = f"{name}{{samples=5,seed=3}}" if "sampling" in name else name
+    compiled = irshap.compile(demo.model_path(), GIVEN["references"], method=method, groups=GIVEN["groups"])
+    close(4 * compiled.explainer()(GIVEN["inputs"]).values, name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any, ClassVar
 
+import coalitions
 import numpy as np
 import onnx
 import onnx.parser
@@ -27,11 +28,14 @@ from irshap.ir.core import Op, Point, Value
 from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array
 from irshap.passes.methods.base import METHODS, LocalMethod, Method, Sum
+from irshap.passes.methods.coalitions import CoalitionMethod
 from irshap.passes.methods.deeplift import DeepLift
 from irshap.passes.methods.epsilon_lrp import EpsilonLrp
 from irshap.passes.methods.expected_gradients import ExpectedGradients
 from irshap.passes.methods.integrated_gradients import IntegratedGradients
+from irshap.passes.methods.kernel_shap import KernelShap
 from irshap.passes.methods.occlusion import Occlusion
+from irshap.passes.methods.shapley_sampling import ShapleySampling
 from irshap.passes.methods.smooth_grad import SmoothGrad
 from irshap.pipeline.base import PASSES, Context, Points
 from irshap.pipeline.manager import PassManager
@@ -135,10 +139,45 @@ def _smooth(method: SmoothGrad, model: onnx.ModelProto, x: Array, r: Array) -> A
     return np.mean([chain(model, {"x": x + e}, target=0)["x"] for e in noise], axis=0)
 
 
+def _sampled(method: ShapleySampling, count: int) -> Any:
+    rng = np.random.default_rng(method.seed)
+    return coalitions.ordered([rng.permutation(count).tolist() for _ in range(method.samples)])
+
+
+def _regressed(method: KernelShap, count: int) -> Any:
+    """The documented draws: sizes first, then a permutation for each, and its complement."""
+    if method.samples >= 2**count - 2:
+        return coalitions.least_squares(None)
+    rng, sizes = np.random.default_rng(method.seed), np.arange(1, count)
+    share = 1 / (sizes * (count - sizes))
+    drawn = rng.choice(sizes, size=(method.samples + 1) // 2, p=share / share.sum())
+    half = [frozenset(rng.permutation(count)[:n].tolist()) for n in drawn]
+    return coalitions.least_squares([*half, *(frozenset(range(count)) - s for s in half)])
+
+
+def _replaced(rule: Callable[[Any, int], Any]) -> Plain:
+    def plain(method: CoalitionMethod, model: onnx.ModelProto, x: Array, r: Array) -> Array:
+        groups = columns(x.shape[1:]) if method.groups else None
+        count = x.shape[-1] if method.groups else int(np.prod(x.shape[1:]))
+        found = coalitions.values(model, {"x": x}, {"x": r}, rule(method, count), groups=groups, target=0)
+        return found["x"]
+
+    return plain
+
+
+def columns(shape: tuple[int, ...]) -> dict[str, Array]:
+    """Groups by the last axis, whose last column is read by nothing; not numbered from 0, nor in order."""
+    return {"x": np.broadcast_to(7 * np.arange(shape[-1])[::-1] - 3, shape)}
+
+
 PLAIN: dict[str, Plain] = {
     "deeplift": _deeplift,
     "epsilon-lrp": lambda m, model, x, r: x * chain(model, {"x": x}, target=0, slope=epsilon(m.epsilon))["x"],
+    "exact-shapley": _replaced(lambda m, count: coalitions.shapley),
     "expected-gradients": _expected,
+    "feature-ablation": _replaced(lambda m, count: coalitions.ablated),
+    "kernel-shap": _replaced(_regressed),
+    "shapley-sampling": _replaced(_sampled),
     "gradient": lambda m, model, x, r: chain(model, {"x": x}, target=0)["x"],
     "guided-backprop": lambda m, model, x, r: chain(model, {"x": x}, target=0, guided=True)["x"],
     "integrated-gradients": _integrated,
@@ -157,12 +196,19 @@ CASES = [
     if net != "attention" or "rule" not in pass_text(method)
 ]
 
-APART = [case for case in CASES if not getattr(case.values[0], "window", ())]
-"""Those without patches, whose cells share what a patch loses."""
-
 
 def net(name: str) -> Net:
     return ATTENTION if name == "attention" else NETS[name]
+
+
+def is_drawn_regression(case: Any) -> bool:
+    method, name = case.values
+    return isinstance(method, KernelShap) and method.samples < 2 ** net(name).shape[-1] - 2
+
+
+BY_MASKS = (Points.MASKS, Points.COALITIONS)
+APART = [case for case in CASES if not (getattr(case.values[0], "window", ()) or is_drawn_regression(case))]
+"""Those without patches, whose cells share what a patch loses, and regressions on a part of the sets."""
 
 
 @cache
@@ -185,13 +231,18 @@ def in_float64(method: Method, name: str, text: str) -> dict[str, Array]:
     (widen,) = parse_pipeline("widen")
     (target,) = parse_pipeline('target{target="0"}')
     steps = [target if p.name == "target" else p for p in rest if p.gives == "graph"]
-    passes, context = [lift, widen, *steps], Context()
+    passes, context = [lift, widen, *steps], Context(groups=groups(method, name) or {})
     given = References(r if method.points.references else None)
     graph = PassManager(passes, [bound(given, context, passes)]).run(net(name).model(), context)
     return evaluate(graph, {"x": x})
 
 
+def groups(method: Method, name: str) -> Mapping[str, Array] | None:
+    return columns(net(name).shape) if getattr(method, "groups", False) else None
+
+
 PLAINEST = {
+    Points.COALITIONS: "lift,target,@method,bind-references,lower",
     Points.SAMPLE: "lift,target,autodiff,@method,lower",
     Points.NEARBY: "lift,target,autodiff,@method,lower",
     Points.MASKS: "lift,target,@method,lower",
@@ -230,7 +281,8 @@ def test_optimized_equals_naive(method: Method, name: str) -> None:
 def test_the_file_sums_as_it_says(method: Method, name: str) -> None:
     x, r = (a.astype(np.float32) for a in rows(name))
     given = r if method.points.references else None
-    explanation = irshap.compile(net(name).model(), given, target=0, method=method).explainer()(x)
+    compiled = irshap.compile(net(name).model(), given, target=0, method=method, groups=groups(method, name))
+    explanation = compiled.explainer()(x)
     close(explanation.values, plain(method, name), 1e-4)
     total, prediction = explanation.total(), explanation.outputs["y"][:, 0]
     if method.sums_to is Sum.DIFFERENCE:
@@ -253,7 +305,7 @@ def test_the_file_sums_as_it_says(method: Method, name: str) -> None:
 def test_what_f_does_not_read_gets_nothing(method: Method, name: str) -> None:
     found = in_float64(method, name, for_method(method.points, "cpu"))["x_attributions"]
     # T of a sample and of masked ones may round differently: they stand in batches of other sizes
-    rounding = 1e-12 * np.abs(found).max() if method.points is Points.MASKS else 0.0
+    rounding = 1e-12 * np.abs(found).max() if method.points in BY_MASKS else 0.0
     assert np.abs(found[..., -1]).max() <= rounding
     assert found[..., :-1].any()
 
