@@ -22,6 +22,11 @@ _COMMANDS = {
     "verify": ("irshap.cli.verify", "Check that attributions sum to f(x) - base."),
     "print": ("irshap.cli.ir", "Print a model in irshap's IR."),
     "opt": ("irshap.cli.ir", "Run passes on IR text."),
+    "homogeneity": (
+        "irshap.cli.homogeneity",
+        "Tell whether a model scales with its inputs.",
+    ),
+    "x-dnn": ("irshap.cli.homogeneity", "Take the biases out of a model, so that it scales."),
     "passes": ("irshap.cli.listing", "List the passes and named pipelines."),
     "methods": ("irshap.cli.listing", "List the attribution methods and their options."),
     "ops": ("irshap.cli.listing", "List the ops of the IR."),
@@ -40,7 +45,7 @@ class _Commands(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, _ = _COMMANDS[cmd_name]
-        found: click.Command = getattr(import_module(module), f"{cmd_name}_command")
+        found: click.Command = getattr(import_module(module), f"{cmd_name.replace('-', '_')}_command")
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from irshap.ir.builder import emit1
 from irshap.ir.core import Point, Precision, Sample, Stacked, Value, require, tensors
+from irshap.ir.degrees import Degree, NotHomogeneous, fixed
 from irshap.ir.dims import same_shape
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.arithmetic import between, guarded_quotient, minimum, ratio, where
@@ -50,6 +51,9 @@ class LeakyRelu(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.where(x < 0, x * x.dtype.type(self.alpha), x)
 
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return degrees[0]
+
     def slope(self, x: Value, y: Value) -> Value:
         return where(above(x, 0.0), constant(1.0, x.dtype), self.alpha)
 
@@ -76,6 +80,11 @@ class PRelu(ZippedElementwise):
     def numpy(self, *arrays: Array) -> Array:
         x, slope = arrays
         return np.where(x < 0, slope * x, x)
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        if not fixed(degrees[1]):
+            raise NotHomogeneous("its slope changes with scale")
+        return degrees[0]
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         x, slope = tensors(types)
@@ -207,6 +216,11 @@ class Clip(Elementwise):
     def numpy(self, x: Array) -> Array:
         raised = x if self.low is None else np.maximum(x, x.dtype.type(self.low))
         return raised if self.high is None else np.minimum(raised, x.dtype.type(self.high))
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        if {self.low, self.high} <= {0.0, None}:
+            return degrees[0]
+        raise NotHomogeneous("its bounds don't scale")
 
     def slope(self, x: Value, y: Value) -> Value:
         # inside the bounds, and not on them: as relu at 0

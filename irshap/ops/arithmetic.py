@@ -22,6 +22,7 @@ from irshap.ir.core import (
     require,
     tensors,
 )
+from irshap.ir.degrees import Degree, NotHomogeneous, fixed, joined
 from irshap.ir.dims import same_shape
 from irshap.ir.types import Array, DType, Type
 from irshap.ops.families import Bilinear, Elementwise, Linear, ZippedElementwise, broadcast
@@ -249,6 +250,12 @@ class Div(ZippedElementwise):
             raise NoLocalRule("not linear in the divisor")
         return unbroadcast(ct / at.operands[1], at.operands[0].shape)
 
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        over, under = degrees
+        if under is None:
+            raise NotHomogeneous("it divides by zero")
+        return None if over is None else over - under
+
     def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         return self, _scaled(operands, only(varying, frozenset({0})), absolute)
 
@@ -332,6 +339,11 @@ class Where(ZippedElementwise):
     def numpy(self, *arrays: Array) -> Array:
         return np.where(arrays[0], arrays[1], arrays[2])
 
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        if not fixed(degrees[0]):
+            raise NotHomogeneous("its condition changes with scale")
+        return joined(degrees[1:])
+
     def infer(self, *types: Type) -> tuple[Type, ...]:
         operands = tensors(types)
         require(len(operands) == 3 and operands[0].dtype is DType.BOOL, "takes a condition and two tensors")
@@ -366,6 +378,9 @@ class _Extremum(ZippedElementwise, family=True):
     m_a = (f(a,b) - f(a0,b) + f(a,b0) - f(a0,b0)) / (2 Da), and 0 where Da is.  Each difference is one of two
     operands with at most |Da|, so that nothing cancels and a small Da needs no threshold.
     """
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return joined(degrees)
 
     cost = 1
 
@@ -433,6 +448,9 @@ class Abs(Elementwise):
     precision = Precision.HALF
     cost = 1
     light = True
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return degrees[0]
 
     def numpy(self, x: Array) -> Array:
         return np.abs(x)

@@ -9,6 +9,7 @@ import numpy as np
 
 from irshap.ir.builder import emit, emit1
 from irshap.ir.core import Axes, NoLocalRule, Op, Point, Precision, Sample, Stacked, Value, tensors
+from irshap.ir.degrees import Degree, NotHomogeneous
 from irshap.ir.dims import Dim, product
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.samples import randn
@@ -58,6 +59,11 @@ class Cast(Op):
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return self.to.is_float
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        if not self.to.is_float:
+            raise NotHomogeneous("it jumps into integers")
+        return degrees[0]
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         return cast(ct, at.operands[0].dtype)

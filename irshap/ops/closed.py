@@ -11,6 +11,7 @@ import sympy
 from irshap.ir.batch import BatchAxes
 from irshap.ir.builder import Builder, current
 from irshap.ir.core import Axes, Graph, MixesBatch, Node, Op, Output, Value, require, tensors
+from irshap.ir.degrees import Broken, Degree, NotHomogeneous, degrees_of
 from irshap.ir.dims import Dim
 from irshap.ir.evaluator import evaluate_values
 from irshap.ir.rewrite import map_nodes
@@ -54,6 +55,12 @@ class Closed(Op, family=True):
     def result(self) -> Value:
         """The body's output."""
         return self.body.outputs[0].value
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        found = degrees_of(self.body.nodes, dict(zip(self.body.inputs, degrees, strict=True)))[self.result]
+        if isinstance(found, Broken):
+            raise NotHomogeneous(f"{found.node.op.title} in it: {found.reason}")
+        return found
 
     def parts(self, operands: Sequence[Value]) -> dict[Value, Value]:
         """Emits the body's ops; tells where its values went."""

@@ -6,13 +6,14 @@ smaller of the two, and phi(d) = (1 - e^-d)/d.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from irshap.ir.builder import emit1
 from irshap.ir.core import Op, Precision, Sample, Value
+from irshap.ir.degrees import Degree
 from irshap.ir.types import Array
 from irshap.ops.arithmetic import Abs, guarded_quotient, maximum, minimum, ratio, where
 from irshap.ops.families import Elementwise
@@ -79,6 +80,9 @@ class Relu(Elementwise):
 
     def numpy(self, x: Array) -> Array:
         return np.maximum(x, 0)
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return degrees[0]
 
     def slope(self, x: Value, y: Value) -> Value:
         return where(emit1(Greater(), x, constant(0.0, x.dtype)), 1.0, constant(0.0, x.dtype))
@@ -240,6 +244,9 @@ class Sqrt(Elementwise):
 
     def numpy(self, x: Array) -> Array:
         return np.sqrt(x)
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return None if degrees[0] is None else degrees[0] / 2
 
     def slope(self, x: Value, y: Value) -> Value:
         return 0.5 / y

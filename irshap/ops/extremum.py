@@ -10,6 +10,7 @@ import numpy as np
 
 from irshap.ir.builder import emit1
 from irshap.ir.core import Op, Point, Precision, Sample, Value
+from irshap.ir.degrees import Degree
 from irshap.ir.dims import Shape
 from irshap.ir.types import Array
 from irshap.ops.arithmetic import maximum, minimum, share_quotient
@@ -38,6 +39,9 @@ def from_rows(rows: Value, axes: Sequence[int], shape: Shape) -> Value:
 
 class _Extreme(Reduction, family=True):
     precision = Precision.DATA
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return degrees[0]
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False

@@ -22,6 +22,7 @@ from irshap.ir.core import (
     require,
     tensors,
 )
+from irshap.ir.degrees import Degree, joined
 from irshap.ir.dims import Dim, Shape, divide, product, same
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.parts import Parts, Sharing, curve
@@ -37,6 +38,9 @@ class Linear(Op, family=True):
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return True
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return joined(degrees)
 
     def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return tuple(self.adjoints(cts, at, i) for i in wrt)
@@ -58,6 +62,13 @@ class Bilinear(Op, family=True):
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return not set(self.factors) <= varying
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        factors, others = [degrees[i] for i in self.factors], list(degrees)
+        for i in sorted(self.factors, reverse=True):
+            del others[i]
+        known = [d for d in factors if d is not None]
+        return joined([sum(known) if len(known) == len(factors) else None, *others])
 
     def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
         raise NoLocalRule("RevealCancel needs all factors but one to be the same in both worlds")

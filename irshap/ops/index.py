@@ -21,6 +21,7 @@ from irshap.ir.core import (
     require,
     tensors,
 )
+from irshap.ir.degrees import Degree, NotHomogeneous, fixed, joined
 from irshap.ir.dims import Dim, Shape, product, same
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.families import NonDifferentiable
@@ -42,6 +43,12 @@ class Indexed(Op, family=True):
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return varying <= {0}
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        first, index, *rest = degrees
+        if not fixed(index):
+            raise NotHomogeneous("its indices change with scale")
+        return joined([first, *rest])
 
     def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return tuple(self.adjoints(cts, at, i) for i in wrt)
@@ -200,6 +207,9 @@ class ArgMax(NonDifferentiable, Reduction):
         (axis,) = self.axes
         return (np.argmax(arrays[0], axis=axis, keepdims=self.keepdims).astype(np.int64),)
 
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return 0.0
+
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls((1,), True), (randn(2, 5),), batch=(0,))
@@ -228,6 +238,9 @@ class TopKIndices(NonDifferentiable):
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         order = np.argsort(-arrays[0], axis=self.axis, kind="stable")
         return (np.take(order, np.arange(self.k), axis=self.axis).astype(np.int64),)
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return 0.0
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
         return product(operands[0].dims)

@@ -22,6 +22,7 @@ from irshap.ir.core import (
     require,
     tensors,
 )
+from irshap.ir.degrees import Degree, NotHomogeneous, fixed, joined
 from irshap.ir.dims import Dim, product, same, same_shape
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.arithmetic import Mul, sized
@@ -241,6 +242,12 @@ class BatchNorm(Linear):
         x, scale, _, _, var = operands
         factor = sized(scale, absolute) / emit1(Sqrt(), var + self.epsilon)
         return reshape(factor, (x.shape[1], *[1] * (x.rank - 2)))
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        x, scale, shift, mean, variance = degrees
+        if not (fixed(scale) and fixed(variance)):
+            raise NotHomogeneous("its statistics change with scale")
+        return joined([x, shift, mean])
 
     def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         only(varying, frozenset({0}))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from irshap.ir.core import Precision, Sample, require, tensors
+from irshap.ir.degrees import Degree, joined
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.families import NonDifferentiable, ZippedElementwise, broadcast
 from irshap.ops.samples import randn
@@ -22,6 +23,10 @@ class Comparison(NonDifferentiable, ZippedElementwise, family=True):
     reason = "a comparison jumps: no local rule is complete"
     precision = Precision.DATA
     cost = 1
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        joined(degrees)
+        return 0.0
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         operands = tensors(types)
@@ -184,6 +189,9 @@ class Sign(_Step):
 
     def numpy(self, *arrays: Array) -> Array:
         return np.asarray(np.sign(arrays[0]))
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return None if degrees[0] is None else 0.0
 
 
 class _Test(_Step, family=True):

@@ -13,6 +13,7 @@ import numpy as np
 
 from irshap.ir.builder import emit1
 from irshap.ir.core import Point, Precision, Sample, Value, numel, require
+from irshap.ir.degrees import Degree
 from irshap.ir.dims import Dim
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.arithmetic import Abs, maximum, quotient_or_zero
@@ -80,6 +81,9 @@ class ReduceLp(Reduction):
         total = terms.sum(axis=self.axes, keepdims=self.keepdims, dtype=x.dtype)
         return (np.asarray(total if self.p == 1 else np.sqrt(total), dtype=x.dtype),)
 
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return degrees[0]
+
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
         return 2 * numel(operands) + numel(results)
 
@@ -118,6 +122,9 @@ class ReduceSumSquare(Reduction):
         (x,) = arrays
         return (np.asarray((x * x).sum(axis=self.axes, keepdims=self.keepdims, dtype=x.dtype)),)
 
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return None if degrees[0] is None else 2 * degrees[0]
+
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
         return 2 * numel(operands)
 
@@ -152,6 +159,9 @@ class LpPool(Windowed):
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         (x,) = arrays
         return (np.asarray(self.summed(np.abs(x) ** self.p) ** (1 / self.p), dtype=x.dtype),)
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return degrees[0]
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False

@@ -9,6 +9,7 @@ import numpy as np
 
 from irshap.ir.builder import emit1
 from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, Value, require, tensors
+from irshap.ir.degrees import Degree
 from irshap.ir.dims import Dim, product
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.arithmetic import maximum, quotient_or_zero, share_quotient
@@ -45,6 +46,9 @@ class MaxPool(Op):
     mnemonic = "max_pool"
     precision = Precision.DATA
     positions = frozenset({1})
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return degrees[0]
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)

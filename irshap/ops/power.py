@@ -9,6 +9,7 @@ import numpy as np
 
 from irshap.ir.builder import emit1
 from irshap.ir.core import Op, Point, Precision, Sample, Value
+from irshap.ir.degrees import Degree, NotHomogeneous
 from irshap.ir.types import Array
 from irshap.ops.arithmetic import Abs, maximum, minimum, quotient_or_zero, where
 from irshap.ops.elementwise import Log, Sqrt, inverse_or_zero, logc, phi, unary_samples
@@ -75,6 +76,11 @@ class Power(Elementwise):
     def numpy(self, x: Array) -> Array:
         return np.asarray(np.power(x, x.dtype.type(self.exponent)))
 
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        if degrees[0] is None:
+            raise NotHomogeneous("it is a power of zero")
+        return degrees[0] * self.exponent
+
     def slope(self, x: Value, y: Value) -> Value:
         if self.exponent in (0.0, 1.0):
             return constant(self.exponent, x.dtype)
@@ -117,6 +123,11 @@ class Reciprocal(Elementwise):
 
     def numpy(self, x: Array) -> Array:
         return np.asarray(1 / x)
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        if degrees[0] is None:
+            raise NotHomogeneous("it divides by zero")
+        return -degrees[0]
 
     def slope(self, x: Value, y: Value) -> Value:
         return -(y * y)

@@ -24,6 +24,7 @@ from irshap.ir.core import (
     Value,
     require,
 )
+from irshap.ir.degrees import Degree
 from irshap.ir.dims import Dim, N, Shape, symbols_of
 from irshap.ir.types import Array, DType, Tensor, TensorType, Type
 from irshap.ops.families import Linear, NonDifferentiable, zip_axes
@@ -100,6 +101,10 @@ class Constant(NonDifferentiable):
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         return (self.value.array,)
 
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        number = self.value.array.dtype.kind in "fiub"
+        return None if number and not self.value.array.any() else 0.0
+
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
         return 0
 
@@ -164,6 +169,9 @@ class Full(NonDifferentiable):
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         return (np.full([int(d) for d in self.shape], self.value, dtype=self.dtype.numpy),)
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return 0.0 if self.value else None
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
         return 0

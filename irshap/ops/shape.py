@@ -23,6 +23,7 @@ from irshap.ir.core import (
     require,
     tensors,
 )
+from irshap.ir.degrees import Degree, joined
 from irshap.ir.dims import Dim, N, R, Shape, as_dim, divide, floor_div, product, same, same_shape
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.families import Linear
@@ -439,6 +440,9 @@ class Pad(Move):
         return emit1(
             Pad(tuple(as_dim(-b) for b in self.before), tuple(as_dim(-a) for a in self.after), 0.0), ct
         )
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return joined([*degrees, 0.0]) if self.value and np.isfinite(self.value) else degrees[0]
 
     def linear_part(self, operands: Sequence[Value], varying: frozenset[int], absolute: bool) -> LinearPart:
         return replace(self, value=0.0), tuple(operands)

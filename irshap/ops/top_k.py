@@ -22,6 +22,7 @@ from irshap.ir.core import (
     require,
     tensors,
 )
+from irshap.ir.degrees import Degree
 from irshap.ir.dims import Dim, product
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.arithmetic import maximum, minimum, share_quotient, where
@@ -55,6 +56,9 @@ class TopK(Op):
     mnemonic = "top_k"
     positions = frozenset({1})
     precision = Precision.DATA
+
+    def degree(self, degrees: Sequence[Degree]) -> Degree:
+        return degrees[0]
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)

@@ -25,6 +25,8 @@ class Semantics(Enum):
     """Old outputs keep their values; new ones are added."""
     APPROXIMATES = "approximates"
     """Outputs change within `tolerance`."""
+    REPLACES = "replaces"
+    """Another function takes the place of the model's, on request."""
 
 
 class Points(Enum):

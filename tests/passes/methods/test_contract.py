@@ -37,6 +37,7 @@ from irshap.passes.methods.kernel_shap import KernelShap
 from irshap.passes.methods.occlusion import Occlusion
 from irshap.passes.methods.shapley_sampling import ShapleySampling
 from irshap.passes.methods.smooth_grad import SmoothGrad
+from irshap.passes.methods.x_gradient import XGradient
 from irshap.pipeline.base import PASSES, Context, Points
 from irshap.pipeline.manager import PassManager
 from irshap.pipeline.named import DEVICES, for_method
@@ -106,6 +107,16 @@ ATTENTION = Net(
     {"wq": (4, 3), "wk": (4, 3), "w": (4, 3)},
 )
 """Products of two varying tensors and softmax, which RevealCancel has no rule for."""
+HOMOGENEOUS = Net(
+    (2, 5, 6),
+    """r = Slice(x, start, end, axis)
+    a = Conv<pads = [1, 1, 1, 1]>(r, w1)  h = LeakyRelu<alpha = 0.2>(a)
+    p = MaxPool<kernel_shape = [2, 2], strides = [1, 1]>(h)
+    c = Conv<pads = [1, 1, 1, 1]>(p, w2)  s = Relu(c)  q = AveragePool<kernel_shape = [2, 2]>(s)
+    f = Flatten(q)  y = Gemm(f, w3)""",
+    {"w1": (3, 2, 3, 3), "w2": (4, 3, 4, 3), "w3": (24, 3)},
+)
+"""Without biases, which x-gradient takes alone."""
 
 Plain = Callable[[Any, onnx.ModelProto, Array, Array], Array]
 """(method, model, samples, references) -> attributions of class 0, by code of its own."""
@@ -184,6 +195,7 @@ PLAIN: dict[str, Plain] = {
     "occlusion": _occluded,
     "input-x-gradient": lambda m, model, x, r: x * chain(model, {"x": x}, target=0)["x"],
     "smooth-grad": _smooth,
+    "x-gradient": lambda m, model, x, r: x * chain(model, {"x": x}, target=0)["x"],
     "saliency": lambda m, model, x, r: np.abs(chain(model, {"x": x}, target=0)["x"]),
 }
 """The plain definition of every method; a method without one fails."""
@@ -192,13 +204,13 @@ CASES = [
     pytest.param(method, net, id=f"{pass_text(method)} {net}")
     for cls in METHODS.values()
     for method in cls.cases()
-    for net in (*NETS, "attention")
+    for net in (("homogeneous",) if cls is XGradient else (*NETS, "attention"))
     if net != "attention" or "rule" not in pass_text(method)
 ]
 
 
 def net(name: str) -> Net:
-    return ATTENTION if name == "attention" else NETS[name]
+    return {**NETS, "attention": ATTENTION, "homogeneous": HOMOGENEOUS}[name]
 
 
 def is_drawn_regression(case: Any) -> bool:
