@@ -49,6 +49,8 @@ def requested(
     """
     _require_texts(device=device, strategy=strategy, **({} if passes is None else {"passes": passes}))
     explained, how, read = as_target(target), as_method(method), reading or Lift()
+    if how.attributes:
+        explained = _attributing(explained, how)
     if device not in DEVICES:
         raise PipelineError(f"no device is called {device!r}", mend=near(device, DEVICES))
     if weighted:
@@ -116,6 +118,16 @@ def as_method(method: Any) -> Method:
 def as_target(target: str | int | Sequence[int] | Target) -> Target:
     """A target from its short form, such as "argmax", a class index, a list of them or "sum[3]"."""
     return target if isinstance(target, Target) else Target(target_text(target))
+
+
+def _attributing(target: Target, method: Method) -> Target:
+    """A target for the tensors that a method names itself."""
+    if target.wrt not in ("", method.attributes):
+        raise PipelineError(
+            f"wrt={target.wrt} contradicts {method.name}, which attributes {method.attributes}",
+            mend="leave wrt out",
+        )
+    return replace(target, wrt=method.attributes)
 
 
 def _with_data(method: Method, name: str, otherwise: str) -> Method:
@@ -193,6 +205,8 @@ def with_options(method: str | Method, options: Mapping[str, object]) -> Method:
     """
     found = as_method(method)
     asked = {name: value for name, value in options.items() if value is not None}
+    if not asked:
+        return found
     known = {f.name: f.default for f in fields(found)}
     for name, value in asked.items():
         if name not in known:

@@ -94,6 +94,11 @@ class Method(Pass, family=True):
             raise TypeError(f"method {cls.__name__} lacks {len(missing)} facet(s): {listed}")
         METHODS[cls.name] = cls
 
+    @property
+    def attributes(self) -> str:
+        """The tensors that it attributes by an option of its own, as the target's `wrt`; "": none."""
+        return ""
+
     @abstractmethod
     def explain(self, builder: Builder, ir: Graph, context: Context) -> Explained:
         """Emits what `ir` computes for each sample, and the score of each source.

@@ -61,6 +61,11 @@ def main() -> None:
         "smooth-grad": smooth(model, x, target),
         "integrated-gradients": attr.IntegratedGradients(model).attribute(x, base, target, n_steps=50),
         "occlusion": attr.Occlusion(model).attribute(x, (1, 3, 3), (1, 1, 1), target=target),
+        "grad-cam": attr.LayerAttribution.interpolate(
+            attr.LayerGradCam(model, model.relu3).attribute(x, target, relu_attributions=True),
+            (8, 8),
+            "bilinear",
+        ),
         "feature-ablation": attr.FeatureAblation(model).attribute(x, target=target, **masked),
         "shapley-sampling": sampled(model, x, target, **masked),
     }

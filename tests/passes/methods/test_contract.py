@@ -32,6 +32,7 @@ from irshap.passes.methods.coalitions import CoalitionMethod
 from irshap.passes.methods.deeplift import DeepLift
 from irshap.passes.methods.epsilon_lrp import EpsilonLrp
 from irshap.passes.methods.expected_gradients import ExpectedGradients
+from irshap.passes.methods.grad_cam import GradCam
 from irshap.passes.methods.integrated_gradients import IntegratedGradients
 from irshap.passes.methods.kernel_shap import KernelShap
 from irshap.passes.methods.occlusion import Occlusion
@@ -181,6 +182,11 @@ def columns(shape: tuple[int, ...]) -> dict[str, Array]:
     return {"x": np.broadcast_to(7 * np.arange(shape[-1])[::-1] - 3, shape)}
 
 
+def _cam(method: GradCam, model: onnx.ModelProto, x: Array, r: Array) -> Array:
+    pooled = chain(model, {"x": x}, target=0)["x"].mean(axis=(2, 3), keepdims=True)
+    return np.maximum((pooled * x).sum(axis=1, keepdims=True), 0)
+
+
 PLAIN: dict[str, Plain] = {
     "deeplift": _deeplift,
     "epsilon-lrp": lambda m, model, x, r: x * chain(model, {"x": x}, target=0, slope=epsilon(m.epsilon))["x"],
@@ -189,6 +195,7 @@ PLAIN: dict[str, Plain] = {
     "feature-ablation": _replaced(lambda m, count: coalitions.ablated),
     "kernel-shap": _replaced(_regressed),
     "shapley-sampling": _replaced(_sampled),
+    "grad-cam": _cam,
     "gradient": lambda m, model, x, r: chain(model, {"x": x}, target=0)["x"],
     "guided-backprop": lambda m, model, x, r: chain(model, {"x": x}, target=0, guided=True)["x"],
     "integrated-gradients": _integrated,
@@ -200,11 +207,13 @@ PLAIN: dict[str, Plain] = {
 }
 """The plain definition of every method; a method without one fails."""
 
+TAKEN: dict[type[Method], tuple[str, ...]] = {XGradient: ("homogeneous",), GradCam: ("convolutions",)}
+"""Networks of methods that don't take any."""
 CASES = [
     pytest.param(method, net, id=f"{pass_text(method)} {net}")
     for cls in METHODS.values()
     for method in cls.cases()
-    for net in (("homogeneous",) if cls is XGradient else (*NETS, "attention"))
+    for net in TAKEN.get(cls, (*NETS, "attention"))
     if net != "attention" or "rule" not in pass_text(method)
 ]
 
@@ -213,14 +222,16 @@ def net(name: str) -> Net:
     return {**NETS, "attention": ATTENTION, "homogeneous": HOMOGENEOUS}[name]
 
 
-def is_drawn_regression(case: Any) -> bool:
+def is_shared(case: Any) -> bool:
     method, name = case.values
-    return isinstance(method, KernelShap) and method.samples < 2 ** net(name).shape[-1] - 2
+    return isinstance(method, GradCam) or (
+        isinstance(method, KernelShap) and method.samples < 2 ** net(name).shape[-1] - 2
+    )
 
 
 BY_MASKS = (Points.MASKS, Points.COALITIONS)
-APART = [case for case in CASES if not (getattr(case.values[0], "window", ()) or is_drawn_regression(case))]
-"""Those without patches, whose cells share what a patch loses, and regressions on a part of the sets."""
+APART = [case for case in CASES if not (getattr(case.values[0], "window", ()) or is_shared(case))]
+"""Those whose cells share nothing: not patches, regressions on a part of the sets, maps."""
 
 
 @cache
