@@ -30,6 +30,9 @@ def quadrature(steps: int, rule: str) -> list[tuple[float, float]]:
     """(a, weight) on [0, 1]; Gauss-Legendre's from the Jacobi matrix (Golub and Welsch 1969)."""
     if rule == "right":
         return [(i / steps, 1 / steps) for i in range(1, steps + 1)]
+    if rule == "trapezoid":
+        gaps = [(i / (steps - 1), (i + 1) / (steps - 1)) for i in range(steps - 1)]
+        return [(a, (b - c) / 2) for gap in gaps for a, (c, b) in zip(gap, (gap, gap), strict=True)]
     off = [k / (4 * k * k - 1) ** 0.5 for k in range(1, steps)]
     places, vectors = np.linalg.eigh(np.diag(off, 1) + np.diag(off, -1))
     return [((a + 1) / 2, float(v) ** 2) for a, v in zip(places, vectors[0], strict=True)]

@@ -272,6 +272,8 @@ def test_completeness_is_up_to_the_quadrature() -> None:
     assert error() <= 1e-6
     falling = [error(steps=steps) for steps in (2, 4, 8, 16)]
     assert all(b < a / 5 for a, b in itertools.pairwise(falling))
+    squared = [error(steps=steps, rule="trapezoid") for steps in (9, 17, 33)]
+    assert all(3.5 < a / b < 4.5 for a, b in itertools.pairwise(squared))
     slow = [error(steps=steps, rule="right") for steps in (50, 100, 200)]
     assert all(0.4 < b / a < 0.6 for a, b in itertools.pairwise(slow))
 
@@ -372,6 +374,12 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], type[UserError], str]] = {
     "draws": ("expected-gradients{samples=0}", {}, PipelineError, "samples is 0, and must be 1 to"),
     "seed": ("smooth-grad{seed=-1}", {}, PipelineError, "seed is -1.*negative"),
     "noise": ("smooth-grad{noise=-1}", {}, PipelineError, "noise is -1.0"),
+    "trapezoid": (
+        "integrated-gradients{steps=1,rule=trapezoid}",
+        {},
+        PipelineError,
+        "steps is 1, and must be 2 to",
+    ),
     "chunk": ("integrated-gradients{chunk=-1}", {}, PipelineError, "chunk is -1"),
     "emit": ("integrated-gradients{emit=sums}", {}, UserError, "integrated-gradients emits no 'sums'"),
     "window": ("occlusion{window=0}", {}, PipelineError, "sizes must be positive"),
