@@ -6,7 +6,8 @@ import datetime
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from importlib.metadata import version
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,13 @@ Each cause with the number of its cases, and where it was seen.
 LEFT_OUT = ("not exported", "unusable")
 
 
+def _version(package: str) -> str:
+    try:
+        return version(package).partition("+")[0]
+    except PackageNotFoundError:  # ONNX Runtime's package for GPUs has another name
+        return str(import_module(package).__version__)
+
+
 def page(rows: Collection[Row], part: str = "") -> str:
     """The page as Markdown; `part` says what was run, where that isn't all."""
     suites: dict[str, list[Row]] = defaultdict(list)
@@ -63,7 +71,7 @@ def page(rows: Collection[Row], part: str = "") -> str:
     return PAGE.format(
         part=f" {part}" if part else "",
         date=datetime.date.today(),
-        versions=", ".join(f"{p} {version(p).partition('+')[0]}" for p in packages),
+        versions=", ".join(f"{p} {_version(p)}" for p in packages),
         models=len({(r["suite"], r["model"]) for r in rows}),
         summary="\n".join(_summary(name, found) for name, found in listed),
         numbers="\n".join(filter(None, (_numbers(name, found) for name, found in listed))),
