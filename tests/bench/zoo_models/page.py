@@ -123,7 +123,8 @@ def _message(row: Row) -> str:
     if "error" in row and "message" not in row:
         return f"error {row['error']:.1e}, predictions off by {row['prediction_off']:.1e}"
     text = f"{row.get('kind', '')}: {row.get('message', '')}".strip(": ")
-    return " ".join(text.split())
+    # no link where a message has brackets before parentheses
+    return " ".join(text.split()).replace("](", "] (")
 
 
 def _reason(row: Row) -> str:
