@@ -125,7 +125,8 @@ def _lifted(
         other, told = (None, "") if (more := supposed(plan)) is None else _batched(model, more)
         if graph is not None and other is not None and _unmodeled(other) < _unmodeled(graph):
             graph, why = other, told
-    if plan.axes and (graph is None or _unmodeled(graph) or not all(map(has_rows, graph.outputs))):
+    whole = not plan.changes_shapes or len(plan.axes) == len(plan.model.graph.input)
+    if plan.axes and whole and (graph is None or _unmodeled(graph) or not all(map(has_rows, graph.outputs))):
         with suppress(IRError, ModelError):
             alone = with_samples_in_front(model, plan, lambda t: _Lifter(model, t).run(), stacked=True)
             graph, why = alone, ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import flat
 import numpy as np
 import onnx
@@ -16,6 +18,7 @@ from irshap import demo
 from irshap.errors import PipelineError
 from irshap.ir.types import DType
 from irshap.lowering import lower
+from irshap.ops import quantized
 from irshap.pipeline.named import PIPELINES
 from irshap.pipeline.text import parse_pipeline
 
@@ -27,7 +30,15 @@ def in_half(case: Case) -> tuple[Case, list[np.ndarray]]:
     return case.with_arrays(arrays), arrays
 
 
-@pytest.mark.parametrize("case", [p for p in DIFFERENTIABLE if not p.values[0].op.bodies])
+QUANTIZATION = Path(quantized.__file__).stem
+"""ONNX has float16 scales since opset 19 only; such models are explained in float32 (the pass single)."""
+
+
+def _narrows(case: Case) -> bool:
+    return not case.op.bodies and type(case.op).__module__.rpartition(".")[2] != QUANTIZATION
+
+
+@pytest.mark.parametrize("case", [p for p in DIFFERENTIABLE if _narrows(p.values[0])])
 def test_every_op_runs_in_float16(case: Case) -> None:
     """Lowered, it has kernels on ONNX Runtime's CPU, or casts around it; sums of float16 are no worse."""
     with np.errstate(over="ignore"):
