@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from irshap.ir.walks import upstream, varying_values
 from irshap.ops.arithmetic import Abs, quotient_or_zero, where
 from irshap.ops.cast import cast
 from irshap.ops.closed import Closed, written
+from irshap.ops.composite import pulled_back
 from irshap.ops.extremum import ReduceMax
 from irshap.ops.gather import Gather
 from irshap.ops.index import GatherElements
@@ -45,7 +44,7 @@ class ByRow(Closed):
     """y = g(i(x), a), where i jumps and a row of y depends on one row of x: what is looked up, or picked.
 
     Operands: x, then `carried` values a that g, the body's last op, is affine in (what is picked from,
-    scattered, or chosen between), then values that are the same in both worlds.
+    scattered, or chosen between; x itself, maybe, once more), then values that are the same in both worlds.
 
     i and a are two players (rules.md section 4): a gets g's adjoint, the mean of those with i of either
     world, and x what i changes, c = (Dy with a + Dy with a0) / 2, 0 where i falls alike.  Of all multipliers
@@ -55,7 +54,7 @@ class ByRow(Closed):
 
     Rows are as small as the body's ops show them to be (Op.batch_axes), at most a sample.
 
-    The derivative is that by a, as frameworks differentiate it: positions have none.
+    The derivative is that through floats alone, as frameworks differentiate it: positions have none.
     """
 
     body: Graph
@@ -66,7 +65,7 @@ class ByRow(Closed):
     def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         self._require_known(wrt)
         op = self._counting(at.operands[0])
-        return tuple(op._adjoint(cts, at.operands, i) if i else zeros_like(at.operands[0]) for i in wrt)
+        return tuple(op._pulled(cts[0], at.operands, i) for i in wrt)
 
     def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         self._require_known(wrt)
@@ -82,7 +81,7 @@ class ByRow(Closed):
             if i == 0:
                 found.append(op._by_squares(cts[0] * change, x, x0))
                 continue
-            one, other = (op._adjoint(cts, (v, *at.operands[1:]), i) for v in (x, x0))
+            one, other = (op._pulled(cts[0], (v, *at.operands[1:]), i) for v in (x, x0))
             found.append((one + other) * 0.5 if 0 in wrt else one)
         return tuple(found)
 
@@ -118,13 +117,11 @@ class ByRow(Closed):
     def _value(self, operands: Sequence[Value]) -> Value:
         return self.parts(operands)[self.result]
 
-    def _adjoint(self, cts: Sequence[Value], operands: Sequence[Value], i: int) -> Value:
-        """g's, by the carried operand i, with the choice that `operands` make."""
-        parts, last = self.parts(operands), self.result.node
-        at = Point(tuple(parts[v] for v in last.operands), tuple(parts[v] for v in last.results))
-        places = [k for k, v in enumerate(last.operands) if v is self.body.inputs[i]]
-        found = [last.op.adjoints(cts, at, k) for k in places]
-        return reduce(operator.add, found)
+    def _pulled(self, ct: Value, operands: Sequence[Value], i: int) -> Value:
+        """The cotangent of operand i through the floats of the body, with the choice that `operands` make."""
+        formal = self.body.inputs[i]
+        found = pulled_back(self.body, [self.parts(operands)], {self.result: ct}, [formal])
+        return found[formal] if formal in found else zeros_like(operands[i])
 
     def rows(self) -> tuple[_Rows, ...] | None:
         """How y falls into rows that depend on one row of x each; None if these mix samples."""

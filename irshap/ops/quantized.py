@@ -73,6 +73,13 @@ class _Spread(Op, family=True):
         require(same_shape(shape, x.dims), f"{scale} and {zero} don't broadcast to {x}")
         return [x, scale, zero]
 
+    def _rounded(self, types: Sequence[Type], dtype: DType) -> TensorType:
+        """The operand's type, of which levels of `dtype` are made."""
+        x, scale, zero = self._spread(types)
+        require(x.dtype is scale.dtype, "operand and scale have different element types")
+        require(zero.dtype is dtype, f"a zero point of {zero.dtype.value}")
+        return x
+
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
         return 3 * numel(results)
 
@@ -111,10 +118,7 @@ class Quantize(NonDifferentiable, _Spread):
     mend = "Read each as the clip to the range of its levels (--quantized, quantized=True)"
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
-        x, scale, zero = self._spread(types)
-        require(x.dtype is scale.dtype, "operand and scale have different element types")
-        require(zero.dtype is self.dtype, f"a zero point of {zero.dtype.value}")
-        return (x.with_dtype(self.dtype),)
+        return (self._rounded(types, self.dtype).with_dtype(self.dtype),)
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         x, scale, zero = arrays
@@ -164,10 +168,7 @@ class FakeQuantize(StraightThrough, _Spread):
     leaves_out = "it rounds to few levels, and is explained as the clip to their range"
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
-        x, scale, zero = self._spread(types)
-        require(x.dtype is scale.dtype, "operand and scale have different element types")
-        require(zero.dtype is self.dtype, f"a zero point of {zero.dtype.value}")
-        return (x,)
+        return (self._rounded(types, self.dtype),)
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         x, scale, zero = arrays

@@ -24,7 +24,7 @@ from irshap.ir.core import (
     require,
     tensors,
 )
-from irshap.ir.dims import Dim, as_dim, product, same_shape
+from irshap.ir.dims import Dim, as_dim, product, same, same_shape
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.activations import HardSigmoid
 from irshap.ops.composite import Composite
@@ -65,7 +65,7 @@ def _of_way(x: Value, way: int) -> Value:
     return reshape(cut, (x.shape[0], *x.shape[2:]))
 
 
-def _same(x: Value) -> Value:
+def _unturned(x: Value) -> Value:
     return x
 
 
@@ -136,8 +136,10 @@ class _Recalled(_Formula):
     `known` holds what stands for the input's part and for that of `h`, or for their sum.
     """
 
-    def __init__(self, whole: _Formula, known: Sequence[Value], h: Value, weights: Sequence[Value]) -> None:
-        self.op, self.way, self.known, self.h = whole.op, whole.way, known, h
+    def __init__(
+        self, op: Recurrent, way: int, known: Sequence[Value], h: Value, weights: Sequence[Value]
+    ) -> None:
+        self.op, self.way, self.known, self.h = op, way, known, h
         self.r, self.own, *self.extras = weights
 
     def recur(self, h: Any, gates: slice = slice(None)) -> Any:
@@ -259,6 +261,8 @@ class Recurrent(Composite, family=True):
         self, cts: Sequence[Value], worlds: Sequence[Point], wrt: Sequence[int]
     ) -> tuple[Value, ...]:
         steps = worlds[0].operands[0].shape[0]
+        if same(steps, 0):
+            raise NoLocalRule("it makes no steps")
         if isinstance(steps, int) and steps * len(self.backward) <= FEW_STEPS:
             return self._through_parts(cts, worlds, wrt)
         states = range(4, 4 + self.states)
@@ -279,12 +283,12 @@ class Recurrent(Composite, family=True):
         _, w, r, b, *rest = worlds[0].operands
         _, extras = self._of(way, rest, _part)
         whole = _Formula(self, way, _part(w, way), _part(r, way), _part(b, way), extras)
-        turn = flipped if self.backward[way] else _same
+        turn = flipped if self.backward[way] else _unturned
 
         def step(
             known: Sequence[Value], states: Sequence[Value], weights: Sequence[Value]
         ) -> tuple[Value, ...]:
-            return self.step(_Recalled(whole, known, states[0], weights), known[0], states)
+            return self.step(_Recalled(self, way, known, states[0], weights), known[0], states)
 
         directions = []
         for world in worlds:

@@ -22,10 +22,14 @@ __all__ = ["Region", "by_row", "reads_masked"]
 
 @dataclass(frozen=True)
 class Region:
-    """The nodes between a few tensors, its roots, and the result of the last of them."""
+    """The nodes between a few tensors, its roots, and the result of the last of them.
+
+    `carried`: what the last node takes beside what the others make of the roots; a root, too, may be there.
+    """
 
     roots: tuple[Value, ...]
     nodes: Sequence[Node]
+    carried: tuple[Value, ...] = ()
 
     @property
     def result(self) -> Value:
@@ -34,9 +38,9 @@ class Region:
 
     @cached_property
     def operands(self) -> tuple[Value, ...]:
-        """The roots, then what else is read and is no constant."""
-        fixed = (v for v in self._read if v not in self.roots and not isinstance(v.node.op, Constant))
-        return (*self.roots, *fixed)
+        """The roots, what is carried, then what else is read and is no constant."""
+        named = (*self.roots, *self.carried)
+        return (*named, *(v for v in self._read if v not in named and not isinstance(v.node.op, Constant)))
 
     @cached_property
     def _read(self) -> Sequence[Value]:
@@ -45,14 +49,19 @@ class Region:
 
     def body(self, types: Sequence[Type]) -> Graph:
         """The program, for operands of these types."""
+        *made, last = self.nodes
         with Builder() as b:
             formals = [
                 b.emit(Input(f"operand{i}"), types=(t,), names=(f"operand{i}",))[0]
                 for i, t in enumerate(types)
             ]
-            inner = dict(zip(self.operands, formals, strict=True))
+            pairs = list(zip(self.operands, formals, strict=True))
+            carried = dict(pairs[len(self.roots) :][: len(self.carried)])
+            inner = dict(reversed(pairs))
             constants = [v.node for v in self._read if v not in inner]
-            b.extend([*constants, *self.nodes], inner)
+            b.extend([*constants, *made], inner)
+            inner |= carried
+            b.extend([last], inner)
             return b.build("f", [Output("y", inner[self.result])])
 
 
@@ -93,8 +102,8 @@ def by_row(
     front = {v for v in last.operands if v in varying and v not in carried}
     found = None
     for root, nodes in _narrowings(last, front, varying, scores, place):
-        region = Region((root, *(v for v in carried if v is not root)), nodes)
-        op = ByRow(region.body([v.type for v in region.operands]), len(region.roots) - 1)
+        region = Region((root,), nodes, carried)
+        op = ByRow(region.body([v.type for v in region.operands]), len(carried))
         if op.rows() is None:
             continue
         found = region, op

@@ -132,3 +132,9 @@ def test_any_number_of_steps(kind: str) -> None:
         x = RNG.standard_normal((2, steps, W)).astype("f")
         fixed = irshap.compile(model(kind, steps=steps), method="input-x-gradient")
         assert compiled.explainer()(x).values.shape == fixed.explainer()(x).values.shape
+
+
+def test_no_steps_have_no_rule() -> None:
+    source = model("LSTM", steps=0)
+    with pytest.raises(NotDifferentiable, match="it makes no steps"):
+        irshap.compile(source, np.zeros((1, 0, W), np.float32))

@@ -27,6 +27,9 @@ ROUTERS = {
     "gathered weights": """
         p = Sigmoid (logits)  c = Add (p, bias)  u, i = TopK <axis = -1> (c, two)
         w = GatherElements <axis = -1> (p, i)""",
+    "picked from what is ranked": """
+        p = Softmax <axis = -1> (logits)  u, i = TopK <axis = -1> (p, two)
+        w = GatherElements <axis = -1> (p, i)""",
     "masked with infinity": """
         m = ReduceMax <axes = [-1], keepdims = 1> (logits)  d = Sub (m, logits)  c = Greater (d, half)
         l = Where (c, infinite, logits)  p = Softmax <axis = -1> (l)  w, i = TopK <axis = -1> (p, two)""",
@@ -136,10 +139,11 @@ def test_shares_by_squares() -> None:
     np.testing.assert_allclose(found, changed * d**2 / (d**2).sum(1, keepdims=True), atol=1e-12)
 
 
-def test_gradients_leave_the_choice_alone() -> None:
-    """As frameworks differentiate: positions have no derivative."""
+@pytest.mark.parametrize("router", ROUTERS)
+def test_gradients_leave_the_choice_alone(router: str) -> None:
+    """As frameworks differentiate: positions have no derivative, and what they pick keeps its own."""
     x, _ = data()
-    raw = model("gathered weights")
+    raw = model(router)
     graph = PassManager.from_text("lift,widen,target,canonicalize,piecewise,autodiff,gradient").run(raw)
     found = evaluate(graph, {"x": x})["x_attributions"]
     forward = PassManager.from_text("lift,widen,canonicalize").run(raw)
@@ -149,6 +153,21 @@ def test_gradients_leave_the_choice_alone() -> None:
         step[(slice(None), *place)] = 1e-6
         up, down = (evaluate(forward, {"x": x + s})["y"][range(len(x)), best] for s in (step, -step))
         np.testing.assert_allclose(found[(slice(None), *place)], (up - down) / 2e-6, atol=1e-6)
+
+
+def test_what_is_picked_alike_keeps_its_own_rule() -> None:
+    """Where both worlds choose alike, scores that weren't picked get nothing of what was."""
+    found = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> m (float[N, 3] x) => (float[N, 1] y)
+        <int64[1] one = {1}, float[3, 3] scale = {2, 0, 0, 0, 2, 0, 0, 0, 2}> {
+            z = MatMul (x, scale)
+            u, i = TopK <axis = 1> (z, one)
+            y = GatherElements <axis = 1> (z, i)
+        }"""
+    )
+    x, r = np.array([[0.0, 1.0, 5.0]]), np.array([[2.0, 0.0, 4.0]])
+    attributed = evaluate(flat.run_passes(wide("default"), found, r), {"x": x})["x_attributions"]
+    np.testing.assert_allclose(attributed, [[0, 0, 2]], atol=1e-12)
 
 
 def test_a_path_of_derivatives_is_refused() -> None:
