@@ -91,8 +91,8 @@ class Target(Pass):
             _check_batch(ir, output)
         told: list[str] = []
         if "auto" in held and not self.wrt:
-            carried = [str(v.name) for v in states(ir)]
-            ir, told = with_held(ir, carried), [f"{name}, a recurrent state" for name in carried]
+            carried = states(ir, [o.value for o in explained])
+            ir, told = with_held(ir, list(carried)), [f"{name}, {what}" for name, what in carried.items()]
             explained, joined = self._explained(ir)
         sources = _sources(ir, explained, names_in(self.wrt))
         if "auto" in held:

@@ -9,7 +9,7 @@ from pathlib import Path
 import networkx as nx
 from places import ROOT
 
-FLOORS = ("errors", "contract", "runtime", "report", "ir", "ops", "text", "attribution", "pipeline")
+FLOORS = ("errors", "contract", "files", "runtime", "report", "ir", "ops", "text", "attribution", "pipeline")
 FLOORS += ("lowering", "checks", "passes", "cost", "compiler", "metrics", "demo", "cli")
 """Each package imports only from those before it and from itself; `irshap` itself names the public ones."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from irshap.attribution.sources import Attributed, model_inputs
 from irshap.ir.builder import current, emit1
-from irshap.ir.core import Graph, Node, Role, Value
+from irshap.ir.core import Graph, Node, Output, Role, Value
 from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import TensorType
 from irshap.ir.walks import is_float, upstream, varying_values
@@ -49,30 +49,35 @@ def side_paths(graph: Graph, sources: Sequence[Value], targets: Sequence[Value])
             yield from (SidePath(node, v) for v in dict.fromkeys(taken))
 
 
-def states(graph: Graph) -> list[Value]:
-    """The float inputs that carry a recurrent state and no samples, where other inputs count these first.
+def states(graph: Graph, targets: Sequence[Value]) -> dict[str, str]:
+    """The float inputs of `targets` that carry no samples, where others count these first, and what they are.
 
     Those without an axis of samples, f32[layers, 1, H], which all samples share; and those with it behind
-    another, f32[layers, N, H], from which a recurrent op starts, or of which an output alike and called after
-    it returns the next (state and stateN, h and hn).
+    another, f32[layers, N, H], from which a recurrent op starts, or of which another output alike and called
+    after it returns the next (state and stateN, h and hn).
     """
-    places = {v: _samples_axis(v) for v in model_inputs(graph)}
+    above = upstream(targets)
+    places = {v: _samples_axis(v) for v in model_inputs(graph) if v in above}
     if 0 not in places.values():
-        return []
+        return {}
     others = [v for n in graph.nodes if not isinstance(n.op, Move) for v in n.results]
     starts = upstream(_starts(graph), cut=others)
-    inner = [v for v, place in places.items() if is_float(v) and v.rank > 1 and place != 0]
-    return [v for v in inner if places[v] is None or v in starts or _returned(graph, v)]
+    returned = [o for o in graph.outputs_of(Role.MODEL) if is_float(o.value) and o.value not in targets]
+    found = {}
+    for v, place in places.items():
+        if not is_float(v) or v.rank < 2 or place == 0:
+            continue
+        if place is None:
+            found[str(v.name)] = "which all samples share"
+        elif v in starts or any(_is_next(o, v) for o in returned):
+            found[str(v.name)] = "a recurrent state"
+    return found
 
 
-def _returned(graph: Graph, state: Value) -> bool:
-    return any(
-        o.name.startswith(str(state.name))
-        and is_float(o.value)
-        and o.value.rank == state.rank
-        and _samples_axis(o.value) == _samples_axis(state)
-        for o in graph.outputs_of(Role.MODEL)
-    )
+def _is_next(output: Output, state: Value) -> bool:
+    """Whether an output is a state as it is after the call."""
+    alike = output.value.rank == state.rank and _samples_axis(output.value) == _samples_axis(state)
+    return alike and output.name.startswith(str(state.name))
 
 
 def _starts(graph: Graph) -> Iterator[Value]:

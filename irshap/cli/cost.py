@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irshap.cli.options import explained_arguments, reading
-from irshap.cli.output import atomic, echo_json, require_folder, size_text, table
+from irshap.cli.output import echo_json, require_folder, size_text, table
 from irshap.errors import UserError
+from irshap.files import atomic
 
 if TYPE_CHECKING:
     from irshap.cost.report import Report

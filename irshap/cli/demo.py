@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from irshap.cli.output import atomic, echo_json, size_text, table
+from irshap.cli.output import echo_json, size_text, table
+from irshap.files import atomic
 
 __all__ = ["demo_command"]
 

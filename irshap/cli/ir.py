@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from irshap.cli.compile import VERIFY
-from irshap.cli.output import atomic, require_folder
+from irshap.cli.output import require_folder
 from irshap.errors import ParseError, PipelineError
+from irshap.files import atomic
 
 __all__ = ["opt_command", "print_command"]
 

@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
-import tempfile
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from irshap.contract import COMPLETENESS_ERROR, Metadata
 from irshap.errors import UserError
 
-if TYPE_CHECKING:
-    from irshap.ir.types import Array
-
 __all__ = [
-    "atomic",
     "echo_json",
     "printable",
     "require_folder",
     "size_text",
     "table",
     "warn_incomplete",
-    "write_npz",
 ]
 
 _PIPED_WIDTH = 200
@@ -96,33 +87,3 @@ def require_folder(path: str | None) -> None:
         raise UserError("its folder doesn't exist", where=path, mend="create it first")
     if path is not None and Path(path).is_dir():
         raise UserError("is a folder", where=path, mend="give a file name in it")
-
-
-@contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file to write that takes its place at `path` when all is written, and else leaves nothing."""
-    target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        # mkstemp makes private files; the output gets the rights of any new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # noqa: PTH101
-        os.replace(name, target)  # noqa: PTH105
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)  # noqa: PTH108
-        raise
-
-
-def write_npz(path: str, arrays: Mapping[str, Array]) -> None:
-    """Writes arrays as an .npz file, under any names (`numpy.savez` keeps some), without pickles."""
-    import numpy as np
-
-    with atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
-            plain = array.astype(str) if array.dtype.kind == "O" else array
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, np.asanyarray(plain), allow_pickle=False)

@@ -9,6 +9,7 @@ import click
 
 from irshap.cli.output import require_folder
 from irshap.errors import UserError
+from irshap.files import atomic, write_npz
 
 __all__ = ["references_command"]
 
@@ -58,15 +59,17 @@ def references_command(
             f"these references go to a {wanted} file", where=output, mend=f"name it so: -o REFS{wanted}"
         )
     if wanted == ".npy":
-        np.save(output, made.arrays[""])
+        with atomic(output) as file:
+            np.save(file, made.arrays[""], allow_pickle=False)
     else:
-        np.savez(output, allow_pickle=False, **made.arrays)
+        write_npz(output, made.arrays)
     for name, array in made.arrays.items():
         click.echo(f"{output}: {f'{name} ' if name else ''}{array.dtype} {list(array.shape)}, {kind}")
     use: list[Any] = ["--references", output]
     if made.weights is not None:
         weights = str(Path(output).with_suffix(".weights.npy"))
-        np.save(weights, made.weights)
+        with atomic(weights) as file:
+            np.save(file, made.weights, allow_pickle=False)
         click.echo(f"{weights}: weights from {made.weights.min():.3g} to {made.weights.max():.3g}")
         use += ["--weights", weights]
     click.echo(f"use them: irshap compile MODEL {' '.join(use)} --output EXPLAINED.onnx")

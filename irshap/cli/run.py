@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irshap.cli.output import echo_json, require_folder, table, write_npz
+from irshap.cli.output import echo_json, require_folder, table
 from irshap.contract import TARGET
 from irshap.errors import CheckFailed
+from irshap.files import write_npz
 
 if TYPE_CHECKING:
     from irshap.runtime import Explanation

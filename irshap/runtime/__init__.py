@@ -1,7 +1,7 @@
 """Runs an explained model in ONNX Runtime, and checks arrays from users.
 
-Imports numpy, onnxruntime and irshap's errors and contract alone: a machine that only explains needs nothing
-of the compiler.
+Imports numpy, onnxruntime and irshap's errors, contract and files alone: a machine that only explains needs
+nothing of the compiler.
 """
 
 from irshap.runtime.explainer import Explainer

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from irshap.errors import UserError
+from irshap.files import write_npz
 from irshap.runtime.arrays import Arrays, as_arrays
 
 __all__ = ["read", "write"]
@@ -24,19 +23,10 @@ def write(path: str | os.PathLike[str], arrays: Arrays, header: dict[str, Any]) 
     Raises:
         UserError: the folder doesn't exist or can't be written, or the disk is full.
     """
-    target = Path(path)
-    stored = {name: array.astype(str) if array.dtype == object else array for name, array in arrays.items()}
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, allow_pickle=False, **{_HEADER: np.array(json.dumps(header)), **stored})
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_npz(path, {_HEADER: np.array(json.dumps(header)), **arrays})
     except OSError as error:
-        raise UserError(f"can't be written: {error.strerror or error}", where=str(target)) from error
+        raise UserError(f"can't be written: {error.strerror or error}", where=os.fspath(path)) from error
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, Any]]:

@@ -18,6 +18,9 @@ __all__ = ["KernelShap"]
 _ALL = 16
 """Up to so many features every set may be taken."""
 
+_MOST = 4096
+"""The most features: a matrix of their pairs is solved, 128 MiB for so many."""
+
 
 @dataclass(frozen=True)
 class KernelShap(ShapleyMethod):
@@ -45,6 +48,11 @@ class KernelShap(ShapleyMethod):
             raise ValueError(f"samples is {self.samples} and seed {self.seed}: 2 to 100000, not negative")
 
     def coalitions(self, count: int) -> Coalitions:
+        if count > _MOST:
+            raise UserError(
+                f"{count} features are more than the {_MOST} of which the system is solved",
+                mend="give groups of cells (groups), or take shapley-sampling",
+            )
         sets, weights = self._drawn(count)
         every = np.concatenate([sets, np.ones((1, count), bool)])
         return Coalitions(

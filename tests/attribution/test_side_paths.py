@@ -171,3 +171,17 @@ def test_a_state_is_attributed_where_it_is_asked_for() -> None:
     found = compiled.explainer()({"x": x, "h0": h0})
     assert set(found.values) == {"x", "h0"}
     np.testing.assert_allclose(found.completeness_error, 0, atol=1e-6)
+
+
+def test_what_all_samples_share_is_held() -> None:
+    """Also where it is no state; an input that the explained output doesn't read isn't spoken of."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[N,3] x, float[3,3] w, float[2,2] u)
+        => (float[N,3] y, float[2,2] z) { m = MatMul(x, w) y = Tanh(m) z = Relu(u) }"""
+    )
+    compiled = irshap.compile(model, np.zeros((1, 3), np.float32), target="1")
+    metadata = {p.key: p.value for p in compiled.model.metadata_props}
+    assert metadata[Metadata.HELD] == "w, which all samples share"
+    x, w = (np.random.default_rng(i).standard_normal((3, 3)).astype(np.float32) for i in range(2))
+    found = compiled.explainer()({"x": x, "w": w, "u": np.ones((2, 2), np.float32)})
+    np.testing.assert_allclose(found.completeness_error, 0, atol=1e-6)

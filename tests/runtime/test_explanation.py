@@ -344,3 +344,11 @@ def test_an_explainer_goes_to_other_processes(tmp_path: Path, monkeypatch: pytes
         UserError, match=r"can't be pickled. save the model, and make the Explainer of its path"
     ):
         pickle.dumps(irshap.Explainer(table()))
+
+
+def test_a_saved_explanation_has_the_rights_of_any_file(tmp_path: Path) -> None:
+    """It is written beside and moved: private only until then."""
+    explanation = explained()
+    explanation.save(tmp_path / "e.npz")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "e.npz").stat().st_mode == (tmp_path / "plain").stat().st_mode
