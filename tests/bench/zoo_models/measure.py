@@ -49,8 +49,8 @@ METHOD = "deeplift{emit=completeness_error}"
 class Original:
     """A model as ONNX Runtime runs it, sample by sample where it takes no more at once.
 
-    Numbers are compared with those of nodes as they are: folding constants alone moves BiT's predictions by
-    3e-3, where those of its nodes are float64's to 3e-7.
+    Numbers are compared with those of nodes as they are: ONNX Runtime's folding of constants alone moves
+    BiT's predictions (`rounding` in its row).
     """
 
     def __init__(self, file: Path, axes: Mapping[str, int | None], *, optimized: bool = False) -> None:
