@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from math import isqrt, prod
+
+import numpy as np
+
 from irshap.ir.core import Value
-from irshap.ir.dims import Dim, as_dim
+from irshap.ir.dims import Dim, as_dim, divide, product, same
 from irshap.lowering.emitter import Export, exporter
-from irshap.lowering.importer import Import, Unmodeled, importer
+from irshap.lowering.importer import LARGEST_MADE, Import, Unmodeled, importer
 from irshap.lowering.ops.window import padded_at_run_time, window_attributes
-from irshap.ops import conv
+from irshap.ops import conv, shape
+from irshap.ops.program import constant
 
 __all__: list[str] = []
 
@@ -59,6 +64,33 @@ def _cut(total: Dim, *, upper: bool) -> tuple[int, int]:
         raise Unmodeled("its kernels don't reach the size that it asks for: runtimes disagree on the rest")
     small, large = total // 2, total - total // 2
     return (small, large) if upper else (large, small)
+
+
+@importer("Col2Im")
+def _read_col2im(n: Import) -> Value:
+    """[N, C K, L] -> [N, C, *image]: each block of K numbers added to where it stood in the image.
+
+    So a transposed convolution of each channel, by K kernels that have a single 1.
+    """
+    columns = n.tensor(0)
+    image, block = tuple(n.ints(1)), tuple(n.ints(2))
+    spatial, size = len(image), prod(block)
+    strides = tuple(n.attribute("strides", [1] * spatial))
+    dilations = tuple(n.attribute("dilations", [1] * spatial))
+    flat = n.attribute("pads", [0] * 2 * spatial)
+    pads = tuple(zip(flat[:spatial], flat[spatial:], strict=True))
+    count, rows, places = columns.shape
+    covered = zip(image, pads, dilations, block, strides, strict=True)
+    grid = tuple((i + sum(p) - d * (k - 1) - 1) // s + 1 for i, p, d, k, s in covered)
+    channels = divide(rows, size)
+    if channels is None or not same(prod(grid), places):
+        raise Unmodeled(f"{columns.tensor} aren't blocks of {block} in an image of {image}")
+    if min(block) < 1 or size**2 > LARGEST_MADE:
+        raise Unmodeled(f"irshap lays out blocks of up to {isqrt(LARGEST_MADE)} elements, not of {block}")
+    kernels = constant(np.eye(size).reshape(size, 1, *block), columns.dtype)
+    blocks = n.one(shape.Reshape((product((count, channels)), size, *grid)), columns)
+    images = n.one(conv.ConvTranspose(strides, pads, dilations, 1, image), blocks, kernels)
+    return n.one(shape.Reshape((count, channels, *image)), images)
 
 
 @exporter(conv.ConvTranspose)

@@ -101,7 +101,6 @@ def real(*shape: int) -> Array:
 
 LENGTHS = np.array([2, 4, 1])
 MADE: dict[str, tuple[int, list[Array], dict[str, Any]]] = {
-    "Col2Im": (18, [real(3, 8, 9), np.array([4, 4]), np.array([2, 2])], {}),
     "DFT": (17, [real(3, 8, 1), np.array(4)], {"axis": 1}),
     "GridSample": (20, [real(3, 2, 4, 4), np.tanh(real(3, 5, 5, 2))], {}),
     "ReverseSequence": (10, [real(4, 3, 2), LENGTHS], {"batch_axis": 1, "time_axis": 0}),
