@@ -60,8 +60,11 @@ def _function(schema: Any, node: onnx.NodeProto, inputs: Sequence[Value | None],
         return None
     version = _nearest(schema.context_dependent_function_opset_versions, opset)
     types = [(onnx.TypeProto() if v is None else onnx_type(v.type)).SerializeToString() for v in inputs]
-    content = node.SerializeToString()
-    return bytes(schema.get_context_dependent_function_with_opset_version(version, content, types)) or None
+    made = schema.get_context_dependent_function_with_opset_version
+    try:
+        return bytes(made(version, node.SerializeToString(), types)) or None
+    except (RuntimeError, ValueError):  # the inputs aren't of the kinds that its definition has
+        return None
 
 
 def _nearest(versions: Sequence[int], opset: int) -> int:

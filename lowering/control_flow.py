@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
 import onnx
 from onnx import helper
 
+from irshap.errors import IRError
 from irshap.ir.builder import Builder
 from irshap.ir.core import Value
 from irshap.ir.types import Tensor, TensorType
@@ -41,6 +43,12 @@ def inlined(scope: Scope, proto: onnx.NodeProto, inputs: Sequence[Value | None])
     """The results of an If, Loop or Scan of which it is known what it runs; None for any other node."""
     if proto.domain not in ("", "ai.onnx"):
         return None
+    with suppress(IRError):  # what trips or steps give may not fit together
+        return _followed(scope, proto, inputs)
+    return None
+
+
+def _followed(scope: Scope, proto: onnx.NodeProto, inputs: Sequence[Value | None]) -> list[Value] | None:
     graphs = {a.name: a.g for a in proto.attribute if a.HasField("g")}
     if proto.op_type == "If" and len(inputs) == 1:
         condition = _number(scope, inputs[0])

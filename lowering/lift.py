@@ -8,13 +8,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import prod
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 import onnx
 import sympy
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from irshap.contract import Metadata
 from irshap.errors import IRError, ModelError
@@ -27,6 +26,7 @@ from irshap.lowering.batch_plan import BatchPlan, named_batch, with_more_rows, w
 from irshap.lowering.bodies import body_of
 from irshap.lowering.control_flow import inlined
 from irshap.lowering.emitter import onnx_type, tensor_proto
+from irshap.lowering.files.arrays import array_of, dense, dtype_of
 from irshap.lowering.files.load import OLDEST_OPSET, infer_shapes, inline_functions, load_model
 from irshap.lowering.files.protos import first_line, outline
 from irshap.lowering.files.scopes import captured_names
@@ -44,8 +44,8 @@ from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Lift", "lift"]
 
-_DENSE_LIMIT = 2**28
-"""Sparse initializers become dense up to this many elements: a few bytes could ask for any memory."""
+# importers unpack inputs and attributes freely: what they stumble over isn't what they expect
+_STUMBLES = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -191,9 +191,7 @@ class _Lifter:
         self.values: dict[str, Value] = {}
         self.opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
         self.opset = self.opsets.get("", OLDEST_OPSET)
-        self.inputs = types.graph.input
-        inferred = infer_shapes(types).graph
-        self.declared = {v.name: v.type for v in (*inferred.value_info, *inferred.output)}
+        self.types, self.inputs = types, types.graph.input
         self.symbols = _Symbols()
         self.facts = Facts()
 
@@ -211,6 +209,12 @@ class _Lifter:
         # shape arithmetic that is worked out leaves nodes behind that no output needs
         nodes = tuple(live(built.nodes, (o.value for o in built.outputs)))
         return replace(built, nodes=nodes, source=self._source())
+
+    @cached_property
+    def _declared(self) -> Mapping[str, onnx.TypeProto]:
+        """What the model says of its values' types, or onnx finds: asked for what irshap has no op for."""
+        inferred = infer_shapes(self.types).graph
+        return {v.name: v.type for v in (*inferred.value_info, *inferred.output)}
 
     def _source(self) -> Source:
         model = self.model
@@ -250,15 +254,15 @@ class _Lifter:
     def _note_items(self, view: Import, sequence: Value | None) -> None:
         """What is in a sequence, if it is known."""
         if sequence is not None and view.proto.op_type in SEQUENCES and not view.proto.domain:
-            with suppress(Unmodeled, TypeMismatch, IRError, ArithmeticError, LookupError, ValueError):
+            with suppress(Unmodeled, TypeMismatch, IRError, *_STUMBLES):
                 self.facts.items[sequence] = tuple(SEQUENCES[view.proto.op_type](view))
 
     def statements(self, graph: onnx.GraphProto) -> None:
         """Lifts what a graph computes; its names are added to those of the scope."""
         for tensor in graph.initializer:
-            self.values[tensor.name] = self._constant(_array(tensor), tensor.name)
+            self.values[tensor.name] = self._constant(array_of(tensor), tensor.name)
         for sparse in graph.sparse_initializer:
-            self.values[sparse.values.name] = self._constant(_dense(sparse), sparse.values.name)
+            self.values[sparse.values.name] = self._constant(dense(sparse), sparse.values.name)
         for node in graph.node:
             self._node(node)
 
@@ -278,8 +282,7 @@ class _Lifter:
             return None, str(error)
         except (TypeMismatch, IRError) as error:
             return None, f"{error}{_open_sizes(view)}"
-        except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError) as error:
-            # importers unpack inputs and attributes freely: what they stumble over isn't what they expect
+        except _STUMBLES as error:
             return None, f"its inputs and attributes don't fit together: {first_line(error)}"
 
     def _through_body(
@@ -350,7 +353,7 @@ class _Lifter:
         for name in filter(None, proto.output):
             kind = found.get(name)
             if not self.rebatched and (kind is None or _is_vague(kind)):
-                declared = self._type(self.declared.get(name))
+                declared = self._type(self._declared.get(name))
                 kind = declared if kind is None or _tells_more(declared, kind) else kind
             result.append(kind or ForeignType("unknown", b""))
         return result
@@ -392,7 +395,7 @@ class _Lifter:
             kind = str(proto.WhichOneof("value")).removesuffix("_type")
             return ForeignType(kind, proto.SerializeToString(deterministic=True))
         tensor = proto.tensor_type
-        dtype = DType.STR if tensor.elem_type == onnx.TensorProto.STRING else _dtype(tensor.elem_type)
+        dtype = DType.STR if tensor.elem_type == onnx.TensorProto.STRING else dtype_of(tensor.elem_type)
         if not tensor.HasField("shape"):
             return TensorType(dtype, None)
         return TensorType(dtype, self.symbols.shape(tensor.shape.dim, known or {}))
@@ -460,40 +463,3 @@ def _tells_more(declared: Type, inferred: Type) -> bool:
         # of what is no tensor, inference gives the element types without their shapes
         return isinstance(inferred, ForeignType) and not is_unknown(declared)
     return not _is_vague(declared) or (isinstance(inferred, TensorType) and inferred.shape is None)
-
-
-def _dtype(code: int) -> DType:
-    try:
-        return DType.of(np.empty(0, helper.tensor_dtype_to_np_dtype(code)))
-    except KeyError:
-        names = onnx.TensorProto.DataType
-        name = names.Name(code) if code in names.values() else str(code)
-        raise ModelError(f"has tensors of the element type {name}, which irshap can't read") from None
-
-
-def _array(tensor: onnx.TensorProto) -> Array:
-    _dtype(tensor.data_type)
-    try:
-        return numpy_helper.to_array(tensor)
-    except (TypeError, ValueError) as error:
-        where = f"tensor {first_line(ValueError(tensor.name))!r}"
-        raise ModelError(
-            f"its data doesn't fit its type and dims: {first_line(error)}", where=where
-        ) from error
-
-
-def _dense(sparse: onnx.SparseTensorProto) -> Array:
-    values, indices = _array(sparse.values), _array(sparse.indices)
-    where = f"sparse tensor {first_line(ValueError(sparse.values.name))!r}"
-    size = prod(sparse.dims)
-    if size > _DENSE_LIMIT:
-        raise ModelError(f"has {size} elements; irshap reads up to {_DENSE_LIMIT}", where=where)
-    dense = np.zeros(tuple(sparse.dims), values.dtype)
-    try:
-        if indices.ndim == 1:
-            dense.reshape(-1)[indices] = values
-        else:
-            dense[tuple(indices.T)] = values
-    except (IndexError, ValueError) as error:
-        raise ModelError(f"its indices don't fit its dims: {first_line(error)}", where=where) from error
-    return dense

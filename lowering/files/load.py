@@ -36,6 +36,9 @@ _MOST_AXES = 2**16
 """No tensor has so many."""
 
 _LONG_VECTOR = 2**20
+_MAKERS = {"ConstantOfShape", "Expand", "Pad", "Range", "Tile"}
+"""Ops whose operands say how long a vector is."""
+
 _RUNTIMES_OWN = ("LayerNormalization", "SimplifiedLayerNormalization")
 """Ops that ONNX Runtime's optimizers write into ONNX's domain, in opsets that don't have them."""
 
@@ -78,7 +81,17 @@ def load_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx
     _check_versions(model, where)
     read_external_data(model, folder, where)
     _check(model, where)
+    for node in messages(model):
+        if isinstance(node, onnx.NodeProto):
+            _refuse_fatal(node)
+            _cut_blanks(node)
     return model
+
+
+def _cut_blanks(node: onnx.NodeProto) -> None:
+    """Leaves out absent inputs that nothing follows, which says the same: DFT of ONNX Runtime reads them."""
+    while node.input and not node.input[-1]:
+        del node.input[-1]
 
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -144,19 +157,19 @@ def _refuse_fatal(node: onnx.NodeProto) -> None:
 def _inferred(shell: onnx.ModelProto) -> onnx.ModelProto:
     """With values propagated, except where a vector has more elements than inference should list one by one.
 
-    It does that for every vector in arithmetic: an axis of 2^40 would take any time and memory.  A negative
-    size, which some exporters write for one that they don't know, would end the process in an assertion.
+    It does that for every vector in arithmetic: an axis of 2^40 would take any time and memory, and so would
+    what a node makes of such a number.  A negative size, which some exporters write for one that they don't
+    know, would end the process in an assertion.
     """
     for part in messages(shell):
         if isinstance(part, onnx.TensorShapeProto.Dimension) and part.dim_value < 0:
             part.Clear()
-        if isinstance(part, onnx.NodeProto):
-            _refuse_fatal(part)
-    if any(number > _LONG_VECTOR for number in _numbers(shell)):
+    if any(abs(number) > _LONG_VECTOR for number in _numbers(shell)):
         plain = onnx.shape_inference.infer_shapes(shell)
         known = (*plain.graph.input, *plain.graph.value_info, *plain.graph.output)
         shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in known]
-        if any(len(shape) == 1 and shape[0] > _LONG_VECTOR for shape in shapes):
+        makers = any(node.op_type in _MAKERS for node in nodes(shell.graph))
+        if makers or any(len(shape) == 1 and shape[0] > _LONG_VECTOR for shape in shapes):
             return plain
     return onnx.shape_inference.infer_shapes(shell, data_prop=True)
 

@@ -16,7 +16,8 @@ FORMS = {
     "one axis": ("N, 6, 3", "4", "2", ""),
     "side by side": ("N, 8, 16", "8, 8", "2, 2", "<strides = [2, 2]>"),
     "overlapping": ("N, 8, 9", "4, 4", "2, 2", ""),
-    "padded and apart": ("N, 12, 9", "5, 6", "2, 3", "<strides = [2, 1], pads = [1, 0, 0, 1], dilations = [1, 2]>"),
+    "padded": ("N, 12, 15", "5, 6", "2, 3", "<strides = [2, 1], pads = [1, 0, 0, 1]>"),
+    "with gaps": ("N, 8, 8", "4, 6", "2, 2", "<dilations = [2, 2]>"),
     "a volume": ("N, 8, 8", "3, 3, 3", "2, 2, 2", ""),
 }  # fmt: skip
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import onnx
 import onnx.parser
@@ -66,3 +68,43 @@ def test_not_takes_truth_values() -> None:
 
     with pytest.raises(TypeMismatch, match="truth values"):
         Not().infer(TensorType(DType.F32, (2,)))
+
+
+CARRIED = {
+    "parts of a sequence counted in floats": (
+        "(float[N,4] x) => (float[N,4] y) <float[2] s = {1, 3}> "
+        "{ q = SplitToSequence<axis=1>(x, s) y = ConcatFromSequence<axis=1>(q) }"
+    ),
+    "a map over what is no sequence": (
+        "(float[N,4] x) => (float[N,4] y) { y = SequenceMap<body = b (float[N,4] a) => (float[N,4] c) "
+        "{ c = Relu(a) }>(x) }"
+    ),
+    "steps of a scan that don't fit together": (
+        "(float[3,4] x) => (float[3,2,m] y) { y = Scan<num_scan_inputs = 1, "
+        "body = b (float[4] a) => (float[2,k] c) { p = NonZero(a) c = Cast<to=1>(p) }>(x) }"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_carried_through_as_it_is(name: str) -> None:
+    graph = lift(parsed(CARRIED[name]))
+    assert not all(n.op.modeled for n in graph.nodes)
+
+
+def test_absent_inputs_at_the_end_are_none() -> None:
+    """Given some, ONNX Runtime's DFT ends the process in a fault."""
+    graph = lift(parsed('(float[1,4,4,1] x) => (float[1,4,4,2] y) { y = DFT(x, "", "") }', opset=20))
+    assert all(n.op.modeled for n in graph.nodes)
+
+
+def test_vectors_as_long_as_a_node_makes_them() -> None:
+    """onnx's inference would list the elements of 3 Gi sizes, behind an op that irshap hasn't."""
+    model = parsed(
+        """(float[2,3] x) => (float[2,3] y, float[k] z) <int64[1] low = {-3221225472}> {
+        r = Shape(x) n = Size(r) long = Sub(n, low) v = ConstantOfShape<value: tensor = int64[1] {2}>(long)
+        c = Concat<axis=0>(v, low) y = Relu(x) z = made.up.Op(c) }"""
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lift(model)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**19  # KiB

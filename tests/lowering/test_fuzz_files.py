@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, parser
 import irshap
 from irshap.errors import ModelError, NotDifferentiable, ReferencesError, UserError
 from irshap.lowering import lift
+from irshap.lowering.files.arrays import dtype_of
 from irshap.lowering.files.load import infer_shapes
-from irshap.lowering.lift import _dtype
 
 COUNT, COMPILED = 300, 5
 
@@ -69,7 +69,7 @@ def test_a_node_whose_operands_are_of_the_wrong_type() -> None:
 def test_an_element_type_without_arrays(place: str) -> None:
     code = getattr(TensorProto, "FLOAT6E2M3", 99)
     with pytest.raises(ModelError, match=r"has tensors of the element type .*which irshap can't read"):
-        _dtype(code)
+        dtype_of(code)
     model = parser.parse_model("""<ir_version: 10, opset_import: ["": 17]>
     g (float[N,3] x) => (float[N,3] y) <float[3] w = {1,2,3}> { y = Add(x, w) }""")
     if place == "input":
