@@ -21,7 +21,7 @@ from irshap.ops.rows import RepeatRows
 from irshap.ops.scatter import ScatterElements, ScatterND
 from irshap.ops.shape import Move
 
-__all__ = ["moved", "moved_back"]
+__all__ = ["combined", "moved", "moved_back"]
 
 
 def moved(graph: Graph, ids: Value) -> set[Value]:
@@ -34,6 +34,18 @@ def moved(graph: Graph, ids: Value) -> set[Value]:
     for node in graph.nodes:
         if _moves(node, varying, found):
             found.update(v for v in node.results if v.dtype.is_integer)
+    return found
+
+
+def combined(graph: Graph, ids: Value) -> set[Value]:
+    """The integers that are each made of several of `ids`, as a box's width is of its sides."""
+    alone = moved(graph, ids)
+    found: set[Value] = set()
+    for node in graph.nodes:
+        several = _is_elementwise(node) and len(alone.intersection(node.operands)) > 1
+        follows = _is_elementwise(node) or _carried(node) is not None
+        if several or (follows and not found.isdisjoint(node.operands)):
+            found.update(v for v in node.results if v.dtype.is_integer and v not in alone)
     return found
 
 

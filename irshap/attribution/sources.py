@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from irshap.attribution.moves import moved
+from irshap.attribution.moves import combined, moved
 from irshap.errors import TargetError, near
 from irshap.ir.builder import Builder, current, emit1
 from irshap.ir.core import Graph, Node, Op, Output, Value
@@ -99,8 +99,9 @@ def _named(graph: Graph, name: str) -> Value:
 def find_sources(graph: Graph, explained: Output, wrt: Sequence[str]) -> list[Attributed]:
     """The attributed tensors: those named, or every float input and embedding lookup of an integer input.
 
-    An integer input without a lookup keeps the sample's value, as masks do; only where nothing else could be
-    attributed, integer inputs that are cast to float are.
+    An integer input without a lookup keeps the sample's value, as masks do, and so does one that lookups read
+    both alone and combined (a box by its sides and by its width), so that no reference is half another box.
+    Only where nothing else could be attributed, the latter are, and integer inputs that are cast to float.
 
     Raises:
         TargetError: a tensor that doesn't exist or can't be attributed, or none is left.
@@ -112,8 +113,10 @@ def find_sources(graph: Graph, explained: Output, wrt: Sequence[str]) -> list[At
         for name in dict.fromkeys(wrt):
             found += _wanted(graph, name, explained, above)
     else:
-        for value in inputs:
+        whole = [v for v in inputs if is_float(v) or not _combines(graph, v, above)]
+        for value in whole:
             found += _plain(graph, value, above) if is_float(value) else lookups(graph, value, above)
+        found = found or [s for value in inputs for s in lookups(graph, value, above)]
         if not found:
             found = [s for value in inputs for s in _casts(graph, value, above)]
     if not found:
@@ -185,18 +188,25 @@ def lookups(graph: Graph, ids: Value, above: set[Value]) -> list[Attributed]:
     in_place = in_order(graph, ids)
     indices = in_place | {v for v in moved(graph, ids) if _counts_samples_first(v)}
     tables = (
-        node.results[0]
-        for node in graph.nodes
-        if _is_one_hot(node, in_place)
-        or (
-            isinstance(node.op, Gather)
-            and node.op.axis == 0
-            and node.operands[1] in indices
-            and not _varies(node.operands[0])
-        )
+        node.results[0] for node in graph.nodes if _is_one_hot(node, in_place) or _is_lookup(node, indices)
     )
     found = [v for v in tables if v in above and is_float(v)]
     return [Attributed(_name_of(v, ids, i, "lookup"), v, str(ids.name)) for i, v in enumerate(found)]
+
+
+def _combines(graph: Graph, ids: Value, above: set[Value]) -> bool:
+    """Whether a lookup's index is made of several of an integer input's elements."""
+    if not isinstance(ids.type, TensorType):
+        return False
+    indices = combined(graph, ids)
+    return any(_is_lookup(n, indices) and n.results[0] in above for n in graph.nodes)
+
+
+def _is_lookup(node: Node, indices: set[Value]) -> bool:
+    """Whether a node takes rows of a table, by one of these indices."""
+    if not isinstance(node.op, Gather) or node.op.axis != 0:
+        return False
+    return node.operands[1] in indices and not _varies(node.operands[0])
 
 
 def _is_one_hot(node: Node, ids: set[Value]) -> bool:
