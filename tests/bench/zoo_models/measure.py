@@ -40,6 +40,9 @@ twice as far as its own optimizations move the original's."""
 ROUNDING = 32
 """A difference of so many units in the last place of f says nothing of completeness."""
 
+LARGE = 2**21
+"""Elements of a sample from which on samples are explained one by one."""
+
 RUNS, LEAST = 3, 0.2
 """Each time is the least of so many runs, and of runs for so many seconds."""
 
@@ -105,8 +108,7 @@ def measure(file: Path, inputs: Inputs) -> Row:
         try:
             compiled.save(path)
             explained = _session(path)
-            names = [v.name for v in explained.get_outputs()]
-            found = dict(zip(names, explained.run(None, _taken(explained, inputs.samples)), strict=True))
+            found = _explained(explained, inputs)
         except Exception as error:
             return row | {"result": "crashed"} | _fault(error)
         metadata = {p.key: p.value for p in compiled.model.metadata_props}
@@ -138,6 +140,15 @@ def _compiled(file: Path, references: dict[str, Any], samples: Arrays) -> tuple[
             if hint is None or hint[1] in given:
                 raise
             given[hint[1]] = samples[hint[1]].reshape(-1)[0].item()
+
+
+def _explained(session: Any, inputs: Inputs) -> dict[str, Any]:
+    """What the compiled file gives for the samples: at once, or one by one where each is a video."""
+    names = [v.name for v in session.get_outputs()]
+    small = sum(np.size(a) for a in next(inputs.rows()).values()) < LARGE
+    calls = [inputs.samples] if small else inputs.rows()
+    found = [session.run(None, _taken(session, feeds)) for feeds in calls]
+    return {n: np.concatenate(parts) for n, *parts in zip(names, *found, strict=True)}
 
 
 def _taken(session: Any, feeds: Arrays) -> dict[str, Any]:
