@@ -89,9 +89,6 @@ class ReferenceAxes:
             return [_reshaped(rowed[0], node.operands[0], node.results[0])]
         if isinstance(node.op, Split) and rowed[0].uniform and rowed[0].axis == node.op.axis:
             return [_equal_rows(rowed[0], size) for size in node.op.sizes]
-        if isinstance(node.op, Expand):
-            # whatever it makes of the other axes, the references go along
-            return [replace(rowed[0], axis=_expanded(rowed[0].axis, node))]
         if isinstance(node.op, RepeatRows | TileRows) and node.op.axis == rowed[0].axis:
             (along,) = rowed
             if isinstance(node.op, RepeatRows):
@@ -117,14 +114,6 @@ class ReferenceAxes:
             if axis is None or not same(value.shape[axis], size):
                 raise MixesBatch("its result doesn't have the rows of its operands")
         return [replace(joined, axis=axis) for axis in axes if axis is not None]
-
-
-def _expanded(axis: int, node: Node) -> int:
-    (x,), (y,) = node.operands, node.results
-    moved = axis + y.rank - x.rank
-    if not same(x.shape[axis], y.shape[moved]):
-        raise MixesBatch("it repeats all of them")
-    return moved
 
 
 def _axis_with_r(value: Value) -> int | None:
