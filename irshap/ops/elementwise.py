@@ -32,16 +32,21 @@ def unary_samples(cls: type[Op], *shifts: float) -> Iterable[Sample]:
 
 
 def tanhc(u: Value) -> Value:
-    """tanh(u)/u for u >= 0, and 1 at 0."""
-    tiny = emit1(Less(), u, constant(_root(u), u.dtype))
-    safe = where(tiny, 1.0, u)
-    return where(tiny, 1.0, emit1(Tanh(), safe) / safe)
+    """tanh(u)/u for u >= 0, and 1 at 0: already where u is the least that changes a sum with 1."""
+    some = maximum(u, _eps(u))
+    return emit1(Tanh(), some) / some
+
+
+def _tanhc_of_half(x: Value, x0: Value) -> Value:
+    """tanhc(|x - r|/2): halved on either side of the pairs, where there is least to halve."""
+    return tanhc(emit1(Abs(), x * 0.5 - x0 * 0.5))
 
 
 def phi(d: Value) -> Value:
-    """(1 - e^-d)/d for d >= 0 = tanhc(d/2) / (1 + tanh(d/2)), and 1 at 0."""
-    half = d * 0.5
-    return tanhc(half) / (1.0 + emit1(Tanh(), half))
+    """(1 - e^-d)/d for d >= 0 = tanh(h) / (h (1 + tanh(h))) with h = d/2, and 1 at 0, as in `tanhc`."""
+    some = maximum(d * 0.5, _eps(d) / 2)
+    t = emit1(Tanh(), some)
+    return t / (some * (1.0 + t))
 
 
 def logc(v: Value) -> Value:
@@ -60,9 +65,8 @@ def inverse_or_zero(u: Value) -> Value:
     return where(nothing, 0.0, 1.0 / where(nothing, 1.0, u))
 
 
-def _root(u: Value) -> float:
-    """Below this, tanh(u)/u rounds to 1."""
-    return float(np.sqrt(np.finfo(u.dtype.numpy).eps))
+def _eps(u: Value) -> float:
+    return float(np.finfo(u.dtype.numpy).eps)
 
 
 def _tiny(x: Value) -> float:
@@ -121,7 +125,10 @@ class Exp(Elementwise):
 
 @dataclass(frozen=True)
 class Sigmoid(Elementwise):
-    """y = 1/(1 + e^-x); chord sig(hi) sig(-lo) phi(d)."""
+    """y = 1/(1 + e^-x); chord tanhc(d/2) (y (1 - y0) + y0 (1 - y))/2, which is tanh's of x/2.
+
+    1 - y is as exact as y: to the rounding of 1.
+    """
 
     mnemonic = "sigmoid"
     precision = Precision.HALF
@@ -135,7 +142,7 @@ class Sigmoid(Elementwise):
         return y * (1.0 - y)
 
     def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
-        return maximum(y, y0) * emit1(self, -minimum(x, x0)) * phi(emit1(Abs(), x - x0))
+        return _tanhc_of_half(x, x0) * (y * 0.5 + y0 * (0.5 - y))
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -153,6 +160,10 @@ class Logistic(Sigmoid):
     mnemonic = "logistic"
     precision = Precision.FULL
     cost = 3
+
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
+        rest, rest0 = emit1(self, -x), emit1(self, -x0)
+        return _tanhc_of_half(x, x0) * (y * rest0 + y0 * rest) * 0.5
 
 
 @dataclass(frozen=True)

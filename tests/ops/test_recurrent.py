@@ -125,6 +125,22 @@ def test_long_sequences(kind: str, direction: str) -> None:
 
 
 @pytest.mark.parametrize("kind", GATES)
+def test_what_fades_is_nothing_in_the_end(kind: str) -> None:
+    """A processor takes a hundred times longer for a product with a denormal number."""
+    x, r = (RNG.standard_normal((n, 400, W)).astype("f") for n in (2, 3))
+    raw = onnx.ModelProto.FromString(model(kind, steps=400))
+    raw.graph.node[-1].CopyFrom(onnx.helper.make_node("Identity", ["a"], ["y"]))
+    weights = {t.name: t for t in raw.graph.initializer}
+    fading = numpy_helper.to_array(weights["r"]) * np.float32(0.2)
+    weights["r"].CopyFrom(numpy_helper.from_array(fading, "r"))
+    found = np.abs(irshap.compile(raw, r).explainer()(x).values)
+    least = np.finfo(np.float32).tiny
+    assert found[:, -1].min() > least
+    assert not ((found > 0) & (found < least)).any()
+    assert (found[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("kind", GATES)
 def test_any_number_of_steps(kind: str) -> None:
     """Known at run time only: as for a model of that many, also where those are spelled out."""
     source = onnx.ModelProto.FromString(model(kind, steps="t", direction='"bidirectional"'))
