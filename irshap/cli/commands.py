@@ -20,6 +20,8 @@ _COMMANDS = {
     "run": ("irshap.cli.run", "Explain samples with a compiled model."),
     "cost": ("irshap.cli.cost", "Predict work, memory and how many references fit."),
     "verify": ("irshap.cli.verify", "Check that attributions sum to f(x) - base."),
+    "evaluate": ("irshap.cli.evaluate", "Measure how good attributions are, side by side."),
+    "axioms": ("irshap.cli.axioms", "Try which axioms a method, or an explained model, keeps."),
     "print": ("irshap.cli.ir", "Print a model in irshap's IR."),
     "opt": ("irshap.cli.ir", "Run passes on IR text."),
     "homogeneity": (

@@ -11,8 +11,6 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from irshap.pipeline.base import Pass
-
 __all__ = [
     "REQUIRED",
     "Items",
@@ -69,8 +67,8 @@ class Option:
         return f"{self.name}={value}"
 
 
-def options_of(cls: type[Pass]) -> dict[str, Option]:
-    """The options of a pass class by name, in the order of its fields."""
+def options_of(cls: type[Any]) -> dict[str, Option]:
+    """The options of a pass, or of another dataclass, by name, in the order of its fields."""
     hints = _hints(cls)
     return {f.name: Option(f.name, hints[f.name], _default(f)) for f in fields(cls) if f.init}
 
@@ -78,7 +76,7 @@ def options_of(cls: type[Pass]) -> dict[str, Option]:
 _HINTS: dict[type, dict[str, Any]] = {}
 
 
-def _hints(cls: type[Pass]) -> dict[str, Any]:
+def _hints(cls: type[Any]) -> dict[str, Any]:
     # evaluating annotations takes longer than all else that a pipeline's text needs
     if cls not in _HINTS:
         _HINTS[cls] = get_type_hints(cls)

@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from irshap.errors import PipelineError, near
 from irshap.pipeline.base import PASSES, UNAVAILABLE, Pass
@@ -26,7 +27,9 @@ from irshap.pipeline.edits import edited
 from irshap.pipeline.named import PIPELINES
 from irshap.pipeline.options import REQUIRED, Items, Quoted, Syntax, Word, expects, options_of, read, write
 
-__all__ = ["format_pipeline", "parse_pipeline", "pass_text"]
+__all__ = ["format_pipeline", "parse_pipeline", "pass_text", "read_calls"]
+
+_T = TypeVar("_T")
 
 _LIMIT = 100_000
 _DEPTH = 8
@@ -36,8 +39,8 @@ _WORD = re.compile(r"[\w.+\-/:]+", re.ASCII)
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
-def pass_text(instance: Pass) -> str:
-    """The canonical text of one pass: its name, and the options that differ from their defaults."""
+def pass_text(instance: Any) -> str:
+    """The canonical text of a pass, or a measure: its name, and the options that aren't as by default."""
     options = options_of(type(instance)).values()
     changed = [(o.name, getattr(instance, o.name)) for o in options if getattr(instance, o.name) != o.default]
     listed = ",".join(f"{name}={write(value)}" for name, value in changed)
@@ -62,7 +65,22 @@ def parse_pipeline(text: str, slots: Mapping[str, Pass] | None = None) -> tuple[
     if len(text) > _LIMIT:
         raise PipelineError(f"is longer than {_LIMIT} characters", where="the pipeline's text")
     calls = _expand(text, "pipeline", (), slots or {})
-    return tuple(call if isinstance(call, Pass) else _build(call) for call in calls)
+    return tuple(call if isinstance(call, Pass) else _build(call, PASSES, "pass") for call in calls)
+
+
+def read_calls(text: str, known: Mapping[str, type[_T]], kind: str) -> tuple[_T, ...]:
+    """What else is written as passes are, such as `insertion{steps=20},sparseness`.
+
+    Args:
+        known: dataclasses by name, whose fields are the options.
+        kind: what one of them is called in messages.
+
+    Raises:
+        PipelineError: the text has no such form, or names what isn't known.
+    """
+    if len(text) > _LIMIT:
+        raise PipelineError(f"is longer than {_LIMIT} characters", where=f"the text of {kind}s")
+    return tuple(_build(call, known, kind) for call in _Parser(text, f"{kind}s", kind).entries())
 
 
 @dataclass(frozen=True)
@@ -109,35 +127,35 @@ def _near_pipeline(name: str) -> str:
     return near(f"@{name}", [f"@{p}" for p in PIPELINES])
 
 
-def _build(call: _Call) -> Pass:
-    cls = PASSES.get(call.name)
+def _build(call: _Call, known: Mapping[str, type[_T]], kind: str) -> _T:
+    cls = known.get(call.name)
     if cls is None:
-        absent = [f"{what} are missing: {why}" for what, why in UNAVAILABLE.items()]
-        mend = ". ".join([near(call.name, PASSES), *absent])
-        raise PipelineError(f"no pass is called {call.name!r}", where=call.where, mend=mend)
+        absent = [f"{what} are missing: {why}" for what, why in UNAVAILABLE.items() if known is PASSES]
+        mend = ". ".join([near(call.name, known), *absent])
+        raise PipelineError(f"no {kind} is called {call.name!r}", where=call.where, mend=mend)
     options = options_of(cls)
     values = {}
     for name, (syntax, where) in call.options.items():
         if name not in options:
             mend = near(name, options) if options else "it has none"
-            raise PipelineError(f"pass {call.name} has no option {name!r}", where=where, mend=mend)
+            raise PipelineError(f"{kind} {call.name} has no option {name!r}", where=where, mend=mend)
         try:
             values[name] = read(syntax, options[name].type)
         except ValueError:
             raise PipelineError(
-                f"option {name} of pass {call.name} can't be {_show(syntax)}",
+                f"option {name} of {kind} {call.name} can't be {_show(syntax)}",
                 where=where,
                 mend=f"it takes {expects(options[name].type)}",
             ) from None
     missing = [o.text for o in options.values() if o.default is REQUIRED and o.name not in values]
     if missing:
         raise PipelineError(
-            f"pass {call.name} lacks an option", where=call.where, mend=f"give {', '.join(missing)}"
+            f"{kind} {call.name} lacks an option", where=call.where, mend=f"give {', '.join(missing)}"
         )
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:  # its __post_init__ refuses a combination of values
-        raise PipelineError(f"pass {call.name}: {error}", where=call.where) from error
+        raise PipelineError(f"{kind} {call.name}: {error}", where=call.where) from error
 
 
 def _show(syntax: Syntax) -> str:
@@ -148,12 +166,12 @@ def _show(syntax: Syntax) -> str:
 
 
 class _Parser:
-    def __init__(self, text: str, source: str) -> None:
-        self.text, self.source, self.position = text, source, 0
+    def __init__(self, text: str, source: str, kind: str = "pass") -> None:
+        self.text, self.source, self.kind, self.position = text, source, kind, 0
 
     def entries(self) -> Iterable[_Call]:
         if not self.text.strip():
-            raise self.error("is empty", mend="name at least one pass")
+            raise self.error("is empty", mend=f"name at least one {self.kind}")
         yield self.entry()
         while self.accept(","):
             yield self.entry()
@@ -163,9 +181,9 @@ class _Parser:
     def entry(self) -> _Call:
         self.skip()
         where = self.where()
-        name = f"@{self.name('a pipeline')}" if self.accept("@") else self.name("a pass")
+        name = f"@{self.name('a pipeline')}" if self.accept("@") else self.name(f"a {self.kind}")
         options: dict[str, tuple[Syntax, str]] = {}
-        kind = "" if name.startswith("@") else "pass "
+        kind = "" if name.startswith("@") else f"{self.kind} "
         if self.accept("{"):
             while not self.accept("}"):
                 self.skip()

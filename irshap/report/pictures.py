@@ -11,7 +11,7 @@ from irshap.report.drawing import axes_of, colours, new_figure, sample_of, scale
 from irshap.runtime import Explanation
 from irshap.runtime.arrays import Array
 
-__all__ = ["image", "images"]
+__all__ = ["channel_axis", "image", "images"]
 
 _CHANNELS = (1, 3, 4)
 
@@ -110,11 +110,20 @@ def _ranks(explanation: Explanation) -> int:
 
 def _map(values: Array, layout: str, inner: bool) -> Array:
     """[H, W]: summed over channels, so that maps add up to what all channels get."""
-    axis = _channels(values.shape, layout, inner)
+    axis = channel_axis(values.shape, layout, inner)
     return np.asarray(values if axis is None else values.sum(axis=axis))
 
 
-def _channels(shape: tuple[int, ...], layout: str, inner: bool = False) -> int | None:
+def channel_axis(shape: tuple[int, ...], layout: str, inner: bool = False) -> int | None:
+    """Which axis of a picture of this shape holds channels, None where it is gray.
+
+    Args:
+        layout: "channels-first", "channels-last", or "auto", which looks for an axis of 1, 3 or 4.
+        inner: whether it is an interior tensor, whose channels are many.
+
+    Raises:
+        UserError: no such layout, or a shape that is no picture's.
+    """
     if layout not in ("auto", "channels-first", "channels-last"):
         mend = "use auto, channels-first or channels-last"
         raise UserError(f"no layout is called {layout!r}", mend=mend)
@@ -130,7 +139,7 @@ def _channels(shape: tuple[int, ...], layout: str, inner: bool = False) -> int |
 
 def _plain(picture: Array, layout: str) -> Array:
     """A picture as matplotlib draws it: [H, W], or [H, W, 3] from 0 to 1."""
-    axis = _channels(picture.shape, layout)
+    axis = channel_axis(picture.shape, layout)
     if axis is None:
         return picture
     last = np.moveaxis(picture, axis, -1)

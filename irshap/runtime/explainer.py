@@ -51,6 +51,7 @@ class Explainer:
         input_names: what must be given, in the model's order: its own inputs, then run-time ones (`target`,
             `target_weights`, `<input>_references`) where the model was compiled with such.
         attributed: the names of the attributed tensors.
+        sample_axes: for each input that counts samples, on which axis.
         tensors: which inputs and outputs are irshap's, and what they are: all others are the model's own.
         names: what people call features, classes and tokens.
         metadata: what irshap wrote about the compilation (version, pipeline, digests).
@@ -75,7 +76,7 @@ class Explainer:
         # an input without such an axis is the same for all samples
         theirs = self.tensors.inputs - {self.tensors.target_weights}
         rows = {n: _rows(v.shape) for n, v in self._inputs.items() if n not in theirs}
-        self._counted = {n: axis for n, axis in rows.items() if axis is not None}
+        self.sample_axes = {n: axis for n, axis in rows.items() if axis is not None}
         self.attributed = tuple(self.tensors.attributions)
         if not self.attributed:
             mend = "compile it first: irshap compile MODEL --references REFS --output EXPLAINED"
@@ -108,8 +109,8 @@ class Explainer:
         name = self.metadata.get(contract.Metadata.EXPLAINED_OUTPUT)
         places = ((v.name, _rows(v.shape)) for v in (*self._inputs.values(), *self._session.get_outputs()))
         axes = dict(places)
-        own = {n: feed[n] for n in self._own_inputs() if n in self._counted}
-        require_finite_results(own, self._counted, [raw[n] for n in self.tensors.outputs])
+        own = {n: feed[n] for n in self._own_inputs() if n in self.sample_axes}
+        require_finite_results(own, self.sample_axes, [raw[n] for n in self.tensors.outputs])
         return Explanation.of(raw, feed, name, self.tensors, axes, self.names)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -155,7 +156,7 @@ class Explainer:
         self._spread_weights(given)
         self._spread_target(given)
         feed = {n: self._conform(n, given[n]) for n in names}
-        counts = {n: feed[n].shape[axis] for n, axis in self._counted.items()}
+        counts = {n: feed[n].shape[axis] for n, axis in self.sample_axes.items()}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{n}: {c}" for n, c in counts.items())
             raise UserError(f"the inputs have different numbers of samples ({listed})")
@@ -177,7 +178,7 @@ class Explainer:
         name = self.tensors.target
         if name is None:
             return
-        shapes = ((n, axis, given[n].shape) for n, axis in self._counted.items() if n != name)
+        shapes = ((n, axis, given[n].shape) for n, axis in self.sample_axes.items() if n != name)
         count = next((shape[axis] for _, axis, shape in shapes if len(shape) > axis), 1)
         given[name] = class_indices(given[name], count, self._classes(), f"input {name!r}")
 
