@@ -22,7 +22,7 @@ from irshap.runtime import Explainer
 from irshap.runtime.arrays import Array, Arrays, Source, as_arrays
 from irshap.runtime.samples import class_indices
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "subject_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +151,15 @@ def evaluate(
         count = len(subject)
         results[name] = {m.name: _taken(m, subject, name, measures is not None) for m in chosen}
     return Evaluation(chosen, results, count)
+
+
+def subject_of(explained: Any, inputs: Source, batch: int = 64) -> Subject:
+    """An explained model at samples, as measures see it.
+
+    Raises:
+        UserError: as `evaluate`.
+    """
+    return _Given(inputs, None, None, "argmax", None, "auto", batch).subject(explained, "the explained model")
 
 
 def _taken(measure: Measure, subject: Subject, name: str, named: bool) -> Measured | str:
