@@ -71,21 +71,25 @@ scikit-learn's 8 x 8 digits, with the measures of Hesse, Schaub-Meyer, Roth 2021
 - **X-DNN**: the same network trained without biases, all else alike (`tests/oracles/train_x_dnn.py`):
   {right_x:.1%}. `irshap homogeneity` says that it has degree 1, f(a x) = a f(x).
 
-{count} test digits are explained for the class that is predicted. Time is that of explaining {timed} digits in one run
-by that of inferring them, on one thread of a shared machine: read it as a magnitude. Zeros are a black image.
+{count} test digits are explained for the class that is predicted. Time is that of explaining {timed} digits
+in one run by that of inferring them, on one thread of a shared machine: read it as a magnitude. Zeros are a
+black image.
 
 ## What comes out
 
-- **X-Gradient is integrated gradients on the X-DNN**: d(A) = {apart:.1e}, which is rounding, at {share:.2%} of the time
-  of 128 points ({fast:.1f} x inference against {slow:.0f} x). It sums to f(x) within {left:.1e}.
-- **Input x gradient isn't, on the CNN**: d(A) = {slope:.2f}, and its sum misses f(x) - f(0) by {gap:.2f} in the mean. On the
-  X-DNN it is X-Gradient, number for number. X-Gradient is refused on the CNN: {op} breaks it.
-- **Scaling the image by 3 scales the attribution by 3** on the X-DNN, off by {scales:.0e} of the largest number. On the
-  CNN integrated gradients are off by {bent:.0%}, input x gradient by {bent_slope:.0%}.
-- **One draw of expected gradients**, which costs as much, misses f(x) - base by {one:.2f} in the mean on the X-DNN, 200
-  draws by {many:.2f}.
-- **DeepLIFT against zeros is the same there** (d(A) = {deep:.1e}): without biases every tensor of the reference is 0, and
-  the chord from 0 is the slope. On the CNN it sums up as exactly, and is at d(A) = {deep_cnn:.2f}.
+- **X-Gradient is integrated gradients on the X-DNN**: d(A) = {apart:.1e}, which is rounding, at {share:.2%}
+  of the time of 128 points ({fast:.1f} x inference against {slow:.0f} x). It sums to f(x) within
+  {left:.1e}.
+- **Input x gradient isn't, on the CNN**: d(A) = {slope:.2f}, and its sum misses f(x) - f(0) by {gap:.2f} in
+  the mean. On the X-DNN it is X-Gradient, number for number. X-Gradient is refused on the CNN: {op} breaks
+  it.
+- **Scaling the image by 3 scales the attribution by 3** on the X-DNN, off by {scales:.0e} of the largest
+  number. On the CNN integrated gradients are off by {bent:.0%}, input x gradient by {bent_slope:.0%}.
+- **One draw of expected gradients**, which costs as much, misses f(x) - base by {one:.2f} in the mean on
+  the X-DNN, 200 draws by {many:.2f}.
+- **DeepLIFT against zeros is the same there** (d(A) = {deep:.1e}): without biases every tensor of the
+  reference is 0, and the chord from 0 is the slope. On the CNN it sums up as exactly, and is at d(A) =
+  {deep_cnn:.2f}.
 - **The measures don't agree on a best method.** By KPM it is `{best}` on the CNN and `{best_x}` on the
   X-DNN; what that says is told in [measures](measures.md#what-measures-cant-tell).
 
@@ -97,8 +101,8 @@ by that of inferring them, on one thread of a shared machine: read it as a magni
 
 {x_dnn}
 
-KPM and KNM are areas under a logit, comparable on one network alone. d(A) leaves out pixels where integrated
-gradients are 0; it is a mean of ratios, which pixels near 0 dominate.
+KPM and KNM are areas under a logit, comparable on one network alone. d(A) leaves out pixels where
+integrated gradients are 0; it is a mean of ratios, which pixels near 0 dominate.
 
 ## Maps
 
@@ -108,9 +112,9 @@ Each map on a scale of its own; red speaks for the predicted digit, blue against
 
 ## What isn't here
 
-Hesse et al. measure AlexNet, VGG16 and ResNet50 on ImageNet, and priors in training. Neither data nor trained
-weights come with irshap; `irshap x-dnn`, `irshap evaluate` and the script above do the same on any files.
-`exact-shapley` takes 16 groups at most, and so isn't in a table of single pixels.
+Hesse et al. measure AlexNet, VGG16 and ResNet50 on ImageNet, and priors in training. Neither data nor
+trained weights come with irshap; `irshap x-dnn`, `irshap evaluate` and the script above do the same on any
+files. `exact-shapley` takes 16 groups at most, and so isn't in a table of single pixels.
 """
 
 
@@ -193,7 +197,9 @@ def draw(found: dict[str, list[Row]], images: Any, path: Path) -> None:
                 end = scale_of(heat)
                 panel.imshow(heat, cmap=colours(), vmin=-end, vmax=end)
     for panel, method in zip(panels[0][1:], METHODS, strict=True):
-        panel.set_title(short(method).replace("-", "-\n").replace("{", "\n{"), fontsize=6)
+        name, brace, rest = short(method).partition("{")
+        told = f"\n{{{rest}" if brace and len(rest) < 14 else ""
+        panel.set_title(name.replace("-", "-\n") + told, fontsize=6)
     figure.savefig(path, format="png", metadata={"Software": "irshap"})
 
 
