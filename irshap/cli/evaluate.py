@@ -115,8 +115,8 @@ _SIGNS = {"higher": " ↑", "lower": " ↓", "": ""}
 
 def _print(found: Evaluation) -> None:
     rows = [
-        [m.name + _SIGNS[m.better], *(_cell(found.value(name, m.name)) for name in found.results)]
-        for m in found.measures
+        [column + _SIGNS[m.better], *(_cell(found.value(name, column)) for name in found.results)]
+        for column, m in found.measures.items()
     ]
     heads = ["measure", *map(printable, found.results)]
     table(heads, rows, numeric=range(1, len(heads)))

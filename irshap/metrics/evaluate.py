@@ -30,12 +30,12 @@ class Evaluation:
     """What `evaluate` found.
 
     Attributes:
-        measures: in the order of columns.
+        measures: by name, or by text where one is taken with several options.
         results: for each thing explained, by name, what each measure found, or why it can't be taken.
         samples: how many.
     """
 
-    measures: tuple[Measure, ...]
+    measures: Mapping[str, Measure]
     results: Mapping[str, Mapping[str, Measured | str]]
     samples: int
 
@@ -58,7 +58,9 @@ class Evaluation:
         """All of it as what JSON can hold."""
         return {
             "samples": self.samples,
-            "measures": [{"measure": m.name, "text": m.text, "better": m.better} for m in self.measures],
+            "measures": [
+                {"measure": name, "text": m.text, "better": m.better} for name, m in self.measures.items()
+            ],
             "results": {
                 name: {measure: _record(found) for measure, found in row.items()}
                 for name, row in self.results.items()
@@ -85,7 +87,7 @@ class Evaluation:
         for ax, (measure, lines) in zip(panels, drawn.items(), strict=False):
             first = next(iter(lines.values()))
             curves({n: (c.share, c.score) for n, c in lines.items()}, x=first.x, y=first.y, ax=ax)
-            better = MEASURES[measure].better
+            better = self.measures[measure].better
             ax.set_title(measure + (f" ({better} is better)" if better else ""), fontsize=9)
         for ax in panels[len(drawn) :]:
             ax.remove()
@@ -117,9 +119,9 @@ def evaluate(
     """Measures attributions.
 
     Args:
-        explained: what is measured, by name: an explained model (path, bytes, `CompiledModel`), or an array
-            of attributions [N, ...] from anywhere (also the path of a .npy or .npz file; by input where there
-            are several), which needs `model`.
+        explained: what is measured, one thing or several by name: an explained model (path, bytes,
+            `CompiledModel`), or an array of attributions [N, ...] from anywhere (also the path of a .npy or
+            .npz file; by input where there are several), which needs `model`.
         inputs: samples, as for an `Explainer`.
         labels: the true class of each sample, [N], or the path of a .npy file.
         measures: a text such as "insertion{steps=20},sparseness", or measures; None: all there
@@ -144,13 +146,16 @@ def evaluate(
     if target not in ("argmax", "label"):
         raise UserError(f"no target is called {target!r}", mend="use argmax or label")
     common = _Given(inputs, labels, model, target, references, layout, batch)
+    names = [m.name for m in chosen]
+    columns = {m.text if names.count(m.name) > 1 else m.name: m for m in chosen}
+    every_one = explained if isinstance(explained, Mapping) else {"explained": explained}
     results: dict[str, dict[str, Measured | str]] = {}
     count = 0
-    for name, what in explained.items():
+    for name, what in every_one.items():
         subject = common.subject(what, name)
         count = len(subject)
-        results[name] = {m.name: _taken(m, subject, name, measures is not None) for m in chosen}
-    return Evaluation(chosen, results, count)
+        results[name] = {key: _taken(m, subject, name, measures is not None) for key, m in columns.items()}
+    return Evaluation(columns, results, count)
 
 
 def subject_of(explained: Any, inputs: Source, batch: int = 64) -> Subject:
@@ -191,7 +196,7 @@ class _Given:
         forward = Forward(what, self.batch)
         if forward.tensors is None:
             raise UserError("returns no attributions", where=name, mend="compile it first: irshap compile")
-        explainer = Explainer(os.fspath(what) if isinstance(what, os.PathLike) else what)
+        explainer = Explainer(what)
         given = as_arrays(
             self.inputs, [n for n in explainer.input_names if n in forward.axes], UserError, "input"
         )
@@ -231,6 +236,8 @@ class _Given:
                 wanted = list(inputs[key].shape) if key in inputs else sorted(inputs)
                 what_is = f"{array.dtype} {list(array.shape)} for {key!r}, and should be floats {wanted}"
                 raise UserError(f"attributions are {what_is}", where=name)
+            if not np.isfinite(array).all():
+                raise UserError("attributions hold NaN or infinity", where=name)
         classes = self._target(forward, inputs, labels) if forward.picks else None
         return Subject(
             forward,

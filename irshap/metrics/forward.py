@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, SupportsBytes
 
 import numpy as np
 import onnx
@@ -123,7 +123,12 @@ class Forward:
 
 
 def _content(source: Any) -> bytes | str:
-    return str(source) if hasattr(source, "__fspath__") else bytes(source)
+    if hasattr(source, "__fspath__"):
+        return str(source)
+    if not isinstance(source, (bytes, SupportsBytes)):
+        mend = "give a path, bytes, a CompiledModel or an onnx.ModelProto"
+        raise ModelError(f"{type(source).__name__} is no model", where="the measured model", mend=mend)
+    return bytes(source)
 
 
 def _first_float(model: onnx.ModelProto) -> str:

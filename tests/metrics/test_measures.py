@@ -294,6 +294,66 @@ def test_a_sum_over_outputs() -> None:
     assert "no class is explained" in result.reasons["g, keep-absolute"]
 
 
+def test_tokens() -> None:
+    """Ids are replaced by an id; what can't be done to integers says so."""
+    body = "{ v = Gather(e, ids) s = Tanh(v) r = ReduceSum<keepdims = 0>(s, one) y = MatMul(r, w) }"
+    e, w = normal(1, 5, 3), normal(2, 3, 2)
+    model = net(f"(int64[N, 4] ids) => (double[N, 2] y) {body}", e=e, w=w, one=np.array([1]))
+    ids = np.array([[1, 2, 3, 4], [4, 4, 1, 2], [3, 1, 2, 2]])
+    file = irshap.compile(model, np.zeros((1, 4), np.int64), target=0)
+    result = evaluate({"d": file}, ids, baseline="constant{value=0}")
+
+    def f(x: Array) -> Array:
+        return np.asarray(np.tanh(e[x]).sum(axis=1) @ w)
+
+    for name in ("insertion", "deletion"):
+        wanted = [
+            plain.game(
+                lambda x: f(x[:, 0, 0]), row[None, None], a[None, None], 0 * row[None, None], 0,
+                inserts=name == "insertion",
+            )
+            for row, a in zip(ids, file.explainer()(ids).values, strict=True)
+        ]  # fmt: skip
+        np.testing.assert_allclose(found(result, name).values, wanted, rtol=1e-9)
+    assert "can't be moved a little" in result.reasons["d, infidelity"]
+    assert "can't be moved a little" in result.reasons["d, ig-difference"]
+    with pytest.raises(UserError, match=r"isn't of integers, as input 'ids' is"):
+        evaluate({"d": file}, ids, measures="deletion", baseline="constant{value=0.5}")
+
+
+def test_sensitivity_leaves_out_what_is_explained_as_another_class(gradient: Path) -> None:
+    text = "sensitivity-max{radius=0.8,samples=6,seed=2}"
+    values = found(evaluate({"g": gradient}, IMAGES, measures=text), "sensitivity-max").values
+    explainer = irshap.Explainer(gradient)
+    plain_ones, draws = explainer(IMAGES), np.random.default_rng(2).uniform(-0.8, 0.8, (6, 1, 8, 8))
+    left, wanted = 0, np.full(6, np.nan)
+    for draw in draws:
+        near = explainer((IMAGES + draw).astype(np.float32))
+        for i in range(6):
+            if near.target_index[i] != plain_ones.target_index[i]:
+                left += 1
+                continue
+            apart = np.linalg.norm(near.values[i] - plain_ones.values[i])
+            wanted[i] = np.fmax(wanted[i], apart / np.linalg.norm(plain_ones.values[i]))
+    assert 0 < left < 36
+    np.testing.assert_allclose(values, wanted, rtol=1e-5)
+
+
+def test_a_model_for_one_sample() -> None:
+    body = "{ t = Tanh(x) y = MatMul(t, w) }"
+    one, many = (net(f"(double[{n}, 3] x) => (double[{n}, 2] y) {body}", w=normal(1, 3, 2)) for n in (1, "N"))
+    x, a = normal(2, 5, 3), normal(3, 5, 3)
+    results = [evaluate({"a": a}, x, measures="deletion,infidelity", model=m) for m in (one, many)]
+    for name in ("deletion", "infidelity"):
+        assert results[0].value("a", name) == pytest.approx(results[1].value("a", name), rel=1e-12)
+
+
+def test_a_measure_with_several_options(gradient: Path) -> None:
+    result = evaluate(gradient, IMAGES, measures="deletion{baseline=mean},deletion,sparseness")
+    assert list(result.measures) == ["deletion{baseline=mean}", "deletion", "sparseness"]
+    assert result.value("explained", "deletion") != result.value("explained", "deletion{baseline=mean}")
+
+
 def test_what_is_refused(gradient: Path, tmp_path: Path) -> None:
     tokens = irshap.compile(
         demo.model_path(), method="gradient", target=irshap.Target("0", wrt="/relu3/Relu_output_0")
@@ -312,6 +372,10 @@ def test_what_is_refused(gradient: Path, tmp_path: Path) -> None:
         evaluate({"a": IMAGES}, IMAGES)
     with pytest.raises(UserError, match=r"float32 \[6, 8, 8\].*should be floats \[6, 1, 8, 8\]"):
         evaluate({"a": IMAGES[:, 0]}, IMAGES, model=demo.model_path())
+    with pytest.raises(UserError, match=r"NaN or infinity"):
+        evaluate({"a": np.where(IMAGES > 0, IMAGES, np.nan)}, IMAGES, model=demo.model_path())
+    with pytest.raises(ModelError, match=r"int is no model"):
+        evaluate({"a": 3}, IMAGES)
     with pytest.raises(TargetError, match=r"class 10 for sample 1"):
         evaluate({"g": gradient}, IMAGES, np.array([1, 10, 2, 3, 4, 5]))
     with pytest.raises(PipelineError, match=r"no measure is called 'keep'"):
