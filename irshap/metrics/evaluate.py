@@ -19,7 +19,7 @@ from irshap.metrics.subject import Explained, Subject
 from irshap.report.bars import curves
 from irshap.report.drawing import new_figure
 from irshap.runtime import Explainer
-from irshap.runtime.arrays import Array, Arrays, Source, as_arrays
+from irshap.runtime.arrays import Array, Arrays, Source, as_arrays, conform, unknown_names
 from irshap.runtime.samples import class_indices
 
 __all__ = ["Evaluation", "evaluate", "subject_of"]
@@ -200,9 +200,10 @@ class _Given:
         given = as_arrays(
             self.inputs, [n for n in explainer.input_names if n in forward.axes], UserError, "input"
         )
+        unknown_names(given, explainer.input_names, UserError, "input")
         inputs = forward.read(given)
         labels = self._labels(inputs, forward)
-        extra = {n: given[n] for n in explainer.input_names if n in given and n not in inputs}
+        extra = {n: array for n, array in given.items() if n not in inputs}
         if (place := explainer.tensors.target) is not None and place not in extra:
             extra[place] = self._target(forward, inputs, labels)
         explain = partial(_explained, explainer, forward, extra, name)
@@ -215,7 +216,7 @@ class _Given:
             labels,
             found.base,
             explain,
-            self._references(found.attributions),
+            self._references(inputs, found.attributions),
             self.layout,
             self.memo,
         )
@@ -245,7 +246,7 @@ class _Given:
             values,
             classes,
             labels,
-            references=self._references(values),
+            references=self._references(inputs, values),
             layout=self.layout,
             memo=self.memo,
         )
@@ -274,24 +275,34 @@ class _Given:
         classes = forward(sample).shape[1] if forward.picks else None
         return class_indices(given["labels"].astype(np.int64), count, classes, "labels")
 
-    def _references(self, attributed: Arrays) -> Arrays:
+    def _references(self, inputs: Arrays, attributed: Arrays) -> Arrays:
         if self.references is None:
             return {}
-        return as_arrays(self.references, list(attributed), UserError, "references")
+        names = [name for name in attributed if name in inputs]
+        given = as_arrays(self.references, names, UserError, "references")
+        unknown_names(given, names, UserError, "references")
+        shapes = {name: ["R", *inputs[name].shape[1:]] for name in given}
+        where = "references for input"
+        return {
+            n: conform(a, inputs[n].dtype, shapes[n], UserError, f"{where} {n!r}") for n, a in given.items()
+        }
 
 
 def _is_array(what: Any) -> bool:
     if isinstance(what, (str, os.PathLike)):
         return Path(what).suffix in (".npy", ".npz")
-    return isinstance(what, (np.ndarray, Mapping, list)) or hasattr(what, "detach")
+    return (
+        isinstance(what, (np.ndarray, Mapping, list)) or hasattr(what, "detach") or hasattr(what, "columns")
+    )
 
 
 def _explained(explainer: Explainer, forward: Forward, extra: Arrays, name: str, inputs: Arrays) -> Explained:
     """What a file says of samples, some of them at a time."""
-    counted = {*explainer.sample_axes, explainer.tensors.target}
+    # the model's inputs that its output doesn't read, and the class; references are the same for all
+    counted = {**explainer.sample_axes, str(explainer.tensors.target): 0}
     parts = []
     for rows in forward.slices(inputs):
-        some = {n: a[rows] if n in counted else a for n, a in extra.items()}
+        some = {n: _part(a, counted[n], rows) if n in counted else a for n, a in extra.items()}
         found = explainer({**forward.laid_out(forward.rows(inputs, rows)), **some})
         if found.several:
             raise TargetError("explains several classes at once", where=name, mend="compile for one of them")
@@ -302,6 +313,10 @@ def _explained(explainer: Explainer, forward: Forward, extra: Arrays, name: str,
         _joined([p.target_index for p in parts]),
         _joined([p.base_values for p in parts]),
     )
+
+
+def _part(array: Array, axis: int, rows: slice) -> Array:
+    return array[(slice(None),) * axis + (rows,)] if array.ndim > axis else array
 
 
 def _joined(parts: list[Array | None]) -> Array | None:

@@ -354,6 +354,41 @@ def test_a_measure_with_several_options(gradient: Path) -> None:
     assert result.value("explained", "deletion") != result.value("explained", "deletion{baseline=mean}")
 
 
+def test_inputs_at_run_time() -> None:
+    """References and classes that a file takes as inputs; one class for all; an input that nothing reads."""
+    head = "(double[N, 3] x, double[2, N] rest) => (double[N, 2] y, double[2, N] z)"
+    model = net(f"{head} {{ t = Tanh(x) y = MatMul(t, w) z = Identity(rest) }}", w=normal(1, 3, 2))
+    x, refs, rest = normal(2, 5, 3), normal(3, 4, 3), normal(4, 2, 5)
+    passes = "lift,target{target=input},canonicalize,autodiff,deeplift,eliminate-split-tile,dce,lower"
+    open_refs = irshap.compile(irshap.Model(model, batch_axes={"rest": 1}), passes=passes)
+    assert set(open_refs.explainer().input_names) == {"x", "rest", "target", "x_references"}
+    given = {"x": x, "rest": rest, "x_references": refs, "target": np.array(1)}
+    one, parts = (
+        evaluate(open_refs, given, measures="completeness,deletion", batch=size) for size in (64, 2)
+    )
+    bound = irshap.compile(
+        net("(double[N, 3] x) => (double[N, 2] y) { t = Tanh(x) y = MatMul(t, w) }", w=normal(1, 3, 2)),
+        refs,
+        target=1,
+    )
+    wanted = evaluate(bound, x, measures="completeness,deletion")
+    for result in (one, parts):
+        assert result.value("explained", "completeness") < 1e-12
+        assert result.value("explained", "deletion") == pytest.approx(wanted.value("explained", "deletion"))
+    with pytest.raises(UserError, match="no such input 'reference'"):
+        evaluate(open_refs, {**given, "reference": refs})
+
+
+def test_references_that_do_not_fit(gradient: Path) -> None:
+    with pytest.raises(UserError, match=r"references for input 'image': has shape \[1, 8, 8\]"):
+        evaluate(gradient, IMAGES, baseline="reference", references=IMAGES[0])
+    with pytest.raises(UserError, match="no such input 'picture'"):
+        evaluate(gradient, IMAGES, references={"picture": IMAGES})
+    mean = evaluate(gradient, IMAGES, measures="deletion", baseline="mean", references=IMAGES[:1])
+    one = evaluate(gradient, IMAGES, measures="deletion", baseline="reference", references=IMAGES[:1])
+    assert mean.value("explained", "deletion") == one.value("explained", "deletion")
+
+
 def test_what_is_refused(gradient: Path, tmp_path: Path) -> None:
     tokens = irshap.compile(
         demo.model_path(), method="gradient", target=irshap.Target("0", wrt="/relu3/Relu_output_0")
