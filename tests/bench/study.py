@@ -72,9 +72,9 @@ scikit-learn's 8 x 8 digits, with the measures of Hesse, Schaub-Meyer, Roth 2021
 - **X-DNN**: the same network trained without biases, all else alike (`tests/oracles/train_x_dnn.py`):
   {right_x:.1%}. `irshap homogeneity` says that it has degree 1, f(a x) = a f(x).
 
-{count} test digits are explained for the class that is predicted. Time is that of explaining {timed} digits
-in one run by that of inferring them, in a processor's seconds on one thread; the machine is shared, so read
-it as a magnitude. Zeros are a black image.
+{count} test digits are explained for the class that is predicted (Hesse et al.: the true one). Time is
+that of explaining {timed} digits in one run by that of inferring them, in a processor's seconds on one
+thread; the machine is shared, so read it as a magnitude. Zeros are a black image.
 
 ## What comes out
 
