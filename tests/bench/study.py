@@ -86,12 +86,12 @@ thread; the machine is shared, so read it as a magnitude. Zeros are a black imag
   it.
 - **Scaling the image by 3 scales the attribution by 3** on the X-DNN, off by {scales:.0e} of the largest
   number. On the CNN integrated gradients are off by {bent:.0%}, input x gradient by {bent_slope:.0%}.
-- **One draw of expected gradients**, which costs as much, misses f(x) - base by {one:.2f} in the mean on
-  the X-DNN, 200 draws by {many:.2f}.
+- **One draw of expected gradients**, which costs about as much, misses f(x) - base by {one:.2f} in the mean
+  on the X-DNN, 200 draws by {many:.2f}.
 - **DeepLIFT against zeros is the same there** (d(A) = {deep:.1e}): without biases every tensor of the
   reference is 0, and the chord from 0 is the slope. On the CNN it sums up as exactly, and is at d(A) =
   {deep_cnn:.2f}.
-- **The measures don't agree on a best method.** On the CNN the best is by {best}; on the X-DNN by {best_x}.
+- **The measures don't agree on a best method.** {bests}
   What that says is told in [measures](measures.md#what-measures-cant-tell).
 
 ## CNN
@@ -270,8 +270,11 @@ def checked(found: dict[str, list[Row]], scales: dict[tuple[str, str], float]) -
         "deep": finding(x_dnn, "deeplift", "ig-difference"),
         "deep_cnn": finding(cnn, "deeplift", "ig-difference"),
     }
-    for name, listed in (("best", cnn), ("best_x", x_dnn)):
-        d[name] = ", ".join(f"{MEASURES[m][:3]} `{short(favourite(listed, m))}`" for m in list(MEASURES)[:4])
+    best, best_x = (
+        ", ".join(f"{MEASURES[m][:3]} `{short(favourite(listed, m))}`" for m in list(MEASURES)[:4])
+        for listed in (cnn, x_dnn)
+    )
+    d["bests"] = f"On both the best is by {best}." if best == best_x else f"CNN: {best}. X-DNN: {best_x}."
     require(d["apart"] < 1e-3, f"x-gradient is integrated gradients on the X-DNN: d(A) = {d['apart']:.2g}")
     require(d["share"] < 0.1, f"x-gradient is much faster: {d['share']:.2g} of the time")
     require(d["slope"] > 0.5, "input x gradient isn't integrated gradients on the CNN")
