@@ -153,13 +153,16 @@ def _batched(model: onnx.ModelProto, plan: BatchPlan) -> tuple[Graph | None, str
         found, why = _Lifter(model, plan.model, batched=bool(plan.axes)).run(), plan.why
     if found is not None and not why and follows_batch(found):
         return found, ""
+    apart = ""
     if plan.axes:
-        with suppress(IRError, ModelError):
+        try:
             return with_samples_in_front(model, plan, lambda types: _Lifter(model, types).run()), ""
+        except (IRError, ModelError) as error:
+            apart = f"computing it for one sample and then for several fails: {error}"
     if found is not None and not supposed and not why and not all(map(has_rows, found.outputs)):
         # shapes inside may still be written for one sample, whatever the inputs promise
         found = _tried(model, plan, rebatched=True)[0] or found
-    return found, plan.why or why if found is None or not supposed else ""
+    return found, plan.why or why or apart if found is None or not supposed else ""
 
 
 def _tried(model: onnx.ModelProto, plan: BatchPlan, *, rebatched: bool) -> tuple[Graph | None, str]:

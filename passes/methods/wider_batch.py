@@ -34,6 +34,7 @@ class WiderBatch(ABC):
         self.builder, self.times, self.gaps = builder, times, gaps
         self.rows = batch_axes(graph)
         self.count = graph.output(Role.TARGET).value.shape[0]
+        self.told = graph.source.batch
         self.binding = {N: as_dim(N * times)}
         self.mapped: dict[Value, Value] = {}
         self.axes: dict[Value, int | None] = {}
@@ -89,6 +90,8 @@ class WiderBatch(ABC):
             found = node.op.batch_axes(axes, tensors, results)
         except MixesBatch as error:
             what = f"samples can't be explained independently of each other: {error}"
+            if self.told:
+                what += f" ({self.told})"
             mend = "Where the model's whole input is one sample, say so (batch=none)"
             raise ModelError(what, where=node.label, mend=mend) from None
         self.axes.update(zip(node.results, found, strict=True))

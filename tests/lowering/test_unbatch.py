@@ -170,3 +170,18 @@ def test_what_a_model_takes_may_leave_nothing() -> None:
     )
     graph = lift(model)
     assert str(graph.outputs[0].value.type) == "f32[N, 3]"
+
+
+def test_why_rows_that_are_numbered_stay_so() -> None:
+    """Squeeze takes the only sample's axis away, and Unsqueeze then has no axis 1 to add."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[N, 3] x, int64[N, 1] place) => (float[N] y)
+        <int64 zero = {0}, int64 one = {1}, int64[1] second = {1}> {
+            s = Shape(x)  n = Gather(s, zero)  r = Range(zero, n, one)  rows = Unsqueeze(r, second)
+            flat = Squeeze(place)  there = Unsqueeze(flat, second)
+            at = Concat<axis = 1>(rows, there)  z = Mul(x, x)  y = GatherND(z, at) }"""
+    )
+    with pytest.raises(
+        ModelError, match=r"numbers the rows of the batch \(.* what Unsqueeze makes of several"
+    ):
+        irshap.compile(model, np.zeros((1, 3), np.float32), target=irshap.Target("all"))
