@@ -33,6 +33,7 @@ _ROWS = 25
     metavar="R|REFS",
     help="How many, or a file of them.",
 )
+@click.option("--per-sample", is_flag=True, help="Every sample brings R references of its own at run time.")
 @click.option("--samples", "-n", default=1, show_default=True, type=click.IntRange(1), help="Samples a run.")
 @click.option("--memory", metavar="SIZE", help="A limit, such as 16GiB; tells how many references fit.")
 @click.option(
@@ -63,6 +64,7 @@ _ROWS = 25
 def cost_command(
     model: str,
     references: str,
+    per_sample: bool,
     samples: int,
     memory: str | None,
     device: str | None,
@@ -110,12 +112,13 @@ def cost_command(
     settings = Settings(pattern, 1 if single_run else 2, on_device)
     if external_data:
         settings = replace(settings, external_over=0)
-    count, given = _read(references)
+    count, given = _read(references, per_sample)
     query = Query(count, samples, limit, settings, on, each_pass)
     flat = explained_arguments(
         {"model": model, "target": target, "wrt": wrt, "explain": explain, "method": method, **said}
     )
     asked = {"reading": flat["model"].reading, "target": flat["target"], "method": flat["method"]}
+    asked["per_sample"] = per_sample
     points = flat["method"].points
     main = passes or for_method(points, "cpu")
     texts = ("@naive", main) if points.references else (main,)
@@ -135,7 +138,7 @@ def cost_command(
         _print(data, layers)
 
 
-def _read(references: str) -> tuple[int, dict[str, Array]]:
+def _read(references: str, per_sample: bool) -> tuple[int, dict[str, Array]]:
     """How many references, and the arrays of a file of them, by input."""
     if references.isdecimal() and int(references) > 0:
         return int(references), {}
@@ -143,8 +146,9 @@ def _read(references: str) -> tuple[int, dict[str, Array]]:
         raise UserError(f"{references!r} is neither a number of references nor a file of them")
     from irshap.compiler.references import References
 
-    found = References(references)
-    return found.count, found.arrays
+    found = References(references, per_sample=per_sample)
+    # what samples bring says nothing of the model's open axes when compiling
+    return found.count, {} if per_sample else found.arrays
 
 
 def _print(data: dict[str, Any], layers: bool) -> None:

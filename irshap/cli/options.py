@@ -45,6 +45,11 @@ _EXPLAINING = (
         "--references", "-r", metavar="REFS", help="Samples to compare with: .npy [R, ...], or .npz by input."
     ),
     click.option(
+        "--per-sample",
+        is_flag=True,
+        help="Every sample brings its own references: INPUT_references [N, R, ...], at run time.",
+    ),
+    click.option(
         "--target",
         default="argmax",
         show_default=True,
@@ -130,7 +135,9 @@ def explained_arguments(options: dict[str, Any]) -> dict[str, Any]:
     target = Target(str(given.pop("target", "argmax")), **{k: v for k, v in of_target.items() if v})
     of_method = {name: given.pop(name, None) for name in ("rule", "on_incomplete")}
     of_method["emit"] = ",".join(given.pop("emit", None) or ()) or None
-    references = References(given.pop("references", None), given.pop("weights", None))
+    of_references = (given.pop(name, None) for name in ("references", "weights", "per_sample"))
+    samples, weights, per_sample = of_references
+    references = References(samples, weights, bool(per_sample))
     said = {name: ",".join(given.pop(name, None) or ()) for name in ("set", "dim", "batch_axis")}
     if "model" in given:
         given["model"] = Model(

@@ -32,6 +32,11 @@ KINDS = ("kmeans", "sample", "mean", "zeros", "blur", "shuffle", "dinucleotide-s
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn.")
 @click.option("--pad", type=int, default=0, show_default=True, metavar="ID", help="The token of padding.")
 @click.option("--sigma", type=float, help="Of the blur, in pixels.  [default: an eighth of the larger side]")
+@click.option(
+    "--per-sample",
+    is_flag=True,
+    help="COUNT references of each row [N, COUNT, ...], of a kind that changes rows: for `irshap run -r`.",
+)
 @click.option("--inputs", "-i", metavar="X", help="Samples that will be explained: warn of those among them.")
 def references_command(
     data: str,
@@ -41,6 +46,7 @@ def references_command(
     seed: int,
     pad: int,
     sigma: float | None,
+    per_sample: bool,
     inputs: str | None,
 ) -> None:
     """Make references of DATA (.npy [N, ...], or .npz by input).
@@ -52,7 +58,7 @@ def references_command(
     from irshap.compiler.making import concerns, make_references
 
     require_folder(output)
-    made = make_references(data, kind, count, seed=seed, pad=pad, sigma=sigma)
+    made = make_references(data, kind, count, seed=seed, pad=pad, sigma=sigma, per_sample=per_sample)
     wanted = ".npy" if set(made.arrays) == {""} else ".npz"
     if Path(output).suffix != wanted:
         raise UserError(
@@ -65,6 +71,12 @@ def references_command(
         write_npz(output, made.arrays)
     for name, array in made.arrays.items():
         click.echo(f"{output}: {f'{name} ' if name else ''}{array.dtype} {list(array.shape)}, {kind}")
+    if per_sample:
+        click.echo(
+            "use them: irshap compile MODEL --per-sample --output EXPLAINED.onnx, then "
+            f"irshap run EXPLAINED.onnx {data} --references {output}"
+        )
+        return
     use: list[Any] = ["--references", output]
     if made.weights is not None:
         weights = str(Path(output).with_suffix(".weights.npy"))

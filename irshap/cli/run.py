@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,13 @@ __all__ = ["explanation_rows", "run_command"]
 @click.argument("explained")
 @click.argument("samples", metavar="INPUT")
 @click.option("--target", type=int, help="The class to explain, for a model compiled with --target input.")
+@click.option(
+    "--references",
+    "-r",
+    metavar="REFS",
+    help="References, for a model that takes them at run time: .npy, or .npz by input; with --per-sample "
+    "[N, R, ...].",
+)
 @click.option("--output", "-o", metavar="FILE.npz", help="Save everything that the model returns.")
 @click.option(
     "--provider", multiple=True, metavar="NAME", help="ONNX Runtime provider, by preference.  [default: CPU]"
@@ -39,6 +47,7 @@ def run_command(
     explained: str,
     samples: str,
     target: int | None,
+    references: str | None,
     output: str | None,
     provider: tuple[str, ...],
     rows: int,
@@ -51,6 +60,8 @@ def run_command(
     require_folder(output)
     explainer = Explainer(explained, list(provider) or None)
     given, named = _inputs(samples, target, explainer.tensors.target or TARGET)
+    if references is not None:
+        named |= _references(references, explainer.tensors.references)
     start = time.perf_counter()
     explanation = explainer(given, **named)
     seconds = time.perf_counter() - start
@@ -82,6 +93,18 @@ def _inputs(samples: str, target: int | None, name: str) -> tuple[Any, dict[str,
     count = next((len(a) for a in arrays.values() if a.ndim), 0)
     given = arrays["input"] if set(arrays) == {"input"} else arrays
     return given, {name: np.full(count, target, dtype=np.int64)}
+
+
+def _references(file: str, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """The arrays of a file for the inputs of references, by the model's inputs that they are for."""
+    from irshap.errors import UserError
+    from irshap.runtime.arrays import as_arrays, unknown_names
+
+    if not inputs:
+        raise UserError("takes no references at run time", where="explained model", mend="leave -r out")
+    arrays = as_arrays(file, list(inputs), UserError, "references")
+    unknown_names(arrays, list(inputs), UserError, "references")
+    return {inputs[name]: array for name, array in arrays.items()}
 
 
 def explanation_rows(explanation: Explanation) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from irshap.compiler.request import requested
 from irshap.contract import VERSION, Metadata, Names
 from irshap.cost.choose import choose
 from irshap.cost.devices import parse_size
-from irshap.errors import PipelineError
+from irshap.errors import PipelineError, ReferencesError
 from irshap.ir.core import Graph, Role
 from irshap.ir.dims import N
 from irshap.ir.types import Array, TensorType
@@ -61,8 +61,10 @@ def compile(
         references: the samples that each sample is compared with: an array [R, ...] whose other axes are
             those of the input, or for several inputs a mapping from their names to arrays of the same R.  Or
             the path of a .npy or .npz file.  Floats of another width are converted; integers, NaN and
-            infinity are refused.  `References(samples, weights)` weights them.  Not for methods that look at
-            the sample alone, such as "gradient".
+            infinity are refused.  `References(samples, weights)` weights them.  With
+            `References(per_sample=True)` every sample brings its own at run time, by inputs
+            `<input>_references` [N, R, ...].  Not for methods that look at the sample alone, such as
+            "gradient".
         target: what is explained for each sample: "argmax" (the class that the model predicts), a class index
             (negative: from the end), a list of them ([3, 7]), "top-5" or any other number of classes, "all",
             or "input": the compiled model gets an int64 input `target` [N]; "sum[...]" or "mean[...]", a
@@ -107,6 +109,9 @@ def compile(
     """
     _require_instruments(instruments)
     given = References.of(references)
+    if given.per_sample and given.samples is not None:
+        mend = "leave them out here; they are inputs of what is compiled: explainer(x, x_references=...)"
+        raise ReferencesError("what each sample brings at run time is given when compiling", mend=mend)
     read = Model.of(model, given.arrays)
     asked = requested(
         target=target,
@@ -117,6 +122,7 @@ def compile(
         passes=passes,
         strategy=strategy,
         weighted=given.weights is not None,
+        per_sample=given.per_sample,
         grouped=groups is not None,
         reading=read.reading,
     )

@@ -19,7 +19,14 @@ Rng: TypeAlias = np.random.Generator
 
 
 def make_references(
-    data: Any, kind: str, count: int = 20, *, seed: int = 0, pad: int = 0, sigma: float | None = None
+    data: Any,
+    kind: str,
+    count: int = 20,
+    *,
+    seed: int = 0,
+    pad: int = 0,
+    sigma: float | None = None,
+    per_sample: bool = False,
 ) -> References:
     """References of a kind, from data [N, ...] by input (or a path of .npy or .npz).
 
@@ -32,10 +39,12 @@ def make_references(
         seed: of what is drawn.
         pad: the id of that token.
         sigma: of the blur, in pixels; None: an eighth of the larger side.
+        per_sample: every row's own references [N, count, ...], from a kind that changes rows: what samples
+            bring at run time (`References(per_sample=True)`).
 
     Raises:
-        ReferencesError: no such kind, data that has no such form, fewer rows than `count`, NaN; or
-            scikit-learn, which finds clusters, is missing.
+        ReferencesError: no such kind, or none that `per_sample` takes, data that has no such form, fewer rows
+            than `count`, NaN; or scikit-learn, which finds clusters, is missing.
     """
     if kind not in KINDS:
         raise ReferencesError(f"no kind of references is called {kind!r}", mend=near(kind, KINDS))
@@ -44,17 +53,22 @@ def make_references(
     arrays = as_arrays(data, [""], ReferencesError, "data")
     _check(arrays)
     rng = np.random.default_rng(seed)
-    if kind == "kmeans":
+    if kind == "kmeans" and not per_sample:
         return _clusters(arrays, count, seed)
-    if kind in ("mean", "zeros", "padding"):
+    if kind in ("mean", "zeros", "padding") and not per_sample:
         return References(_as_given({name: _single(kind, a, pad) for name, a in arrays.items()}))
-    rows = _drawn(arrays, count, rng)
     change = _CHANGES.get(kind)
+    if per_sample and change is None:
+        mend = f"give {', '.join(_CHANGES)}"
+        raise ReferencesError(f"{kind} makes no references of a single sample", mend=mend)
+    rows = _repeated(arrays, count) if per_sample else _drawn(arrays, count, rng)
     if change is not None:
         rows = {
             name: change(a, rng, sigma, f"data{f' {name!r}' if name else ''}") for name, a in rows.items()
         }
-    return References(_as_given(rows))
+    if per_sample:
+        rows = {name: a.reshape(-1, count, *a.shape[1:]) for name, a in rows.items()}
+    return References(_as_given(rows), per_sample=per_sample)
 
 
 def _check(arrays: Arrays) -> None:
@@ -96,6 +110,10 @@ def _drawn(arrays: Arrays, count: int, rng: Rng) -> Arrays:
         raise ReferencesError(f"{count} references of {rows} rows of data", mend=f"give -n {rows} or fewer")
     chosen = np.sort(rng.choice(rows, count, replace=False))
     return {name: array[chosen] for name, array in arrays.items()}
+
+
+def _repeated(arrays: Arrays, count: int) -> Arrays:
+    return {name: np.repeat(array, count, axis=0) for name, array in arrays.items()}
 
 
 def _clusters(arrays: Arrays, count: int, seed: int) -> References:

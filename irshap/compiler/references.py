@@ -22,7 +22,7 @@ _ONLY = ""
 
 @dataclass(frozen=True, eq=False)
 class References:
-    """Samples to compare with, and a weight for each.
+    """Samples to compare with, and a weight for each; or word that every sample brings its own.
 
     Attributes:
         samples: an array [R, ...] where only one input needs references; otherwise a mapping from input names
@@ -30,10 +30,14 @@ class References:
             objects are never loaded.  None: no references.
         weights: a weight for each reference [R], not negative, or the path of a .npy file; scaled to sum
             to 1.  None: equal weights.
+        per_sample: whether every sample brings R references of its own, such as shuffles of its sequence.
+            The compiled model takes them at run time, as inputs `<input>_references` [N, R, ...]; none are
+            given to `compile`.
     """
 
     samples: Source = None
     weights: Any = None
+    per_sample: bool = False
     arrays: Arrays = field(init=False, repr=False)
     """What was read, by input; nothing else is known of the model yet."""
 
@@ -55,7 +59,8 @@ class References:
     @property
     def count(self) -> int:
         """How many references are given: R."""
-        return max((len(array) for array in self.arrays.values() if array.ndim), default=0)
+        axis = int(self.per_sample)
+        return max((a.shape[axis] for a in self.arrays.values() if a.ndim > axis), default=0)
 
     def named(self, names: Collection[str]) -> Arrays:
         """The arrays by input; one without a name is for the only one of `names`."""

@@ -34,6 +34,7 @@ def requested(
     passes: str | None = None,
     strategy: str = "auto",
     weighted: bool = False,
+    per_sample: bool = False,
     grouped: bool = False,
     reading: Lift | None = None,
 ) -> tuple[Pass, ...]:
@@ -41,6 +42,7 @@ def requested(
 
     Args:
         weighted: whether the references have weights.
+        per_sample: whether every sample brings references of its own; no pass then binds any.
         grouped: whether groups of cells are given.
         reading: how the model is read, where not as it stands.
 
@@ -54,9 +56,11 @@ def requested(
     if device not in DEVICES:
         raise PipelineError(f"no device is called {device!r}", mend=near(device, DEVICES))
     if weighted:
-        how = _with_data(how, "weights", "compares with no references")
+        how = _with_data(how, "weights", "weights are given", "compares with no references")
+    if per_sample:
+        how = _with_data(how, "per_sample", "references per sample are asked for", "compares with none")
     if grouped:
-        how = _with_data(how, "groups", "replaces no groups")
+        how = _with_data(how, "groups", "groups are given", "replaces no groups")
     if passes is None:
         text = for_method(how.points, device)
     elif device != "cpu":
@@ -69,6 +73,8 @@ def requested(
         _decided(p, how) if isinstance(p, Method) else _merged_with(p, (read, explained))
         for p in parse_pipeline(text, {"method": how})
     ]
+    if any(getattr(p, "per_sample", False) for p in pipeline):
+        pipeline = [p for p in pipeline if not p.binds_references]
     for asked in (read, explained, how):
         _require(asked, pipeline)
     _require_points(pipeline)
@@ -130,13 +136,14 @@ def _attributing(target: Target, method: Method) -> Target:
     return replace(target, wrt=method.attributes)
 
 
-def _with_data(method: Method, name: str, otherwise: str) -> Method:
+def _with_data(method: Method, name: str, given: str, otherwise: str) -> Method:
     """A method that is told of data given to it beside its text."""
     if not any(f.name == name for f in fields(method)):
-        raise PipelineError(
-            f"{name} are given, but the method {method.name} {otherwise}", mend="leave them out"
-        )
-    return replace(method, **{name: True})
+        raise PipelineError(f"{given}, but the method {method.name} {otherwise}", mend="leave them out")
+    try:
+        return replace(method, **{name: True})
+    except ValueError as error:  # two that contradict each other
+        raise PipelineError(str(error), mend="leave one of the two out") from None
 
 
 def _decided(given: Method, asked: Method) -> Method:

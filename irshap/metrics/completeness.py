@@ -94,7 +94,7 @@ def check_completeness(
 
     Args:
         model: as for `compile`.
-        references: as for `compile`.
+        references: as for `compile`; with `per_sample` those of each sample, [N, R, ...] by input.
         inputs: samples, as for an `Explainer`.
         tolerance: what an error may be, relative to max(|f(x) - base|, |f(x)| / 1000); None: 1e-4 in float32,
             1e-9 in float64, 2e-2 in float16.
@@ -104,9 +104,12 @@ def check_completeness(
         UserError: as `compile` and `Explainer`.
     """
     given = References.of(references)
-    read = Model.of(model, given.arrays)
+    own = given.arrays if given.per_sample else {}
+    read = Model.of(model, {} if given.per_sample else given.arrays)
+    if given.per_sample:
+        given = References(weights=given.weights, per_sample=True)
     compiled = compile(read, given, **arguments)
-    raw, feeds, runtime = _run(compiled, inputs)
+    raw, feeds, runtime = _run(compiled, inputs, own)
     found = _compare(compiled, raw, tolerance, runtime)
     if found.ok:
         return found
@@ -127,8 +130,10 @@ def _rows(graph: Graph) -> dict[str, int]:
     return {name: axis for name, axis in axes.items() if axis is not None}
 
 
-def _run(compiled: CompiledModel, inputs: Any) -> tuple[dict[str, Array], dict[str, Array], str]:
-    feeds = _feeds(compiled.graph, inputs)
+def _run(
+    compiled: CompiledModel, inputs: Any, own: Mapping[str, Array]
+) -> tuple[dict[str, Array], dict[str, Array], str]:
+    feeds = _feeds(compiled.graph, inputs, own)
     try:
         return compiled.explainer()(feeds).raw, feeds, "ONNX Runtime"
     except ModelError as error:
@@ -141,9 +146,17 @@ def _run(compiled: CompiledModel, inputs: Any) -> tuple[dict[str, Array], dict[s
     return found, feeds, "irshap's evaluator"
 
 
-def _feeds(graph: Graph, inputs: Any) -> dict[str, Array]:
+def _feeds(graph: Graph, inputs: Any, own: Mapping[str, Array]) -> dict[str, Array]:
     types = {str(v.name): v.tensor for v in graph.inputs}
-    given = as_arrays(inputs, list(types), UserError, "input")
+    brought = {
+        str(v.node.op.of): str(v.name)
+        for v in graph.inputs
+        if isinstance(v.node.op, Input) and v.node.op.kind == "references"
+    }
+    given = as_arrays(inputs, [name for name in types if name not in brought.values()], UserError, "input")
+    if own:
+        unknown_names(own, ["", *brought], UserError, "references")
+        given |= {brought[name or next(iter(brought))]: array for name, array in own.items()}
     unknown_names(given, list(types), UserError, "input")
     if missing := [name for name in types if name not in given]:
         raise UserError(f"no value for input {', '.join(map(repr, missing))}")
@@ -267,8 +280,11 @@ class _Widened(Instrument):
             op, name = value.node.op, str(value.name)
             assert isinstance(op, Input)
             given = {"references": self.context.references.get(str(op.of)), "weights": self.context.weights}
-            array = given.get(op.kind, self.sample.get(name))
+            array = given.get(op.kind)
+            array = self.sample.get(name) if array is None else array
             assert array is not None
+            if array.ndim > value.rank:  # the only sample's own references, as what all share
+                (array,) = array
             # references of size 1 on an open axis stand for its size
             whole = [sizes.get(d, n) if n == 1 else n for d, n in zip(value.shape, array.shape, strict=True)]
             found[name] = np.broadcast_to(array, whole).astype(value.dtype.numpy)

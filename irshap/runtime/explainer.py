@@ -18,7 +18,7 @@ from irshap.runtime.arrays import Array, Arrays, Source, as_arrays, conform, unk
 from irshap.runtime.bfloat16 import BFLOAT16, run
 from irshap.runtime.explanation import Explanation
 from irshap.runtime.labels import fitting
-from irshap.runtime.samples import class_indices, require_finite_results
+from irshap.runtime.samples import class_indices, require_finite_results, require_references
 
 __all__ = ["ExplainedModel", "Explainer", "Message"]
 
@@ -73,8 +73,11 @@ class Explainer:
         self.input_names = tuple(self._inputs)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.tensors = _tensors(self.metadata, self.input_names, self._outputs, where)
+        references = {name: self._inputs[name].shape for name in self.tensors.references.values()}
+        self._references = {name: shape.index("R") for name, shape in references.items()}
         # an input without such an axis is the same for all samples
-        theirs = self.tensors.inputs - {self.tensors.target_weights}
+        own = {name for name, shape in references.items() if "N" in shape}
+        theirs = self.tensors.inputs - {self.tensors.target_weights} - own
         rows = {n: _rows(v.shape) for n, v in self._inputs.items() if n not in theirs}
         self.sample_axes = {n: axis for n, axis in rows.items() if axis is not None}
         self.attributed = tuple(self.tensors.attributions)
@@ -156,6 +159,7 @@ class Explainer:
         self._spread_weights(given)
         self._spread_target(given)
         feed = {n: self._conform(n, given[n]) for n in names}
+        require_references({n: feed[n] for n in self._references}, self._references)
         counts = {n: feed[n].shape[axis] for n, axis in self.sample_axes.items()}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{n}: {c}" for n, c in counts.items())

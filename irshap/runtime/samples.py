@@ -9,7 +9,7 @@ import numpy as np
 from irshap.errors import TargetError, UserError
 from irshap.runtime.arrays import Array
 
-__all__ = ["class_indices", "require_finite_results"]
+__all__ = ["class_indices", "require_finite_results", "require_references"]
 
 
 def require_finite_results(
@@ -43,6 +43,29 @@ def require_finite_results(
                     where=f"input {name!r}",
                     mend=f"leave out sample {sample} or mend its values ({len(places)} in all)",
                 )
+
+
+def require_references(given: Mapping[str, Array], axes: Mapping[str, int]) -> None:
+    """Refuses references at run time that are none, not equally many for all inputs, NaN or infinite.
+
+    Args:
+        given: by their inputs of the explained model.
+        axes: the axis of each that counts references: 1 where every sample brings its own.
+
+    Raises:
+        UserError: says which.
+    """
+    counts = {name: array.shape[axes[name]] for name, array in given.items()}
+    if empty := [name for name, count in counts.items() if not count]:
+        raise UserError("there is no reference", where=f"input {empty[0]!r}", mend="give at least one")
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
+        raise UserError(f"the inputs have different numbers of references ({listed})")
+    for name, array in given.items():
+        if len(places := _not_finite(array)):
+            first = [int(i) for i in places[0]]
+            what = f"{len(places)} of {array.size} values are NaN or infinite, the first at {first}"
+            raise UserError(what, where=f"input {name!r}", mend="drop such references or mend their values")
 
 
 def _not_finite(array: Array) -> Array:

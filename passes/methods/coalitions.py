@@ -24,7 +24,7 @@ from irshap.ops.shape import reshape
 from irshap.passes.methods.base import Explained, Method, Sum, emits_certificate
 from irshap.passes.methods.chunks import in_chunks, summed
 from irshap.passes.methods.features import features
-from irshap.passes.methods.joint_batch import JointBatch, mean_over_references, reference_weights
+from irshap.passes.methods.joint_batch import JointBatch, mean_over_references, reference_weights, refuse_both
 from irshap.passes.methods.wider_batch import MovedBatch
 from irshap.pipeline.base import Context, Points
 
@@ -51,7 +51,8 @@ class CoalitionMethod(Method, family=True):
 
     Features are the cells of all attributed tensors, or with `groups` what is given as such
     (compile(groups=...)): their replacement counts once, and each of their cells gets an equal part.  T
-    replaced is the mean over the references (with `weights` the weighted one).  Tensors that aren't
+    replaced is the mean over the references (with `weights` the weighted one), with `per_sample`
+    over those that the sample brings, by an input `<input>_references` [N, R, ...].  Tensors that aren't
     attributed, and what is read from token ids past their embedding, keep the sample's value.  The model runs
     on `chunk` sets for each sample and reference at a time, so that memory doesn't grow with their number.
     """
@@ -61,11 +62,13 @@ class CoalitionMethod(Method, family=True):
     }
     groups: bool = False
     weights: bool = False
+    per_sample: bool = False
     chunk: int = 25
     points = Points.COALITIONS
     requires = frozenset({"target"})
 
     def __post_init__(self) -> None:
+        refuse_both(weights=self.weights, per_sample=self.per_sample)
         if self.chunk < 0:
             raise ValueError(f"chunk is {self.chunk}, and must be a number of sets, or 0 for all at once")
 
@@ -82,7 +85,8 @@ class CoalitionMethod(Method, family=True):
             raise UserError(
                 f"{self.name} has no groups", mend="give them: compile(groups=...), or --groups FILE.npy"
             )
-        joint = JointBatch(builder, ir, (Role.SOURCE,), None, context.references)
+        given = context.references
+        joint = JointBatch(builder, ir, (Role.SOURCE,), None, given, per_sample=self.per_sample)
         target, outputs = ir.output(Role.TARGET).value, ir.outputs_of(Role.SOURCE)
         explained, count = joint.sample(target), target.shape[0]
         pairs = as_dim(count * R)

@@ -14,7 +14,7 @@ from irshap.ir.core import Graph, Role, Value
 from irshap.ir.dims import R, as_dim
 from irshap.passes.methods import reveal_cancel
 from irshap.passes.methods.base import Explained, Method, Sum, emits_certificate
-from irshap.passes.methods.joint_batch import JointBatch, mean_over_references, reference_weights
+from irshap.passes.methods.joint_batch import JointBatch, mean_over_references, reference_weights, refuse_both
 from irshap.pipeline.base import Context, Points
 
 __all__ = ["DeepLift"]
@@ -33,7 +33,8 @@ class DeepLift(Method):
     and negative contributions apart, "mixed" RevealCancel after dense layers only.  The latter two follow the
     difference forward before they go back, so they read the target and not autodiff's adjoints, which are
     left out with all that leads to them.  `weights`: references are weighted by an input
-    `reference_weights` [R] instead of equally.  `emit`: "completeness_error" adds the output
+    `reference_weights` [R] instead of equally.  `per_sample`: every sample brings its own references, by an
+    input `<input>_references` [N, R, ...].  `emit`: "completeness_error" adds the output
     f(x) - base - sum of attributions.  `on_incomplete`: an op without a complete rule is an "error", or with
     "residual" contributes what its derivative explains, or nothing; the rest is in completeness_error, which
     is then an output, and the model's metadata names the ops.
@@ -41,11 +42,15 @@ class DeepLift(Method):
 
     rule: Literal["rescale", "reveal-cancel", "mixed"] = "rescale"
     weights: bool = False
+    per_sample: bool = False
     emit: str = ""
     on_incomplete: Literal["error", "residual"] = "error"
     name = "deeplift"
     points = Points.SAMPLE_AND_REFERENCE
     sums_to = Sum.DIFFERENCE
+
+    def __post_init__(self) -> None:
+        refuse_both(weights=self.weights, per_sample=self.per_sample)
 
     def explain(self, builder: Builder, ir: Graph, context: Context) -> Explained:
         certified = emits_certificate(self.name, self.emit)
@@ -53,7 +58,7 @@ class DeepLift(Method):
         rescale = self.rule == "rescale"
         forward = (Role.SOURCE, Role.TARGET)
         roles = (*forward, Role.ADJOINT) if rescale else forward
-        joint = JointBatch(builder, ir, roles, missing, context.references)
+        joint = JointBatch(builder, ir, roles, missing, context.references, per_sample=self.per_sample)
         target = ir.output(Role.TARGET).value
         weights = reference_weights(builder, target.dtype, own_names(ir)) if self.weights else None
         mixed = self.rule == "mixed"

@@ -9,7 +9,7 @@ from irshap.attribution.gaps import Gap, references_needed
 from irshap.attribution.outputs import own_names
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Node, NoLocalRule, Role, Value
-from irshap.ir.dims import R, divide
+from irshap.ir.dims import Dim, R, Shape, as_dim, divide, same
 from irshap.ir.types import Array, DType, TensorType
 from irshap.ir.walks import ancestors
 from irshap.ops.program import Input, Pullback
@@ -18,7 +18,7 @@ from irshap.ops.rows import RepeatRows, TileRows
 from irshap.ops.shape import concat, from_front, reshape, split
 from irshap.passes.methods.wider_batch import WiderBatch, is_boundary
 
-__all__ = ["JointBatch", "mean_over_references", "reference_weights"]
+__all__ = ["JointBatch", "mean_over_references", "reference_weights", "refuse_both"]
 
 
 class JointBatch(WiderBatch):
@@ -31,12 +31,16 @@ class JointBatch(WiderBatch):
         roles: Sequence[Role],
         gaps: list[Gap] | None = None,
         references: Mapping[str, Array] | None = None,
+        *,
+        per_sample: bool = False,
     ) -> None:
         """Brings what the outputs with these roles need into the joint batch.
 
         `references` are those that will be bound, by input: one of size 1 on an open axis serves any size.
+        With `per_sample` each sample has references of its own.
         """
         super().__init__(builder, graph, 2 * R, gaps)
+        self.per_sample = per_sample
         self.graph, self.taken, self.given = graph, own_names(graph), references or {}
         self.samples: dict[Value, Value] = {v: builder.copy(v.node, {})[0] for v in graph.inputs}
         self.varied = set(references_needed(graph))
@@ -90,20 +94,36 @@ class JointBatch(WiderBatch):
         other = repeated
         source = value.node.operands[0] if isinstance(value.node.op, RepeatRows) else value
         if source in self.varied:
-            tiled = emit1(TileRows(0, sample.shape[axis]), self._references(source, axis))
-            other = from_front(tiled, axis)
+            own = self._own_references if self.per_sample else self._shared_references
+            other = from_front(own(source, axis, sample.shape[axis]), axis)
         self.mapped[value] = concat([repeated, other], axis)
 
-    def _references(self, source: Value, axis: int) -> Value:
-        """The references of an input whose batch is on `axis`, [R, ...]."""
+    def _shared_references(self, source: Value, axis: int, rows: Dim) -> Value:
+        """The set of references [R, ...] of an input whose batch is on `axis`, once for each of its rows."""
         name = str(source.name)
-        op = Input(contract.free(contract.references(name), self.taken), "references", source.name)
         dims = tuple(d for i, d in enumerate(source.shape) if i != axis)
         sizes = self.given[name].shape[1:] if name in self.given else dims
         stored = tuple(1 if size == 1 else d for size, d in zip(sizes, dims, strict=True))
-        type = source.tensor.with_shape((R, *stored))
-        references = self.builder.emit(op, types=(type,), names=(op.name,))[0]
-        return references if stored == dims else emit1(Expand((R, *dims)), references)
+        references = self._input(source, (R, *stored))
+        whole = references if stored == dims else emit1(Expand((R, *dims)), references)
+        return emit1(TileRows(0, rows), whole)
+
+    def _own_references(self, source: Value, axis: int, rows: Dim) -> Value:
+        """The references [N, R, ...] that samples bring along, beside each of their rows (one a class)."""
+        count = source.shape[axis]
+        dims = tuple(d for i, d in enumerate(source.shape) if i != axis)
+        references = self._input(source, (count, R, *dims))
+        classes = divide(rows, count)
+        assert classes is not None
+        if not same(classes, 1):
+            references = emit1(RepeatRows(0, classes), references)
+        return reshape(references, (as_dim(rows * R), *dims))
+
+    def _input(self, source: Value, shape: Shape) -> Value:
+        """The input for the references of an input."""
+        name = contract.free(contract.references(str(source.name)), self.taken)
+        op = Input(name, "references", source.name)
+        return self.builder.emit(op, types=(source.tensor.with_shape(shape),), names=(name,))[0]
 
     def pullback(self, node: Node, op: Pullback) -> list[Value]:
         """One multiplier for both halves of the joint batch, as SHAP uses it."""
@@ -118,6 +138,16 @@ class JointBatch(WiderBatch):
                 a if axis is None else concat([a, b], axis)
                 for a, b, axis in zip(*pair, (self.axes[v] for v in node.results), strict=True)
             ]
+
+
+def refuse_both(*, weights: bool, per_sample: bool) -> None:
+    """Weights are those of a set of references that all samples share.
+
+    Raises:
+        ValueError: they are asked for where each sample has its own.
+    """
+    if weights and per_sample:
+        raise ValueError("weights are for references that all samples share, and per_sample says they don't")
 
 
 def reference_weights(builder: Builder, dtype: DType, taken: Set[str]) -> Value:

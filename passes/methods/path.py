@@ -19,7 +19,7 @@ from irshap.ops.cast import cast
 from irshap.ops.shape import reshape
 from irshap.passes.methods.base import Explained, Method, Sum, emits_certificate
 from irshap.passes.methods.chunks import in_chunks, summed
-from irshap.passes.methods.joint_batch import JointBatch, mean_over_references, reference_weights
+from irshap.passes.methods.joint_batch import JointBatch, mean_over_references, reference_weights, refuse_both
 from irshap.passes.methods.wider_batch import MovedBatch, weighted
 from irshap.pipeline.base import Context, Points
 
@@ -56,13 +56,15 @@ class BetweenWorlds(Method, family=True):
 
     x and r are the attributed tensors: what is above them is computed for samples and for references, what is
     behind them at `chunk` points of each path at a time, so that memory doesn't grow with the number of
-    points.  Inputs that aren't attributed, and held values, keep the sample's value.
+    points.  With `per_sample` every sample brings its own references, by an input `<input>_references`
+    [N, R, ...].  Inputs that aren't attributed, and held values, keep the sample's value.
     """
 
     FACETS: ClassVar[dict[str, str]] = {
         "mean": "def mean(self, paths) -> what each source gets: [n, ...], IR",
     }
     weights: bool = False
+    per_sample: bool = False
     emit: str = ""
     on_incomplete: Literal["error", "residual"] = "error"
     chunk: int = 10
@@ -70,6 +72,7 @@ class BetweenWorlds(Method, family=True):
     sums_to = Sum.DIFFERENCE
 
     def __post_init__(self) -> None:
+        refuse_both(weights=self.weights, per_sample=self.per_sample)
         if self.chunk < 0:
             raise ValueError(f"chunk is {self.chunk}, and must be a number of points, or 0 for all at once")
 
@@ -80,7 +83,8 @@ class BetweenWorlds(Method, family=True):
     def explain(self, builder: Builder, ir: Graph, context: Context) -> Explained:
         certified = emits_certificate(self.name, self.emit)
         missing = gaps_of(ir, residual=self.on_incomplete == "residual", more=jump_gaps(ir))
-        joint = JointBatch(builder, ir, (Role.SOURCE, Role.TARGET), None, context.references)
+        roles = (Role.SOURCE, Role.TARGET)
+        joint = JointBatch(builder, ir, roles, None, context.references, per_sample=self.per_sample)
         target = ir.output(Role.TARGET).value
         weights = reference_weights(builder, target.dtype, own_names(ir)) if self.weights else None
         pairs = as_dim(target.shape[0] * R)
