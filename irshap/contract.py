@@ -16,6 +16,8 @@ from irshap.errors import UserError, near
 __all__ = [
     "BASE_VALUES",
     "COMPLETENESS_ERROR",
+    "HYPOTHETICAL",
+    "MULTIPLIERS",
     "ONLY",
     "REFERENCE_WEIGHTS",
     "TARGET",
@@ -29,7 +31,9 @@ __all__ = [
     "attributed",
     "attributions",
     "free",
+    "hypothetical",
     "is_references",
+    "multipliers",
     "references",
 ]
 
@@ -48,6 +52,12 @@ TARGET_VALUES = "target_values"
 COMPLETENESS_ERROR = "completeness_error"
 """The output, on request, with f(x) - base - sum of attributions: [N] or [N, K]."""
 
+MULTIPLIERS = "multipliers"
+"""What asks for outputs with the multipliers of attributed tensors."""
+
+HYPOTHETICAL = "hypothetical"
+"""What asks for outputs with the contributions of letters that a sample doesn't have."""
+
 TARGET = "target"
 """The input with the class to explain, int64 [N], of a model compiled with target="input"."""
 
@@ -59,6 +69,8 @@ REFERENCE_WEIGHTS = "reference_weights"
 """The input with a weight for each reference, [R], where weights are not bound when compiling."""
 
 _ATTRIBUTIONS = "_attributions"
+_MULTIPLIERS = f"_{MULTIPLIERS}"
+_HYPOTHETICAL = f"_{HYPOTHETICAL}"
 _REFERENCES = "_references"
 
 
@@ -112,6 +124,16 @@ def attributed(output: str) -> str | None:
     return output.removesuffix(_ATTRIBUTIONS) if output.endswith(_ATTRIBUTIONS) else None
 
 
+def multipliers(name: str) -> str:
+    """The output with the multipliers of the tensor `name`, of the shape of its attributions."""
+    return name + _MULTIPLIERS
+
+
+def hypothetical(name: str) -> str:
+    """The output with hypothetical contributions of the tensor `name`, of the shape of its attributions."""
+    return name + _HYPOTHETICAL
+
+
 def references(name: str) -> str:
     """The input with references [R, ...] for the input `name`, where they are not bound when compiling."""
     return name + _REFERENCES
@@ -137,10 +159,13 @@ class Tensors:
 
     Attributes:
         attributions: for each attributed tensor the output with its attributions.
+        multipliers, hypothetical: those on request, likewise.
         references: for each of the model's inputs the one with its references.
     """
 
     attributions: Mapping[str, str] = field(default_factory=dict)
+    multipliers: Mapping[str, str] = field(default_factory=dict)
+    hypothetical: Mapping[str, str] = field(default_factory=dict)
     base_values: str | None = None
     target_index: str | None = None
     target_values: str | None = None
@@ -154,13 +179,17 @@ class Tensors:
     def by_name(cls, inputs: Iterable[str], outputs: Iterable[str]) -> Tensors:
         """What these names say where the metadata says nothing: every name above plays its role."""
         ins, outs = list(inputs), list(outputs)
-        parts = {name: attributed(name) for name in outs}
+
+        def of(ending: str) -> dict[str, str]:
+            return {name.removesuffix(ending): name for name in outs if name.endswith(ending)}
 
         def there(name: str, names: Collection[str]) -> str | None:
             return name if name in names else None
 
         return cls(
-            attributions={of: name for name, of in parts.items() if of is not None},
+            attributions=of(_ATTRIBUTIONS),
+            multipliers=of(_MULTIPLIERS),
+            hypothetical=of(_HYPOTHETICAL),
             base_values=there(BASE_VALUES, outs),
             target_index=there(TARGET_INDEX, outs),
             target_values=there(TARGET_VALUES, outs),
@@ -184,7 +213,10 @@ class Tensors:
     def outputs(self) -> set[str]:
         """The outputs that are irshap's."""
         single = (self.base_values, self.target_index, self.target_values, self.completeness_error)
-        return {name for name in (*single, *self.attributions.values()) if name is not None}
+        each = (self.attributions, self.multipliers, self.hypothetical)
+        return {
+            name for name in (*single, *(n for names in each for n in names.values())) if name is not None
+        }
 
     @property
     def inputs(self) -> set[str]:

@@ -77,8 +77,13 @@ def _roles(graph: Graph, outputs: list[Output]) -> Tensors | None:
     def given(kind: str) -> str | None:
         return next((op.name for op in kinds.get(kind, ())), None)
 
+    def each(role: Role) -> dict[str, str]:
+        return {str(o.of): o.name for o in found[role]}
+
     return Tensors(
-        attributions={str(o.of): o.name for o in found[Role.ATTRIBUTION]},
+        attributions=each(Role.ATTRIBUTION),
+        multipliers=each(Role.MULTIPLIERS),
+        hypothetical=each(Role.HYPOTHETICAL),
         base_values=only(Role.BASE),
         target_index=only(Role.TARGET_INDEX),
         target_values=only(Role.VALUES),

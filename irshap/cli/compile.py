@@ -72,7 +72,17 @@ VERIFY = click.Choice(["none", "types", "numeric"])
 @click.option(
     "--names", metavar="FILE.json", help="Names of features, classes and tokens, to store in OUT.onnx."
 )
-@click.option("--emit", multiple=True, metavar="NAME", help="A further output: completeness_error.")
+@click.option(
+    "--emit",
+    multiple=True,
+    metavar="NAME",
+    help="A further output: completeness_error; of deeplift also multipliers, hypothetical; repeatable.",
+)
+@click.option(
+    "--letters",
+    metavar="AXIS|INPUT=AXIS,...",
+    help="The axis that tells letters apart, for hypothetical contributions: 1 for [N, 4, L].",
+)
 @click.option(
     "--verify", type=VERIFY, default="none", show_default=True, help="What is checked after each pass."
 )

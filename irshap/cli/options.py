@@ -133,7 +133,7 @@ def explained_arguments(options: dict[str, Any]) -> dict[str, Any]:
     of_target = {"output": given.pop("explain", None), "wrt": given.pop("wrt", None)}
     of_target["context"] = ",".join(given.pop("context", None) or ())
     target = Target(str(given.pop("target", "argmax")), **{k: v for k, v in of_target.items() if v})
-    of_method = {name: given.pop(name, None) for name in ("rule", "on_incomplete")}
+    of_method = {name: given.pop(name, None) for name in ("rule", "letters", "on_incomplete")}
     of_method["emit"] = ",".join(given.pop("emit", None) or ()) or None
     of_references = (given.pop(name, None) for name in ("references", "weights", "per_sample"))
     samples, weights, per_sample = of_references

@@ -153,13 +153,16 @@ class Role(Enum):
     TARGET_INDEX = "target_index"
     ADJOINT = "adjoint"
     ATTRIBUTION = "attribution"
+    MULTIPLIERS = "multipliers"
+    HYPOTHETICAL = "hypothetical"
     BASE = "base"
     VALUES = "target_values"
     COMPLETENESS = "completeness"
     PROBE = "probe"
 
 
-PUBLISHED = (Role.MODEL, Role.ATTRIBUTION, Role.BASE, Role.TARGET_INDEX, Role.VALUES, Role.COMPLETENESS)
+PUBLISHED: tuple[Role, ...] = (Role.MODEL, Role.ATTRIBUTION, Role.MULTIPLIERS, Role.HYPOTHETICAL)
+PUBLISHED += (Role.BASE, Role.TARGET_INDEX, Role.VALUES, Role.COMPLETENESS)
 """Outputs of the lowered file, in this order; the rest are intermediate facts of the pipeline."""
 
 

@@ -68,7 +68,7 @@ def account(graph: Graph, feeds: Callable[[Graph], dict[str, Array]], rule: str 
                 sides = [[(joint.axes[v], share) for v, share in side] for side in (shared, came)]
                 note(node, shared=sides[0], came=sides[1])
 
-            reveal_cancel.scores(joint, graph, mixed=rule == "mixed", observe=observe)
+            reveal_cancel.shares(joint, graph, mixed=rule == "mixed", observe=observe)
         built = b.build("account", outputs)
     arrays = evaluate(built, feeds(built))
     found = [_loss(node, position, arrays) for position, node in enumerate(nodes)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -39,6 +39,10 @@ class Explanation:
             where that sum has no meaning (the gradient, or some features alone).
         raw: everything that the explained model returned, by output name; empty for a part of it.
         names: what people call features, classes and tokens.
+        multipliers: what each element's difference is multiplied with, mean over the references, as `values`;
+            None where the file wasn't compiled with them (deeplift{emit=multipliers}).
+        hypothetical: what each letter would get at each position of one-hot inputs, as `values`; of several
+            inputs those that were said to have letters; None likewise (emit=hypothetical).
         inputs: the names of the attributed tensors.
         axes: the axis on which an output counts samples, where that isn't the first; None: on none.
     """
@@ -51,6 +55,8 @@ class Explanation:
     target_values: Array | None
     completeness_error: Array | None
     raw: Arrays
+    multipliers: Array | Arrays | None = None
+    hypothetical: Array | Arrays | None = None
     names: contract.Names = field(default_factory=contract.Names)
     inputs: tuple[str, ...] = ("x",)
     axes: Mapping[str, int | None] = field(default_factory=dict)
@@ -87,10 +93,12 @@ class Explanation:
         if error is None and base is not None and target is not None:
             error = target.astype(np.float64) - base - _total(values, _class_axes(index, target))
         single = len(values) == 1
+        more = {kind: {of: raw[name] for of, name in getattr(roles, kind).items()} for kind in _ON_REQUEST}
         return cls(
-            values=next(iter(values.values())) if single else values,
+            values=_alone(values, single),
             base_values=base,
-            data=next(iter(data.values())) if single and data else data,
+            data=_alone(data, single),
+            **{kind: _alone(arrays, single) for kind, arrays in more.items() if arrays},
             outputs=outputs,
             target_index=index,
             target_values=target,
@@ -179,10 +187,12 @@ class Explanation:
         def picked(array: Array | None) -> Array | None:
             return None if array is None else array[rows, place]
 
-        values = {name: array[rows, place] for name, array in self._values.items()}
         return replace(
             self,
-            values=self._like(values),
+            **{
+                kind: _each(getattr(self, kind), lambda a: a[rows, place])
+                for kind in ("values", *_ON_REQUEST)
+            },
             base_values=picked(self.base_values),
             target_index=picked(index),
             target_values=picked(self.target_values),
@@ -239,6 +249,8 @@ class Explanation:
         """
         arrays = {f"values/{name}": array for name, array in self._values.items()}
         arrays |= {f"data/{name}": array for name, array in self._data.items()}
+        for kind in _ON_REQUEST:
+            arrays |= {f"{kind}/{name}": array for name, array in self._named_arrays(kind).items()}
         plain = (o for o in self.outputs.items() if o[1].dtype != object or _are_texts(o[1]))
         arrays |= {f"outputs/{name}": array for name, array in plain}
         header: dict[str, Any] = {
@@ -257,16 +269,17 @@ class Explanation:
             UserError: no such file, or another one.
         """
         arrays, header = archive.read(path)
-        parts: dict[str, Arrays] = {"values": {}, "data": {}, "outputs": {}}
+        parts: dict[str, Arrays] = {kind: {} for kind in ("values", "data", "outputs", *_ON_REQUEST)}
         for key, array in arrays.items():
             kind, slash, name = key.partition("/")
             if slash and kind in parts:
                 parts[kind][name] = array
-        values, data = parts["values"], parts["data"]
         single = header["single"]
         return cls(
-            values=next(iter(values.values())) if single else values,
-            data=next(iter(data.values())) if single and data else data,
+            values=_alone(parts["values"], single),
+            data=_alone(parts["data"], single),
+            multipliers=_alone(parts["multipliers"], single) if parts["multipliers"] else None,
+            hypothetical=_alone(parts["hypothetical"], single) if parts["hypothetical"] else None,
             outputs=parts["outputs"],
             raw={},
             names=contract.Names.from_text(header["names"]),
@@ -304,17 +317,22 @@ class Explanation:
 
     @property
     def _values(self) -> Arrays:
-        return self.values if isinstance(self.values, dict) else {self.inputs[0]: self.values}
+        return self._named_arrays("values")
 
     @property
     def _data(self) -> Arrays:
-        if isinstance(self.data, dict):
-            return self.data
-        return {self.inputs[0]: self.data}
+        return self._named_arrays("data")
 
     @property
     def _classes(self) -> int:
         return _class_axes(self.target_index, self.target_values)
+
+    def _named_arrays(self, kind: str) -> Arrays:
+        """What is told by attributed tensor, by its name also where there is one."""
+        told = getattr(self, kind)
+        if told is None or isinstance(told, dict):
+            return told or {}
+        return {self.inputs[0]: told}
 
     def _shapes(self) -> dict[str, list[int]]:
         return {name: list(array.shape[1 + self._classes :]) for name, array in self._values.items()}
@@ -322,9 +340,6 @@ class Explanation:
     def _told(self) -> Arrays:
         told = {name: getattr(self, name) for name in _TOLD}
         return {name: array for name, array in told.items() if array is not None}
-
-    def _like(self, arrays: Arrays) -> Array | Arrays:
-        return arrays if isinstance(self.values, dict) else next(iter(arrays.values()))
 
     def _named(self, name: str | None) -> str:
         if name is None and len(self.inputs) == 1:
@@ -347,19 +362,13 @@ class Explanation:
                     f"{rows!r} are no samples", mend="Use a number, a range, or a list of numbers"
                 )
 
-        def all_of(arrays: Array | Arrays) -> Array | Arrays:
-            if isinstance(arrays, dict):
-                return {name: array[rows] for name, array in arrays.items()}
-            return np.asarray(arrays[rows])
-
+        parts = {kind: _each(getattr(self, kind), lambda a: a[rows]) for kind in _BY_TENSOR}
         told = {name: array[rows] for name, array in self._told().items()}
         outputs = dict(self.outputs)
         for name, array in self.outputs.items():
             if (axis := self.axes.get(name, 0)) is not None:
                 outputs[name] = np.moveaxis(np.moveaxis(array, axis, 0)[rows], 0, axis)
-        return replace(
-            self, values=all_of(self.values), data=all_of(self.data), outputs=outputs, raw={}, **told
-        )
+        return replace(self, outputs=outputs, raw={}, **parts, **told)
 
     def _of_features(self, which: Any) -> Explanation:
         name = self._named(None)
@@ -377,7 +386,10 @@ class Explanation:
         features = {**self.names.features, name: tuple(known[i] for i in places)}
         return replace(
             self,
-            values=self._like({name: self._values[name][..., places]}),
+            **{
+                kind: _each(getattr(self, kind), lambda a: a[..., places])
+                for kind in ("values", *_ON_REQUEST)
+            },
             data=data[..., places] if data is not None and same else self.data,
             completeness_error=None,
             raw={},
@@ -385,7 +397,23 @@ class Explanation:
         )
 
 
+_ON_REQUEST = ("multipliers", "hypothetical")
+_BY_TENSOR = ("values", "data", *_ON_REQUEST)
 _TOLD = ("base_values", "target_index", "target_values", "completeness_error")
+
+
+def _alone(arrays: Arrays, single: bool) -> Array | Arrays:
+    """The array of the only attributed tensor, where there is one."""
+    return next(iter(arrays.values())) if single and arrays else arrays
+
+
+def _each(told: Any, change: Callable[[Array], Array]) -> Any:
+    """What is told by attributed tensor, each array changed; None stays None."""
+    if told is None:
+        return None
+    if isinstance(told, dict):
+        return {name: change(array) for name, array in told.items()}
+    return np.asarray(change(told))
 
 
 def _place(entry: Any, known: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ from irshap.ops.program import Pullback
 from irshap.ops.reduce import ReduceSum
 from irshap.pipeline.base import Context, Pass, Points, Semantics
 
-__all__ = ["METHODS", "Explained", "LocalMethod", "Method", "Sum", "emits_certificate", "refuse"]
+__all__ = ["METHODS", "Explained", "LocalMethod", "Method", "Sum", "emits_certificate", "emitted", "refuse"]
 
 
 class Sum(Enum):
@@ -45,12 +45,14 @@ class Explained:
         ends: emits f(x) and base, both [samples], for a method that sums to something; where it sums to f(x)
             alone there is no base.
         certified: whether the certificate (f(x) - base, or f(x), less all scores) is an output.
+        more: what else is told of sources, by its role: [samples, ...], and the tensor that it is of.
     """
 
     sample: Callable[[Value], Value]
     scores: Sequence[Value]
     ends: Callable[[], tuple[Value, Value | None]] | None = None
     certified: bool = False
+    more: Mapping[Role, Mapping[str, Value]] = field(default_factory=dict)
 
 
 METHODS: dict[str, type[Method]] = {}
@@ -119,8 +121,11 @@ class Method(Pass, family=True):
             found = self.explain(b, ir, context)
             outputs = [replace(o, value=found.sample(o.value)) for o in ir.outputs_of(Role.MODEL)]
             outputs += attributions(ir, found.scores, found.sample)
-            explained, base = (None, None) if found.ends is None else found.ends()
             taken = own_names(ir)
+            for role, told in found.more.items():
+                names = {of: contract.free(_NAMES[role](of), taken) for of in told}
+                outputs += [Output(names[of], by_class(value, ir), role, of) for of, value in told.items()]
+            explained, base = (None, None) if found.ends is None else found.ends()
             rough = left_out(ir)
             if rough:
                 told_of = from_text(context.metadata.get(contract.Metadata.GAPS, ""))
@@ -129,8 +134,8 @@ class Method(Pass, family=True):
             if base is not None:
                 name = contract.free(contract.BASE_VALUES, taken)
                 outputs.append(Output(name, by_class(base, ir), Role.BASE))
-            told = (*ir.outputs_of(Role.TARGET_INDEX), *ir.outputs_of(Role.VALUES))
-            outputs += [replace(o, value=found.sample(o.value)) for o in told]
+            chosen = (*ir.outputs_of(Role.TARGET_INDEX), *ir.outputs_of(Role.VALUES))
+            outputs += [replace(o, value=found.sample(o.value)) for o in chosen]
             if (found.certified or rough) and explained is not None:
                 left = _certificate(explained, base, found.scores)
                 name = contract.free(contract.COMPLETENESS_ERROR, taken)
@@ -154,15 +159,30 @@ def _certificate(explained: Value, base: Value | None, scores: Sequence[Value]) 
     return left
 
 
-def emits_certificate(method: str, emit: str) -> bool:
-    """What the option `emit` of a method asks for.
+_NAMES = {Role.MULTIPLIERS: contract.multipliers, Role.HYPOTHETICAL: contract.hypothetical}
+"""What outputs of a role are called."""
+
+
+def emitted(method: str, emit: str, known: Sequence[str]) -> frozenset[str]:
+    """What the option `emit` of a method asks for, of what it can emit.
 
     Raises:
-        UserError: something else than the certificate.
+        UserError: something else.
     """
-    if emit not in ("", contract.COMPLETENESS_ERROR):
-        raise UserError(f"{method} emits no {emit!r}", mend=f"Use emit={contract.COMPLETENESS_ERROR}")
-    return bool(emit)
+    asked = [name.strip() for name in emit.split(",") if name.strip()]
+    for name in asked:
+        if name not in known:
+            raise UserError(f"{method} emits no {name!r}", mend=f"Use emit={' or '.join(known)}")
+    return frozenset(asked)
+
+
+def emits_certificate(method: str, emit: str) -> bool:
+    """Whether the option `emit` of a method asks for the certificate, which is all that it can ask for.
+
+    Raises:
+        UserError: something else.
+    """
+    return bool(emitted(method, emit, [contract.COMPLETENESS_ERROR]))
 
 
 def _is_missing(cls: type[Method], facet: str) -> bool:

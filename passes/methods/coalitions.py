@@ -138,8 +138,7 @@ class ShapleyMethod(CoalitionMethod, family=True):
 
 def _ends(joint: JointBatch, source: Value, pairs: Dim) -> tuple[Value, Value]:
     """x and r of an attributed tensor: [pairs, ...]."""
-    axis = joint.axes[source]
-    assert axis is not None
+    axis = joint.axis(source)
     x, r = (samples_first(v, axis, pairs) for v in joint.halves(source))
     return x, r
 

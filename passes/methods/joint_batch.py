@@ -82,6 +82,12 @@ class JointBatch(WiderBatch):
         first, second = split(whole, axis, (half, half))
         return first, second
 
+    def axis(self, value: Value) -> int:
+        """On which axis a joint value has its rows."""
+        axis = self.axes[value]
+        assert axis is not None
+        return axis
+
     def _boundary(self, value: Value) -> None:
         """A value that enters the joint batch from outside: an input, repeated samples, or a held value."""
         sample = self.samples[value]

@@ -138,8 +138,7 @@ class PathMethod(BetweenWorlds, family=True):
 
 def _path(joint: JointBatch, source: Value, pairs: Dim) -> tuple[Value, Value]:
     """r and x - r of an attributed tensor: [pairs, ...]."""
-    axis = joint.axes[source]
-    assert axis is not None
+    axis = joint.axis(source)
     x, r = joint.halves(source)
     return samples_first(r, axis, pairs), samples_first(x - r, axis, pairs)
 

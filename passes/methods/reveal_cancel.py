@@ -39,7 +39,7 @@ from irshap.ops.program import Full
 from irshap.ops.shape import zeros_like
 from irshap.passes.methods.joint_batch import JointBatch
 
-__all__ = ["scores"]
+__all__ = ["shares"]
 
 PAIRS: dict[sympy.Expr, Dim] = {N: as_dim(N * R)}
 """Parts and multipliers have a row for each pair of a sample and a reference."""
@@ -49,14 +49,14 @@ Share = tuple[Value, Value]
 """A value of the program, and what it carries in each pair: s D + d A."""
 
 
-def scores(
+def shares(
     joint: JointBatch,
     graph: Graph,
     *,
     mixed: bool,
     observe: Callable[[Node, list[Share], list[Share]], None] | None = None,
-) -> list[Value]:
-    """What each source gets in each pair: m+ D+ + m- D-.
+) -> list[tuple[Multipliers, Value]]:
+    """The multipliers of each source, and what it gets in each pair: m+ D+ + m- D-.
 
     `mixed` leaves an activation to Rescale unless the nearest layers with weights above it are all dense.
     `observe` is shown what each op hands to its operands, and what came from its results.
@@ -206,8 +206,8 @@ class _Walk:
         steps: Sequence[tuple[Node, _Step]],
         target: Value,
         observe: Callable[[Node, list[Share], list[Share]], None] | None,
-    ) -> list[Value]:
-        """The scores of the sources: s D + d A."""
+    ) -> list[tuple[Multipliers, Value]]:
+        """The multipliers of the sources, and their scores: s D + d A."""
         seed, _ = self.joint.halves(target)
         found = {target: Multipliers(emit1(Full(1.0, seed.dtype, seed.shape)), None)}
         for node, step in reversed(steps):
@@ -222,7 +222,9 @@ class _Walk:
                     observe(node, *pairs)
                 for value, m in pulled:
                     found[value] = _sum(found[value], m) if value in found else m
-        return [self._score(v, found.get(v)) for v in self.sources]
+        unread = (Multipliers(zeros_like(self.parts[v].total), None) for v in self.sources)
+        ends = [found.get(v) or nothing for v, nothing in zip(self.sources, unread, strict=True)]
+        return [(m, self._score(v, m)) for v, m in zip(self.sources, ends, strict=True)]
 
     def _score(self, source: Value, m: Multipliers | None) -> Value:
         parts = self.parts[source]
