@@ -1,4 +1,4 @@
-"""Mints tests/fixtures/methods.npz: what Captum says of the digits CNN, method by method (see README.md).
+"""Mints tests/fixtures/methods.npz: what Captum and zennit say of the digits CNN by method (see README.md).
 
 Where a method draws, Captum gets the draws of irshap's seeds: of numpy's default_rng(seed), standard normal
 noise [samples, ...], and one permutation after the other.  Captum adds features to the reference, irshap
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import platform
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
 
@@ -18,10 +19,15 @@ import numpy as np
 import torch
 from captum import attr
 from models import DigitsNet, load_initializers
+from zennit import rules, types
+from zennit.attribution import Gradient
+from zennit.composites import GuidedBackprop, LayerMapComposite
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "irshap" / "demo"
 SAMPLES, SEED, NOISE, PERMUTATIONS = 8, 3, 0.25, 5
+EPSILON = 0.1
+"""Large enough to be seen beside activations."""
 GROUPS = np.kron(np.arange(16).reshape(4, 4), np.ones((2, 2), np.int64))[None]
 """Patches of 2 x 2 pixels."""
 
@@ -42,6 +48,26 @@ def sampled(model: torch.nn.Module, x: torch.Tensor, target: torch.Tensor, **opt
     method = attr.ShapleyValueSampling(model)
     method.permutation_generator = lambda *_: iter(orders)
     return method.attribute(x, target=target, n_samples=PERMUTATIONS, **options)
+
+
+def propagated(model: torch.nn.Module, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """zennit's epsilon rule at every layer with weights.
+
+    The output's relevance is its score stabilized as the last layer will divide it: nothing follows that
+    layer, so that the rule of Ancona et al. (2018) has no slope there.
+    """
+    rule = rules.Epsilon(epsilon=EPSILON)
+    layers = [(types.Activation, rules.Pass()), (types.Convolution, rule), (types.Linear, rule)]
+    chosen = torch.nn.functional.one_hot(target, 10)
+    with Gradient(model=model, composite=LayerMapComposite(layers)) as attributor:
+        score = model(x).detach()
+        return attributor(x, chosen * (score + EPSILON * torch.where(score < 0, -1, 1)))[1]
+
+
+def guided(model: torch.nn.Module, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """zennit's guided backpropagation."""
+    with Gradient(model=model, composite=GuidedBackprop()) as attributor:
+        return attributor(x, torch.nn.functional.one_hot(target, 10).float())[1]
 
 
 def main() -> None:
@@ -68,6 +94,8 @@ def main() -> None:
         ),
         "feature-ablation": attr.FeatureAblation(model).attribute(x, target=target, **masked),
         "shapley-sampling": sampled(model, x, target, **masked),
+        "zennit.epsilon-lrp": propagated(model, x, target),
+        "zennit.guided-backprop": guided(model, x, target),
     }
     arrays = {name: values.detach().numpy().astype(np.float32) for name, values in found.items()}
     versions = {
@@ -75,6 +103,7 @@ def main() -> None:
         "numpy": np.__version__,
         "torch": torch.__version__.split("+")[0],
         "captum": captum.__version__,
+        "zennit": version("zennit"),
     }
     arrays |= {"inputs": x.numpy(), "references": base.numpy(), "groups": GROUPS}
     path = ROOT / "tests" / "fixtures" / "methods.npz"

@@ -1,4 +1,4 @@
-"""Attributions of the digits CNN against Captum's, by method (tests/oracles/mint_methods.py)."""
+"""Attributions of the digits CNN against Captum's and zennit's (tests/oracles/mint_methods.py)."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ def close(found: Array, name: str) -> None:
 @pytest.mark.parametrize("name", ["gradient", "saliency", "guided-backprop", "input-x-gradient"])
 def test_of_the_sample_alone(name: str) -> None:
     close(irshap.compile(demo.model_path(), method=name).explainer()(GIVEN["inputs"]).values, name)
+
+
+@pytest.mark.parametrize("name", ["epsilon-lrp", "guided-backprop"])
+def test_zennit(name: str) -> None:
+    method = f"{name}{{epsilon=0.1}}" if name == "epsilon-lrp" else name
+    found = irshap.compile(demo.model_path(), method=method).explainer()(GIVEN["inputs"]).values
+    close(found, f"zennit.{name}")
+    other = "input-x-gradient" if name == "epsilon-lrp" else "gradient"
+    assert not np.allclose(found, GIVEN[other], atol=0.1)
 
 
 def test_integrated_gradients() -> None:
