@@ -19,6 +19,10 @@ __all__ = ["verify_command"]
 
 @click.command("verify")
 @click.argument("model")
+@click.option(
+    "--method", default="deeplift", show_default=True, help="One that sums to f(x) - base, options in {}."
+)
+@click.option("--groups", metavar="G.npy", help="As in `irshap compile`.")
 @explaining
 @click.option(
     "--inputs", "-i", required=True, metavar="X", help="Samples to explain: .npy [N, ...], or .npz by input."
@@ -42,8 +46,10 @@ def verify_command(
 ) -> None:
     """Compile MODEL, explain the samples X, and check that attributions sum to f(x) - base.
 
-    Where they don't, every op's share of the difference is compared with what it was given, and the ops that
-    lose most are named.  Exits with 1 then.
+    Of methods that sum up but for a quadrature or chance, such as integrated-gradients, what is left falls
+    with their steps or samples: --tolerance says how much of it is allowed.  Where sums of others are beyond
+    tolerance, every op's share of the difference is compared with what it was given, and the ops that lose
+    most are named.  Exits with 1 then.
     """
     from irshap.cli.progress import PassProgress
     from irshap.metrics.completeness import check_completeness

@@ -19,7 +19,7 @@ from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array, TensorType
 from irshap.metrics.account import Loss, account
 from irshap.ops.program import Input, batch_from_shape
-from irshap.passes.methods.base import Method
+from irshap.passes.methods.base import METHODS, Method, Sum
 from irshap.passes.methods.deeplift import DeepLift
 from irshap.passes.widen import Widen
 from irshap.pipeline.base import Context, Pass
@@ -109,6 +109,7 @@ def check_completeness(
     if given.per_sample:
         given = References(weights=given.weights, per_sample=True)
     compiled = compile(read, given, **arguments)
+    _require_sum(compiled)
     raw, feeds, runtime = _run(compiled, inputs, own)
     found = _compare(compiled, raw, tolerance, runtime)
     if found.ok:
@@ -118,6 +119,17 @@ def check_completeness(
     sample = {n: np.take(a, [row], rows[n]) if n in rows else a for n, a in feeds.items()}
     groups = read_groups(arguments.get("groups"))
     return _explained(found, read, given, sample, groups)
+
+
+def _require_sum(compiled: CompiledModel) -> None:
+    """Refuses methods whose attributions add up to nothing in particular."""
+    for method in (p for p in parse_pipeline(compiled.pipeline) if isinstance(p, Method)):
+        if method.sums_to is Sum.NOTHING:
+            summing = sorted(cls.name for cls in METHODS.values() if cls.sums_to is not Sum.NOTHING)
+            raise UserError(
+                f"attributions of {method.name} don't sum to f(x) - base: there is nothing to check",
+                mend=f"take one that sums: {', '.join(summing)}",
+            )
 
 
 def _rows(graph: Graph) -> dict[str, int]:
@@ -201,18 +213,15 @@ def _explained_array(graph: Graph, raw: Mapping[str, Array], explained: str) -> 
 
 
 def sums(graph: Graph, raw: Mapping[str, Array], explained: str) -> tuple[Array, Array, Array, Array]:
-    """f(x), base, the sum of attributions and the sum of their magnitudes, in float64."""
-    if not graph.outputs_of(Role.BASE):
-        raise UserError(
-            "this method's attributions don't sum to f(x) - base", mend="use a pipeline with deeplift"
-        )
-    base = raw[graph.output(Role.BASE).name].astype(np.float64)
+    """f(x), base (0 where they sum to f(x)), the sum of attributions and that of their sizes, in float64."""
     prediction = _explained_array(graph, raw, explained).astype(np.float64)
     if not graph.outputs_of(Role.VALUES):
         index = raw[graph.output(Role.TARGET_INDEX).name]
         kind = next(o.value.tensor for o in graph.outputs_of(Role.MODEL) if o.name == explained)
         rows = np.moveaxis(prediction, batch_from_shape(kind.dims) or 0, 0).reshape(len(index), -1)
         prediction = np.take_along_axis(rows, index.reshape(len(index), -1), axis=1).reshape(index.shape)
+    given = [raw[o.name].astype(np.float64) for o in graph.outputs_of(Role.BASE)]
+    base = given[0] if given else np.zeros(prediction.shape)
     parts = [raw[o.name].astype(np.float64) for o in graph.outputs_of(Role.ATTRIBUTION)]
     axes = [tuple(range(prediction.ndim, p.ndim)) for p in parts]
     total: Any = sum(p.sum(axis=a) for p, a in zip(parts, axes, strict=True))

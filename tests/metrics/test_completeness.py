@@ -18,6 +18,7 @@ from irshap.checks.instruments import VerifyTypes
 from irshap.cli import main
 from irshap.errors import UserError
 from irshap.metrics.account import account
+from irshap.metrics.completeness import check_completeness
 from irshap.ops.elementwise import Relu, Sigmoid
 from irshap.ops.softmax import Softmax
 from irshap.passes import conv_adjoint
@@ -150,8 +151,26 @@ def test_what_does_not_fit() -> None:
         flat.check_completeness(model, R, X[:, :2])
     with pytest.raises(UserError, match="need samples"):
         flat.check_completeness(model, R, X[:0])
-    with pytest.raises(UserError, match="don't sum"):
+    with pytest.raises(
+        UserError, match=r"attributions of gradient don't sum.*take one that sums: deeplift, "
+    ):
         flat.check_completeness(model, None, X, passes="@gradient")
+
+
+def test_other_methods_that_sum() -> None:
+    smooth = toy("a = Sigmoid (x) y = Tanh (a)")
+    found = check_completeness(smooth, R, X, method="integrated-gradients")
+    assert found.ok
+    rough = check_completeness(smooth, R, X, method="integrated-gradients{steps=2}")
+    assert not rough.ok
+    assert "but for its quadrature" in rough.cause
+    assert check_completeness(smooth, R, X, method="integrated-gradients{steps=2}", tolerance=0.2).ok
+    assert check_completeness(smooth, R, X, method="exact-shapley").ok
+    # x-gradient sums to f(x) itself, and has no base
+    scaled = check_completeness(toy("a = Relu (x) y = Neg (a)"), None, X, method="x-gradient")
+    assert scaled.ok
+    assert not scaled.base_values.any()
+    np.testing.assert_allclose(scaled.total, scaled.prediction)
 
 
 @pytest.mark.parametrize("name", ["digits", "digits_f64"])  # in ONNX Runtime, and in the evaluator

@@ -10,7 +10,10 @@ from versus.plot import draw
 from versus.record import Record
 from versus.systems import SYSTEMS
 
-__all__ = ["table", "write_page"]
+__all__ = ["OTHERS", "put_section", "table", "write_page"]
+
+OTHERS = "Other methods"
+"""The last section, which tests/bench/method_speed.py writes."""
 
 TITLES = {
     "vgg19": "VGG19",
@@ -81,10 +84,27 @@ def write_page(record: Record, ablation: Record, path: Path) -> None:
     ]
     for network in record.networks():
         lines += [f"### {TITLES[network]}", "", *_measured(record, network)]
-    lines += [*_compiled(record), *_ablation(ablation)]
+    lines += [*_compiled(record), *_ablation(ablation), *_kept(path)]
     part = path.with_suffix(".part")
     part.write_text("\n".join(lines).strip() + "\n")
     part.replace(path)
+
+
+def put_section(path: Path, lines: Iterable[str]) -> None:
+    """Writes a section that another script measured at the end of the page, in the place of an older one."""
+    text = path.read_text()
+    before = text.split(f"\n## {OTHERS}\n")[0].rstrip()
+    part = path.with_suffix(".part")
+    part.write_text("\n".join([before, "", f"## {OTHERS}", "", *lines]).strip() + "\n")
+    part.replace(path)
+
+
+def _kept(path: Path) -> Iterator[str]:
+    """The section of the page that another script writes."""
+    if path.exists():
+        _, mark, rest = path.read_text().partition(f"\n## {OTHERS}\n")
+        if mark:
+            yield from f"## {OTHERS}\n{rest}".splitlines()
 
 
 def _introduction(*records: Record) -> Iterator[str]:

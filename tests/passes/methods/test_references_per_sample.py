@@ -261,6 +261,9 @@ def test_on_the_command_line(
     assert main(["compile", "m.onnx", "--per-sample", "-o", "e.onnx"]) == 0
     assert main(["run", "e.onnx", "x.npy", "-r", "r.npy", "--max-error", "1e-5"]) == 0
     assert main(["verify", "m.onnx", "--per-sample", "-r", "r.npy", "-i", "x.npy"]) == 0
+    sampling = ["--method", "shapley-sampling{samples=2}", "--per-sample"]
+    assert main(["verify", "m.onnx", *sampling, "-r", "r.npy", "-i", "x.npy"]) == 0
+    assert main(["verify", "m.onnx", "--method", "gradient", "-i", "x.npy"]) == 2
     assert main(["cost", "m.onnx", "--per-sample", "-r", "r.npy"]) == 0
     assert "R = 5 references" in capsys.readouterr().out
     assert main(["compile", "m.onnx", "--per-sample", "-r", "r.npy", "-o", "e2.onnx"]) == 2
