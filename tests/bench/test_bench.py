@@ -177,3 +177,28 @@ def test_options_say_what_arguments_say(bench: Any, tmp_path: Path) -> None:
     assert weights == f"--weights={files.arrays([1, 2])}"
     assert files.arrays({"file": [1]}) == files.arrays({"file": [1]})
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_section_of_another_script_stays(bench: Any, tmp_path: Path) -> None:
+    from versus import page
+
+    path = tmp_path / "page.md"
+    path.write_text("# Benchmarks\n\n## Promises\n\nall hold\n")
+    page.put_section(path, ["old", "### Part", "lines"])
+    page.put_section(path, ["new", "### Part", "lines"])
+    text = f"# Benchmarks\n\n## Promises\n\nall hold\n\n## {page.OTHERS}\n\nnew\n### Part\nlines\n"
+    assert path.read_text() == text
+    assert list(page._kept(path)) == [f"## {page.OTHERS}", "", "new", "### Part", "lines"]
+    assert list(page._kept(tmp_path / "none.md")) == []
+
+
+def test_what_methods_are_held_against(bench: Any) -> None:
+    import method_speed
+
+    rounds = {"captum ig": 9.0, "captum ig of 10": 6.0, "ig": 2.0}
+    found = {name: {"clock": seconds} for name, seconds in rounds.items()}
+    assert method_speed.ratio(found, ("captum ig", "captum ig of 10"), "ig", "clock") == 3.0
+    assert method_speed.ratio(found, "occlusion", "images", "clock") is None
+    for _, over, under, _, _ in method_speed.PROMISES:
+        sides = [[s] if isinstance(s, str) else s for s in (over, under)]
+        assert all(name in method_speed.PARTS for side in sides for name in side)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from paths import expected, integrated, occluded, smoothed
+from places import FIXTURES
 from revealing import net, normal
 
 import irshap
@@ -431,3 +432,20 @@ def test_a_difference_past_what_is_attributed() -> None:
     assert found.completeness_error is not None
     past = (x["x"] - r["x"].mean(0)) @ normal(2, 4, 1)
     np.testing.assert_allclose(found.completeness_error, past[:, 0], atol=1e-9)
+
+
+def test_smooth_networks_need_few_points() -> None:
+    """Gauss-Legendre's error falls exponentially, the others' as 1/steps² and 1/steps."""
+    data = np.load(FIXTURES / "families" / "efficientnet.npz")
+    x, r = data["inputs.input"], data["references.input"]
+
+    def error(rule: str, steps: int) -> float:
+        method = f"integrated-gradients{{steps={steps},rule={rule}}}"
+        model = FIXTURES / "families" / "efficientnet_torchscript.onnx"
+        found = irshap.compile(model, r, method=method).explainer()(x)
+        gap = found.target_values.astype(float) - found.base_values
+        return float(np.abs(found.completeness_error / gap).max())
+
+    assert error("gauss-legendre", 50) < 1e-5 < 1e-4 < error("gauss-legendre", 10)
+    assert 3.5 < error("trapezoid", 21) / error("trapezoid", 41) < 4.5
+    assert 1.8 < error("right", 20) / error("right", 40) < 2.2
