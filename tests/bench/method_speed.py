@@ -16,7 +16,8 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from versus.machine import describe
 from versus.page import put_section, table
 from versus.record import Record
 from versus.systems import System
-from versus.workers import Worker, child
+from versus.workers import Failed, Worker, child
 
 import irshap
 from irshap.compiler.request import as_method
@@ -73,6 +74,12 @@ PARTS = {
     ),
     "captum occlusion": Part("Captum Occlusion, 25 at a time", f"{TORCH}:Occlusion"),
 }
+GROUPS = (
+    ("gradients", "gradients of 10", "ig", "captum ig", "captum ig of 10"),
+    ("saliency", "captum saliency"),
+    ("images", "occlusion", "captum occlusion"),
+)
+"""Compared with each other."""
 PEERS = {"ig": "captum ig", "saliency": "captum saliency", "occlusion": "captum occlusion"}
 """Whose attributions are compared."""
 PROMISES = (
@@ -90,10 +97,10 @@ COUNTS = (10, 20, 50, 100, 200, 400)
 
 
 INTRODUCTION = """\
-Written by `{command}`, {ended}: ResNet50 as above, one sample. Every system has a process of its own, and all
-run in turn: numbers are medians of {count} rounds, ratios medians of those within a round. The load of the
-machine, of 2 cores, was up to {load} with other work: **processors** are seconds of all cores that a process
-used, which such work moves less than the clock. Captum is given the faster of its settings.
+Written by `{command}`, {ended}: ResNet50 as above, one sample. Every system has a process of its own, and
+those that are compared run in turn: numbers are medians of up to {count} rounds, ratios medians of those
+within a round. The load of the machine, of 2 cores, was up to {load} with other work: **processors** are
+seconds of all cores that a process used, which such work moves less than the clock.
 """
 QUADRATURE = """\
 |f(x) - base - sum| by |f(x) - base| of `integrated-gradients` on the small networks in
@@ -112,6 +119,7 @@ class Bench:
         self.work, self.record = work, record
         self.pythons = {"onnx": sys.executable, "torch": torch_python}
         self.folder, self.nets = work / NETWORK, work / "nets"
+        self.values = work / "values.npy"
         self.net = self.nets / f"{NETWORK}_torchscript.onnx"
         if not (self.net.exists() and (self.folder / "sample.npy").exists()):
             command = [torch_python, "-m", "versus.torch_side", NETWORK, str(self.folder), str(self.nets)]
@@ -135,24 +143,31 @@ class Bench:
             "references": str(self.folder / "references.npy"),
             "count": part.count,
             "compiled": str(self.compiled(part.method)) if part.method else "",
-            "values": str(self.work / "values.npy"),
+            "values": str(self.values),
         }
         log = self.work / "worker.log"
         return Worker(self.pythons[part.system.runtime], part.system, files, log)
 
     def times(self, names: list[str], rounds: int) -> None:
-        """All parts in turn; groups that are compared stand beside each other in a round."""
-        workers, values = dict[str, Worker](), dict[str, Any]()
-        try:
+        """Parts that are compared run in turn; a group at a time, so that they fit into memory together."""
+        for group in GROUPS:
+            self.group([name for name in group if name in names], rounds)
+
+    def group(self, names: Sequence[str], rounds: int) -> None:
+        """Starts some parts, and runs them in turn."""
+        with ExitStack() as stack:
+            workers, values = dict[str, Worker](), dict[str, Any]()
             for name in names:
-                workers[name] = self.worker(PARTS[name])
-                first = workers[name].first
-                self.record.data.setdefault("about", {}).setdefault("versions", {}).update(
-                    {PARTS[name].system.runtime: first["versions"]}
-                )
-                if (self.work / "values.npy").exists():
-                    values[name] = np.load(self.work / "values.npy")
-                    (self.work / "values.npy").unlink()
+                try:
+                    workers[name] = stack.enter_context(self.worker(PARTS[name]))
+                except Failed as error:
+                    say(f"{name}: {error}")
+                    continue
+                versions = self.record.data["about"].setdefault("versions", {})
+                versions[PARTS[name].system.runtime] = workers[name].first["versions"]
+                if self.values.exists():
+                    values[name] = np.load(self.values)
+                    self.values.unlink()
             for name, peer in PEERS.items():
                 if name in values and peer in values:
                     apart = np.abs(values[name] - values[peer]).max() / np.abs(values[peer]).max()
@@ -161,9 +176,6 @@ class Bench:
                 found = {name: self.once(worker) for name, worker in workers.items()}
                 self.record.data.setdefault("rounds", []).append(found)
                 self.record.save()
-        finally:
-            for worker in workers.values():
-                worker.close()
 
     def once(self, worker: Worker) -> dict[str, float]:
         """Seconds of one run, by the clock and of all processors."""
@@ -218,17 +230,16 @@ def say(line: str) -> None:
 def ratio(found: dict[str, Any], over: Any, under: Any, unit: str) -> float | None:
     """The fastest of `over` by the fastest of `under` in a round."""
     sides = [[side] if isinstance(side, str) else side for side in (over, under)]
-    if not all(name in found for side in sides for name in side):
-        return None
-    one, other = (min(found[name][unit] for name in side) for side in sides)
-    return float(one / other)
+    times = [[found[name][unit] for name in side if name in found] for side in sides]
+    return float(min(times[0]) / min(times[1])) if all(times) else None
 
 
 def page(record: Record) -> Iterator[str]:
     """The section of the page."""
     data = record.data
     about, rounds = data["about"], data.get("rounds", [])
-    about_it = INTRODUCTION.format(count=len(rounds), **about)
+    most = max((sum(name in r for r in rounds) for name in PARTS), default=0)
+    about_it = INTRODUCTION.format(count=most, **about)
     yield from about_it.splitlines()
     yield ""
     rows: list[tuple[object, ...]] = []
