@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cost_truth import available
 from versus.machine import describe
 from versus.page import put_section, table
 from versus.record import Record
@@ -36,6 +37,8 @@ ROOT = Path(__file__).parents[2]
 NETWORK = "resnet50"
 SIDE, WINDOW, STEPS = 224, 16, 50
 PATCHES = (SIDE // WINDOW) ** 2
+ATTEMPTS, ENOUGH = 5, 6 << 30
+"""How often a group is tried that doesn't fit into the machine's memory, and the bytes it waits for."""
 TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 1 << 20
 ONNX, TORCH = "versus.methods_onnx", "versus.methods_torch"
@@ -90,6 +93,8 @@ PROMISES = (
 )
 """What by what, of several the fastest in its round."""
 GROWING = ("integrated-gradients{steps=K}", "smooth-grad{samples=K}", "expected-gradients{samples=K}")
+LEAST = 3.0
+"""Seconds for which a part runs in a round, at least once."""
 FEW, MANY, FLAT = 20, 200, 1.2
 SMALL = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet", "efficientnet": "EfficientNet"}
 RULES = ("gauss-legendre", "right", "trapezoid")
@@ -97,10 +102,12 @@ COUNTS = (10, 20, 50, 100, 200, 400)
 
 
 INTRODUCTION = """\
-Written by `{command}`, {ended}: ResNet50 as above, one sample. Every system has a process of its own, and
-those that are compared run in turn: numbers are medians of up to {count} rounds, ratios medians of those
-within a round. The load of the machine, of 2 cores, was up to {load} with other work: **processors** are
-seconds of all cores that a process used, which such work moves less than the clock.
+Written by `{command}`, {ended}: ResNet50 as above, one sample, {processor}, {cores} cores.
+Every system has a process of its own, and those that are compared run in turn: numbers are medians of up to
+{count} rounds (of long runs fewer), ratios medians of those within a round. The load of the machine was up to
+{load} with other work: **processors** are seconds of all cores that a process used, which such work moves
+less than the clock. Gradients of so deep a network with random weights move by per cents with float32's rounding,
+which decides about ReLUs near 0: the last column is that, and not a rule.
 """
 QUADRATURE = """\
 |f(x) - base - sum| by |f(x) - base| of `integrated-gradients` on the small networks in
@@ -150,19 +157,21 @@ class Bench:
 
     def times(self, names: list[str], rounds: int) -> None:
         """Parts that are compared run in turn; a group at a time, so that they fit into memory together."""
-        for group in GROUPS:
-            self.group([name for name in group if name in names], rounds)
+        for group in ([name for name in parts if name in names] for parts in GROUPS):
+            for _ in range(ATTEMPTS if group else 0):
+                wait_for_memory()
+                try:
+                    self.group(group, rounds)
+                    break
+                except Failed as error:
+                    say(f"{', '.join(group)}: {error}")
 
     def group(self, names: Sequence[str], rounds: int) -> None:
         """Starts some parts, and runs them in turn."""
         with ExitStack() as stack:
             workers, values = dict[str, Worker](), dict[str, Any]()
             for name in names:
-                try:
-                    workers[name] = stack.enter_context(self.worker(PARTS[name]))
-                except Failed as error:
-                    say(f"{name}: {error}")
-                    continue
+                workers[name] = stack.enter_context(self.worker(PARTS[name]))
                 versions = self.record.data["about"].setdefault("versions", {})
                 versions[PARTS[name].system.runtime] = workers[name].first["versions"]
                 if self.values.exists():
@@ -180,7 +189,7 @@ class Bench:
     def once(self, worker: Worker) -> dict[str, float]:
         """Seconds of one run, by the clock and of all processors."""
         before = spent(worker.process.pid)
-        seconds = worker.run(0.0)["seconds"]
+        seconds = worker.run(LEAST)["seconds"]
         used = (spent(worker.process.pid) - before) / len(seconds)
         say(f"{worker.system.title}: {seconds[0]:.3g} s, {used:.3g} s of processors")
         return {"clock": statistics.median(seconds), "processors": used}
@@ -189,6 +198,7 @@ class Bench:
         """The peak of few and many steps or samples, each in a fresh process."""
         for text in GROWING:
             for count in (FEW, MANY):
+                wait_for_memory()
                 part = Part(text, f"{ONNX}:Method", method=text.replace("K", str(count)))
                 with self.worker(part) as worker:
                     peak = worker.first["peak"] - worker.first["before"]
@@ -223,6 +233,12 @@ def spent(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def wait_for_memory() -> None:
+    """Until other work on the machine leaves enough of it."""
+    while available() < ENOUGH:
+        time.sleep(5)
+
+
 def say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
 
@@ -239,7 +255,7 @@ def page(record: Record) -> Iterator[str]:
     data = record.data
     about, rounds = data["about"], data.get("rounds", [])
     most = max((sum(name in r for r in rounds) for name in PARTS), default=0)
-    about_it = INTRODUCTION.format(count=most, **about)
+    about_it = INTRODUCTION.format(count=most, **about, **about["machine"])
     yield from about_it.splitlines()
     yield ""
     rows: list[tuple[object, ...]] = []
