@@ -106,8 +106,8 @@ Written by `{command}`, {ended}: ResNet50 as above, one sample, {processor}, {co
 Every system has a process of its own, and those that are compared run in turn: numbers are medians of up to
 {count} rounds (of long runs fewer), ratios medians of those within a round. The load of the machine was up to
 {load} with other work: **processors** are seconds of all cores that a process used, which such work moves
-less than the clock. Gradients of so deep a network with random weights move by per cents with float32's rounding,
-which decides about ReLUs near 0: the last column is that, and not a rule.
+less than the clock. Gradients of so deep a network with random weights move by per cents with float32's
+rounding, which decides about ReLUs near 0: the last column is that, and not a rule.
 """
 QUADRATURE = """\
 |f(x) - base - sum| by |f(x) - base| of `integrated-gradients` on the small networks in
