@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import onnx
@@ -94,6 +95,24 @@ def _for_one_sample(types: onnx.ModelProto, inputs: Mapping[str, int]) -> onnx.M
     return one
 
 
+def _together(parts: Sequence[Any], axis: int | None, batched: bool) -> Any:
+    """What each sample alone gives, as one batch; `axis` None: samples have no axis for it."""
+    if all(map(_maps, parts)):
+        return [one for part in parts for one in part]
+    return np.concatenate(parts, axis) if axis is not None else np.stack(parts) if batched else parts[0]
+
+
+def _maps(output: Any) -> bool:
+    return isinstance(output, list) and all(isinstance(one, dict) for one in output)
+
+
+def _same(a: Any, b: Any, least: float) -> bool:
+    if _maps(a) and _maps(b):
+        x, y = (np.array([list(one.values()) for one in each], np.float32) for each in (a, b))
+        return [list(one) for one in a] == [list(one) for one in b] and close(x, y, least)
+    return close(a, b, least)
+
+
 def _has_batch(output: Output) -> bool:
     return N in symbols_of(getattr(output.value.type, "shape", None) or ())
 
@@ -118,7 +137,7 @@ class Check:
             feeds[name] = random(name, kind, seed, trial, rows)
         return feeds
 
-    def _alone(self, feeds: Mapping[str, Array], i: int) -> list[Array]:
+    def _alone(self, feeds: Mapping[str, Array], i: int) -> list[Any]:
         """What the original gives for sample i."""
         given = dict(feeds)
         for name, axis in self.inputs.items():
@@ -155,12 +174,14 @@ class Check:
             found = [axes[0] if len(axes) == 1 else 0 for axes in grown]
         for output, axis in zip(self.alone.outputs, found, strict=True):
             kind = output.value.type
-            shape = kind.shape if isinstance(kind, TensorType) else None
+            if not isinstance(kind, TensorType):
+                continue  # a sequence of maps has one for each row
+            shape = kind.shape
             if shape is None or (axis is not None and (len(shape) <= axis or shape[axis] != 1)):
                 raise ModelError(f"output {output.name!r}, {kind} for one sample, has no axis for the batch")
         return found
 
-    def _given_by(self, graph: Graph) -> tuple[dict[str, Array], list[Array]]:
+    def _given_by(self, graph: Graph) -> tuple[dict[str, Array], list[Any]]:
         """Rows, and what the graph gives for them.
 
         What the original takes may leave nothing (8 frames behind four poolings) that the graph would take.
@@ -181,14 +202,14 @@ class Check:
         if self.apart:
             rows = zip(*(self._alone(feeds, i) for i in range(_ROWS[1])), strict=True)
             expected = [
-                np.concatenate(each, axis) if axis is not None else np.stack(each) if batched else each[0]
+                _together(each, axis, batched)
                 for each, axis, batched in zip(rows, outputs, map(_has_batch, graph.outputs), strict=True)
             ]
         else:
             expected = self.run(feeds)
         for output, a, b in zip(graph.outputs, found, expected, strict=True):
-            if not isinstance(a, np.ndarray):
+            if not isinstance(a, np.ndarray) and not _maps(a):
                 raise ModelError(f"output {output.name!r}, {output.value.type}, is no tensor")
-            if not close(a, b, rounding(graph)):
+            if not _same(a, b, rounding(graph)):
                 what = f"output {output.name!r} of {_ROWS[1]} samples isn't what each gives by itself"
                 raise ModelError(what)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import product as choices
 
 from irshap.errors import IRError, ModelError
-from irshap.ir.builder import Builder, emit, emit1, inferred_types
+from irshap.ir.builder import Builder, current, emit, emit1, inferred_types
 from irshap.ir.core import Graph, MixesBatch, Node, Op, TypeMismatch, Value, tensors
 from irshap.ir.dims import Dim, N, same_shape
 from irshap.ir.types import TensorType, same_type
@@ -71,7 +71,7 @@ def many(kind: TensorType, axis: int | None) -> TensorType:
 
 
 def _back(value: Value, axis: int | None) -> Value:
-    if axis is None or not value.shape or value.shape[0] != N:
+    if axis is None or not isinstance(value.type, TensorType) or not value.shape or value.shape[0] != N:
         return value
     dims = value.shape[1:]
     without = (*dims[:axis], *dims[axis + 1 :])
@@ -87,8 +87,12 @@ def _named(value: Value, old: Value) -> Value:
 
 def _applied(node: Node, operands: Sequence[Value], batched: Sequence[bool]) -> tuple[Value, ...]:
     label = node.op.title
+    if not all(isinstance(v.type, TensorType) for v in operands):
+        raise ModelError(f"{label} reads what is no tensor, of several samples", where=node.label)
     if not node.op.modeled or not all(isinstance(t, TensorType) for t in node.types):
-        raise ModelError(f"irshap doesn't know what {label} makes of several samples", where=node.label)
+        if (kept := _as_rows(node, operands, batched)) is None:
+            raise ModelError(f"irshap doesn't know what {label} makes of several samples", where=node.label)
+        return kept
     try:
         results = apply(node.op, operands, batched, N, tensors(node.types))
     except (IRError, TypeMismatch) as error:
@@ -99,6 +103,41 @@ def _applied(node: Node, operands: Sequence[Value], batched: Sequence[bool]) -> 
     if not all(same_type(r.type, t) for r, t in zip(results, wanted, strict=True)):
         raise ModelError(f"{label} makes {results[0].type} of several samples", where=node.label)
     return results
+
+
+def _as_rows(node: Node, operands: Sequence[Value], batched: Sequence[bool]) -> tuple[Value, ...] | None:
+    """An op that isn't modeled, but is known to keep rows apart: it gets those of all samples.
+
+    What is no tensor (a sequence of maps, one for each row) has no axis of its own for samples.
+    """
+    if any(t.shape is None for t in (*(v.type for v in operands), *node.types) if isinstance(t, TensorType)):
+        return None
+    one = [
+        v.tensor.with_shape(v.shape[1:]) if many else v.tensor
+        for v, many in zip(operands, batched, strict=True)
+    ]
+    for axes in choices(*(range(t.rank) if many else (None,) for t, many in zip(one, batched, strict=True))):
+        try:
+            after = node.op.batch_axes(axes, one, node.types)  # type: ignore[arg-type]
+        except MixesBatch:
+            continue
+        kept = [a for a in after if a is not None]
+        if len(kept) < len(after):
+            return None
+        given = [
+            v if a is None else reshape(from_front(v, a), _merged(v.shape, a))
+            for v, a in zip(operands, axes, strict=True)
+        ]
+        types = [
+            t.with_shape(_merged((N, *t.dims), a)) if isinstance(t, TensorType) else t
+            for t, a in zip(node.types, kept, strict=True)
+        ]
+        results = current().emit(node.op, *given, types=tuple(types))
+        return tuple(
+            to_front(reshape(v, (*t.dims[:a], N, *t.dims[a:])), a) if isinstance(t, TensorType) else v
+            for v, t, a in zip(results, node.types, kept, strict=True)
+        )
+    return None
 
 
 def apply(

@@ -275,3 +275,25 @@ def test_the_op_that_loses_the_batch_is_named() -> None:
         irshap.compile(model, np.zeros((1, 3), np.float32), target=0)
     assert "dynamic batch" not in str(refused.value)
     assert isinstance(refused.value, UserError)
+
+
+def test_maps_of_classes_where_the_batch_gets_lost_before_them() -> None:
+    """Scores stacked along the batch, as skl2onnx writes discriminants: each row has its map."""
+    text = """<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 3]>
+        g (float[N, 3] x) => (seq(map(int64, float)) y)
+        <int64[2] two = {2, -1}, float[3, 1] v = {1, -1, 2}, float[3, 1] w = {0.5, 1, 1}> {
+            a = MatMul(x, v)  b = MatMul(x, w)  c = Concat<axis = 0>(a, b)
+            r = Reshape(c, two)  t = Transpose<perm = [1, 0]>(r)  p = Softmax<axis = 1>(t)
+            y = ai.onnx.ml.ZipMap<classlabels_int64s = [4, 7]>(p) }"""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    x, references = (rng.standard_normal((n, 3)).astype(np.float32) for n in (5, 4))
+    found = irshap.compile(model, references, target=1).explainer()(x)
+    expected, base = (scores(run(model, {"x": rows})[0])[:, 1] for rows in (x, references))
+    assert [list(row) for row in found.outputs["y"]] == [[4, 7]] * 5
+    np.testing.assert_allclose(scores(found.outputs["y"])[:, 1], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.total(), expected - base.mean(), rtol=1e-5, atol=1e-6)
+    # p1's gradient is p0 p1 (w1 - w0)
+    slopes = irshap.compile(model, method="gradient", target=1).explainer()(x).values
+    weights = np.array([0.5, 1, 1]) - np.array([1, -1, 2])
+    np.testing.assert_allclose(slopes, (expected * (1 - expected))[:, None] * weights, rtol=1e-4, atol=1e-6)

@@ -18,6 +18,7 @@ from skl2onnx.common.data_types import (
 )
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
@@ -81,6 +82,7 @@ def fitted() -> dict[str, tuple[Any, Any]]:
             three,
         ),
         "bayes": (GaussianNB(), three),
+        "quadratic": (QuadraticDiscriminantAnalysis(), three),
         "binarized": (make_pipeline(Binarizer(), Ridge()), real),
         "forest": (RandomForestClassifier(3, max_depth=2, random_state=0), three),
         "boosting": (GradientBoostingRegressor(n_estimators=3, max_depth=2, random_state=0), real),
