@@ -4,9 +4,11 @@
                               [--again PATTERN] [--everyday] [--page docs/zoo.md]
 
 Suites: transformers' classifiers of every family of text, images, videos and audio (tiny, random),
-torchvision's classification, segmentation and video networks, and timm's. Each by both of torch's exporters,
-with a batch that is dynamic or 1, and where inputs have a length with one that is fixed or dynamic. Nothing
-is downloaded.
+torchvision's classification, segmentation and video networks, and timm's; recurrent, genomics, recommender,
+graph and time-series networks. Each by both of torch's exporters, with a batch that is dynamic or 1, and
+where inputs have a length with one that is fixed or dynamic. scikit-learn's estimators by skl2onnx, Keras
+models by tf2onnx (--keras names the Python that has it, see zoo_models/keras.py), and ONNX Runtime's
+optimized and quantized forms of a few networks. Nothing is downloaded.
 
 Each case runs in a process of its own, with limits of time and memory, and adds a line to ROWS: completeness,
 time by inference of 1 + R, compile time, nodes; or the refusal, or how it broke. Cases that are there are not
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from pathlib import Path
 
 from zoo_models.case import Case
@@ -25,7 +28,7 @@ from zoo_models.runs import Rows, limited, measured
 from zoo_models.suites import SUITES
 
 
-def exported(cases: list[Case], cache: Path, seconds: float, memory: int) -> None:
+def exported(cases: list[Case], cache: Path, seconds: float, memory: int, keras: str) -> None:
     """Exports what the cache lacks of the cases, all of one model."""
     folder = cache / cases[0].suite
     lacking = [
@@ -36,8 +39,9 @@ def exported(cases: list[Case], cache: Path, seconds: float, memory: int) -> Non
     if not lacking:
         return
     suite, model = cases[0].suite, cases[0].model
-    arguments = ["-m", "zoo_models.exporting", str(cache), suite, model, *lacking]
-    code, _, errors = limited(arguments, seconds, memory)
+    exporter = SUITES[suite].exporter
+    arguments = ["-m", exporter, str(cache), suite, model, *lacking]
+    code, _, errors = limited(arguments, seconds, memory, keras if suite == "keras" else sys.executable)
     folder.mkdir(parents=True, exist_ok=True)
     for stem in lacking:
         file = folder / f"{stem}.error"
@@ -58,6 +62,7 @@ def main() -> None:
     parser.add_argument("--everyday", action="store_true", help="dynamic batch and fixed length only")
     parser.add_argument("--seconds", type=float, default=300, help="limit of a case")
     parser.add_argument("--memory", type=float, default=8, help="limit of a case in GiB")
+    parser.add_argument("--keras", default=sys.executable, help="the Python with TensorFlow and tf2onnx")
     parser.add_argument("--page", type=Path, help="the page to write")
     parser.add_argument("--part", default="", help="what of the zoo was run, for the page")
     given = parser.parse_args()
@@ -67,7 +72,7 @@ def main() -> None:
             cases = [c for c in SUITES[suite].cases(model) if wanted(c, given, rows)]
             if not cases:
                 continue
-            exported(cases, given.cache, 2 * given.seconds, 2 * memory)
+            exported(cases, given.cache, 2 * given.seconds, 2 * memory, given.keras)
             for case in cases:
                 file = given.cache / suite / f"{case.stem}.onnx"
                 named = {"case": case.name, **vars(case)}

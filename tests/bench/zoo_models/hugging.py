@@ -17,7 +17,7 @@ import transformers
 from torch import nn
 from transformers.models.auto import modeling_auto
 
-from zoo_models.case import REFERENCES, SAMPLES, Inputs
+from zoo_models.case import REFERENCES, SAMPLES, Inputs, noise
 from zoo_models.families import FAMILIES, LEFT_OUT
 from zoo_models.vision import settle
 
@@ -151,12 +151,6 @@ def make_text(family: str) -> tuple[nn.Module, Inputs]:
     return settle(Logits(model, tuple(samples)), inputs)
 
 
-def _noise(name: str, shape: tuple[int, ...], length: int | None = None) -> Inputs:
-    values = np.random.default_rng(1).standard_normal((SAMPLES + REFERENCES, *shape)).astype(np.float32)
-    lengths = {} if length is None else {name: length}
-    return Inputs({name: values[:SAMPLES]}, {name: values[SAMPLES:]}, lengths)
-
-
 def images() -> dict[str, bool]:
     return dict.fromkeys(_classes("IMAGE"), False)
 
@@ -169,7 +163,7 @@ def make_images(family: str) -> tuple[nn.Module, Inputs]:
     if family == "imagegpt":
         inputs = Inputs({"input_ids": _tokens(SAMPLES, 1)}, {"input_ids": _tokens(REFERENCES, 2)}, {})
     else:
-        inputs = _noise("pixel_values", (getattr(vision, "num_channels", 3), height, width))
+        inputs = noise("pixel_values", (getattr(vision, "num_channels", 3), height, width))
     return settle(Logits(model, tuple(inputs.samples)), inputs)
 
 
@@ -183,7 +177,7 @@ def make_videos(family: str) -> tuple[nn.Module, Inputs]:
     takes = inspect.signature(model.forward).parameters
     name = "pixel_values_videos" if "pixel_values_videos" in takes else "pixel_values"
     frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", 4)
-    inputs = _noise(name, (frames, 3, size, size))
+    inputs = noise(name, (frames, 3, size, size))
     return settle(Logits(model, tuple(inputs.samples)), inputs)
 
 
@@ -195,11 +189,11 @@ def audio() -> dict[str, bool]:
 def make_audio(family: str) -> tuple[nn.Module, Inputs]:
     model, config = _model(family, "AUDIO")
     if family == "audio-spectrogram-transformer":
-        inputs = _noise("input_values", (config.max_length, config.num_mel_bins))
+        inputs = noise("input_values", (config.max_length, config.num_mel_bins))
     elif family == "whisper":
-        inputs = _noise("input_features", (config.num_mel_bins, 2 * config.max_source_positions))
+        inputs = noise("input_features", (config.num_mel_bins, 2 * config.max_source_positions))
     elif family == "wav2vec2-bert":
-        inputs = _noise("input_features", (12, config.feature_projection_input_dim), 1)
+        inputs = noise("input_features", (12, config.feature_projection_input_dim), 1)
     else:
-        inputs = _noise("input_values", (400,), 1)
+        inputs = noise("input_values", (400,), 1)
     return settle(Logits(model, tuple(inputs.samples)), inputs)

@@ -13,6 +13,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ ROUNDING = 32
 LARGE = 2**21
 """Elements of a sample from which on samples are explained one by one."""
 
+SLIGHT, TURNS = 1e-5, 3
+"""How much, relatively and how often, inputs are changed to see what rounding activations does."""
+
 RUNS, LEAST = 3, 0.2
 """Each time is the least of so many runs, and of runs for so many seconds."""
 
@@ -56,22 +60,43 @@ class Original:
     BiT's predictions (`rounding` in its row).
     """
 
-    def __init__(self, file: Path, axes: Mapping[str, int | None], *, optimized: bool = False) -> None:
-        self.session, self.axes = _session(file, optimized), axes
+    def __init__(self, file: Path, inputs: Inputs, *, optimized: bool = False) -> None:
+        self.session, self.axes = _session(file, optimized), inputs.axes
+        self.whole = inputs.told.get("batch") == "none"
         self.outputs = [v.name for v in self.session.get_outputs()]
-        self.one = any(
-            axes.get(v.name, 0) == 0 and v.shape and v.shape[0] == 1 for v in self.session.get_inputs()
+        self.one = (
+            self.whole
+            or inputs.told.get("alone", False)
+            or any(
+                self.axes.get(v.name, 0) == 0 and v.shape and v.shape[0] == 1
+                for v in self.session.get_inputs()
+            )
         )
 
     def run(self, feeds: Arrays) -> dict[str, Any]:
-        """Its outputs, for any number of samples."""
+        """Its outputs, for any number of samples; of maps from classes to numbers, the numbers."""
         if not self.one:
             try:
-                return dict(zip(self.outputs, self.session.run(None, dict(feeds)), strict=True))
+                found = self.session.run(None, dict(feeds))
+                return dict(zip(self.outputs, map(_numbers, found), strict=True))
             except Exception:  # an inner shape may be fixed to a batch of 1
                 self.one = True
-        found = [self.session.run(None, row) for row in rows(feeds, self.axes)]
-        return dict(zip(self.outputs, map(_joined, zip(*found, strict=True)), strict=True))
+        single = [self._alone(row) for row in rows(feeds, self.axes)]
+        parts = [map(_numbers, self.session.run(None, row)) for row in single]
+        joined = np.stack if self.whole else _joined
+        return dict(zip(self.outputs, map(joined, zip(*parts, strict=True)), strict=True))
+
+    def _alone(self, row: Arrays) -> dict[str, Any]:
+        """A batch of 1 as the model takes it: without that axis where its whole input is one sample."""
+        if not self.whole:
+            return dict(row)
+        return {n: a if self.axes.get(n, 0) is None else a[0] for n, a in row.items()}
+
+
+def _numbers(output: Any) -> Any:
+    if isinstance(output, list) and output and isinstance(output[0], dict):
+        return np.array([list(each.values()) for each in output])
+    return output
 
 
 def _joined(parts: Sequence[Any]) -> Any:
@@ -81,14 +106,15 @@ def _joined(parts: Sequence[Any]) -> Any:
 
 
 def measure(file: Path, inputs: Inputs) -> Row:
-    """The row of a file: `result` is complete, inexact, wrong, refused, crashed or unusable, and its numbers.
+    """The row of a file: `result` and its numbers.
 
-    inexact: attributions don't sum to f(x) - base; wrong: the compiled file's own predictions are off;
-    unusable: ONNX Runtime doesn't run the original on these inputs.
+    complete: attributions sum to f(x) - base; reported: with what completeness_error says they do (models
+    that round activations); inexact: they don't; wrong: the compiled file's own predictions are off; refused:
+    with a reason; crashed; unusable: ONNX Runtime doesn't run the original on these inputs.
     """
     row: Row = {"nodes": len(onnx.load(file, load_external_data=False).graph.node)}
     try:
-        original = Original(file, inputs.axes)
+        original = Original(file, inputs)
         y = original.run(inputs.samples)
     except Exception as error:  # ONNX Runtime's errors have no common base but this
         return row | {"result": "unusable", "message": _line(error)}
@@ -96,7 +122,7 @@ def measure(file: Path, inputs: Inputs) -> Row:
         return row | {"result": "unusable", "message": "its outputs aren't finite"}
     start = time.perf_counter()
     try:
-        compiled, references = _compiled(file, dict(inputs.references), inputs.samples)
+        compiled, references = _compiled(file, inputs)
     except UserError as error:
         return row | {"result": "refused", "kind": type(error).__name__, "message": str(error)}
     except Exception as error:  # anything but a refusal is irshap's fault
@@ -108,28 +134,43 @@ def measure(file: Path, inputs: Inputs) -> Row:
         try:
             compiled.save(path)
             explained = _session(path)
-            found = _explained(explained, inputs)
+            # of layers on rounded numbers ONNX Runtime makes kernels that round some the other way
+            rounds = inputs.told.get("quantized", False)
+            found = _explained(_session(path, optimized=False) if rounds else explained, inputs)
         except Exception as error:
             return row | {"result": "crashed"} | _fault(error)
         metadata = {p.key: p.value for p in compiled.model.metadata_props}
-        output = metadata[contract.Metadata.EXPLAINED_OUTPUT]
-        served = Original(file, inputs.axes, optimized=True)
+        # a tensor behind maps from classes to numbers is none of the model's outputs
+        output = metadata[contract.Metadata.EXPLAINED_OUTPUT] or next(
+            name for name, array in y.items() if array.dtype.kind == "f"
+        )
+        served = Original(file, inputs, optimized=True)
         rounding = _off(_flat(served.run(inputs.samples)[output]), _flat(y[output]))
+        if rounds:
+            rounding = max(rounding, _moved(original, inputs, output, y))
         row |= _compared(original, output, y, found, inputs, references, rounding)
+        if "plain" in inputs.told:
+            row |= _beside_plain(file.with_name(inputs.told["plain"]), inputs, found)
         row |= _times(served, explained, inputs, references)
     return row
 
 
-def _compiled(file: Path, references: dict[str, Any], samples: Arrays) -> tuple[Any, dict[str, Any]]:
+def _compiled(file: Path, inputs: Inputs) -> tuple[Any, dict[str, Any]]:
     """The compiled model, and the references that it took: held inputs take none.
 
     Where a refusal says to give an input's value (a sampling rate that chooses a branch), it is given.
     """
     given: dict[str, object] = {}
+    references, told = dict(inputs.references), inputs.told
+    options: dict[str, Any] = {"method": METHOD}
+    if "output" in told:
+        options["target"] = irshap.Target(output=told["output"])
+    if "quantized" in told:
+        options["quantized"] = told["quantized"]
     while True:
         try:
-            model = irshap.Model(file, set=given) if given else file
-            return irshap.compile(model, references or None, method=METHOD), references
+            model = irshap.Model(file, set=given, batch=told.get("batch", "auto"))
+            return irshap.compile(model, references or None, **options), references
         except irshap.errors.ReferencesError as error:
             held = [n for n in references if f"input {n!r} takes no references" in str(error)]
             if not held:
@@ -139,15 +180,17 @@ def _compiled(file: Path, references: dict[str, Any], samples: Arrays) -> tuple[
             hint = re.search(r"set (\w+)=VALUE", str(error))
             if hint is None or hint[1] in given:
                 raise
-            given[hint[1]] = samples[hint[1]].reshape(-1)[0].item()
+            given[hint[1]] = inputs.samples[hint[1]].reshape(-1)[0].item()
 
 
 def _explained(session: Any, inputs: Inputs) -> dict[str, Any]:
     """What the compiled file gives for the samples: at once, or one by one where each is a video."""
     names = [v.name for v in session.get_outputs()]
-    small = sum(np.size(a) for a in next(inputs.rows()).values()) < LARGE
-    calls = [inputs.samples] if small else inputs.rows()
+    large = sum(np.size(a) for a in next(inputs.rows()).values()) >= LARGE
+    calls = inputs.rows() if large else [inputs.samples]
     found = [session.run(None, _taken(session, feeds)) for feeds in calls]
+    if len(found) == 1:
+        return dict(zip(names, map(_numbers, found[0]), strict=True))
     return {n: np.concatenate(parts) for n, *parts in zip(names, *found, strict=True)}
 
 
@@ -179,8 +222,14 @@ def _compared(
     scale = float(np.abs(fx - base).max())
     own = np.asarray(found[contract.BASE_VALUES], np.float64)
     largest = max(float(np.abs(flat).max()), 1e-30)
-    numbers = {
-        "error": float(np.abs(fx - base - total).max() / scale),
+    left, gap = fx - base - total, {}
+    if reported := inputs.told.get("quantized", False):
+        # a rounding that turns over is none of the attributions' affair, but one of predictions
+        left = np.take_along_axis(_flat(found[output]), index[:, None], 1)[:, 0] - own - total
+        gap = {"gap": float(np.abs(left).max() / scale)}
+        left = left - found[contract.COMPLETENESS_ERROR]
+    numbers = gap | {
+        "error": float(np.abs(left).max() / scale),
         "base_off": float(np.abs(own - base).max() / scale),
         "prediction_off": _off(_flat(found[output]), flat),
         "rounding": rounding,
@@ -190,11 +239,49 @@ def _compared(
     # near ties may turn over by a rounding
     allowed = max(PREDICTION[y[output].dtype.itemsize], 2 * rounding)
     best = fx >= flat.max(1) - allowed * largest
-    if not (numbers["prediction_off"] <= allowed and best.all()):
+    within = numbers["prediction_off"] <= allowed
+    if reported:
+        within &= numbers["base_off"] * scale <= allowed * largest
+    if not (within and best.all()):
         return {"result": "wrong", **numbers}
     if scale <= ROUNDING * np.finfo(y[output].dtype).eps * float(np.abs(fx).max()):
         return {"result": "unusable", "message": "f(x) - base is no more than the rounding of f", **numbers}
-    return {"result": "complete" if numbers["error"] <= EXACT else "inexact", **numbers}
+    good = "reported" if reported else "complete"
+    return {"result": good if numbers["error"] <= EXACT else "inexact", **numbers}
+
+
+def _moved(original: Original, inputs: Inputs, output: str, y: Arrays) -> float:
+    """How far a prediction moves with the roundings that a slight change of inputs turns over."""
+    rng = np.random.default_rng(0)
+    moved = 0.0
+    for _ in range(TURNS):
+        noisy = {
+            n: (a * (1 + SLIGHT * rng.standard_normal(a.shape))).astype(a.dtype) if a.dtype.kind == "f" else a
+            for n, a in inputs.samples.items()
+        }
+        moved = max(moved, _off(_flat(original.run(noisy)[output]), _flat(y[output])))
+    return moved
+
+
+def _beside_plain(file: Path, inputs: Inputs, found: Arrays) -> Row:
+    """How far attributions are from those of the plain file, relative to the largest of an input's."""
+    told = {k: v for k, v in inputs.told.items() if k not in ("quantized", "plain")}
+    compiled, _ = _compiled(file, replace(inputs, told=told))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "explained.onnx"
+        compiled.save(path)
+        session = _session(path)
+        given = session.run(None, _taken(session, inputs.samples))
+    names = [v.name for v in session.get_outputs()]
+    expected = {n: a for n, a in zip(names, given, strict=True) if contract.attributed(n) is not None}
+    same = found[contract.TARGET_INDEX] == given[names.index(contract.TARGET_INDEX)]
+    mine = [a for n, a in found.items() if contract.attributed(n) is not None]
+    other = {"other_classes": int(np.sum(~same))}  # which are explained instead
+    if not same.any():
+        return other
+    return other | {
+        "beside_plain": max(map(_off, (a[same] for a in mine), (b[same] for b in expected.values())))
+    }
 
 
 def _base(

@@ -18,7 +18,9 @@ BENCH = Path(__file__).parents[1]
 Row = dict[str, Any]
 
 
-def limited(arguments: Sequence[str], seconds: float, memory: int) -> tuple[int | str, str, str]:
+def limited(
+    arguments: Sequence[str], seconds: float, memory: int, python: str = sys.executable
+) -> tuple[int | str, str, str]:
     """Exit code ("timeout" past `seconds`), output and errors of python with `arguments`, on one thread.
 
     `memory`: bytes of data that it may have; addresses that nothing is written to don't count.
@@ -30,7 +32,7 @@ def limited(arguments: Sequence[str], seconds: float, memory: int) -> tuple[int 
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(_paths())}
     try:
         done = subprocess.run(
-            [sys.executable, *arguments],
+            [python, *arguments],
             capture_output=True, text=True, timeout=seconds, env=environment, preexec_fn=limit,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

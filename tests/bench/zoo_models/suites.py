@@ -1,13 +1,14 @@
-"""The suites by name: the models that each lists, and how one is built."""
+"""The suites by name: the models that each lists, how one is built, and how its cases are exported."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
 
-import torch
-
-from zoo_models import hugging, vision
 from zoo_models.case import Case, Inputs, variants
 
 __all__ = ["SUITES", "Suite"]
@@ -15,28 +16,55 @@ __all__ = ["SUITES", "Suite"]
 
 @dataclass(frozen=True)
 class Suite:
-    """`models`: whether each takes inputs of several lengths; `make`: a seeded model and its inputs."""
+    """A suite by what its module calls its functions; the module is read when it is asked for something.
+
+    `models` gives whether each takes inputs of several lengths; `make` a seeded model and its inputs.  A
+    module's `cases` lists those of a model, and its `export` writes one's file and gives the inputs that go
+    with it: `variants` and torch's exporters where it has none.  `exporter` is run for it, in a process of
+    its own.
+    """
 
     name: str
-    models: Callable[[], dict[str, bool]]
-    make: Callable[[str], tuple[torch.nn.Module, Inputs]]
+    module: str
+    listed: str = "models"
+    made: str = "make"
+    exporter: str = "zoo_models.exporting"
+
+    def models(self) -> dict[str, bool]:
+        found: dict[str, bool] = getattr(self._module, self.listed)()
+        return found
 
     def cases(self, model: str) -> list[Case]:
-        return variants(self.name, model, self.models()[model])
+        listed: Callable[[str, str, bool], list[Case]] = getattr(self._module, "cases", variants)
+        return listed(self.name, model, self.models()[model])
 
-    def build(self, model: str) -> tuple[torch.nn.Module, Inputs]:
-        torch.manual_seed(0)
-        return self.make(model)
+    def build(self, model: str) -> tuple[Any, Inputs]:
+        make = getattr(self._module, self.made)
+        if "torch" in sys.modules:
+            sys.modules["torch"].manual_seed(0)
+        made: tuple[Any, Inputs] = make(model)
+        return made
+
+    def export(self, case: Case, model: Any, inputs: Inputs, file: Path) -> Inputs:
+        own = getattr(self._module, "export", None)
+        write = import_module("zoo_models.torch_export").export if own is None else own
+        written: Inputs = write(case, model, inputs, file)
+        return written
+
+    @property
+    def _module(self) -> Any:
+        return import_module(f"zoo_models.{self.module}")
 
 
 SUITES = {
     s.name: s
     for s in (
-        Suite("text", hugging.text, hugging.make_text),
-        Suite("audio", hugging.audio, hugging.make_audio),
-        Suite("images", hugging.images, hugging.make_images),
-        Suite("videos", hugging.videos, hugging.make_videos),
-        Suite("torchvision", vision.torchvision_models, vision.make_torchvision),
-        Suite("timm", vision.timm_models, vision.make_timm),
+        *(Suite(n, "hugging", n, f"make_{n}") for n in ("text", "audio", "images", "videos")),
+        *(Suite(n, "vision", f"{n}_models", f"make_{n}") for n in ("torchvision", "timm")),
+        *(
+            Suite(n, n)
+            for n in ("recurrent", "genomics", "recommender", "graph", "series", "sklearn", "forms")
+        ),
+        Suite("keras", "keras", exporter="zoo_models.keras"),
     )
 }
