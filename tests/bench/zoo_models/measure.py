@@ -303,7 +303,10 @@ def _beside(row: Arrays, references: Arrays, axes: Mapping[str, int | None]) -> 
 
 
 def _times(original: Original, explained: Any, inputs: Inputs, references: Arrays) -> Row:
-    """Seconds of an explanation of one sample, and by what inferring 1 and R samples takes."""
+    """Seconds of an explanation of one sample, and by what inferring 1 and R samples takes.
+
+    The processor's seconds: sessions have one thread, and what else the machine runs doesn't count.
+    """
     one = next(inputs.rows())
     many = _beside(one, references, inputs.axes)
     ours = _least(lambda: explained.run(None, _taken(explained, one)))
@@ -314,9 +317,9 @@ def _times(original: Original, explained: Any, inputs: Inputs, references: Array
 def _least(run: Callable[[], Any]) -> float:
     seconds: list[float] = []
     while len(seconds) < RUNS or sum(seconds) < LEAST:
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return min(seconds)
 
 
