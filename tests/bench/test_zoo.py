@@ -26,7 +26,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             del sys.modules[name]
 
 
-def measured(folder: Path, text: str, held: bool = False, **shape: tuple[int, ...]) -> dict[str, Any]:
+def measured(
+    folder: Path, text: str, held: bool = False, told: dict[str, Any] | None = None, **shape: tuple[int, ...]
+) -> dict[str, Any]:
     from zoo_models.case import REFERENCES, SAMPLES, Inputs
     from zoo_models.measure import measure
 
@@ -40,7 +42,7 @@ def measured(folder: Path, text: str, held: bool = False, **shape: tuple[int, ..
     if held:
         samples["m"] = rng.integers(0, 2, (SAMPLES, 4))
         references["m"] = rng.integers(0, 2, (REFERENCES, 4))
-    Inputs(samples, references, {}).save(folder / "inputs.npz")
+    Inputs(samples, references, {}, told=told or {}).save(folder / "inputs.npz")
     return measure(folder / "model.onnx", Inputs.load(folder / "inputs.npz"))
 
 
@@ -67,6 +69,35 @@ def test_a_held_input_takes_the_samples_value_in_the_base(tmp_path: Path) -> Non
         x=(4,),
     )
     assert row["result"] == "complete" and row["held"] == ["m"] and row["base_off"] < 1e-5
+
+
+def test_a_whole_input_one_of_several_outputs_and_maps(tmp_path: Path) -> None:
+    graph = f"{HEAD} g (float[3, 2] x, int64[3] i) => (float[3, 2] y) {{ g = Gather(x, i)  y = Mul(g, x) }}"
+    graph = graph.replace("int64[3] i) => (float[3, 2] y)", ") => (float[3, 2] y) <int64[3] i = {1, 2, 0}>")
+    row = measured(tmp_path, graph.replace("x, )", "x)"), told={"batch": "none"}, x=(3, 2))
+    assert row["result"] == "complete" and row["base_off"] < 1e-5
+    heads = f"{HEAD} g (float[N, 4] x) => (float[N, 4] a, float[N, 4] y) {{ a = Hardmax(x)  y = Mul(x, x) }}"
+    assert measured(tmp_path, heads, told={"output": "y"}, x=(4,))["result"] == "complete"
+    assert measured(tmp_path, heads, x=(4,))["kind"] == "NotDifferentiable"
+    maps = """<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 3]>
+        g (float[N, 2] x) => (seq(map(int64, float)) y) {
+            p = Softmax(x)  y = ai.onnx.ml.ZipMap<classlabels_int64s = [4, 7]>(p) }"""
+    assert measured(tmp_path, maps, x=(2,))["result"] == "complete"
+
+
+def test_a_gap_that_is_reported_and_the_plain_file_beside_it(tmp_path: Path) -> None:
+    plain = f"{HEAD} g (float[N, 4] x) => (float[N, 4] y) {{ y = Mul(x, x) }}"
+    onnx.save(onnx.parser.parse_model(plain), tmp_path / "plain.onnx")
+    scales = "<float s = {0.05}, uint8 z = {128}>"
+    rounded = plain.replace(
+        "{ y = Mul(x, x)", "{ q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  y = Mul(d, d)"
+    )
+    rounded = rounded.replace("y) {", f"y) {scales} {{", 1)
+    assert measured(tmp_path, rounded, x=(4,))["result"] == "refused"
+    told = {"quantized": True, "plain": "plain.onnx"}
+    row = measured(tmp_path, rounded, told=told, x=(4,))
+    assert row["result"] == "reported" and 1e-5 < row["gap"] < 0.1 and row["error"] < 1e-5
+    assert 1e-4 < row["beside_plain"] < 0.1 and row["other_classes"] == 0
 
 
 def test_a_wrong_sum_a_wrong_prediction_a_refusal_and_a_broken_file_are_told_apart(
@@ -151,11 +182,28 @@ def test_the_page_counts_and_groups(monkeypatch: pytest.MonkeyPatch) -> None:
         row("e", "refused", kind="TargetError", message="/a/IsNaN (is_nan): jumps in [4]"),
         row("f", "not exported", message="no such op"),
     ]
+    rows += [
+        row("g", "complete", **numbers, form="basic", beside_plain=2e-6),
+        row("g", "reported", **numbers, form="qdq", gap=0.03),
+        {
+            "case": "text/a/shap",
+            "suite": "text",
+            "model": "a",
+            "peer": "shap",
+            "result": "inexact",
+            "error": 0.5,
+        },
+    ]
+    rows[-2]["case"] = "text/g/qdq"
     text = module.page(json.loads(json.dumps(rows)))
-    assert "| text | 6 | 5 | 2 (40.0 %) | 2 | 0 | 1 | 0 | 1 |" in text
-    assert "| text | 5.0e-04 | inf | inf | 33.3 % | 2.0 | 2.0 | 4.0 | 3.0 s |" in text
+    assert "| text | 7 | 7 | 3 (42.9 %) | 1 | 2 | 0 | 1 | 0 | 1 |" in text
+    assert "| text | 1.0e-06 | inf | inf | 60.0 % | 2.0 | 2.0 | 4.0 | 3.0 s |" in text
     assert "**refused**, 2: TargetError" in text and "In text/d, text/e" in text
     assert "**not exported**, 1: no such op" in text
+    assert (
+        "| basic | 1 | 2.0e-06 | 2.0e-06 |  |  |" in text and "| qdq | 1 |  |  | 3.0e-02 | 3.0e-02 |" in text
+    )
+    assert "| text | shap | 1 | 0 | 1 | 0 | 5.0e-01 |" in text
 
 
 def test_inputs_are_guessed_from_what_the_file_says_and_what_runs(tmp_path: Path) -> None:

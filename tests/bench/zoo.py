@@ -1,7 +1,7 @@
 """What of the world's architectures irshap explains, as they are exported.
 
     python tests/bench/zoo.py --cache FOLDER --rows ROWS.jsonl [--suite text ...] [--only PATTERN]
-                              [--again PATTERN] [--everyday] [--page docs/zoo.md]
+                              [--again PATTERN] [--everyday] [--peers] [--page docs/zoo.md]
 
 Suites: transformers' classifiers of every family of text, images, videos and audio (tiny, random),
 torchvision's classification, segmentation and video networks, and timm's; recurrent, genomics, recommender,
@@ -12,7 +12,8 @@ optimized and quantized forms of a few networks. Nothing is downloaded.
 
 Each case runs in a process of its own, with limits of time and memory, and adds a line to ROWS: completeness,
 time by inference of 1 + R, compile time, nodes; or the refusal, or how it broke. Cases that are there are not
-run again, unless their name fits --again. --page writes the page from the rows.
+run again, unless their name fits --again. --peers adds lines of what SHAP's DeepExplainer and Captum's
+DeepLiftShap make of torch's models themselves. --page writes the page from the rows.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from zoo_models.case import Case
 from zoo_models.page import page
-from zoo_models.runs import Rows, limited, measured
+from zoo_models.runs import PEERS, Rows, answered, limited, measured
 from zoo_models.suites import SUITES
 
 
@@ -50,6 +51,21 @@ def exported(cases: list[Case], cache: Path, seconds: float, memory: int, keras:
             file.write_text(f"the exporting process ended with {code}: {last}")
 
 
+def beside(suite: str, given: argparse.Namespace, rows: Rows) -> None:
+    """Adds what SHAP and Captum make of the suite's models."""
+    for model in SUITES[suite].models():
+        for peer in PEERS:
+            name = f"{suite}/{model}/{peer}"
+            known = name in rows.found and not (given.again and re.search(given.again, name))
+            if known or not re.search(given.only, name):
+                continue
+            arguments = ["-m", "zoo_models.peers", suite, model, peer]
+            row = answered(arguments, given.seconds, int(given.memory * 2**30))
+            if row["result"] == "crashed":
+                row["result"] = "failed"
+            rows.add({"case": name, "suite": suite, "model": model, "peer": peer} | row)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -63,11 +79,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300, help="limit of a case")
     parser.add_argument("--memory", type=float, default=8, help="limit of a case in GiB")
     parser.add_argument("--keras", default=sys.executable, help="the Python with TensorFlow and tf2onnx")
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="SHAP and Captum on the suites' models of torch, and nothing else",
+    )
     parser.add_argument("--page", type=Path, help="the page to write")
     parser.add_argument("--part", default="", help="what of the zoo was run, for the page")
     given = parser.parse_args()
     rows, memory = Rows(given.rows), int(given.memory * 2**30)
     for suite in given.suite:
+        if given.peers:
+            beside(suite, given, rows)
+            continue
         for model in SUITES[suite].models():
             cases = [c for c in SUITES[suite].cases(model) if wanted(c, given, rows)]
             if not cases:

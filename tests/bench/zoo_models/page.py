@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from zoo_models.case import PLAIN
+
 __all__ = ["causes", "page"]
 
 Row = dict[str, Any]
@@ -25,12 +27,13 @@ with the original model there: f(x) of 3 samples, f of the references with each 
 sample's value.{part}
 
 - **complete**: the sum of attributions misses f(x) - base by at most 1e-3 of the largest |f(x) - base|
+- **reported**: the model rounds activations to integers; what that makes of the sum is in completeness_error
 - **inexact**: by more; **wrong**: the compiled file's predictions are off
 - **refused**: with a reason, before anything is computed; **crashed**: a fault of irshap
 - left out: what the exporter can't export or ONNX Runtime can't run
 
-| suite | models | cases | complete | refused | crashed | inexact | wrong | left out |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| suite | models | cases | complete | reported | refused | crashed | inexact | wrong | left out |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {summary}
 
 Of those that are complete or inexact: the completeness error, the time of an explanation by that of inferring
@@ -40,7 +43,7 @@ Of those that are complete or inexact: the completeness error, the time of an ex
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {numbers}
 
-## Misses
+{forms}{peers}## Misses
 
 Each cause with the number of its cases, and where it was seen.
 
@@ -52,6 +55,31 @@ Each cause with the number of its cases, and where it was seen.
 """
 
 LEFT_OUT = ("not exported", "unusable")
+GOOD = ("complete", "reported")
+
+FORMS = """## Forms
+
+What ONNX Runtime's optimizers and quantizers made of a network: how far its attributions are from those of
+the plain file, relative to the largest, where both explain the same class; and of those that round
+activations the gap that is reported, relative to the largest |f(x) - base|.
+
+| form | files | off, median | worst | gap, median | worst |
+| --- | --- | --- | --- | --- | --- |
+{lines}
+
+"""
+PEERS = """## SHAP and Captum
+
+`DeepExplainer` and `DeepLiftShap` on the models themselves, unmodified, with the same samples and references:
+complete, inexact by more than 1e-3, or failed with an error.
+
+| suite | | models | complete | inexact | failed | error, median |
+| --- | --- | --- | --- | --- | --- | --- |
+{lines}
+
+{failed}
+
+"""
 
 
 def _version(package: str) -> str:
@@ -64,9 +92,11 @@ def _version(package: str) -> str:
 def page(rows: Collection[Row], part: str = "") -> str:
     """The page as Markdown; `part` says what was run, where that isn't all."""
     suites: dict[str, list[Row]] = defaultdict(list)
+    beside = [r for r in rows if "peer" in r]
+    rows = [r for r in rows if "peer" not in r]
     for row in rows:
         suites[row["suite"]].append(row)
-    listed = [*suites.items(), ("all", list(rows))]
+    listed = [*suites.items(), ("all", rows)]
     packages = ("torch", "torchvision", "transformers", "timm", "onnxruntime")
     return PAGE.format(
         part=f" {part}" if part else "",
@@ -75,7 +105,9 @@ def page(rows: Collection[Row], part: str = "") -> str:
         models=len({(r["suite"], r["model"]) for r in rows}),
         summary="\n".join(_summary(name, found) for name, found in listed),
         numbers="\n".join(filter(None, (_numbers(name, found) for name, found in listed))),
-        misses=causes(r for r in rows if r["result"] not in ("complete", *LEFT_OUT)),
+        forms=_forms([r for r in rows if r.get("form", PLAIN) != PLAIN and "error" in r]),
+        peers=_peers(beside),
+        misses=causes(r for r in rows if r["result"] not in (*GOOD, *LEFT_OUT)),
         left_out=causes(r for r in rows if r["result"] in LEFT_OUT),
     )
 
@@ -84,13 +116,13 @@ def _summary(name: str, rows: list[Row]) -> str:
     count = {k: sum(r["result"] == k for r in rows) for k in {r["result"] for r in rows}}
     tried = sum(r["result"] not in LEFT_OUT for r in rows)
     share = f"{count.get('complete', 0)} ({100 * count.get('complete', 0) / max(tried, 1):.1f} %)"
-    others = [str(count.get(k, 0)) for k in ("refused", "crashed", "inexact", "wrong")]
+    others = [str(count.get(k, 0)) for k in ("reported", "refused", "crashed", "inexact", "wrong")]
     cells = [name, str(len({r["model"] for r in rows})), str(tried), share, *others, str(len(rows) - tried)]
     return f"| {' | '.join(cells)} |"
 
 
 def _numbers(name: str, rows: list[Row]) -> str:
-    found = [r for r in rows if r["result"] in ("complete", "inexact")]
+    found = [r for r in rows if r["result"] in (*GOOD, "inexact")]
     if not found:
         return ""
     errors = np.array([r["error"] for r in found])
@@ -102,6 +134,30 @@ def _numbers(name: str, rows: list[Row]) -> str:
     cells += [f"{np.median([r['explained_nodes'] / r['nodes'] for r in found]):.1f}"]
     cells += [f"{np.median([r['compile_seconds'] for r in found]):.1f} s"]
     return f"| {name} | {' | '.join(cells)} |"
+
+
+def _forms(rows: list[Row]) -> str:
+    lines = []
+    for form in dict.fromkeys(r["form"] for r in rows):
+        found = [r for r in rows if r["form"] == form]
+        cells = [form, str(len(found))]
+        for key in ("beside_plain", "gap"):
+            numbers = [r[key] for r in found if key in r]
+            cells += [f"{np.median(numbers):.1e}", f"{max(numbers):.1e}"] if numbers else ["", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return FORMS.format(lines="\n".join(lines)) if lines else ""
+
+
+def _peers(rows: list[Row]) -> str:
+    lines = []
+    for suite, peer in dict.fromkeys((r["suite"], r["peer"]) for r in rows):
+        found = [r for r in rows if (r["suite"], r["peer"]) == (suite, peer)]
+        counts = [sum(r["result"] == k for r in found) for k in ("complete", "inexact", "failed")]
+        errors = [r["error"] for r in found if "error" in r]
+        median = f"{np.median(errors):.1e}" if errors else ""
+        lines.append(f"| {suite} | {peer} | {len(found)} | {' | '.join(map(str, counts))} | {median} |")
+    failed = causes(r for r in rows if r["result"] == "failed")
+    return PEERS.format(lines="\n".join(lines), failed=failed) if lines else ""
 
 
 def causes(rows: Iterable[Row]) -> str:

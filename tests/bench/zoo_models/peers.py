@@ -16,22 +16,23 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import shap
 import torch
+from captum.attr import DeepLiftShap
 from torch import Tensor, nn
 
 from zoo_models.case import Inputs
 from zoo_models.measure import EXACT
+from zoo_models.runs import PEERS
 from zoo_models.suites import SUITES
 
-__all__ = ["PEERS", "compared"]
+__all__ = ["compared"]
 
 Arrays = list[Any]
 
 
 def shap_values(model: nn.Module, x: list[Tensor], references: list[Tensor], targets: Tensor) -> Arrays:
     """Of the largest output of each sample."""
-    import shap
-
     explainer = shap.DeepExplainer(model, references if len(x) > 1 else references[0])
     given = x if len(x) > 1 else x[0]
     values, ranks = explainer.shap_values(given, ranked_outputs=1, check_additivity=False)
@@ -41,13 +42,11 @@ def shap_values(model: nn.Module, x: list[Tensor], references: list[Tensor], tar
 
 
 def captum_values(model: nn.Module, x: list[Tensor], references: list[Tensor], targets: Tensor) -> Arrays:
-    from captum.attr import DeepLiftShap
-
     found = DeepLiftShap(model).attribute(tuple(x), tuple(references), target=targets)
     return [v.detach().numpy() for v in found]
 
 
-PEERS: dict[str, Callable[..., Arrays]] = {"shap": shap_values, "captum": captum_values}
+VALUES: dict[str, Callable[..., Arrays]] = dict(zip(PEERS, (shap_values, captum_values), strict=True))
 
 
 class Flat(nn.Module):
@@ -80,7 +79,7 @@ def compared(peer: str, model: nn.Module, inputs: Inputs) -> dict[str, Any]:
         fx = y.gather(1, targets[:, None])[:, 0].double()
         base = flat(*references)[:, targets].double().mean(0)
     try:
-        values = PEERS[peer](flat, [t.requires_grad_() for t in x], references, targets)
+        values = VALUES[peer](flat, [t.requires_grad_() for t in x], references, targets)
     except Exception as error:  # whatever a package raises is its answer
         said = str(error).strip().splitlines() or [""]
         return {"result": "failed", "message": f"{type(error).__name__}: {said[0]}"[:300]}

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Rows", "limited", "measured"]
+__all__ = ["PEERS", "Rows", "answered", "limited", "measured"]
 
+PEERS = ("shap", "captum")
 BENCH = Path(__file__).parents[1]
 Row = dict[str, Any]
 
@@ -46,9 +47,14 @@ def _paths() -> list[str]:
 
 
 def measured(file: Path, inputs: Path, seconds: float, memory: int) -> Row:
-    """The row of a file; a process that dies or is ended is a row, too."""
+    """The row of a file."""
+    return answered(["-m", "zoo_models.measure", str(file), str(inputs)], seconds, memory)
+
+
+def answered(arguments: Sequence[str], seconds: float, memory: int) -> Row:
+    """The row that a module prints; a process that dies or is ended is a row, too."""
     start = time.perf_counter()
-    code, output, errors = limited(["-m", "zoo_models.measure", str(file), str(inputs)], seconds, memory)
+    code, output, errors = limited(arguments, seconds, memory)
     took = {"took_seconds": round(time.perf_counter() - start, 1)}
     if code == 0:
         return json.loads(output.strip().splitlines()[-1]) | took
@@ -81,8 +87,10 @@ class Rows:
 
 def told(row: Row) -> str:
     """A row in a line, for whoever watches."""
-    if "error" in row:
+    if "by_inference" in row:
         text = f"{row['error']:.1e}  {row['by_inference']:.1f} x inference"
+    elif "error" in row:
+        text = f"{row['error']:.1e}"
     else:
         text = f"{row.get('kind', '')} {row.get('message', '')}".strip()[:150]
     return f"{row['case']:60} {row['result']:9} {text}"
