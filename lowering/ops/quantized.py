@@ -13,8 +13,9 @@ from irshap.ir.types import Array, DType, Tensor
 from irshap.lowering.emitter import FLOOR, Export, exporter, onnx_dtype
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import quantized
+from irshap.ops.gather import Gather
 from irshap.ops.program import Constant, batch_from_shape, constant
-from irshap.ops.shape import reshape
+from irshap.ops.shape import Move, reshape
 
 __all__ = ["dequantized", "dynamic", "quantize", "spread"]
 
@@ -56,12 +57,29 @@ def dequantized(
     constants = [v.node.op.value.array for v in given if isinstance(v.node.op, Constant)]
     if len(constants) == len(given):
         return n.one(Constant(Tensor(_folded(n, constants, axis, block))))
+    whole = len(constants) == len(given) - 1 and all(a.size == 1 for a in constants)
+    if whole and (rows := _looked_up(n, q, scale, zero)) is not None:
+        return rows
     if block:
         raise Unmodeled("it reads blocks of numbers that are only known at run time")
     if q.dtype not in _QUANTIZED:
         raise Unmodeled(f"it reads {q.dtype.value}")
     zero = constant(0, q.dtype) if zero is None else zero
     return n.one(quantized.Dequantize(), q, spread(n, q, scale, axis), spread(n, q, zero, axis))
+
+
+def _looked_up(n: Import, q: Value, scale: Value, zero: Value | None) -> Value | None:
+    """Rows of a table of levels that were looked up, and perhaps moved: of the numbers these stand for.
+
+    So an embedding whose table is quantized is one of floats, which can be attributed.  None for any other.
+    """
+    op, operands = q.node.op, q.node.operands
+    if isinstance(op, Gather) and isinstance(operands[0].node.op, Constant):
+        return n.one(op, dequantized(n, operands[0], scale, zero), operands[1])
+    if not isinstance(op, Move) or len(operands) != 1 or len(q.node.results) != 1:
+        return None
+    rows = _looked_up(n, operands[0], scale, zero)
+    return None if rows is None else n.one(op, rows)
 
 
 def _folded(n: Import, given: Sequence[Array], axis: int, block: int) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -331,3 +332,27 @@ def test_a_dynamic_lstm_is_refused_with_a_hint() -> None:
     source = helper.make_model(graph, opset_imports=imports, ir_version=10)
     with pytest.raises(UserError, match="op_types_to_quantize"):
         irshap.compile(source, np.zeros((1, 4, 3), np.float32), target=0)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_an_embedding_whose_table_is_levels(moved: bool) -> None:
+    """Rows of int8 that are read behind the lookup, as ONNX Runtime writes it: the floats' attributions."""
+    read = "t = Transpose<perm = [0, 2, 1]>(q)  d = DequantizeLinear(t, s, z)" if moved else ""
+    read = read or "d = DequantizeLinear(q, s, z)"
+    head = '<ir_version: 9, opset_import: ["": 17]> g (int64[N, 2] ids) => (float[N, 2] y)'
+    given = "float s = {0.25}, int8 z = {3}, int8[4, 2] table = {1, -2, 7, 0, 3, 9, -8, 4}"
+    behind = "e = Tanh(d)  y = ReduceSum<keepdims = 0>(e, one)"
+    levels = onnx.parser.parse_model(
+        f"{head} <{given}, int64[1] one = {{1}}> {{ q = Gather(table, ids)  {read}  {behind} }}"
+    )
+    floats = onnx.parser.parse_model(
+        f"""{head} <{given}, int64[1] one = {{1}}> {{
+            f = DequantizeLinear(table, s, z)  r = Gather(f, ids)
+            d = Transpose<perm = [0, {"2, 1" if moved else "1, 2"}]>(r)  {behind} }}"""
+    )
+    ids, references = np.array([[0, 1], [3, 3]]), np.array([[2, 1], [1, 0], [0, 0]])
+    found, expected = (irshap.compile(m, references, target=0).explainer()(ids) for m in (levels, floats))
+    np.testing.assert_array_equal(found.values, expected.values)
+    session = onnxruntime.InferenceSession(levels.SerializeToString())
+    fx, base = (session.run(None, {"ids": rows})[0][:, 0] for rows in (ids, references))
+    np.testing.assert_allclose(found.total(), fx - base.mean(), rtol=1e-5, atol=1e-6)
