@@ -9,6 +9,7 @@ import numpy as np
 
 from irshap.ir.builder import current, emit1
 from irshap.ir.core import Graph, Node, Op, Value
+from irshap.ir.dims import same, same_shape
 from irshap.ir.rewrite import live_nodes, map_nodes
 from irshap.ir.types import Array, DType
 from irshap.ops.arithmetic import Mul
@@ -20,7 +21,7 @@ from irshap.ops.pool import MaxPool
 from irshap.ops.program import Constant, constant
 from irshap.ops.quantized import Dequantize, DynamicFakeQuantize, DynamicQuantize, FakeQuantize, Quantize
 from irshap.ops.reduce import Expand
-from irshap.ops.shape import Concat, Move, Pad, Reshape
+from irshap.ops.shape import Concat, Move, Pad, Reshape, reshape
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Quantized"]
@@ -177,7 +178,18 @@ def _without(factor: Value, scale: Value, mapping: Mapping[Value, Value]) -> Val
             rest = _without(one, scale, mapping)
             if rest is not None:
                 return mapping[other] if rest == 1.0 else mapping[other] * rest
+    if isinstance(factor.node.op, Reshape):
+        rest = _without(factor.node.operands[0], scale, mapping)
+        return rest if not isinstance(rest, Value) else _spread_as(rest, factor)
     whole, part = _array(factor), _array(scale)
     if whole is None or part is None or part.size != 1:
         return None
     return constant(whole / part.reshape(()), factor.dtype)
+
+
+def _spread_as(rest: Value, factor: Value) -> Value | None:
+    """The rest of a reshaped product, spread as that is: one number, or the last axes alone."""
+    if same(rest.tensor.size, 1):
+        return reshape(rest, ())
+    last = factor.shape[factor.rank - rest.rank :]
+    return rest if rest.rank < factor.rank and same_shape(last, rest.shape) else None

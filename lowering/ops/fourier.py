@@ -32,27 +32,47 @@ def _read_dft(n: Import) -> Value:
     size, last = x.shape[axis], x.rank - 1
     if not isinstance(size, int) or not isinstance(parts, int) or axis == last or parts not in (1, 2):
         raise Unmodeled("its length is only known at run time")
-    if n.has(1) and int(n.static(1).reshape(())) != size:
-        raise Unmodeled("it pads or cuts its operand")
     inverse, onesided = bool(n.attribute("inverse", 0)), bool(n.attribute("onesided", 0))
-    if inverse and onesided:
-        raise Unmodeled("an inverse of one side")
-    count = size // 2 + 1 if onesided else size
-    if size * parts * count * 2 > LARGEST:
+    length = 2 * (size - 1) if inverse and onesided else size
+    if n.has(1):
+        length = int(n.static(1).reshape(()))
+    count, made = (length // 2 + 1, 2) if onesided and not inverse else (length, 1 if onesided else 2)
+    if min(length, size) < 1:
+        raise Unmodeled("it has no length")
+    if size * parts * count * made > LARGEST:
         raise Unmodeled(f"its matrix has more than {LARGEST} elements")
     order = [*(a for a in range(last) if a != axis), axis, last]
     front = transpose(x, order)
     lead = front.shape[:-2]
-    matrix = constant(_matrix(size, parts, count, inverse).astype(x.dtype.numpy))
+    rows = _real(size, length) if inverse and onesided else _complex(size, length, count, inverse)
+    matrix = constant(rows[:, :parts].reshape(size * parts, count * made).astype(x.dtype.numpy))
     flat = matmul(reshape(front, (*lead, 1, size * parts)), matrix)
     back = [order.index(a) for a in range(x.rank)]
-    return transpose(reshape(flat, (*lead, count, 2)), back)
+    return transpose(reshape(flat, (*lead, count, made)), back)
 
 
-def _matrix(size: int, parts: int, count: int, inverse: bool) -> Array:
-    """From [size, parts] to [count, 2], both flattened."""
-    turns = np.outer(np.arange(size), np.arange(count)) % size
-    angle = (2 if inverse else -2) * np.pi * turns / size
+def _complex(size: int, length: int, count: int, inverse: bool) -> Array:
+    """From [size, 2] to [count, 2]: what is longer than `length` is cut, and zeros stand behind a shorter."""
+    turns = np.outer(np.arange(size), np.arange(count)) % length
+    angle = (2 if inverse else -2) * np.pi * turns / length
     real, imaginary = np.cos(angle), np.sin(angle)
     rows = np.stack([np.stack([real, imaginary], -1), np.stack([-imaginary, real], -1)], 1)
-    return rows[:, :parts].reshape(size * parts, count * 2) / (size if inverse else 1)
+    rows[length:] = 0
+    return rows / (length if inverse else 1)
+
+
+def _real(size: int, length: int) -> Array:
+    """From one side [size, 2] of a spectrum to the real signal [length, 1] that it is of.
+
+    The other side is the conjugate: every number but the first, and of an even length the middle one, counts
+    twice, by its real part.
+    """
+    turns = np.outer(np.arange(size), np.arange(length)) % length
+    angle = 2 * np.pi * turns / length
+    twice = np.full((size, 1), 2.0)
+    twice[0] = 1
+    if length % 2 == 0:
+        twice[length // 2 :] = 1
+    rows = np.stack([twice * np.cos(angle), -twice * np.sin(angle)], 1)[..., None]
+    rows[length // 2 + 1 :] = 0
+    return rows / length

@@ -87,6 +87,23 @@ class Samples(CalibrationDataReader):  # type: ignore[misc]
         return None if found is None else {"x": found[None]}
 
 
+def stacked(size: int = 8) -> onnx.ModelProto:
+    """Two layers one upon the other: the batch is merged with another axis, and found again behind it."""
+    nodes = [
+        node("MatMul", "x w1", "a"),
+        node("MatMul", "x w2", "b"),
+        node("Concat", "a b", "c", axis=0),
+        node("Reshape", "c two", "r"),
+        node("Transpose", "r", "t", perm=[1, 0, 2]),
+        node("MatMul", "t w3", "m"),
+        node("Tanh", "m", "h"),
+        node("ReduceSum", "h one", "y", keepdims=0),
+    ]
+    given = weights(2, w1=(6, size), w2=(6, size), w3=(size, 4))
+    numbers = {"two": np.array([2, -1, size]), "one": np.array([1])}
+    return model(ROW, 4, nodes, [*given, *(numpy_helper.from_array(a, n) for n, a in numbers.items())])
+
+
 def samples(shape: tuple[int, ...], count: int, seed: int) -> Array:
     return np.random.default_rng(seed).standard_normal((count, *shape)).astype(np.float32)
 
@@ -104,6 +121,10 @@ CASES = {
     "dynamic": (convolutional, None),
     "dynamic dense": (dense, None),
     "dynamic dense by channel": (dense, {"per_channel": True}),
+    "qdq stacked": (stacked, QDQ),
+    "qoperator stacked": (stacked, QOPERATOR),
+    "dynamic stacked": (stacked, None),
+    "dynamic stacked by channel": (stacked, {"per_channel": True}),
 }
 
 
@@ -356,3 +377,18 @@ def test_an_embedding_whose_table_is_levels(moved: bool) -> None:
     session = onnxruntime.InferenceSession(levels.SerializeToString())
     fx, base = (session.run(None, {"ids": rows})[0][:, 0] for rows in (ids, references))
     np.testing.assert_allclose(found.total(), fx - base.mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_kernel_that_rounds_doesn_t_hide_the_batch() -> None:
+    """ONNX Runtime makes an int8 kernel of int4 weights: what it is compared with leaves them as they are."""
+    source = stacked(32)
+    rng = np.random.default_rng(0)
+    q, s = rng.integers(-8, 8, (32, 4)).astype(ml_dtypes.int4), rng.random((2, 4)).astype(np.float32)
+    source.graph.initializer[2].CopyFrom(numpy_helper.from_array(s, "s"))
+    source.graph.initializer.append(numpy_helper.from_array(q, "q"))
+    source.graph.node.insert(0, node("DequantizeLinear", "q s", "w3", axis=0, block_size=16))
+    source.opset_import[0].version = 21
+    x, references = samples(ROW, 3, 8), samples(ROW, 4, 9)
+    found = irshap.compile(source, references, target=1).explainer()(x)
+    y, y0 = alone(source, x)[:, 1], alone(source, references)[:, 1]
+    np.testing.assert_allclose(found.values.sum(1), y - y0.mean(), rtol=1e-4, atol=1e-5)

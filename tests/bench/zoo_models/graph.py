@@ -182,7 +182,7 @@ class OneGCN(nn.Module):
         loops = torch.arange(NODES, device=x.device)
         source, target = torch.cat([edges, torch.stack([loops, loops])], 1)
         ones = torch.ones_like(target, dtype=x.dtype)
-        degree = torch.zeros(NODES, device=x.device).index_add(0, target, ones)
+        degree = torch.zeros(NODES, device=x.device).scatter_add(0, target, ones)
         weights = (degree[source] * degree[target]).rsqrt().unsqueeze(1)
         for i, layer in enumerate(self.layers):
             h = layer(x)
