@@ -203,7 +203,8 @@ class Check:
         draws = _DRAWS if rounding(graph) else 1
         for draw in range(draws):
             try:
-                return self._compare(graph, outputs, draw)
+                self._compare(graph, outputs, draw)
+                return
             except ModelError:
                 if draw == draws - 1:
                     raise

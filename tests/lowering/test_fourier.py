@@ -32,7 +32,8 @@ def model(name: str) -> onnx.ModelProto:
     shape, opset, node = FORMS[name]
     return onnx.parser.parse_model(
         f"""<ir_version: 9, opset_import: ["": {opset}]> g (float[{shape}] x) => (float[N, m] y)
-        <int64 at = {{1}}, int64 eight = {{8}}, int64 seven = {{7}}> {{ f = {node} t = Tanh(f) y = Flatten(t) }}"""
+        <int64 at = {{1}}, int64 eight = {{8}}, int64 seven = {{7}}> {{
+            f = {node} t = Tanh(f) y = Flatten(t) }}"""
     )
 
 

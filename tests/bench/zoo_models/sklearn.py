@@ -87,6 +87,13 @@ ESTIMATORS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "perceptron": (lambda: linear_model.Perceptron(random_state=0), _three),
     "sgd_hinge": (lambda: linear_model.SGDClassifier(random_state=0), _three),
     "sgd_log_loss": (lambda: linear_model.SGDClassifier(loss="log_loss", random_state=0), _three),
+    # scores in the hundreds: probabilities that add up to nearly nothing are divided by their sum
+    "sgd_log_loss_scaled": (
+        lambda: make_pipeline(
+            preprocessing.StandardScaler(), linear_model.SGDClassifier(loss="log_loss", random_state=0)
+        ),
+        _three,
+    ),
     "sgd_log_loss_binary": (lambda: linear_model.SGDClassifier(loss="log_loss", random_state=0), _two),
     "sgd_modified_huber": (lambda: linear_model.SGDClassifier(loss="modified_huber", random_state=0), _three),
     "linear_svc": (lambda: svm.LinearSVC(random_state=0), _three),
