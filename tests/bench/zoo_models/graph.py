@@ -171,6 +171,12 @@ class DiffPool(nn.Module):
         return self.head((coarse @ self.coarse(pooled)).relu().amax(1))
 
 
+def gathered(target: Tensor, sent: Tensor) -> Tensor:
+    """What each node [V, F] gets of what edges [E, F] send."""
+    zeros = torch.zeros(NODES, sent.shape[1], device=sent.device)
+    return zeros.scatter_add(0, target.unsqueeze(1).expand(-1, sent.shape[1]), sent)
+
+
 class OneGCN(nn.Module):
     """A GCN on one graph [V, F] by its edges; each node's classes, or one node's."""
 
@@ -182,11 +188,11 @@ class OneGCN(nn.Module):
         loops = torch.arange(NODES, device=x.device)
         source, target = torch.cat([edges, torch.stack([loops, loops])], 1)
         ones = torch.ones_like(target, dtype=x.dtype)
-        degree = torch.zeros(NODES, device=x.device).scatter_add(0, target, ones)
-        weights = (degree[source] * degree[target]).rsqrt().unsqueeze(1)
+        degree = gathered(target, ones.unsqueeze(1))
+        weights = (degree[source] * degree[target]).rsqrt()
         for i, layer in enumerate(self.layers):
             h = layer(x)
-            x = torch.zeros(NODES, h.shape[1], device=x.device).index_add(0, target, weights * h[source])
+            x = gathered(target, weights * h[source])
             x = x.relu() if i == 0 else x
         return x
 
@@ -203,8 +209,7 @@ class OneGIN(nn.Module):
 
     def forward(self, x: Tensor, edges: Tensor) -> Tensor:
         for layer in self.layers:
-            where = edges[1].unsqueeze(1).expand(-1, x.shape[1])
-            x = layer(x + torch.zeros_like(x).scatter_add(0, where, x[edges[0]])).relu()
+            x = layer(x + gathered(edges[1], x[edges[0]])).relu()
         return self.head(x.sum(0, keepdim=True))
 
 
@@ -219,8 +224,7 @@ class OneGAT(nn.Module):
     def forward(self, x: Tensor, edges: Tensor) -> Tensor:
         h, (source, target) = self.w(x), edges
         scores = functional.leaky_relu(self.a(torch.cat([h[source], h[target]], 1)), 0.2).exp()
-        total = torch.zeros(NODES, 1, device=x.device).index_add(0, target, scores)
-        mixed = torch.zeros(NODES, WIDTH, device=x.device).index_add(0, target, scores * h[source])
+        total, mixed = gathered(target, scores), gathered(target, scores * h[source])
         return self.head(functional.elu(mixed / (total + 1e-9)))
 
 

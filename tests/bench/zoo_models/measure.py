@@ -44,6 +44,9 @@ ROUNDING = 32
 LARGE = 2**21
 """Elements of a sample from which on samples are explained one by one."""
 
+STEPS = 1.25 / 255
+"""Twice so much, relatively, a prediction in steps of 8 bits may be off where activations are rounded."""
+
 SLIGHT, TURNS = 1e-5, 3
 """How much, relatively and how often, inputs are changed to see what rounding activations does."""
 
@@ -147,7 +150,7 @@ def measure(file: Path, inputs: Inputs) -> Row:
         served = Original(file, inputs, optimized=True)
         rounding = _off(_flat(served.run(inputs.samples)[output]), _flat(y[output]))
         if rounds:
-            rounding = max(rounding, _moved(original, inputs, output, y))
+            rounding = max(rounding, STEPS, _moved(original, inputs, output, y))
         row |= _compared(original, output, y, found, inputs, references, rounding)
         if "plain" in inputs.told:
             row |= _beside_plain(file.with_name(inputs.told["plain"]), inputs, found)
