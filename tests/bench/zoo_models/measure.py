@@ -42,7 +42,7 @@ ROUNDING = 32
 """A difference of so many units in the last place of f says nothing of completeness."""
 
 LARGE = 2**21
-"""Elements of a sample from which on samples are explained one by one."""
+"""Elements of a sample from which on samples are run one by one."""
 
 STEPS = 1.25 / 255
 """Twice so much, relatively, a prediction in steps of 8 bits may be off where activations are rounded."""
@@ -70,6 +70,7 @@ class Original:
         self.one = (
             self.whole
             or inputs.told.get("alone", False)
+            or _are_large(inputs)
             or any(
                 self.axes.get(v.name, 0) == 0 and v.shape and v.shape[0] == 1
                 for v in self.session.get_inputs()
@@ -136,13 +137,15 @@ def measure(file: Path, inputs: Inputs) -> Row:
         path = Path(folder) / "explained.onnx"
         try:
             compiled.save(path)
+            metadata = {p.key: p.value for p in compiled.model.metadata_props}
+            # who serves the file hasn't compiled it in the same process
+            del compiled
             explained = _session(path)
             # of layers on rounded numbers ONNX Runtime makes kernels that round some the other way
             rounds = inputs.told.get("quantized", False)
             found = _explained(_session(path, optimized=False) if rounds else explained, inputs)
         except Exception as error:
             return row | {"result": "crashed"} | _fault(error)
-        metadata = {p.key: p.value for p in compiled.model.metadata_props}
         # a tensor behind maps from classes to numbers is none of the model's outputs
         output = metadata[contract.Metadata.EXPLAINED_OUTPUT] or next(
             name for name, array in y.items() if array.dtype.kind == "f"
@@ -189,12 +192,15 @@ def _compiled(file: Path, inputs: Inputs) -> tuple[Any, dict[str, Any]]:
 def _explained(session: Any, inputs: Inputs) -> dict[str, Any]:
     """What the compiled file gives for the samples: at once, or one by one where each is a video."""
     names = [v.name for v in session.get_outputs()]
-    large = sum(np.size(a) for a in next(inputs.rows()).values()) >= LARGE
-    calls = inputs.rows() if large else [inputs.samples]
+    calls = inputs.rows() if _are_large(inputs) else [inputs.samples]
     found = [session.run(None, _taken(session, feeds)) for feeds in calls]
     if len(found) == 1:
         return dict(zip(names, map(_numbers, found[0]), strict=True))
     return {n: np.concatenate(parts) for n, *parts in zip(names, *found, strict=True)}
+
+
+def _are_large(inputs: Inputs) -> bool:
+    return sum(np.size(a) for a in next(inputs.rows()).values()) >= LARGE
 
 
 def _taken(session: Any, feeds: Arrays) -> dict[str, Any]:
