@@ -6,6 +6,7 @@ the samples, and f of the references with each held input at the sample's value.
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import sys
@@ -138,8 +139,9 @@ def measure(file: Path, inputs: Inputs) -> Row:
         try:
             compiled.save(path)
             metadata = {p.key: p.value for p in compiled.model.metadata_props}
-            # who serves the file hasn't compiled it in the same process
+            # who serves the file hasn't compiled it in the same process; graphs hold themselves in circles
             del compiled
+            gc.collect()
             explained = _session(path)
             # of layers on rounded numbers ONNX Runtime makes kernels that round some the other way
             rounds = inputs.told.get("quantized", False)
