@@ -104,6 +104,8 @@ def _named(given: tuple[str, ...]) -> dict[str, str]:
         name, sign, path = text.partition("=")
         if not sign or Path(text).exists():
             name, path = Path(text).stem, text
+        if not name or not path:
+            raise UserError("a name and a file belong together", where=text, mend="write NAME=EXPLAINED")
         if name in found:
             raise UserError(f"two are called {name!r}", where=path, mend="name them: NAME=EXPLAINED")
         found[name] = path

@@ -11,9 +11,9 @@ import numpy as np
 from irshap.errors import UserError
 from irshap.metrics.subject import Subject
 from irshap.pipeline.text import read_calls
-from irshap.runtime.arrays import Array, Arrays
+from irshap.runtime.arrays import Array, Arrays, conform
 
-__all__ = ["BASELINES", "Baseline", "Blur", "Constant", "Mean", "Reference", "filled"]
+__all__ = ["BASELINES", "Baseline", "Blur", "Constant", "Mean", "Reference", "filled", "read_baseline"]
 
 BASELINES: dict[str, type[Baseline]] = {}
 """Every baseline by its name."""
@@ -37,6 +37,19 @@ class Baseline:
         """
 
 
+def read_baseline(text: str) -> Baseline:
+    """The baseline that a text names, such as `blur{size=11}`.
+
+    Raises:
+        PipelineError: no such baseline, option or value.
+        UserError: several.
+    """
+    baseline, *more = read_calls(text, BASELINES, "baseline")
+    if more:
+        raise UserError(f"{text} are {1 + len(more)} baselines", mend="name one")
+    return baseline
+
+
 def filled(text: str, subject: Subject) -> Arrays:
     """For each attributed input the sample that is all hidden, of its shape and dtype.
 
@@ -47,19 +60,22 @@ def filled(text: str, subject: Subject) -> Arrays:
         PipelineError: no such baseline.
         UserError: an input has none of this kind.
     """
-    baseline, *more = read_calls(text, BASELINES, "baseline")
-    if more:
-        raise UserError(f"{text} are {1 + len(more)} baselines", mend="name one")
-    found = {}
+    baseline, found = read_baseline(text), {}
     for name, x in subject.explained.items():
         values = np.asarray(baseline.of(name, x, subject))
-        kept = values.astype(x.dtype)
-        if x.dtype.kind != "f" and not np.array_equal(kept, values):
+        if x.dtype.kind == "f":
+            kept = conform(values, x.dtype, None, UserError, f"the baseline {text}")
+        elif not np.array_equal(kept := _as_integers(values, x.dtype), values):
             raise UserError(
                 f"{text} isn't of integers, as input {name!r} is", mend="use reference, or a token"
             )
         found[name] = np.broadcast_to(kept, x.shape)
     return found
+
+
+def _as_integers(values: Array, dtype: np.dtype[Any]) -> Array:
+    with np.errstate(invalid="ignore"):  # what is beyond them becomes another number, and is told by that
+        return values.astype(dtype)
 
 
 @dataclass(frozen=True)
@@ -103,12 +119,14 @@ class Blur(Baseline):
 
 @dataclass(frozen=True)
 class Mean(Baseline):
-    """The mean of the references, or where none are given of the samples, cell by cell."""
+    """The mean of the references, or where none are given of two samples or more, cell by cell."""
 
     name = "mean"
 
     def of(self, name: str, x: Array, subject: Subject) -> Array:
         rows = subject.references.get(name, x)
+        if rows is x and len(x) == 1:
+            raise UserError("the mean of a single sample is the sample", mend="give references")
         return np.asarray(rows.mean(axis=0, dtype=np.float64))
 
 
@@ -135,6 +153,10 @@ class Constant(Baseline):
 
     value: float = 0.0
     name = "constant"
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.value):
+            raise ValueError("value is finite")
 
     def of(self, name: str, x: Array, subject: Subject) -> Array:
         return np.asarray(self.value)

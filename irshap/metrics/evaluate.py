@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from irshap.errors import IrshapError, TargetError, UserError
+from irshap.metrics.baselines import read_baseline
 from irshap.metrics.forward import Forward
 from irshap.metrics.measure import Measure, Measured, read_measures
 from irshap.metrics.measures import MEASURES
 from irshap.metrics.subject import Explained, Subject
 from irshap.report.bars import curves
 from irshap.report.drawing import new_figure
+from irshap.report.pictures import require_layout
 from irshap.runtime import Explainer
 from irshap.runtime.arrays import Array, Arrays, Source, as_arrays, conform, unknown_names
 from irshap.runtime.samples import class_indices
@@ -141,7 +143,13 @@ def evaluate(
     every = tuple(cls() for cls in MEASURES.values())
     given = every if measures is None else measures
     chosen = read_measures(given) if isinstance(given, str) else tuple(given)
+    if not chosen or not all(isinstance(m, Measure) for m in chosen):
+        raise UserError("measures are a text, or one or more Measure", mend="use 'keep-positive,insertion'")
+    if batch < 1:
+        raise UserError(f"batch is {batch}", mend="give at least 1")
+    require_layout(layout)
     if baseline is not None:
+        read_baseline(baseline)  # a wrong text is an error even where no measure must be taken
         chosen = tuple(replace(m, baseline=baseline) if hasattr(m, "baseline") else m for m in chosen)  # type: ignore[type-var]
     if target not in ("argmax", "label"):
         raise UserError(f"no target is called {target!r}", mend="use argmax or label")
@@ -149,6 +157,8 @@ def evaluate(
     names = [m.name for m in chosen]
     columns = {m.text if names.count(m.name) > 1 else m.name: m for m in chosen}
     every_one = explained if isinstance(explained, Mapping) else {"explained": explained}
+    if not every_one:
+        raise UserError("nothing is explained", mend="give an explained model, or attributions")
     results: dict[str, dict[str, Measured | str]] = {}
     count = 0
     for name, what in every_one.items():
@@ -169,10 +179,16 @@ def subject_of(explained: Any, inputs: Source, batch: int = 64) -> Subject:
 
 def _taken(measure: Measure, subject: Subject, name: str, named: bool) -> Measured | str:
     try:
-        return measure.measure(subject)
+        found = measure.measure(subject)
+        if not np.isfinite(found.value):
+            strange = int(np.argmin(np.isfinite(found.values)))
+            mend = "leave out such samples, or use another baseline"
+            raise UserError(f"comes out as {found.values[strange]} for sample {strange}", mend=mend)
+        return found
     except IrshapError as error:
         if named:
-            raise UserError(error.what, where=f"{measure.name} of {name}", mend=error.mend) from error
+            where = ", ".join(filter(None, (f"{measure.name} of {name}", error.where)))
+            raise UserError(error.what, where=where, mend=error.mend) from error
         return str(error)
 
 
@@ -230,8 +246,9 @@ class _Given:
         forward = self._forward
         inputs = forward.read(self.inputs)
         labels = self._labels(inputs, forward)
-        floats = [n for n, x in inputs.items() if x.dtype.kind == "f" and forward.axes[n] is not None]
-        values = as_arrays(what, floats, UserError, f"attributions {name}")
+        counted = [n for n in inputs if forward.axes[n] is not None]
+        floats = [n for n in counted if inputs[n].dtype.kind == "f"]
+        values = as_arrays(what, floats or counted, UserError, f"attributions {name}")  # or of tokens
         for key, array in values.items():
             if key not in inputs or array.shape != inputs[key].shape or array.dtype.kind != "f":
                 wanted = list(inputs[key].shape) if key in inputs else sorted(inputs)
@@ -260,7 +277,7 @@ class _Given:
             return np.asarray(forward(inputs).argmax(axis=1))
         if labels is None:
             raise UserError("the target is the label, and there are no labels", mend="give labels")
-        return labels
+        return class_indices(labels, len(labels), forward(inputs).shape[1], "labels")
 
     def _labels(self, inputs: Arrays, forward: Forward) -> Array | None:
         if self.labels is None:
@@ -272,8 +289,11 @@ class _Given:
             )
         count = next(len(x) for n, x in inputs.items() if forward.axes[n] is not None)
         sample = {n: x[:1] if forward.axes[n] is not None else x for n, x in inputs.items()}
-        classes = forward(sample).shape[1] if forward.picks else None
-        return class_indices(given["labels"].astype(np.int64), count, classes, "labels")
+        classes = forward(sample).shape[1] if forward.picks else 1
+        # of a single number they are none of its classes: a probability's, say
+        known = None if classes == 1 else classes
+        labels = conform(given["labels"], np.dtype(np.int64), None, UserError, "labels")
+        return class_indices(labels, count, known, "labels")
 
     def _references(self, inputs: Arrays, attributed: Arrays) -> Arrays:
         if self.references is None:

@@ -11,7 +11,7 @@ import numpy as np
 from irshap.errors import UserError
 from irshap.metrics.cells import Cells
 from irshap.metrics.forward import Forward
-from irshap.runtime.arrays import Array, Arrays
+from irshap.runtime.arrays import Array, Arrays, conform
 
 __all__ = ["Explained", "Subject"]
 
@@ -80,6 +80,15 @@ class Subject:
             if array.dtype.kind != "f":
                 raise UserError(f"input {name!r} is of integers: it can't be moved a little")
         return found
+
+    def moved(self, steps: Arrays) -> Arrays:
+        """The attributed inputs, each with a step added, in their types.
+
+        Raises:
+            UserError: one is of integers, or a step leads beyond its type's range.
+        """
+        found = self.require_floats().items()
+        return {n: conform(x + steps[n], x.dtype, None, UserError, f"input {n!r}, moved") for n, x in found}
 
     @property
     def cells(self) -> Cells:

@@ -11,7 +11,7 @@ from irshap.report.drawing import axes_of, colours, new_figure, sample_of, scale
 from irshap.runtime import Explanation
 from irshap.runtime.arrays import Array
 
-__all__ = ["channel_axis", "image", "images"]
+__all__ = ["channel_axis", "image", "images", "require_layout"]
 
 _CHANNELS = (1, 3, 4)
 
@@ -124,9 +124,7 @@ def channel_axis(shape: tuple[int, ...], layout: str, inner: bool = False) -> in
     Raises:
         UserError: no such layout, or a shape that is no picture's.
     """
-    if layout not in ("auto", "channels-first", "channels-last"):
-        mend = "use auto, channels-first or channels-last"
-        raise UserError(f"no layout is called {layout!r}", mend=mend)
+    require_layout(layout)
     if len(shape) == 2:
         return None
     if len(shape) != 3:
@@ -135,6 +133,17 @@ def channel_axis(shape: tuple[int, ...], layout: str, inner: bool = False) -> in
         return 0 if layout == "channels-first" else 2
     last = shape[2] in _CHANNELS and shape[0] not in _CHANNELS
     return 2 if last and not inner else 0
+
+
+def require_layout(layout: str) -> None:
+    """Refuses what is no layout of pictures.
+
+    Raises:
+        UserError: it is none.
+    """
+    if layout not in ("auto", "channels-first", "channels-last"):
+        mend = "use auto, channels-first or channels-last"
+        raise UserError(f"no layout is called {layout!r}", mend=mend)
 
 
 def _plain(picture: Array, layout: str) -> Array:

@@ -15,7 +15,7 @@ from revealing import net, normal
 import irshap
 from irshap import demo
 from irshap.cli import main
-from irshap.errors import ModelError, PipelineError, TargetError, UserError
+from irshap.errors import PipelineError, TargetError, UserError
 from irshap.ir.types import Array
 from irshap.metrics.baselines import filled
 from irshap.metrics.evaluate import Evaluation, evaluate
@@ -134,6 +134,24 @@ def test_probabilities_are_taken_as_they_are() -> None:
     np.testing.assert_allclose(found(one, "deletion").values, found(other, "deletion").values)
     raw = evaluate({"a": a}, x, measures="deletion{score=output}", model=net(plain_body))
     assert abs(raw.value("a", "deletion") - one.value("a", "deletion")) > 0.01
+
+
+def test_a_single_number_is_no_class() -> None:
+    """A softmax over one number is 1, and the largest of one number is it: neither says anything."""
+    model = net("(double[N, 3] x) => (double[N, 1] y) { y = MatMul(x, w) }", w=normal(5, 3, 1))
+    x, a = normal(1, 4, 3), normal(2, 4, 3)
+    labels = np.array([0, 1, 1, 0])  # of a binary classifier
+    result = evaluate({"a": a}, x, labels, model=model, baseline="constant")
+    raw = evaluate({"a": a}, x, model=model, measures="deletion{score=output}")
+    np.testing.assert_array_equal(found(result, "deletion").values, found(raw, "deletion").values)
+    assert np.ptp(found(raw, "deletion").values) > 0.1
+    curve = found(result, "insertion").curve
+    assert curve is not None
+    assert curve.y == "f, mean"
+    for name in ("keep-absolute", "remove-absolute"):
+        assert "no class is explained, but a single number" in result.reasons[f"a, {name}"]
+    with pytest.raises(TargetError, match="class 1 for sample 1: the output has 1 class"):
+        evaluate({"a": a}, x, labels, model=model, target="label")
 
 
 def test_sparseness_is_gini() -> None:
@@ -302,6 +320,10 @@ def test_tokens() -> None:
     ids = np.array([[1, 2, 3, 4], [4, 4, 1, 2], [3, 1, 2, 2]])
     file = irshap.compile(model, np.zeros((1, 4), np.int64), target=0)
     result = evaluate({"d": file}, ids, baseline="constant{value=0}")
+    plain_ones = {"d": file.explainer()(ids).values}  # arrays are of tokens where there is nothing else
+    again = evaluate(plain_ones, ids, measures="deletion", baseline="constant", model=file, target="argmax")
+    same = evaluate({"d": file}, ids, measures="deletion", baseline="constant")
+    assert found(again, "deletion").values.shape == found(same, "deletion").values.shape
 
     def f(x: Array) -> Array:
         return np.asarray(np.tanh(e[x]).sum(axis=1) @ w)
@@ -379,48 +401,6 @@ def test_inputs_at_run_time() -> None:
         evaluate(open_refs, {**given, "reference": refs})
 
 
-def test_references_that_do_not_fit(gradient: Path) -> None:
-    with pytest.raises(UserError, match=r"references for input 'image': has shape \[1, 8, 8\]"):
-        evaluate(gradient, IMAGES, baseline="reference", references=IMAGES[0])
-    with pytest.raises(UserError, match="no such input 'picture'"):
-        evaluate(gradient, IMAGES, references={"picture": IMAGES})
-    mean = evaluate(gradient, IMAGES, measures="deletion", baseline="mean", references=IMAGES[:1])
-    one = evaluate(gradient, IMAGES, measures="deletion", baseline="reference", references=IMAGES[:1])
-    assert mean.value("explained", "deletion") == one.value("explained", "deletion")
-
-
-def test_what_is_refused(gradient: Path, tmp_path: Path) -> None:
-    tokens = irshap.compile(
-        demo.model_path(), method="gradient", target=irshap.Target("0", wrt="/relu3/Relu_output_0")
-    )
-    result = evaluate({"inner": tokens}, IMAGES, LABELS)
-    assert "is no input" in result.reasons["inner, keep-positive"]
-    assert result.value("inner", "sparseness") > 0
-    with pytest.raises(UserError, match=r"keep-positive of inner: .*is no input"):
-        evaluate({"inner": tokens}, IMAGES, measures="keep-positive")
-    several = irshap.compile(demo.model_path(), method="gradient", target="all")
-    with pytest.raises(TargetError, match="several classes"):
-        evaluate({"all": several}, IMAGES)
-    with pytest.raises(UserError, match="returns no attributions"):
-        evaluate({"plain": demo.model_path()}, IMAGES)
-    with pytest.raises(UserError, match="say nothing of the model"):
-        evaluate({"a": IMAGES}, IMAGES)
-    with pytest.raises(UserError, match=r"float32 \[6, 8, 8\].*should be floats \[6, 1, 8, 8\]"):
-        evaluate({"a": IMAGES[:, 0]}, IMAGES, model=demo.model_path())
-    with pytest.raises(UserError, match=r"NaN or infinity"):
-        evaluate({"a": np.where(IMAGES > 0, IMAGES, np.nan)}, IMAGES, model=demo.model_path())
-    with pytest.raises(ModelError, match=r"int is no model"):
-        evaluate({"a": 3}, IMAGES)
-    with pytest.raises(TargetError, match=r"class 10 for sample 1"):
-        evaluate({"g": gradient}, IMAGES, np.array([1, 10, 2, 3, 4, 5]))
-    with pytest.raises(PipelineError, match=r"no measure is called 'keep'"):
-        evaluate({"g": gradient}, IMAGES, measures="keep")
-    with pytest.raises(PipelineError, match="steps is 0"):
-        evaluate({"g": gradient}, IMAGES, measures="deletion{steps=0}")
-    with pytest.raises(ModelError, match="no such file"):
-        evaluate({"g": tmp_path / "none.onnx"}, IMAGES)
-
-
 @pytest.mark.parametrize("name", MEASURES)
 def test_the_form_of_a_measure(name: str) -> None:
     cls = MEASURES[name]
@@ -460,18 +440,3 @@ def test_on_the_command_line(gradient: Path, tmp_path: Path, capsys: pytest.Capt
     assert "insertion ↑" in capsys.readouterr().out
     assert main(["evaluate", "--list", "--json"]) == 0
     assert {row["name"] for row in json.loads(capsys.readouterr().out)} >= {*MEASURES, "blur", "mean"}
-
-
-def test_the_command_line_refuses(gradient: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    np.save(tmp_path / "x.npy", IMAGES)
-    args = ["evaluate", str(gradient), "-i", str(tmp_path / "x.npy")]
-    assert main(["evaluate", str(gradient)]) == 2
-    assert "--inputs is missing" in capsys.readouterr().err
-    assert main([*args, str(gradient)]) == 2
-    assert "two are called 'gradient'" in capsys.readouterr().err
-    picture = tmp_path / "curves.png"
-    assert main([*args, "-m", "sparseness", "--plot", str(picture)]) == 2
-    assert "none of these measures has a curve" in capsys.readouterr().err
-    assert not picture.exists()
-    assert main([*args, "-m", "keep-absolute"]) == 2
-    assert "keep-absolute of gradient: accuracy needs labels" in capsys.readouterr().err

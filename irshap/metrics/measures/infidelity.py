@@ -29,8 +29,8 @@ class Infidelity(Measure):
     better = "lower"
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.seed < 0 or not self.noise > 0:
-            raise ValueError("samples is over 0, seed not negative, and noise over 0")
+        if not 1 <= self.samples <= 100_000 or self.seed < 0 or not 0 < self.noise < np.inf:
+            raise ValueError("samples is 1 to 100000, seed not negative, and noise over 0 and finite")
 
     def measure(self, subject: Subject) -> Measured:
         inputs, rng = subject.require_floats(), np.random.default_rng(self.seed)
@@ -38,7 +38,7 @@ class Infidelity(Measure):
         before = subject.scores({})
         squares = []
         for k in range(self.samples):
-            moved = {name: (x - draws[name][k]).astype(x.dtype) for name, x in inputs.items()}
+            moved = subject.moved({name: -draw[k] for name, draw in draws.items()})
             # what came out of rounding is what the model saw
             steps = [x.astype(np.float64) - moved[name] for name, x in inputs.items()]
             parts = zip(subject.attributions.values(), steps, strict=True)

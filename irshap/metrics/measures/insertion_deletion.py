@@ -34,13 +34,16 @@ class _Game(Measure, family=True):
         place, hidden = ranks(-cells), filled(self.baseline, subject)
         steps = min(self.steps, cells.shape[1])
         counts = np.round(np.arange(steps + 1) * cells.shape[1] / steps).astype(np.int64)
-        plain = self.score == "output" or subject.classes is None or _are_shares(subject.outputs({}))
+        before = subject.outputs({})
+        # of a single number the softmax is 1, whatever it is
+        alone = subject.classes is None or before.shape[1] == 1
+        plain = self.score == "output" or alone or _are_shares(before)
         scores = []
         for count in counts:
             shown = (place < count) if self.inserts else (place >= count)
             outputs = subject.outputs(subject.showing(shown, hidden))
             scores.append(subject.picked(outputs if plain else _softmax(outputs)))
-        says = "f, mean" if self.score == "output" or subject.classes is None else "probability, mean"
+        says = "f, mean" if self.score == "output" or alone else "probability, mean"
         return area(
             counts / cells.shape[1], np.stack(scores, axis=1), f"share of cells {self.name[:-3]}ed", says
         )
@@ -53,9 +56,7 @@ def _softmax(outputs: Array) -> Array:
 
 def _are_shares(outputs: Array) -> bool:
     """Whether all rows are probabilities already."""
-    return bool(
-        outputs.shape[1] > 1 and (outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-3)
-    )
+    return bool((outputs >= 0).all() and np.allclose(outputs.sum(axis=1), 1, atol=1e-3))
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,11 @@ class KeepAbsolute(_Shown):
         return np.abs(cells)
 
     def score(self, subject: Subject, outputs: Array) -> Array:
-        if subject.labels is None or subject.classes is None:
-            what = "accuracy needs labels" if subject.labels is None else "no class is explained"
-            raise UserError(what, mend="give labels, the true class of each sample")
+        if subject.classes is None or outputs.shape[1] == 1:
+            what = "no class is explained, but a single number"
+            raise UserError(what, mend="use keep-positive, or explain a class of several")
+        if subject.labels is None:
+            raise UserError("accuracy needs labels", mend="give labels, the true class of each sample")
         return np.asarray(outputs.argmax(axis=1) == subject.labels, np.float64)
 
 

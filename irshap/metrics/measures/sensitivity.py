@@ -31,8 +31,8 @@ class SensitivityMax(Measure):
     better = "lower"
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.seed < 0 or not self.radius > 0:
-            raise ValueError("samples is over 0, seed not negative, and radius over 0")
+        if not 1 <= self.samples <= 100_000 or self.seed < 0 or not 0 < self.radius <= 1e300:
+            raise ValueError("samples is 1 to 100000, seed not negative, and radius over 0, up to 1e300")
 
     def measure(self, subject: Subject) -> Measured:
         inputs, rng = subject.require_floats(), np.random.default_rng(self.seed)
@@ -45,7 +45,7 @@ class SensitivityMax(Measure):
         size = _norm(subject.attributions)
         largest = np.full(len(subject), np.nan)
         for k in range(self.samples):
-            moved = {name: (x + draws[name][k]).astype(x.dtype) for name, x in inputs.items()}
+            moved = subject.moved({name: draw[k] for name, draw in draws.items()})
             found = subject.explain({**subject.inputs, **moved})
             apart = _norm({name: found.attributions[name] - a for name, a in subject.attributions.items()})
             change = apart / np.where(size == 0, 1, size)
