@@ -52,9 +52,10 @@ def axioms_command(
     named = list(methods)
     if explained is not None:
         named.insert(0, pass_text(method_of(Explainer(explained).metadata)))
-    found = {name: try_method(name) for name in dict.fromkeys(named)}
-    if explained is not None and inputs is not None:
-        found[f"on {explained}"] = try_file(explained, inputs, other)
+    told = inputs is not None and explained is not None
+    # first: what is wrong with a file shows before time is spent on methods
+    last = {f"on {explained}": try_file(explained, inputs, other)} if told else {}
+    found = {name: try_method(name) for name in dict.fromkeys(named)} | last
     if as_json:
         echo_json(
             {name: {axiom: asdict(verdict) for axiom, verdict in row.items()} for name, row in found.items()}

@@ -145,6 +145,46 @@ def test_two_files() -> None:
         try_file(irshap.compile(one, method="gradient", target=0), x, third)
 
 
+def test_files_that_differ_in_more_than_how_they_are_written() -> None:
+    model, x = (
+        net(
+            "(double[N, 2] x, double[N, 2] z) => (double[N, 1] y) { a = Mul(x, z) y = ReduceSum(a, one) }",
+            one=np.array([1]),
+        ),
+        {"x": normal(1, 5, 2), "z": normal(2, 5, 2)},
+    )
+    zero = {n: np.zeros((1, 2)) for n in x}
+    first = irshap.compile(model, zero, target=0)
+    for method, target, message in (
+        ("gradient", 0, "explain by different methods: deeplift and gradient"),
+        ("deeplift", irshap.Target("0", context="z"), "attribute to different tensors"),
+        ("deeplift", 0, "compare with different references: base values differ"),
+    ):
+        refs = {"gradient": None, "deeplift": zero["x"] if target else {n: a + 1 for n, a in zero.items()}}
+        with pytest.raises(UserError, match=message):
+            try_file(first, x, irshap.compile(model, refs[method], method=method, target=target))
+
+
+def test_what_a_file_cannot_tell_is_said() -> None:
+    """Tokens can't be scaled, and homogeneity is against zeros: the other axioms are tried all the same."""
+    ids = np.array([[1, 2], [0, 2], [2, 2]])
+    body = "{ e = Gather(table, ids) t = Tanh(e) y = ReduceSum<keepdims = 0>(t, one) }"
+    model = net(f"(int64[N, 2] ids) => (double[N, 3] y) {body}", table=normal(1, 4, 3), one=np.array([1]))
+    found = try_file(irshap.compile(model, np.zeros((1, 2), np.int64)), ids)
+    assert found[COMPLETE].status == "holds"
+    assert found[SCALES].status == "not tried"
+    assert "is of integers" in found[SCALES].told
+    found = try_file(irshap.compile(mlp(1), np.ones((1, 4))), normal(5, 6, 4))
+    assert (found[COMPLETE].status, found[SCALES].status) == ("holds", "not tried")
+    assert "other references than zeros" in found[SCALES].told
+
+
+def test_references_per_sample_are_no_part_of_a_method() -> None:
+    own, shared = (try_method(f"feature-ablation{{per_sample={w}}}") for w in ("true", "false"))
+    assert own == shared
+    assert own[LINEAR].status == "holds"
+
+
 def test_an_x_dnn_scales(tmp_path: Path) -> None:
     assert main(["x-dnn", str(demo.model_path()), str(tmp_path / "x.onnx")]) == 0
     explained = irshap.compile(tmp_path / "x.onnx", method="x-gradient")

@@ -13,7 +13,10 @@ from irshap.metrics.axioms.functions import Function, Tried
 from irshap.metrics.subject import Subject
 from irshap.runtime.arrays import Array
 
-__all__ = ["Axiom", "Case", "Trial", "relative", "vector"]
+__all__ = ["EQUAL", "Axiom", "Case", "Trial", "relative", "vector"]
+
+EQUAL = 1e-3
+"""What may be between two numbers that files tell of the same thing, in terms of the largest f(x)."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,10 @@ class Axiom:
         """How far an explained file's own attributions are from it; None where a file can't tell.
 
         Args:
-            other: those of another file, which says that it computes the same.
+            other: those of another file, of the same function (`require_comparable`).
+
+        Raises:
+            UserError: its attributed tensors, or its references, aren't such that it can be tried.
         """
         return None
 

@@ -57,11 +57,12 @@ class Tried:
     """A method that explains functions, each with draws of its own where it draws: they are no part of f.
 
     Args:
-        method: with its options, but for those that go with a model: weights of references, groups of cells.
+        method: with its options, but for those that go with a model: groups of cells, whose references are
+            whose, and their weights.
     """
 
     def __init__(self, method: Any) -> None:
-        plain = {name: False for name in ("weights", "groups") if hasattr(method, name)}
+        plain = {name: False for name in ("weights", "per_sample", "groups") if hasattr(method, name)}
         self.method: Method = replace(method, **plain)
         self.draws = hasattr(method, "seed")
         self._draw = 0

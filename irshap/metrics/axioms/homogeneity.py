@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from irshap.metrics.axioms.axiom import Axiom, Case, Trial, relative, vector
+from irshap.errors import UserError
+from irshap.metrics.axioms.axiom import EQUAL, Axiom, Case, Trial, relative, vector
 from irshap.metrics.axioms.functions import BIASED, SCALING, Tried, weights
 from irshap.metrics.subject import Subject
 
@@ -34,6 +35,10 @@ class NonnegativeHomogeneity(Axiom):
 
     def on_file(self, subject: Subject, other: Subject | None) -> Trial | None:
         assert subject.explain is not None
+        if subject.base is not None:
+            zeros = subject.scores({n: np.zeros_like(x) for n, x in subject.require_floats().items()})
+            if relative(subject.base - zeros, subject.scores({})) > EQUAL:
+                raise UserError("the file compares with other references than zeros")
         scaled = {n: (_FACTOR * x).astype(x.dtype) for n, x in subject.require_floats().items()}
         found = subject.explain({**subject.inputs, **scaled})
         same = np.ones(len(subject), bool) if found.classes is None else found.classes == subject.classes

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from irshap.errors import UserError
-from irshap.metrics.axioms.axiom import Axiom, Case, Trial, relative, vector
+from irshap.metrics.axioms.axiom import EQUAL, Axiom, Case, Trial, relative, vector
 from irshap.metrics.axioms.functions import Function, Tried, function
 from irshap.metrics.subject import Subject
 
-__all__ = ["ImplementationInvariance"]
+__all__ = ["ImplementationInvariance", "require_comparable"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +79,29 @@ class ImplementationInvariance(Axiom):
     def on_file(self, subject: Subject, other: Subject | None) -> Trial | None:
         if other is None:
             return None
-        ours, theirs = (s.scores({}) for s in (subject, other))
-        if relative(ours - theirs, ours) > 1e-3:
-            gap = np.abs(ours - theirs).max()
-            raise UserError(f"the two files compute different functions: f(x) differs by up to {gap:.4g}")
         one, two = (s.cells.of(s.attributions) for s in (subject, other))
         at = int(np.abs(one - two).max(axis=1).argmax())
         told = f"sample {at} gets {vector(one[at])} in one file, {vector(two[at])} in the other"
         return Trial(relative(one - two, one), told)
+
+
+def require_comparable(subject: Subject, other: Subject) -> None:
+    """Refuses two files whose attributions may differ whatever their method keeps.
+
+    Raises:
+        UserError: they compute other functions, attribute other tensors, or compare with other references.
+    """
+    ours, theirs = (s.scores({}) for s in (subject, other))
+    if relative(ours - theirs, ours) > EQUAL:
+        gap = np.abs(ours - theirs).max()
+        raise UserError(f"the two files compute different functions: f(x) differs by up to {gap:.4g}")
+    shapes = [{n: a.shape for n, a in s.attributions.items()} for s in (subject, other)]
+    if shapes[0] != shapes[1]:
+        told = " and ".join(", ".join(f"{n} {list(s)}" for n, s in found.items()) for found in shapes)
+        raise UserError(f"the two files attribute to different tensors: {told}")
+    if subject.base is not None and other.base is not None:
+        gap = np.abs(subject.base - other.base)
+        if relative(gap, ours) > EQUAL:
+            told = f"base values differ by up to {gap.max():.4g}"
+            what = f"the two files compare with different references: {told}"
+            raise UserError(what, mend="compile both with the same")

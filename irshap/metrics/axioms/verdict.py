@@ -11,13 +11,14 @@ from irshap.errors import ModelError, UserError
 from irshap.metrics.axioms.axiom import Axiom, Trial
 from irshap.metrics.axioms.functions import Tried
 from irshap.metrics.axioms.homogeneity import NonnegativeHomogeneity
-from irshap.metrics.axioms.implementation import ImplementationInvariance
+from irshap.metrics.axioms.implementation import ImplementationInvariance, require_comparable
 from irshap.metrics.axioms.sensitivity import SensitivityA, SensitivityB
 from irshap.metrics.axioms.sums import Completeness, Linearity
 from irshap.metrics.axioms.symmetry import Symmetry
 from irshap.metrics.evaluate import subject_of
 from irshap.passes.methods.base import Method
-from irshap.pipeline.text import parse_pipeline
+from irshap.pipeline.text import parse_pipeline, pass_text
+from irshap.runtime import Explainer
 from irshap.runtime.arrays import Source
 
 __all__ = ["AXIOMS", "Verdict", "method_of", "try_file", "try_method"]
@@ -145,16 +146,27 @@ def try_file(explained: Any, inputs: Source, other: Any = None) -> dict[str, Ver
         inputs: samples, as for an `Explainer`.
 
     Raises:
-        UserError: as `Explainer`, or the other file computes another function.
+        UserError: as `Explainer`, or the other file computes another function, explains it by another method
+            or against other references.
     """
     subject = subject_of(explained, inputs)
     second = None if other is None else subject_of(other, inputs)
+    if second is not None:
+        methods = [pass_text(method_of(Explainer(file).metadata)) for file in (explained, other)]
+        if methods[0] != methods[1]:
+            what = f"the two files explain by different methods: {methods[0]} and {methods[1]}"
+            raise UserError(what, mend="compile both by the same")
+        require_comparable(subject, second)
     size = max(a.dtype.itemsize for a in subject.attributions.values())
     found = {}
     for name, axiom in AXIOMS.items():
-        trial = axiom().on_file(subject, second)
+        trial, reason = None, ""
+        try:
+            trial = axiom().on_file(subject, second)
+        except UserError as error:  # these attributed tensors can't be scaled, or exchanged
+            reason = str(error)
         if trial is None:
-            found[name] = Verdict("not tried", float("nan"), 0)
+            found[name] = Verdict("not tried", float("nan"), 0, told=reason)
         else:
             holds = trial.deviation <= ROUNDED[size]
             told = "" if holds else trial.told
