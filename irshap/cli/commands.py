@@ -81,6 +81,11 @@ def run(args: Sequence[str] | None = None) -> int:
     except IrshapError as error:
         _complain(str(error))
         return error.exit_code
+    except MemoryError as error:
+        _complain(
+            f"there isn't enough memory for this: {error}" if str(error) else "there isn't enough memory"
+        )
+        return 2
     except OSError as error:
         _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return 2

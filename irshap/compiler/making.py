@@ -44,12 +44,14 @@ def make_references(
 
     Raises:
         ReferencesError: no such kind, or none that `per_sample` takes, data that has no such form, fewer rows
-            than `count`, NaN; or scikit-learn, which finds clusters, is missing.
+            than `count`, a negative seed, NaN; or scikit-learn, which finds clusters, is missing.
     """
     if kind not in KINDS:
         raise ReferencesError(f"no kind of references is called {kind!r}", mend=near(kind, KINDS))
     if count < 1:
         raise ReferencesError(f"{count} references", mend="give at least 1")
+    if seed < 0:
+        raise ReferencesError(f"the seed is {seed}", mend="give 0 or more")
     arrays = as_arrays(data, [""], ReferencesError, "data")
     _check(arrays)
     rng = np.random.default_rng(seed)
@@ -144,10 +146,15 @@ def _clusters(arrays: Arrays, count: int, seed: int) -> References:
     return References(_as_given(centres), sizes / sizes.sum())
 
 
+def _shape(rows: Array) -> str:
+    """As messages tell it: how many rows there are is none of their form."""
+    return f"[{', '.join(map(str, ('N', *rows.shape[1:])))}]"
+
+
 def _blurred(rows: Array, rng: Rng, sigma: float | None, where: str) -> Array:
     """A Gaussian blur over height and width; at the border the picture goes on as its edge."""
     if rows.dtype.kind != "f" or rows.ndim not in (3, 4):
-        what = f"of dtype {rows.dtype} and shape {list(rows.shape)} are no pictures"
+        what = f"of dtype {rows.dtype} and shape {_shape(rows)} are no pictures"
         raise ReferencesError(what, where=where, mend="give floats [N, C, H, W], [N, H, W, C] or [N, H, W]")
     last = rows.ndim == 4 and rows.shape[3] in (1, 3, 4) and rows.shape[1] not in (1, 3, 4)
     axes = (1, 2) if last or rows.ndim == 3 else (2, 3)
@@ -174,7 +181,7 @@ def _letters(rows: Array, where: str) -> tuple[Array, int | None, int]:
     for axis in (2, 1):
         if rows.ndim == 3 and ((rows == 0) | (rows == 1)).all() and (rows.sum(axis=axis) == 1).all():
             return rows.argmax(axis=axis), axis, rows.shape[axis]
-    what = f"of shape {list(rows.shape)} are no sequences of letters"
+    what = f"of shape {_shape(rows)} are no sequences of letters"
     raise ReferencesError(what, where=where, mend="give one-hot [N, L, 4] or [N, 4, L], or ids [N, L]")
 
 

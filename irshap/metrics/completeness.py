@@ -27,7 +27,7 @@ from irshap.pipeline.instrument import Instrument
 from irshap.pipeline.manager import PassManager
 from irshap.pipeline.text import parse_pipeline
 from irshap.runtime.arrays import as_arrays, conform, unknown_names
-from irshap.runtime.samples import require_finite_results
+from irshap.runtime.samples import require_finite_results, require_own
 
 __all__ = ["Completeness", "Loss", "check_completeness"]
 
@@ -167,7 +167,7 @@ def _feeds(graph: Graph, inputs: Any, own: Mapping[str, Array]) -> dict[str, Arr
     }
     given = as_arrays(inputs, [name for name in types if name not in brought.values()], UserError, "input")
     if own:
-        unknown_names(own, ["", *brought], UserError, "references")
+        unknown_names(own.keys() - {""}, list(brought), UserError, "references")
         given |= {brought[name or next(iter(brought))]: array for name, array in own.items()}
     unknown_names(given, list(types), UserError, "input")
     if missing := [name for name in types if name not in given]:
@@ -175,6 +175,8 @@ def _feeds(graph: Graph, inputs: Any, own: Mapping[str, Array]) -> dict[str, Arr
     feeds = {}
     for name, kind in types.items():
         shape = None if kind.shape is None else [d if isinstance(d, int) else str(d) for d in kind.shape]
+        if own and shape is not None and name in brought.values():
+            require_own(given[name], len(shape), f"input {name!r}")
         feeds[name] = conform(given[name], kind.dtype.numpy, shape, UserError, f"input {name!r}")
     counts = {n: feeds[n].shape[axis] for n, axis in _rows(graph).items()}
     if len(set(counts.values())) > 1 or 0 in counts.values():

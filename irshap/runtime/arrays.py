@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -169,7 +169,7 @@ def _is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
-def unknown_names(given: Mapping[str, Any], known: Sequence[str], error: type[UserError], what: str) -> None:
+def unknown_names(given: Iterable[str], known: Sequence[str], error: type[UserError], what: str) -> None:
     """Refuses names in `given` that aren't `known`."""
     for name in given:
         if name not in known:

@@ -18,7 +18,7 @@ from irshap.runtime.arrays import Array, Arrays, Source, as_arrays, conform, unk
 from irshap.runtime.bfloat16 import BFLOAT16, run
 from irshap.runtime.explanation import Explanation
 from irshap.runtime.labels import fitting
-from irshap.runtime.samples import class_indices, require_finite_results, require_references
+from irshap.runtime.samples import class_indices, require_finite_results, require_own, require_references
 
 __all__ = ["ExplainedModel", "Explainer", "Message"]
 
@@ -206,6 +206,8 @@ class Explainer:
         if dtype is None:
             raise UserError(f"input {name!r} has type {meta.type}, which irshap can't feed")
         shape = [d if isinstance(d, int) and d >= 0 else str(d or "?") for d in meta.shape]
+        if self._references.get(name):
+            require_own(array, len(shape), f"input {name!r}")
         return conform(array, dtype, shape, UserError, f"input {name!r}")
 
 

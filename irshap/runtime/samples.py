@@ -9,7 +9,7 @@ import numpy as np
 from irshap.errors import TargetError, UserError
 from irshap.runtime.arrays import Array
 
-__all__ = ["class_indices", "require_finite_results", "require_references"]
+__all__ = ["class_indices", "require_finite_results", "require_own", "require_references"]
 
 
 def require_finite_results(
@@ -66,6 +66,21 @@ def require_references(given: Mapping[str, Array], axes: Mapping[str, int]) -> N
             first = [int(i) for i in places[0]]
             what = f"{len(places)} of {array.size} values are NaN or infinite, the first at {first}"
             raise UserError(what, where=f"input {name!r}", mend="drop such references or mend their values")
+
+
+def require_own(array: Array, rank: int, where: str) -> None:
+    """Refuses references that all samples share, where each sample brings its own.
+
+    Args:
+        rank: how many axes [N, R, ...] they should have.
+
+    Raises:
+        UserError: the axis of samples is missing.
+    """
+    if array.ndim == rank - 1:
+        what = f"has shape {list(array.shape)}, and every sample brings its own references: [N, R, ...]"
+        mend = "for the same for all samples compile with them, or give numpy.repeat(array[None], N, axis=0)"
+        raise UserError(what, where=where, mend=mend)
 
 
 def _not_finite(array: Array) -> Array:

@@ -361,6 +361,11 @@ def test_an_older_output_survives_a_failure(shell: Shell) -> None:
     assert irshap.Explainer("out.onnx").attributed == ("x",)
 
 
+def test_too_little_memory_is_one_message(shell: Shell) -> None:
+    args = ("references", "x.npy", "--kind", "shuffle", "--per-sample", "-o", "r.npy")
+    assert "there isn't enough memory for this" in shell.refused(*args, "-n", 10**14)
+
+
 def test_an_interrupt_leaves_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*args: Any, **kwargs: Any) -> Any:
         raise KeyboardInterrupt

@@ -137,6 +137,13 @@ def test_what_cannot_be_made(data: Any, kind: str, message: str) -> None:
         make_references(data, kind, 5)
 
 
+def test_what_a_message_says_of_rows_and_seeds() -> None:
+    with pytest.raises(ReferencesError, match=r"of shape \[N, 5\] are no sequences"):
+        make_references(np.ones((3, 5)), "dinucleotide-shuffle", 4, per_sample=True)
+    with pytest.raises(ReferencesError, match="the seed is -1"):
+        make_references(np.ones((3, 5)), "shuffle", 2, seed=-1)
+
+
 def test_clusters_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)  # type: ignore[arg-type]
     with pytest.raises(ReferencesError, match=r"kmeans needs scikit-learn. install it: pip install"):

@@ -222,7 +222,8 @@ def shell(tmp_path: Path, capsys: Any) -> Shell:
 def test_the_command(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, err = shell.run("m.onnx", "--rows", "1")
     assert (code, err) == (0, "")
-    assert "largest error" in out
+    assert "worst error" in out
+    assert "allowed, in sample" in out
     assert "1 more rows" in out
     code, out, _ = shell.run("m.onnx", "--json")
     assert code == 0

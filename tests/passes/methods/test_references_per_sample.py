@@ -152,7 +152,8 @@ def test_batch_on_another_axis() -> None:
     ("own", "message"),
     [
         (normal(1, 2, 2, 5), r"different numbers of samples \(x: 3, x_references: 2\)"),
-        (normal(1, 3, 5), r"has shape \[3, 5\], the model wants \[N, R, 5\]"),
+        (normal(1, 3, 5), r"has shape \[3, 5\], and every sample brings its own references: \[N, R, ...\]"),
+        (normal(1, 3, 2, 6), r"has shape \[3, 2, 6\], the model wants \[N, R, 5\]"),
         (normal(1, 3, 0, 5), "input 'x_references': there is no reference. give at least one"),
         (np.full((3, 2, 5), np.nan), r"30 of 30 values are NaN or infinite, the first at \[0, 0, 0\]"),
         (np.zeros((3, 2, 5), np.int64), "has dtype int64, the model wants float64"),
@@ -236,10 +237,12 @@ def test_verify() -> None:
             cnn(), irshap.References(theirs, per_sample=True), images, tolerance=1e-12, method=method
         )
         assert failed.ok or "in float64 attributions sum up" in failed.cause
-    with pytest.raises(UserError, match="no such input 'z'"):
+    with pytest.raises(UserError, match=r"no such input 'z'\. known: x$"):
         check_completeness(dense(), irshap.References({"z": own}, per_sample=True), x)
     with pytest.raises(UserError, match="no value for input 'x_references'"):
         check_completeness(dense(), OWN, x)
+    with pytest.raises(UserError, match="every sample brings its own references"):
+        check_completeness(dense(), irshap.References(own[0], per_sample=True), x)
 
 
 def test_on_the_command_line(
