@@ -74,6 +74,9 @@ class Explainer:
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.tensors = _tensors(self.metadata, self.input_names, self._outputs, where)
         references = {name: self._inputs[name].shape for name in self.tensors.references.values()}
+        if alone := [name for name, shape in references.items() if "R" not in shape]:
+            what = f"its input {alone[0]!r} should take references, and has no axis R for them"
+            raise ModelError(what, where=where, mend="compile the model again")
         self._references = {name: shape.index("R") for name, shape in references.items()}
         # an input without such an axis is the same for all samples
         own = {name for name, shape in references.items() if "N" in shape}

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from irshap import contract
-from irshap.errors import UserError, near
+from irshap.errors import ModelError, UserError, near
 from irshap.runtime import archive, interop, summary
 from irshap.runtime.arrays import Array, Arrays
 from irshap.runtime.labels import class_names, feature_names, flat_names, token_names
@@ -80,6 +80,9 @@ class Explanation:
             tensors: which output is what; None: as their names say.
             axes: on which axis inputs and outputs count samples, where not on the first; None: on none.
             names: what people call features, classes and tokens.
+
+        Raises:
+            ModelError: outputs that are no such things, whatever the file says of them.
         """
         roles = contract.Tensors.by_name(feed, raw) if tensors is None else tensors
         places = axes or {}
@@ -88,6 +91,9 @@ class Explanation:
         data = {name: np.moveaxis(feed[name], places.get(name) or 0, 0) for name in values if name in feed}
         told = (roles.target_index, roles.target_values, roles.base_values, roles.completeness_error)
         index, target, base, error = (None if name is None else raw[name] for name in told)
+        _require_fit(
+            raw, [n for n in told if n is not None], roles.target_index, list(roles.attributions.values())
+        )
         if target is None and explained is not None and index is not None:
             target = _picked(outputs.get(explained), index, places.get(explained) or 0)
         if error is None and base is not None and target is not None:
@@ -274,7 +280,12 @@ class Explanation:
             kind, slash, name = key.partition("/")
             if slash and kind in parts:
                 parts[kind][name] = array
-        single = header["single"]
+        listed, single = header["inputs"], header["single"]
+        if set(parts["values"]) != set(listed):
+            what = (
+                f"has attributions of {sorted(parts['values'])}, and says that there are of {sorted(listed)}"
+            )
+            raise UserError(what, where=os.fspath(path), mend="give a file that Explanation.save wrote")
         return cls(
             values=_alone(parts["values"], single),
             data=_alone(parts["data"], single),
@@ -436,6 +447,18 @@ def _class_axes(index: Array | None, target: Array | None) -> int:
     return 0 if told is None or told.ndim < 2 else 1
 
 
+def _require_fit(raw: Arrays, told: list[str], index: str | None, attributions: list[str]) -> None:
+    """Refuses what no compiled file returns: a file's metadata may say anything."""
+    heads = {raw[name].shape for name in told}
+    head = min(heads, key=len, default=())
+    fits = len(heads) <= 1 and len(head) <= 2
+    fits = fits and all(raw[name].shape[: len(head)] == head for name in attributions)
+    if not fits or (index is not None and raw[index].dtype.kind != "i"):
+        listed = ", ".join(f"{n} {raw[n].dtype} {list(raw[n].shape)}" for n in [*told, *attributions])
+        mend = "compile the model again"
+        raise ModelError(f"its outputs don't fit together: {listed}", where="explained model", mend=mend)
+
+
 def _total(values: Mapping[str, Array], classes: int) -> Array:
     total: Any = 0.0
     for array in values.values():
@@ -448,5 +471,8 @@ def _picked(output: Array | None, index: Array, axis: int) -> Array | None:
     if output is None:
         return None
     rows = np.moveaxis(output, axis, 0).reshape(len(index), -1)
+    if index.size and not -rows.shape[1] <= index.min() <= index.max() < rows.shape[1]:
+        what = f"it tells of a class {index.max()}, and its output has {rows.shape[1]}"
+        raise ModelError(what, where="explained model", mend="compile the model again")
     picked = np.take_along_axis(rows, index if index.ndim == 2 else index[:, None], axis=1)
     return picked if index.ndim == 2 else picked[:, 0]

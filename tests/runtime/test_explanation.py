@@ -272,6 +272,11 @@ def test_an_explanation_in_a_file(tmp_path: Path) -> None:
         irshap.Explanation.load(tmp_path / "other.npz")
     with pytest.raises(UserError, match=r"no such file"):
         irshap.Explanation.load(tmp_path / "missing.npz")
+    explained().save(tmp_path / "e.npz")
+    part = {name: array for name, array in np.load(tmp_path / "e.npz").items() if name != "values/x"}
+    np.savez(tmp_path / "part.npz", **part)
+    with pytest.raises(UserError, match=r"has attributions of \[\], and says that there are of \['x'\]"):
+        irshap.Explanation.load(tmp_path / "part.npz")
 
 
 def test_a_few_lines() -> None:

@@ -171,6 +171,38 @@ def test_metadata_of_another_file_is_refused() -> None:
         irshap.Explainer(model)
 
 
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (Tensors({"x": "y"}, references={"x": "x"}), "input 'x' should take references, and has no axis R"),
+        (
+            Tensors({"x": "y"}, base_values="z", target_index="i"),
+            r"don't fit together: i int64 \[4\], z float32",
+        ),
+        (Tensors({"x": "y"}, target_index="s"), r"don't fit together: s float32 \[4\]"),
+        (Tensors({"x": "w"}, target_index="i"), r"don't fit together: .*w float32 \[3\]"),
+        (Tensors({"x": "y"}, target_index="i"), "it tells of a class 7, and its output has 3"),
+    ],
+)
+def test_metadata_that_misleads_is_refused(tensors: Tensors, message: str) -> None:
+    """It names tensors that are there, but are no such things."""
+    model = parser.parse_model("""<ir_version: 10, opset_import: ["": 17]>
+        g (float[N,3] x) => (float[N,3] y, float[N,3] z, float[N] s, int64[N] i, float[3] w)
+        <int64[1] last = {1}, int64[1] first = {0}, int64 seven = {7}> {
+            y = Tanh(x)
+            z = Exp(x)
+            s = ReduceSum<keepdims = 0>(x, last)
+            w = ReduceSum<keepdims = 0>(x, first)
+            r = Sub(s, s)
+            j = Cast<to = 7>(r)
+            i = Add(j, seven)
+        }""")
+    told = {Metadata.TENSORS: tensors.to_text(), Metadata.EXPLAINED_OUTPUT: "z"}
+    helper.set_model_props(model, told)
+    with pytest.raises(ModelError, match=message):
+        irshap.Explainer(model)(X)
+
+
 def test_tensors_as_text() -> None:
     given = Tensors(
         {"x": "x_attributions_1"}, base_values="b", target_index="t", target="target_1", references={"x": "r"}
