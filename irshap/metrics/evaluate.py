@@ -217,6 +217,7 @@ class _Given:
             self.inputs, [n for n in explainer.input_names if n in forward.axes], UserError, "input"
         )
         unknown_names(given, explainer.input_names, UserError, "input")
+        explainer.spread_weights(given)
         inputs = forward.read(given)
         labels = self._labels(inputs, forward)
         extra = {n: array for n, array in given.items() if n not in inputs}

@@ -159,7 +159,7 @@ class Explainer:
         unknown_names(given, names, UserError, "input")
         if missing := [n for n in names if n not in given]:
             raise UserError(f"no value for input {', '.join(map(repr, missing))}")
-        self._spread_weights(given)
+        self.spread_weights(given)
         self._spread_target(given)
         feed = {n: self._conform(n, given[n]) for n in names}
         require_references({n: feed[n] for n in self._references}, self._references)
@@ -171,13 +171,13 @@ class Explainer:
             raise UserError("there is no sample: the first axis is empty", mend="give at least one")
         return feed
 
-    def _spread_weights(self, given: Arrays) -> None:
-        """Weights of the explained output without an axis for samples are the same for all of them."""
+    def spread_weights(self, given: Arrays) -> None:
+        """Gives each sample the weights of the explained output, where `given` has them once for all."""
         name = self.tensors.target_weights
-        if name is None or given[name].ndim != len(self._inputs[name].shape) - 1:
+        if name not in given or given[name].ndim != len(self._inputs[name].shape) - 1:
             return
-        counted = [n for n in self._own_inputs() if not isinstance(next(iter(self._inputs[n].shape), 1), int)]
-        count = next((len(given[n]) for n in counted if given[n].ndim), 1)
+        shapes = ((axis, given[n].shape) for n, axis in self.sample_axes.items() if n != name and n in given)
+        count = next((shape[axis] for axis, shape in shapes if len(shape) > axis), 1)
         given[name] = np.broadcast_to(given[name], (count, *given[name].shape))
 
     def _spread_target(self, given: Arrays) -> None:

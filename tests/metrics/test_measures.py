@@ -370,6 +370,32 @@ def test_a_model_for_one_sample() -> None:
         assert results[0].value("a", name) == pytest.approx(results[1].value("a", name), rel=1e-12)
 
 
+def test_samples_on_the_second_axis() -> None:
+    """As with samples first, weights for all samples at run time among it."""
+    first = net(
+        "(double[N, 4, 3] x) => (double[N, 3] y) { t = Tanh(x) y = ReduceMean<keepdims = 0>(t, a) }",
+        a=np.array([1]),
+    )
+    second = net(
+        "(double[4, N, 3] x) => (double[N, 3] y) { t = Tanh(x) y = ReduceMean<keepdims = 0>(t, a) }",
+        a=np.array([0]),
+    )
+    x, zero, w = normal(1, 5, 4, 3), np.zeros((1, 4, 3)), normal(2, 3)
+    for target in ("argmax", "weights"):
+        values = []
+        for model, given in ((first, x), (second, x.transpose(1, 0, 2))):
+            file = irshap.compile(model, zero, target=target)
+            more = {"target_weights": w} if target == "weights" else {}
+            values.append(evaluate({"d": file}, {"x": given, **more}, baseline="constant", batch=2))
+        for name, one in values[0].results["d"].items():
+            other = values[1].results["d"][name]
+            if isinstance(one, Measured) and isinstance(other, Measured):
+                np.testing.assert_allclose(one.values, other.values, rtol=1e-9, atol=1e-12, err_msg=name)
+            else:
+                assert one == other
+        assert ("d, ig-difference" in values[0].reasons) == (target == "weights")
+
+
 def test_a_measure_with_several_options(gradient: Path) -> None:
     result = evaluate(gradient, IMAGES, measures="deletion{baseline=mean},deletion,sparseness")
     assert list(result.measures) == ["deletion{baseline=mean}", "deletion", "sparseness"]

@@ -109,6 +109,9 @@ def test_what_is_refused(gradient: Path, tmp_path: Path) -> None:
     for batch in (0, -1):
         with pytest.raises(UserError, match=f"batch is {batch}"):
             evaluate({"g": gradient}, IMAGES, batch=batch)
+    whole = net("(double[5, 3] x) => (double[5, 2] y) { y = MatMul(x, w) }", w=normal(1, 3, 2))
+    with pytest.raises(UserError, match="no input of the measured model counts samples"):
+        evaluate({"a": normal(2, 5, 3)}, normal(3, 5, 3), model=whole)
     with pytest.raises(UserError, match="nothing is explained"):
         evaluate({}, IMAGES)
     with pytest.raises(UserError, match="layout"):

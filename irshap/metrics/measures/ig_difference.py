@@ -50,7 +50,7 @@ class IgDifference(Measure):
             return found
         explainer = compile(
             forward.model,
-            forward.laid_out({name: np.zeros_like(x[:1]) for name, x in inputs.items()}),
+            {name: np.zeros_like(x[:1]) for name, x in inputs.items()},
             method=f"integrated-gradients{{steps={self.steps}}}",
             target=Target("input", output=forward.output, wrt=",".join(inputs)),
         ).explainer()
