@@ -169,6 +169,7 @@ class Explainer:
             raise UserError(f"the inputs have different numbers of samples ({listed})")
         if 0 in counts.values():
             raise UserError("there is no sample: the first axis is empty", mend="give at least one")
+        self._stretch_references(feed)
         return feed
 
     def spread_weights(self, given: Arrays) -> None:
@@ -179,6 +180,19 @@ class Explainer:
         shapes = ((axis, given[n].shape) for n, axis in self.sample_axes.items() if n != name and n in given)
         count = next((shape[axis] for axis, shape in shapes if len(shape) > axis), 1)
         given[name] = np.broadcast_to(given[name], (count, *given[name].shape))
+
+    def _stretch_references(self, feed: Arrays) -> None:
+        """Gives references the sizes of the samples on open axes, where theirs is 1."""
+        for name, place in self.tensors.references.items():
+            if (axis := self.sample_axes.get(name)) is None:
+                continue
+            sizes = tuple(np.delete(feed[name].shape, axis).tolist())
+            head = feed[place].shape[: self._references[place] + 1]
+            own = feed[place].shape[len(head) :]
+            if len(own) != len(sizes) or any(o not in (1, s) for o, s in zip(own, sizes, strict=True)):
+                what = f"references of shape {list(own)} for samples of {list(sizes)}"
+                raise UserError(what, where=f"input {place!r}", mend="give the same sizes, or 1 for any")
+            feed[place] = np.broadcast_to(feed[place], head + sizes)
 
     def _spread_target(self, given: Arrays) -> None:
         """The class to explain of each sample, where it is chosen at run time."""

@@ -167,6 +167,28 @@ def test_bad_references(own: Array, message: str) -> None:
 _DENSE = irshap.compile(dense(), OWN)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_open_axes(shared: bool) -> None:
+    """An axis of size 1 is broadcast, as where references are given when compiling; another size is none."""
+    body = "{ h = MatMul(x, w) t = Tanh(h) s = ReduceSum<keepdims = 0>(t, one) y = Mul(s, s) }"
+    model = net(f"(double[N, L, 3] x) => (double[N, 2] y) {body}", w=normal(1, 3, 2), one=np.array([1]))
+    x, row = normal(2, 2, 4, 3), normal(3, 2, 1, 3)
+    wanted = irshap.compile(model, row).explainer()(x)
+    plain = "lift,target,canonicalize,autodiff,deeplift,eliminate-split-tile,broadcast-target,dce,lower"
+    asked = {"passes": plain} if shared else {"references": OWN}
+    explainer = irshap.compile(model, **asked).explainer()
+
+    def given(rows: Array) -> Array:
+        return rows if shared else np.stack([rows, rows])
+
+    for rows in (row, np.repeat(row, 4, axis=1)):
+        found = explainer(x, x_references=given(rows))
+        np.testing.assert_allclose(found.values, wanted.values, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found.base_values, wanted.base_values)
+    with pytest.raises(UserError, match=r"references of shape \[3, 3\] for samples of \[4, 3\]"):
+        explainer(x, x_references=given(np.repeat(row, 3, axis=1)))
+
+
 def test_inputs_with_different_numbers_of_references() -> None:
     explainer = irshap.compile(two(), OWN).explainer()
     x = {"a": normal(4, 3, 3), "b": normal(5, 3, 4)}
