@@ -122,7 +122,7 @@ def cost_command(
     points = flat["method"].points
     main = passes or for_method(points, "cpu")
     texts = ("@naive", main) if points.references else (main,)
-    found = report(model, query, {text: requested(passes=text, **asked) for text in texts}, given)
+    found = report(model, query, {text: requested(passes=text, **asked) for text in texts}, given, per_sample)
     data = {"model": model, "pipeline": main, **found.to_dict()}
     if html is not None:
         _write_html(html, model, found, data)
@@ -147,8 +147,7 @@ def _read(references: str, per_sample: bool) -> tuple[int, dict[str, Array]]:
     from irshap.compiler.references import References
 
     found = References(references, per_sample=per_sample)
-    # what samples bring says nothing of the model's open axes when compiling
-    return found.count, {} if per_sample else found.arrays
+    return found.count, found.arrays
 
 
 def _print(data: dict[str, Any], layers: bool) -> None:

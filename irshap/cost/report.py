@@ -12,10 +12,11 @@ from irshap.cost.formula import Binding, evaluate, line, refuse_open_axes
 from irshap.cost.limits import AT, references_within
 from irshap.cost.nodes import GraphCost, NodeCost, Phase, cost, counted
 from irshap.cost.session import Memory, SessionModel, Settings, version_note
-from irshap.errors import PipelineError
+from irshap.errors import PipelineError, ReferencesError
 from irshap.ir.core import Graph
 from irshap.ir.dims import Dim, N, R
-from irshap.ir.types import Array
+from irshap.ir.types import Array, TensorType
+from irshap.ops.program import batch_from_shape
 from irshap.pipeline.base import Pass
 from irshap.pipeline.stages import Stage, stages
 from irshap.pipeline.strategies import has_strategies, slot_of
@@ -170,15 +171,18 @@ def report(
     query: Query,
     pipelines: Mapping[str, Sequence[Pass]],
     given: Mapping[str, Array] | None = None,
+    per_sample: bool = False,
 ) -> Report:
     """Costs a model alone and after each pipeline; the model is lifted once.
 
     Args:
         model: a path, bytes or a ModelProto.
         pipelines: by name; the last is the one that tables are about.
-        given: references by input, for what they say of the model's open axes.
+        given: references by input ("": one array without a name), for what they say of open axes.
+        per_sample: they are those of each sample [N, R, ...], which say nothing of them.
 
     Raises:
+        ReferencesError: references that no input takes.
         PipelineError: a pipeline doesn't begin with lift, doesn't fit together, or gives no attributions.
         UserError: an axis other than the batch is open.
     """
@@ -189,7 +193,8 @@ def report(
     for position, (name, passes) in enumerate(pipelines.items(), 1):
         first, main = passes[0], position == len(pipelines)
         if first not in lifted:
-            lifted[first] = stages(model, passes[:1], given=given)[0].graph
+            lifted[first] = stages(model, passes[:1], given={} if per_sample else given)[0].graph
+            _require_fit(lifted[first], given or {}, 1 + per_sample)
             refuse_open_axes(lifted[first])
         start = Stage(first.name, lifted[first], False)
         found = (start, *stages(start.graph, passes[1:], expected=count))
@@ -209,6 +214,29 @@ def report(
         programs.append(_program(name, end, exact))
     note = version_note()
     return Report(query, tuple(programs), tuple(strategies), () if note is None else (note,))
+
+
+def _require_fit(graph: Graph, given: Mapping[str, Array], counting: int) -> None:
+    """Refuses references that no input takes: their number is what costs are told for."""
+    shapes = {str(v.name): v.type.shape or () for v in graph.inputs if isinstance(v.type, TensorType)}
+    axes = {name: batch_from_shape(shape) for name, shape in shapes.items()}
+    sizes = {
+        n: [d for i, d in enumerate(s) if i != axes[n]] for n, s in shapes.items() if axes[n] is not None
+    }
+    for name, array in given.items():
+        own = array.shape[counting:]
+        wanted = sizes.values() if not name else [sizes[name]] if name in sizes else []
+        if not any(_fits(own, one) for one in wanted):
+            listed = ", ".join(f"{n} {[str(d) for d in s]}" for n, s in sizes.items()).replace("'", "")
+            head = "[R, ...]" if counting == 1 else "[N, R, ...]"
+            what = f"of shape {list(array.shape)} are none of any input: {head} with samples {listed}"
+            raise ReferencesError(what, where=f"references {name!r}" if name else "references")
+
+
+def _fits(own: tuple[int, ...], wanted: Sequence[Dim]) -> bool:
+    return len(own) == len(wanted) and all(
+        not isinstance(w, int) or w == o for o, w in zip(own, wanted, strict=True)
+    )
 
 
 def _decided(name: str, found: Sequence[Stage]) -> list[Stage]:

@@ -291,6 +291,12 @@ def test_on_the_command_line(
     assert main(["verify", "m.onnx", "--method", "gradient", "-i", "x.npy"]) == 2
     assert main(["cost", "m.onnx", "--per-sample", "-r", "r.npy"]) == 0
     assert "R = 5 references" in capsys.readouterr().out
+    for wrong in (["-r", "r.npy"], ["--per-sample", "-r", "x.npy"], ["-r", "own.npz"]):
+        np.savez("own.npz", z=x)
+        assert main(["cost", "m.onnx", *wrong]) == 2
+        assert "are none of any input" in capsys.readouterr().err
+    assert main(["cost", "m.onnx", "-r", "x.npy"]) == 0
+    assert "R = 3 references" in capsys.readouterr().out
     assert main(["compile", "m.onnx", "--per-sample", "-r", "r.npy", "-o", "e2.onnx"]) == 2
     assert main(["references", "x.npy", "--kind", "mean", "--per-sample", "-o", "r.npy"]) == 2
     assert "mean makes no references of a single sample. give blur, shuffle" in capsys.readouterr().err
