@@ -32,8 +32,8 @@ def unary_samples(cls: type[Op], *shifts: float) -> Iterable[Sample]:
 
 
 def tanhc(u: Value) -> Value:
-    """tanh(u)/u for u >= 0, and 1 at 0: already where u is the least that changes a sum with 1."""
-    some = maximum(u, _eps(u))
+    """tanh(u)/u for u >= 0, and 1 at 0: below √eps/2, which float16 holds, it rounds to 1."""
+    some = maximum(u, _eps(u) ** 0.5 / 2)
     return emit1(Tanh(), some) / some
 
 
@@ -43,7 +43,7 @@ def _tanhc_of_half(x: Value, x0: Value) -> Value:
 
 
 def phi(d: Value) -> Value:
-    """(1 - e^-d)/d for d >= 0 = tanh(h) / (h (1 + tanh(h))) with h = d/2, and 1 at 0, as in `tanhc`."""
+    """(1 - e^-d)/d for d >= 0 = tanh(h) / (h (1 + tanh(h))) with h = d/2, and 1 at 0: rounded below eps/2."""
     some = maximum(d * 0.5, _eps(d) / 2)
     t = emit1(Tanh(), some)
     return t / (some * (1.0 + t))
