@@ -31,7 +31,7 @@ _ROWS = 2
 TRIALS = [(size, tokens) for tokens in (2, 3, 6) for size in (8, 32, 64, 224)]
 """Sizes of open dimensions other than the batch, and how many tokens: what a model takes is tried."""
 _MOST_ELEMENTS = 2**29
-_LARGEST_WINDOW = 2**20
+_LARGEST_WINDOW = 2**21
 """What is tried has no larger tensors and windows, or a few bytes of a file could ask for any memory."""
 
 

@@ -372,3 +372,15 @@ def test_a_model_that_asks_for_a_token() -> None:
     """It fails on rows without it, so that others are tried."""
     inputs, initializers, nodes = POSSIBLE["the state at the last token 1"]
     assert lift(model_of(inputs, initializers.replace("end = {1}", "end = {2}"), nodes)).source.batch == ""
+
+
+def test_a_window_over_all_that_there_may_be() -> None:
+    """EfficientNet of the transformers library pools by 1280 x 1280, whatever is there."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[1, 2, 4, 4] x) => (float[1, 2] y) {
+            p = AveragePool<kernel_shape = [1280, 1280], strides = [1280, 1280], ceil_mode = 1>(x)
+            t = Tanh(p)  y = Flatten(t) }"""
+    )
+    x, r = (np.random.default_rng(i).standard_normal((3, 2, 4, 4)).astype(np.float32) for i in range(2))
+    found = irshap.compile(model, r).explainer()(x)
+    np.testing.assert_allclose(found.completeness_error, 0, atol=1e-6)
