@@ -68,7 +68,9 @@ def bar(
     """Bars of the largest attributions: of one sample, or without one the mean magnitude over all samples.
 
     Args:
-        rank, name, most: as in `waterfall`.
+        rank: as in `waterfall`.
+        name: likewise.
+        most: likewise.
 
     Raises:
         UserError: no such sample, class or tensor.
@@ -92,7 +94,9 @@ def beeswarm(
     """A dot for each sample in each of the largest features' rows, coloured by the feature's value.
 
     Args:
-        rank, name, most: as in `waterfall`; features beyond `most` are left out.
+        rank: as in `waterfall`.
+        name: likewise.
+        most: likewise; features beyond it are left out.
 
     Raises:
         UserError: no such class or tensor.
@@ -135,7 +139,8 @@ def curves(
 
     Args:
         lines: abscissas and ordinates of each.
-        x, y: what the axes say.
+        x: what the axis of abscissas says.
+        y: what that of ordinates says.
     """
     ax = axes_of(ax, 5.5, 3.6)
     for name, (across, up) in lines.items():

@@ -73,7 +73,8 @@ def images(
     """A row for each sample: its picture, then a map for each explained class, all on one symmetric scale.
 
     Args:
-        name, layout: as in `image`.
+        name: as in `image`.
+        layout: likewise.
         pictures: the pictures [N, ...], where the tensor is no input.
 
     Raises:

@@ -74,7 +74,8 @@ def tokens(
     """The tokens of one sample in reading order, each on the colour of its attribution.
 
     Args:
-        rank, name: as in `steps`.
+        rank: as in `steps`.
+        name: likewise.
         texts: the tokens' texts; None: by `Names.tokens`, or their ids.
 
     Raises:
@@ -123,7 +124,9 @@ def tokens_html(
     """The same as a paragraph of HTML; each token's attribution shows when it is pointed at.
 
     Args:
-        rank, name, texts: as in `tokens`.
+        rank: as in `tokens`.
+        name: likewise.
+        texts: likewise.
 
     Raises:
         UserError: as `tokens`.
@@ -153,7 +156,8 @@ def logo(
     """A one-hot sequence as letters as high as their attributions; those below the line speak against.
 
     Args:
-        rank, name: as in `steps`.
+        rank: as in `steps`.
+        name: likewise.
         letters: one for each place on the axis of letters.
 
     Raises:
