@@ -8,7 +8,7 @@ gathers of the sample's own row, are the affair of one sample.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product as choices
 
@@ -17,6 +17,7 @@ from irshap.ir.builder import Builder, current, emit, emit1, inferred_types
 from irshap.ir.core import Graph, MixesBatch, Node, Op, TypeMismatch, Value, tensors
 from irshap.ir.dims import Dim, N, same_shape
 from irshap.ir.types import TensorType, same_type
+from irshap.ops.program import Opaque
 from irshap.ops.reduce import Expand
 from irshap.ops.shape import from_front, reshape, to_front
 
@@ -116,7 +117,7 @@ def _as_rows(node: Node, operands: Sequence[Value], batched: Sequence[bool]) -> 
         v.tensor.with_shape(v.shape[1:]) if many else v.tensor
         for v, many in zip(operands, batched, strict=True)
     ]
-    for axes in choices(*(range(t.rank) if many else (None,) for t, many in zip(one, batched, strict=True))):
+    for axes in _alike(node.op, one, batched):
         try:
             after = node.op.batch_axes(axes, one, node.types)  # type: ignore[arg-type]
         except MixesBatch:
@@ -138,6 +139,20 @@ def _as_rows(node: Node, operands: Sequence[Value], batched: Sequence[bool]) -> 
             for v, t, a in zip(results, node.types, kept, strict=True)
         )
     return None
+
+
+def _alike(
+    op: Op, operands: Sequence[TensorType], batched: Sequence[bool]
+) -> Iterator[tuple[int | None, ...]]:
+    """What may be the rows of the batched operands: the axes an op is known by, or one on which all line up.
+
+    All choices would be too many: a file may join any number of operands.
+    """
+    rank = max((t.rank for t in operands), default=0)
+    known: Sequence[Sequence[int]] = op.rows[:1] if isinstance(op, Opaque) else ()
+    for lined in known or [[a - rank + t.rank for t in operands] for a in range(rank)]:
+        if all(a >= 0 for a, many in zip(lined, batched, strict=True) if many):
+            yield tuple(a if many else None for a, many in zip(lined, batched, strict=True))
 
 
 def apply(

@@ -13,7 +13,8 @@ optimized and quantized forms of a few networks. Nothing is downloaded.
 Each case runs in a process of its own, with limits of time and memory, and adds a line to ROWS: completeness,
 time by inference of 1 + R, compile time, nodes; or the refusal, or how it broke. Cases that are there are not
 run again, unless their name fits --again. --peers adds lines of what SHAP's DeepExplainer and Captum's
-DeepLiftShap make of torch's models themselves. --page writes the page from the rows.
+DeepLiftShap make of torch's models themselves. --page writes the page from the rows: zoo_models/rows.jsonl
+has those of docs/zoo.md, to go on from.
 """
 
 from __future__ import annotations

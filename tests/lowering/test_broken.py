@@ -108,3 +108,14 @@ def test_vectors_as_long_as_a_node_makes_them() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     lift(model)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**19  # KiB
+
+
+def test_many_tensors_that_dont_line_up() -> None:
+    """How a batch goes through them isn't looked for among all choices of an axis of each: 2^40 here."""
+    parts = [f"t{i}" for i in range(40)]
+    made = " ".join(f"{t} = Relu(x)" for t in parts)
+    model = parsed(
+        f"(float[1,2] x) => (float[a,b] y) <float[1,3] w = {{1,2,3}}> "
+        f"{{ {made} z = Concat<axis=0>({', '.join(parts)}, w) y = Relu(z) }}"
+    )
+    assert not all(n.op.modeled for n in lift(model).nodes)
