@@ -11,7 +11,7 @@ from irshap.ir.builder import emit1
 from irshap.ir.core import Graph, Node, Op, Value
 from irshap.ir.dims import Dim, same, same_shape
 from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
-from irshap.ir.types import Tensor, TensorType
+from irshap.ir.types import Tensor, TensorType, same_type
 from irshap.ops.arithmetic import Add, Div, Mul, Neg, Sub
 from irshap.ops.families import ZippedElementwise
 from irshap.ops.program import Constant, Input
@@ -137,9 +137,11 @@ def constant_operands(node: Node, *operands: Value) -> Replacement:
         return NoMatch("the result takes more room than the operands")
     try:
         arrays = node.op.evaluate(*(op.value.array for op in constants if isinstance(op, Constant)))
-    except (IRError, TypeError):
+    except (ArithmeticError, IRError, TypeError, ValueError):
         return NoMatch("it can't be evaluated here")
     values = tuple(emit1(Constant(Tensor(np.asarray(a)))) for a in arrays)
+    if not all(same_type(v.type, r.type) for v, r in zip(values, node.results, strict=True)):
+        return NoMatch("it makes another type of what it doesn't take")
     return values[0] if len(values) == 1 else values
 
 

@@ -178,7 +178,7 @@ class Round(_Step):
     mnemonic = "round"
 
     def numpy(self, *arrays: Array) -> Array:
-        return np.asarray(np.rint(arrays[0]))
+        return np.asarray(np.rint(arrays[0]), arrays[0].dtype)
 
 
 @dataclass(frozen=True)

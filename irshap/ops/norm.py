@@ -71,6 +71,7 @@ class Normalization(Op, family=True):
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         x, *parameters = tensors(types)
+        require(x.dtype.is_float, lambda: f"takes floats, not {x}")
         require(1 <= len(parameters) <= (2 if self.centered else 1), "takes x, a scale and maybe a bias")
         self.rows(x.dims)
         for p in parameters:

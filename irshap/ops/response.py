@@ -50,6 +50,7 @@ class LpNormalization(Op):
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)
+        require(x.dtype.is_float, lambda: f"takes floats, not {x}")
         require(
             0 <= self.axis < x.rank and self.p in (1, 2), f"no axis {self.axis} of {x}, or p is not 1 or 2"
         )

@@ -43,6 +43,7 @@ class _AlongAxis(Op, family=True):
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         (x,) = tensors(types)
+        require(x.dtype.is_float, lambda: f"takes floats, not {x}")
         require(0 <= self.axis < x.rank, f"axis {self.axis} is not one of {x}")
         return (x,)
 

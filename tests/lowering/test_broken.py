@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from contextlib import suppress
 
 import numpy as np
 import onnx
@@ -119,3 +120,16 @@ def test_many_tensors_that_dont_line_up() -> None:
         f"{{ {made} z = Concat<axis=0>({', '.join(parts)}, w) y = Relu(z) }}"
     )
     assert not all(n.op.modeled for n in lift(model).nodes)
+
+
+OF_FLOATS = ["Softmax(c)", "LogSoftmax(c)", "ReduceLogSum(c)", "Round(c)", "Pow(c, c)", "LpNormalization(c)"]
+
+
+@pytest.mark.parametrize("op", [*OF_FLOATS, "LayerNormalization(c, c)"])
+def test_constants_that_an_op_does_not_take(op: str) -> None:
+    model = parsed(
+        "(float[N,2] x) => (float[N,2] y) <int64[2] c = {3, -2}> "
+        f"{{ z = {op} f = Cast<to=1>(z) y = Add(x, f) }}"
+    )
+    with suppress(UserError):
+        irshap.compile(model, np.zeros((1, 2), np.float32))
