@@ -104,7 +104,7 @@ def back(
 def _without_denormals(x: Value) -> Value:
     """`x` to multiples of 2^-104 in float32, of 2^-1000 in float64: what is next to nothing is 0.
 
-    A cotangent fades from step to step, and processors are a hundred times slower on denormal numbers, which
+    A cotangent fades from step to step, and many processors are far slower on denormal numbers, which
     products with it are before it is.  Adding c and subtracting it rounds to multiples of c eps.
     """
     kind = np.finfo(x.dtype.numpy)

@@ -126,7 +126,7 @@ def test_long_sequences(kind: str, direction: str) -> None:
 
 @pytest.mark.parametrize("kind", GATES)
 def test_what_fades_is_nothing_in_the_end(kind: str) -> None:
-    """A processor takes a hundred times longer for a product with a denormal number."""
+    """Many processors are far slower on products with denormal numbers."""
     x, r = (RNG.standard_normal((n, 400, W)).astype("f") for n in (2, 3))
     raw = onnx.ModelProto.FromString(model(kind, steps=400))
     raw.graph.node[-1].CopyFrom(onnx.helper.make_node("Identity", ["a"], ["y"]))
