@@ -35,11 +35,17 @@ def _read_global_lp_pool(n: Import) -> Value:
     return n.one(lp.LpPool(p, tuple(map(int, plane)), one, ((0, 0),) * len(axes), one), x)
 
 
+LARGEST_POWER = 64
+"""A chord of |x|^p has a term for each power below p."""
+
+
 @importer("LpPool")
 def _read_lp_pool(n: Import) -> Value:
-    kernel = kernel_of(n)
+    kernel, p = kernel_of(n), n.attribute("p", 2)
+    if not 1 <= p <= LARGEST_POWER:
+        raise Unmodeled(f"irshap takes powers of 1 to {LARGEST_POWER}, not of {p}")
     windows = reaching(n, kernel, pool_window(n, kernel))
-    return n.one(lp.LpPool(n.attribute("p", 2), kernel, *windows), n.tensor())
+    return n.one(lp.LpPool(p, kernel, *windows), n.tensor())
 
 
 @exporter(lp.LpPool, opset=lowest_opset(18))

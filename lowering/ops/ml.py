@@ -11,6 +11,7 @@ from irshap.ir.core import Value
 from irshap.ir.dims import same
 from irshap.ir.types import Array, DType, Tensor
 from irshap.lowering.importer import Import, Unmodeled, importer
+from irshap.lowering.ops.index import counted_from_front
 from irshap.ops.arithmetic import where
 from irshap.ops.cast import cast
 from irshap.ops.elementwise import Logistic
@@ -127,7 +128,8 @@ def _read_one_hot(n: Import) -> Value:
 
 @importer("ai.onnx.ml.ArrayFeatureExtractor")
 def _read_extractor(n: Import) -> Value:
-    x, index = n.tensor(0), n.tensor(1)
+    x = n.tensor(0)
+    index = counted_from_front(n, 1, x.shape[-1])
     flat = reshape(index, (index.tensor.size,))
     picked = emit1(Gather(x.rank - 1), x, flat)
     return reshape(picked, (1, *picked.shape)) if x.rank == 1 else picked

@@ -80,6 +80,9 @@ CARRIED = {
         "(float[N,4] x) => (float[N,4] y) { y = SequenceMap<body = b (float[N,4] a) => (float[N,4] c) "
         "{ c = Relu(a) }>(x) }"
     ),
+    "a power of 2^31": (
+        "(float[N,1,4] x) => (float[N,1,3] y) { y = LpPool<kernel_shape=[2], p=2147483647>(x) }"
+    ),
     "steps of a scan that don't fit together": (
         "(float[3,4] x) => (float[3,2,m] y) { y = Scan<num_scan_inputs = 1, "
         "body = b (float[4] a) => (float[2,k] c) { p = NonZero(a) c = Cast<to=1>(p) }>(x) }"
@@ -133,3 +136,12 @@ def test_constants_that_an_op_does_not_take(op: str) -> None:
     )
     with suppress(UserError):
         irshap.compile(model, np.zeros((1, 2), np.float32))
+
+
+def test_a_feature_that_no_sample_has() -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17, "ai.onnx.ml": 1]> g (float[N,3] x) => (float[N,1] y)
+        <int64[1] at = {2147483648}> { y = ai.onnx.ml.ArrayFeatureExtractor(x, at) }"""
+    )
+    with pytest.raises(UserError, match="out of range for 3"):
+        irshap.compile(model, np.zeros((1, 3), np.float32))
