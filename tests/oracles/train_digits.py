@@ -62,27 +62,34 @@ def choose_references(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(images[np.stack(chosen, axis=1).ravel()])
 
 
+def write(
+    model: nn.Module, path: Path, kind: str, example: np.ndarray, tests: tuple[np.ndarray, ...]
+) -> None:
+    """Writes the trained network, called a `kind`, if it is good enough; `tests`: images and labels."""
+    images, labels = tests
+    with torch.no_grad():
+        logits = model(torch.from_numpy(images)).numpy()
+    accuracy = float((logits.argmax(1) == labels).mean())
+    print(f"test accuracy {accuracy:.4f} on {len(labels)} digits")
+    if accuracy < 0.97:
+        raise SystemExit("the model must reach 97 %")
+    properties = {
+        "description": f"{kind} for the 8x8 digits of scikit-learn, pixels scaled to 0..1",
+        "test_accuracy": f"{accuracy:.4f}",
+        "test_digits": str(len(labels)),
+        "seed": str(SEED),
+    }
+    export(model, {"image": torch.from_numpy(example)}, path, properties=properties)
+    error = difference(path, {"image": images}, logits)
+    print(f"{path.name}: {path.stat().st_size} bytes, |ONNX Runtime - torch| {error:.2e}")
+
+
 def main() -> None:
     """Train, check, write."""
     train_images, train_labels, test_images, test_labels = load()
     model = train(train_images, train_labels)
-    with torch.no_grad():
-        logits = model(torch.from_numpy(test_images)).numpy()
-    accuracy = float((logits.argmax(1) == test_labels).mean())
-    print(f"test accuracy {accuracy:.4f} on {len(test_labels)} digits")
-    if accuracy < 0.97:
-        raise SystemExit("the demo model must reach 97 %")
     references = choose_references(train_images, train_labels)
-    path = DEMO / "digits.onnx"
-    properties = {
-        "description": "CNN for the 8x8 digits of scikit-learn, pixels scaled to 0..1",
-        "test_accuracy": f"{accuracy:.4f}",
-        "test_digits": str(len(test_labels)),
-        "seed": str(SEED),
-    }
-    export(model, {"image": torch.from_numpy(references[:2])}, path, properties=properties)
-    error = difference(path, {"image": test_images}, logits)
-    print(f"{path.name}: {path.stat().st_size} bytes, |ONNX Runtime - torch| {error:.2e}")
+    write(model, DEMO / "digits.onnx", "CNN", references[:2], (test_images, test_labels))
     np.save(DEMO / "digits_references.npy", references)
     np.savez_compressed(DEMO / "digits_test.npz", images=test_images, labels=test_labels)
 
