@@ -49,7 +49,8 @@ class Polyphase(Pass):
     def run(self, ir: Graph, context: Context) -> Graph:
         given = reference_inputs(ir)
         samples = [v for v in ir.inputs if v not in given]
-        pairs = descendants(ir.nodes, given) & descendants(ir.nodes, samples)
+        rowed = descendants(ir.nodes, given)
+        pairs = rowed & descendants(ir.nodes, samples)
         uses = Counter(v for n in ir.nodes for v in n.operands) + Counter(o.value for o in ir.outputs)
 
         def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value] | None:
@@ -57,7 +58,7 @@ class Polyphase(Pass):
             if strides is None:
                 return None
             try:
-                joined = _Region(mapping, pairs, strides).pointwise(node)
+                joined = _Region(mapping, pairs, rowed - pairs, strides).pointwise(node)
             except _NoPhases:
                 return None
             context.count("adjoints")
@@ -106,11 +107,17 @@ class _Region:
     """Values of the old graph between a strided adjoint and the pointwise one behind it, phase by phase.
 
     `pairs` are the values that depend on samples and on references: only these are followed, any other is
-    split as it is.
+    split as it is. Of `references` f(x) is taken from the phases of x, so that it needn't be stored, too.
     """
 
-    def __init__(self, mapping: Mapping[Value, Value], pairs: set[Value], strides: tuple[int, ...]) -> None:
-        self.mapping, self.pairs, self.strides = mapping, pairs, strides
+    def __init__(
+        self,
+        mapping: Mapping[Value, Value],
+        pairs: set[Value],
+        references: set[Value],
+        strides: tuple[int, ...],
+    ) -> None:
+        self.mapping, self.pairs, self.references, self.strides = mapping, pairs, references, strides
         self.count = int(np.prod(strides))
         self.known: dict[Value, list[Value]] = {}
 
@@ -138,7 +145,8 @@ class _Region:
             return [self.mapping[value]] * self.count
         if not same_shape(spatial, self.high):
             raise _NoPhases
-        if value not in self.pairs and value.rank == rank + 2:
+        follows = value in self.references and isinstance(node.op, Elementwise)
+        if value not in self.pairs and value.rank == rank + 2 and not follows:
             return phases(self.mapping[value], self.strides)
         if isinstance(node.op, Elementwise | ZippedElementwise):
             operands = zip(*map(self.phases, node.operands), strict=True)

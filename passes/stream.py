@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import sympy
@@ -18,7 +19,7 @@ from irshap.passes.references.folding import folded
 from irshap.passes.references.loop import Loop
 from irshap.passes.references.partition import Partition
 from irshap.passes.references.plan import Plan
-from irshap.passes.references.stored import Storage, StoredArrays, StoredInputs
+from irshap.passes.references.stored import Storage, StoredArrays, StoredInputs, stored_type
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Stream"]
@@ -49,18 +50,18 @@ class Stream(Pass):
     "references" stores nothing else, and computes their forward pass again in each run. `dtype`: "float16"
     stores activations rounded, in half the room; the pass then approximates: within 1e-3 for networks with
     ReLU, but chords of SiLU divide differences of what is rounded apart (EfficientNetB0: off by percents).
-    `light`: of several values that one light op makes of the same (relu(x) and |x| of x), "recompute" stores
-    x alone and computes them in the loop, "store" stores each, and "auto" recomputes where layers do much
-    more work. `otherwise`: a program whose references can't be taken one after another is an error, which
-    names the node ("refuse"), or left to fold-references ("fold"). `limit`: bytes that may be stored; more is
-    an error before anything is computed.
+    `price`: how many bytes a run may move to compute again, from what is stored beside it, what would take a
+    byte in store (relu(x) and |x| of x; a concatenation of what its parts are stored for; never layers).
+    0: all that the loop reads is stored. `otherwise`: a program whose references can't be taken one after
+    another is an error, which names the node ("refuse"), or left to fold-references ("fold"). `limit`: bytes
+    that may be stored; more is an error before anything is computed.
     """
 
     chunk: int = 0
     together: int = 0
     store: Literal["activations", "references"] = "activations"
     dtype: Literal["same", "float16"] = "same"
-    light: Literal["auto", "recompute", "store"] = "auto"
+    price: float = 8.0
     otherwise: Literal["refuse", "fold"] = "refuse"
     limit: int = 16 * 2**30
     name = "stream"
@@ -77,6 +78,8 @@ class Stream(Pass):
     def run(self, ir: Graph, context: Context) -> Graph:
         if self.chunk < 0:
             raise UserError(f"chunks of {self.chunk} references", mend="Use stream{chunk=1} or more")
+        if not 0 <= self.price < inf:
+            raise UserError(f"a price of {self.price}", mend="Use stream{price=0} or more")
         try:
             parts = Partition.of(ir, recompute=self.store == "references")
         except UserError:
@@ -102,6 +105,7 @@ class Stream(Pass):
         if not self.chunk and not 0 < count <= most:
             most = parts.fitting(_WHOLE // 2)
         together = self.together or self.chunk or _TOGETHER
-        if self.light != "store" and not 0 < count <= most:
-            parts = parts.rematerialized(always=self.light == "recompute")
+        if self.price and not parts.recompute and not 0 < count <= most:
+            half = self.dtype == "float16"
+            parts = parts.rematerialized(self.price, lambda v: stored_type(v, R, half=half).nbytes)
         return Loop.of(parts, Plan.of(count, most, together, stored=not parts.recompute, exact=exact))

@@ -46,7 +46,6 @@ class LeakyRelu(Elementwise):
     mnemonic = "leaky_relu"
     precision = Precision.HALF
     cost = 2
-    light = True
 
     def numpy(self, x: Array) -> Array:
         return np.where(x < 0, x * x.dtype.type(self.alpha), x)
@@ -186,7 +185,6 @@ class ThresholdedRelu(Elementwise):
     mnemonic = "thresholded_relu"
     precision = Precision.HALF
     cost = 1
-    light = True
 
     def numpy(self, x: Array) -> Array:
         return np.where(x > self.alpha, x, 0)
@@ -211,7 +209,6 @@ class Clip(Elementwise):
     mnemonic = "clip"
     precision = Precision.HALF
     cost = 2
-    light = True
 
     def numpy(self, x: Array) -> Array:
         raised = x if self.low is None else np.maximum(x, x.dtype.type(self.low))

@@ -305,7 +305,6 @@ class Neg(Linear, Elementwise):
     mnemonic = "neg"
     precision = Precision.HALF
     cost = 1
-    light = True
 
     def numpy(self, x: Array) -> Array:
         return -x
@@ -447,7 +446,6 @@ class Abs(Elementwise):
     mnemonic = "abs"
     precision = Precision.HALF
     cost = 1
-    light = True
 
     def degree(self, degrees: Sequence[Degree]) -> Degree:
         return degrees[0]

@@ -80,7 +80,6 @@ class Relu(Elementwise):
     mnemonic = "relu"
     precision = Precision.HALF
     cost = 1
-    light = True
 
     def numpy(self, x: Array) -> Array:
         return np.maximum(x, 0)

@@ -103,8 +103,6 @@ class Elementwise(Op, family=True):
         "cost": "flops for each element",
     }
     cost: ClassVar[int]
-    light: ClassVar[bool] = False
-    """Whether reading its operand from memory takes longer than computing it."""
 
     @abstractmethod
     def numpy(self, x: Array) -> Array:

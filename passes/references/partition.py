@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import sympy
@@ -10,21 +10,17 @@ import sympy
 from irshap.errors import UserError
 from irshap.ir.core import Graph, Node, Value
 from irshap.ir.dims import Dim, N, R, substitute, symbols_of
-from irshap.ir.walks import descendants, live
+from irshap.ir.walks import descendants, determined, live
 from irshap.ops.reduce import ReduceMean, ReduceSum, over
 from irshap.passes.references.axes import ReferenceAxes
 from irshap.passes.references.binding import reference_inputs
 from irshap.passes.references.fixed import fixed_values
-from irshap.passes.references.rematerialize import rematerialized, worthwhile
+from irshap.passes.references.rematerialize import OPEN, rematerialized
 
 __all__ = ["Partition", "nbytes", "sum_of", "terms"]
 
 _FEWEST = 2
 """Fewer references at a time leave convolutions too little to do."""
-
-
-_OPEN = 128
-"""What an axis whose size is open has, as far as chunks are concerned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +66,7 @@ class Partition:
         nodes = [n for n in rowed if n.results[0] not in fixed]
         sums = [n for n in needed if n in axes.reductions]
         ends = [n for n in sums if n.results[0] not in fixed]
-        inside = {v for n in nodes for v in n.results}
-        read = (v for n in (*nodes, *ends) for v in n.operands)
-        entering = dict.fromkeys(v for v in read if v not in inside)
+        stored, captured = _entering(nodes, ends, axes)
         found = cls(
             graph=graph,
             given=given,
@@ -83,8 +77,8 @@ class Partition:
             nodes=tuple(nodes),
             sums=tuple(ends),
             known=tuple(n for n in sums if n.results[0] in fixed),
-            stored=tuple(v for v in entering if axes.axis(v) is not None),
-            captured=tuple(v for v in entering if axes.axis(v) is None),
+            stored=stored,
+            captured=captured,
         )
         found._check()
         return found
@@ -105,13 +99,20 @@ class Partition:
         """The loop's sums, and all that is computed from them: behind the loop."""
         return descendants(self.live, (n.results[0] for n in self.sums))
 
-    def rematerialized(self, *, always: bool) -> Partition:
-        """Stores once what light ops make of one value, `always` or where the loop has much else to do."""
-        stored, again = rematerialized(self.stored, self.fixed)
-        if not always and not worthwhile(again, self.nodes):
-            return self
+    def rematerialized(self, price: float, size: Callable[[Value], Dim]) -> Partition:
+        """Stores what makes least of `price` times the bytes in store and of what the loop computes again.
+
+        Args:
+            size: the bytes that a value takes in store.
+        """
+        rowed = (v for n in self.graph.statements for v in n.results if v in self.fixed)
+        with_rows = [v for v in rowed if self.axes.axis(v) is not None]
+        free = determined(self.live, (), lambda n: not n.op.is_input)
+        _, again = rematerialized(self.stored, with_rows, free.__contains__, size, price)
         added = {*again, *self.nodes}
-        return replace(self, stored=stored, nodes=tuple(n for n in self.live if n in added))
+        nodes = tuple(n for n in self.live if n in added)
+        stored, captured = _entering(nodes, self.sums, self.axes)
+        return replace(self, stored=stored, captured=captured, nodes=nodes)
 
     def fitting(self, most: int) -> int:
         """How many references keep each tensor of the loop below `most` bytes for one sample; at least 2."""
@@ -135,10 +136,19 @@ class Partition:
                 raise UserError("it has a row for each reference", where=f"output {output.name!r}")
 
 
+def _entering(
+    nodes: Iterable[Node], sums: Iterable[Node], axes: ReferenceAxes
+) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+    """What these nodes of a loop, and its sums, read from outside: with references, and without."""
+    inside = {v for n in nodes for v in n.results}
+    read = dict.fromkeys(v for n in (*nodes, *sums) for v in n.operands if v not in inside)
+    return tuple(v for v in read if axes.axis(v) is not None), tuple(v for v in read if axes.axis(v) is None)
+
+
 def nbytes(values: Iterable[Value]) -> int:
     """The bytes of values for one sample and one reference; open axes are taken for middling ones."""
     sizes = (v.tensor.substitute({N: 1, R: 1}).nbytes for v in values)
-    usual = (substitute(size, dict.fromkeys(symbols_of([size]), _OPEN)) for size in sizes)
+    usual = (substitute(size, dict.fromkeys(symbols_of([size]), OPEN)) for size in sizes)
     return sum(size for size in usual if isinstance(size, int))
 
 

@@ -1,61 +1,78 @@
-"""Rematerialization: of values that light ops make of one (relu(x) and |x| of x), only that is stored."""
+"""Rematerialization: what of the references is stored, and what a loop computes again, as a minimum cut."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from math import ceil
+
+import networkx as nx
 
 from irshap.ir.core import Node, Value
-from irshap.ir.dims import N, R, product
-from irshap.ir.types import TensorType
-from irshap.ops.families import Elementwise
-from irshap.ops.shape import Reshape
+from irshap.ir.dims import Dim, N, R, substitute, symbols_of
+from irshap.ir.walks import ancestors, live
 
-__all__ = ["rematerialized", "worthwhile"]
+__all__ = ["OPEN", "rematerialized"]
 
-_FLOPS = 300
-"""A number computed again is cheap beside this many flops for it."""
+OPEN = 128
+"""What an axis whose size is open has, as far as costs are concerned."""
+
+_FLOPS = 7.5
+"""Operations that take as long as moving a byte: a core does 75 G of them, or moves 10 GB, in a second."""
+
+_NODE = 16 * 2**10
+"""Bytes whose way takes about as long as running a node; views are free."""
+
+_START, _END = "start", "end"
 
 
-def rematerialized(stored: Sequence[Value], fixed: Collection[Value]) -> tuple[tuple[Value, ...], set[Node]]:
-    """What to store instead of `stored`, and the light ops and reshapes that compute the rest of it.
+def rematerialized(
+    read: Iterable[Value],
+    rowed: Iterable[Value],
+    free: Callable[[Value], bool],
+    size: Callable[[Value], Dim],
+    price: float,
+) -> tuple[tuple[Value, ...], set[Node]]:
+    """What to store so that `read` follows from it, and the nodes that compute the rest again.
 
-    Of values that such nodes make of the same fixed one, that one.
+    Least is price * (bytes stored) + (bytes moved to compute again, and what operations are worth): a minimum
+    cut of the program, as torch's partitioner finds what a forward pass keeps for the backward one.  From the
+    start an edge leads to each node, and is cut where it is computed again; from a node one leads to each
+    result, and is cut where that is stored.  Layers, and what mixes references, are never computed again.
+
+    Args:
+        read: what the loop reads of the references.
+        rowed: the values that could be stored, in order: with references, and computed while compiling.
+        free: whether a value is there without being stored: weights, and what follows from them alone.
+        size: the bytes that a value takes in store.
     """
-    groups: dict[Value, list[Value]] = defaultdict(list)
-    for value in stored:
-        groups[_root(value, fixed)].append(value)
-    kept, nodes = list[Value](), set[Node]()
-    for root, values in groups.items():
-        if len(values) == 1:
-            kept += values
-            continue
-        kept.append(root)
-        for value in values:
-            while value is not root:
-                nodes.add(value.node)
-                value = value.node.operands[0]
-    return tuple(kept), nodes
+    wanted, could = [*dict.fromkeys(read)], dict.fromkeys(rowed)
+    needed = ancestors(wanted, lambda v: v not in could) & could.keys()
+    # in the program's order, so that ties fall alike each time
+    nodes = [*dict.fromkeys(v.node for v in could if v in needed)]
+    graph = nx.DiGraph()
+    for node in nodes:
+        light = node.op.layer is None and all(v in needed or free(v) for v in node.operands)
+        if light and node.operands:
+            graph.add_edge(_START, node, capacity=_work(node))
+            graph.add_edges_from((v, node) for v in node.operands if v in needed)
+        else:
+            graph.add_edge(_START, node)
+        graph.add_edges_from((node, v, {"capacity": ceil(price * _number(size(v)))}) for v in node.results)
+    graph.add_edges_from((v, _END) for v in wanted)
+    _, (before, _) = nx.minimum_cut(graph, _START, _END)
+    stored = tuple(v for v in could if v in needed and v not in before and v.node in before)
+    return stored, {*live(nodes, wanted, stored)}
 
 
-def worthwhile(again: Iterable[Node], loop: Iterable[Node]) -> bool:
-    """Whether computing `again` costs little beside the layers of a loop; not where sizes are unknown."""
-    numbers = [product(_one(n.results)[0].dims) for n in again if isinstance(n.op, Elementwise)]
-    flops = [n.op.flops(_one(n.operands), _one(n.results)) for n in loop if n.op.layer is not None]
-    known = sum(f for f in flops if isinstance(f, int))
-    return all(isinstance(n, int) for n in numbers) and known >= _FLOPS * sum(map(int, numbers))
+def _work(node: Node) -> int:
+    types = [[v.tensor.substitute({N: 1, R: 1}) for v in values] for values in (node.operands, node.results)]
+    moved = _number(node.op.nbytes(*types))
+    return ceil(moved + _number(node.op.flops(*types)) / _FLOPS + (_NODE if moved else 0))
 
 
-def _one(values: Iterable[Value]) -> list[TensorType]:
-    """The types for one sample and one reference."""
-    return [v.tensor.substitute({N: 1, R: 1}) for v in values]
-
-
-def _root(value: Value, fixed: Collection[Value]) -> Value:
-    while _is_light(value.node) and value.node.operands[0] in fixed:
-        value = value.node.operands[0]
-    return value
-
-
-def _is_light(node: Node) -> bool:
-    return isinstance(node.op, Reshape) or (isinstance(node.op, Elementwise) and node.op.light)
+def _number(size: Dim) -> int:
+    """A size for one sample and one reference, open axes taken for middling ones."""
+    given = {s: 1 if s in (N, R) else OPEN for s in symbols_of([size])}
+    found = substitute(size, given)
+    assert isinstance(found, int)
+    return found

@@ -21,7 +21,7 @@ from irshap.passes.references.fixed import FixedProgram
 from irshap.passes.references.loop import Loop
 from irshap.passes.references.partition import sum_of, terms
 
-__all__ = ["Storage", "Stored", "StoredArrays", "StoredInputs"]
+__all__ = ["Storage", "Stored", "StoredArrays", "StoredInputs", "stored_type"]
 
 
 class Stored(Protocol):
@@ -45,12 +45,8 @@ class Storage:
     half: bool
 
     def type(self, value: Value, count: Dim) -> TensorType:
-        """How a value is stored for this many references; positions take 32 bits."""
-        kind = value.tensor.substitute({R: count})
-        if _is_position(value):
-            return kind.with_dtype(DType.I32)
-        rounded = self.half and is_float(value) and not _is_moved(value)
-        return kind.with_dtype(DType.F16) if rounded else kind
+        """How a value is stored for this many references."""
+        return stored_type(value, count, half=self.half)
 
     def types(self) -> dict[Value, TensorType]:
         """How each value of all whole chunks is stored: [trips of the levels that are loops, ...]."""
@@ -63,6 +59,15 @@ class Storage:
                 kind = self.type(value, level.size)
                 found[value] = kind.with_shape((*lead, *kind.dims))
         return found
+
+
+def stored_type(value: Value, count: Dim, *, half: bool) -> TensorType:
+    """How a value is stored for this many references: positions in 32 bits, floats in 16 if `half`."""
+    kind = value.tensor.substitute({R: count})
+    if _is_position(value):
+        return kind.with_dtype(DType.I32)
+    rounded = half and is_float(value) and not _is_moved(value)
+    return kind.with_dtype(DType.F16) if rounded else kind
 
 
 class StoredArrays:

@@ -98,7 +98,7 @@ def _scan_of(model: onnx.ModelProto) -> tuple[onnx.NodeProto, onnx.GraphProto]:
 def test_what_the_loop_holds() -> None:
     """The adjoints of stride 1 as convolutions, whose weights are the body's own; nothing of the sample's."""
     references = case("digits").references["image"][:4]
-    model = irshap.compile(demo.model_path(), references, passes=streamed(2)).model
+    model = irshap.compile(demo.model_path(), references, passes=streamed(2, price=0)).model
     _, body = _scan_of(model)
     kinds = [n.op_type for n in body.node]
     assert kinds.count("Conv") == 3
@@ -313,18 +313,22 @@ output "x_attributions" {role=attribution, of="x"} = %m
 
 
 @pytest.mark.parametrize(
-    ("light", "width", "again"),
-    [("store", 600, False), ("recompute", 8, True), ("auto", 8, False), ("auto", 600, True)],
+    ("price", "again", "stored"),
+    [
+        (0, set(), 3),
+        (8, set(), 3),
+        (5e3, {"relu", "abs"}, 2),
+        (1e5, {"relu", "abs", "tanh", "reduce_sum"}, 1),
+    ],
 )
-def test_what_light_ops_make_of_one_value_is_stored_once(light: str, width: int, again: bool) -> None:
-    """300 flops of layers for each number computed again, here four: 2 * 2 * width from a width of 300 on."""
-    text = LIGHT.replace("splat 0.5", repr([0.5] * 2 * width)).replace("WIDTH", str(width))
-    graph = run(text, f"stream{{chunk=1, light={light}}}")
+def test_what_is_dear_to_store_is_computed_again(price: float, again: set[str], stored: int) -> None:
+    """relu(h), |h| and a sum of tanh(h): as they are, with h in place of the first two, or h alone."""
+    text = LIGHT.replace("splat 0.5", repr([0.5] * 16)).replace("WIDTH", "8")
+    graph = run(text, f"stream{{chunk=1, price={price}}}")
     (loop,) = (n for n in graph.nodes if n.op.bodies)
-    kinds = [n.op.mnemonic for n in loop.op.bodies[0].nodes]
-    assert ("relu" in kinds, "abs" in kinds) == (again, again)
-    assert "tanh" not in kinds
-    assert loop.op.scanned == (2 if again else 3)
+    kinds = {n.op.mnemonic for n in loop.op.bodies[0].nodes}
+    assert kinds & {"relu", "abs", "tanh", "reduce_sum"} == again | {"reduce_sum"}
+    assert loop.op.scanned == stored
     sample = {"x": np.float32([[0.5, 1.0]])}
     expected = evaluate(run(text, "fold-references"), sample)["x_attributions"]
     np.testing.assert_allclose(evaluate(graph, sample)["x_attributions"], expected, rtol=1e-6)
