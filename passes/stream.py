@@ -106,6 +106,8 @@ class Stream(Pass):
             most = parts.fitting(_WHOLE // 2)
         together = self.together or self.chunk or _TOGETHER
         if self.price and not parts.recompute and not 0 < count <= most:
-            half = self.dtype == "float16"
-            parts = parts.rematerialized(self.price, lambda v: stored_type(v, R, half=half).nbytes)
+            # in half the room, the same is stored
+            parts = parts.rematerialized(
+                self.price, lambda v: stored_type(v, R, half=False).nbytes, rounded=self.dtype == "float16"
+            )
         return Loop.of(parts, Plan.of(count, most, together, stored=not parts.recompute, exact=exact))

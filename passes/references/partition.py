@@ -99,16 +99,17 @@ class Partition:
         """The loop's sums, and all that is computed from them: behind the loop."""
         return descendants(self.live, (n.results[0] for n in self.sums))
 
-    def rematerialized(self, price: float, size: Callable[[Value], Dim]) -> Partition:
+    def rematerialized(self, price: float, size: Callable[[Value], Dim], *, rounded: bool) -> Partition:
         """Stores what makes least of `price` times the bytes in store and of what the loop computes again.
 
         Args:
             size: the bytes that a value takes in store.
+            rounded: whether it is rounded there.
         """
         rowed = (v for n in self.graph.statements for v in n.results if v in self.fixed)
         with_rows = [v for v in rowed if self.axes.axis(v) is not None]
         free = determined(self.live, (), lambda n: not n.op.is_input)
-        _, again = rematerialized(self.stored, with_rows, free.__contains__, size, price)
+        _, again = rematerialized(self.stored, with_rows, free.__contains__, size, price, rounded=rounded)
         added = {*again, *self.nodes}
         nodes = tuple(n for n in self.live if n in added)
         stored, captured = _entering(nodes, self.sums, self.axes)

@@ -31,6 +31,8 @@ def rematerialized(
     free: Callable[[Value], bool],
     size: Callable[[Value], Dim],
     price: float,
+    *,
+    rounded: bool = False,
 ) -> tuple[tuple[Value, ...], set[Node]]:
     """What to store so that `read` follows from it, and the nodes that compute the rest again.
 
@@ -44,6 +46,7 @@ def rematerialized(
         rowed: the values that could be stored, in order: with references, and computed while compiling.
         free: whether a value is there without being stored: weights, and what follows from them alone.
         size: the bytes that a value takes in store.
+        rounded: whether what is stored is rounded, so that positions of maxima would move.
     """
     wanted, could = [*dict.fromkeys(read)], dict.fromkeys(rowed)
     needed = ancestors(wanted, lambda v: v not in could) & could.keys()
@@ -51,8 +54,8 @@ def rematerialized(
     nodes = [*dict.fromkeys(v.node for v in could if v in needed)]
     graph = nx.DiGraph()
     for node in nodes:
-        light = node.op.layer is None and all(v in needed or free(v) for v in node.operands)
-        if light and node.operands:
+        light = node.op.layer is None and not (rounded and node.op.positions)
+        if light and node.operands and all(v in needed or free(v) for v in node.operands):
             graph.add_edge(_START, node, capacity=_work(node))
             graph.add_edges_from((v, node) for v in node.operands if v in needed)
         else:
