@@ -18,6 +18,7 @@ from irshap.errors import UserError
 from irshap.ir.core import Node, Op, Output, Value
 from irshap.ir.dims import Dim, as_dim, same, symbols_of
 from irshap.ir.types import Array, DType, Tensor, TensorType, Type
+from irshap.lowering.files.spool import refer
 
 __all__ = ["EXPORTERS", "FLOOR", "Emission", "Emitter", "Export", "Exporter", "exporter", "fill_tensor"]
 __all__ += ["onnx_dtype", "onnx_type", "tensor_proto"]
@@ -354,7 +355,7 @@ def tensor_proto(array: Array, name: str) -> onnx.TensorProto:
 
 
 def fill_tensor(proto: onnx.TensorProto, array: Array, name: str) -> None:
-    """Makes `proto` an initializer: in place, so that large weights are copied once."""
+    """Makes `proto` an initializer: in place: large weights are copied once, what is in a spool isn't."""
     if array.dtype == object:
         proto.name, proto.data_type = name, onnx.TensorProto.STRING
         proto.dims.extend(array.shape)
@@ -362,6 +363,7 @@ def fill_tensor(proto: onnx.TensorProto, array: Array, name: str) -> None:
     elif array.dtype.isbuiltin == 1 and array.dtype.isnative and sys.byteorder == "little":
         proto.name, proto.data_type = name, onnx_dtype(DType.of(array))
         proto.dims.extend(array.shape)
-        proto.raw_data = array.tobytes()
+        if not refer(proto, array):
+            proto.raw_data = array.tobytes()
     else:
         proto.CopyFrom(numpy_helper.from_array(array, name))

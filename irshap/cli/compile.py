@@ -148,7 +148,7 @@ def _report(compiled: CompiledModel, output: str, seconds: float) -> dict[str, A
     from irshap.ir.core import Role
 
     # The lowered model leaves out the outputs that were only of use between passes.
-    published = {o.name for o in compiled.model.graph.output}
+    published = {o.name for o in compiled.lowered.graph.output}
     values = {o.name: str(o.value.type) for o in compiled.graph.outputs if o.name in published}
     attributed = {o.of: o.name for o in compiled.graph.outputs_of(Role.ATTRIBUTION)}
     folder = Path(output).parent
@@ -156,12 +156,12 @@ def _report(compiled: CompiledModel, output: str, seconds: float) -> dict[str, A
     return {
         "output": output,
         "bytes": sum(f.stat().st_size for f in files),
-        "nodes": len(compiled.model.graph.node),
-        "opset": max((o.version for o in compiled.model.opset_import if not o.domain), default=None),
+        "nodes": len(compiled.lowered.graph.node),
+        "opset": max((o.version for o in compiled.lowered.opset_import if not o.domain), default=None),
         "inputs": {str(v.name): str(v.type) for v in compiled.graph.inputs},
-        "outputs": {o.name: values.get(o.name, "") for o in compiled.model.graph.output},
+        "outputs": {o.name: values.get(o.name, "") for o in compiled.lowered.graph.output},
         "attributions": attributed,
-        "metadata": {p.key: p.value for p in compiled.model.metadata_props},
+        "metadata": {p.key: p.value for p in compiled.lowered.metadata_props},
         **compiled.report.to_dict(),
         "strategy": None if compiled.choice is None else asdict(compiled.choice),
         "seconds": seconds,

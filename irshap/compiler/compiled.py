@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from irshap.cost.choose import Choice
 from irshap.errors import ModelError
 from irshap.ir.core import Graph
 from irshap.lowering.files.save import MAX_PROTO, save_model
+from irshap.lowering.files.spool import resident, spooled_file
 from irshap.pipeline.report import Report
 from irshap.runtime import Explainer
 
@@ -28,28 +30,35 @@ class CompiledModel:
     """An explained model.
 
     Attributes:
-        model: the ONNX model (`onnx.ModelProto`).  It has the source model's inputs and outputs, then for
-            each attributed tensor `x` the output `x_attributions` (shape of x; with K classes at once
-            [N, K, ...]), `base_values` (the target's mean over the references; [N] or [N, K]; in the unit of
-            the explained output, as are the attributions), `target_index` (int64 [N] or [N, K]) or, where it
-            is no class that is explained, `target_values` ([N] or [N, K]), and on request
-            `completeness_error`.
+        lowered: `model`, but for large arrays of which it says where a temporary file has them.
         graph: the last form of the program in irshap's IR.
         report: what each pass did.
         pipeline: the canonical text of the passes that made it.
         choice: the strategy that a memory limit led to, and what each was predicted to take.
     """
 
-    model: onnx.ModelProto
+    lowered: onnx.ModelProto
     graph: Graph
     report: Report
     pipeline: str
     choice: Choice | None = None
 
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The ONNX model, with all its data in memory.
+
+        It has the source model's inputs and outputs, then for each attributed tensor `x` the output
+        `x_attributions` (shape of x; with K classes at once [N, K, ...]), `base_values` (the target's mean
+        over the references; [N] or [N, K]; in the unit of the explained output, as are the attributions),
+        `target_index` (int64 [N] or [N, K]) or, where it is no class that is explained, `target_values` ([N]
+        or [N, K]), and on request `completeness_error`.
+        """
+        return resident(self.lowered)
+
     @property
     def sizes(self) -> dict[str, int]:
         """Open axes of the source model whose size is fixed in this one: by its references, or as asked."""
-        metadata = {p.key: p.value for p in self.model.metadata_props}
+        metadata = {p.key: p.value for p in self.lowered.metadata_props}
         found: dict[str, int] = json.loads(metadata.get(Metadata.SIZES, "{}"))
         return found
 
@@ -67,16 +76,16 @@ class CompiledModel:
         """
         if external_data is None:
             external_data = self.choice is not None and self.choice.external
-        save_model(self.model, path, external_over=0 if external_data else MAX_PROTO)
+        save_model(self.lowered, path, external_over=0 if external_data else MAX_PROTO)
 
     def explainer(self, providers: Sequence[Any] | None = None) -> Explainer:
         """An `Explainer` of this model, also of one over 2 GiB."""
-        if self.model.ByteSize() <= MAX_PROTO:
+        if self._nbytes <= MAX_PROTO:
             return Explainer(bytes(self), providers)
         # no file is needed once the session is made: ONNX Runtime has read it, or holds its pages
         with tempfile.TemporaryDirectory(prefix="irshap-") as folder:
             path = Path(folder, "model.onnx")
-            save_model(self.model, path, external_over=0, check=False)
+            save_model(self.lowered, path, external_over=0, check=False)
             return Explainer(path, providers)
 
     def __bytes__(self) -> bytes:
@@ -85,13 +94,18 @@ class CompiledModel:
         Raises:
             ModelError: it is over 2 GiB, more than one file holds.
         """
-        if self.model.ByteSize() > MAX_PROTO:
+        if self._nbytes > MAX_PROTO:
             mend = "save it, or take .explainer(): weights then stand in a file of their own"
             raise ModelError(
                 "is over 2 GiB, more than one ONNX file holds", where="compiled model", mend=mend
             )
         return self.model.SerializeToString(deterministic=True)
 
+    @property
+    def _nbytes(self) -> int:
+        spooled = (place for t in self.lowered.graph.initializer if (place := spooled_file(t)))
+        return self.lowered.ByteSize() + sum(length for _, _, length in spooled)
+
     def __repr__(self) -> str:
-        outputs = ", ".join(o.name for o in self.model.graph.output)
+        outputs = ", ".join(o.name for o in self.lowered.graph.output)
         return f"CompiledModel({self.pipeline!r}, outputs: {outputs})"

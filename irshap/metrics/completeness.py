@@ -189,7 +189,7 @@ def _compare(
     compiled: CompiledModel, raw: Mapping[str, Array], tolerance: float | None, runtime: str
 ) -> Completeness:
     graph = compiled.graph
-    metadata = {p.key: p.value for p in compiled.model.metadata_props}
+    metadata = {p.key: p.value for p in compiled.lowered.metadata_props}
     explained = metadata[Metadata.EXPLAINED_OUTPUT]
     dtype = _explained_array(graph, raw, explained).dtype
     if tolerance is None:

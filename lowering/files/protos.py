@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from onnx import TensorProto
 
 __all__ = [
+    "OUTLINE_OVER",
     "first_line",
     "has_broken_text",
     "is_outlined",

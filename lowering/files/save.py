@@ -14,6 +14,7 @@ from onnx import TensorProto, checker
 
 from irshap.errors import ModelError, UserError
 from irshap.lowering.files.protos import first_line, is_outlined, nbytes, outline, tensors
+from irshap.lowering.files.spool import copy_data, resident, spooled_file
 
 __all__ = ["MAX_PROTO", "save_model"]
 
@@ -38,7 +39,7 @@ def save_model(
     A data file that an earlier, larger output left is not removed.
 
     Args:
-        model: stays as it is; holds all its weights in memory.
+        model: stays as it is; its weights are in memory, or in a spool (irshap.lowering.files.spool).
         path: the file to write; its folder exists.
         external_over: the size in bytes above which weights become external data.
         check: run onnx.checker with full check on what was written before it takes its place.
@@ -71,14 +72,15 @@ def save_model(
 
 def _write(model: onnx.ModelProto, stage: Path, name: str, external_over: int, where: str) -> Sequence[str]:
     """Write the model's file, and its data file if needed, into `stage`; the names of what was written."""
-    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in tensors(model)):
+    external = (t for t in tensors(model) if t.data_location == TensorProto.EXTERNAL)
+    if not all(map(spooled_file, external)):
         raise ModelError("refers to external data", where=where, mend="read it with load_model first")
     shell = outline(model)
-    large = [tensor for tensor in model.graph.initializer if is_outlined(tensor)]
+    large = [tensor for tensor in model.graph.initializer if is_outlined(tensor) or spooled_file(tensor)]
     try:
         size = len(shell.SerializeToString()) + sum(nbytes(tensor) + _TAG_BYTES for tensor in large)
         if not large or size <= external_over:
-            _write_file(stage / name, model.SerializeToString(deterministic=True))
+            _write_file(stage / name, resident(model).SerializeToString(deterministic=True))
             return [name]
         _write_data(large, shell, stage / f"{name}.data")
         _write_file(stage / name, shell.SerializeToString(deterministic=True))
@@ -95,9 +97,11 @@ def _write_data(large: Sequence[TensorProto], shell: onnx.ModelProto, file: Path
         for tensor in large:
             offset = -(-stream.tell() // _PAGE) * _PAGE
             stream.write(b"\0" * (offset - stream.tell()))
-            length = stream.write(tensor.raw_data)
+            length = nbytes(tensor)
+            copy_data(tensor, stream)
             target = targets[tensor.name]
             target.ClearField("raw_data")
+            target.ClearField("external_data")
             target.data_location = TensorProto.EXTERNAL
             for key, value in (("location", file.name), ("offset", str(offset)), ("length", str(length))):
                 target.external_data.add(key=key, value=value)

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from irshap.lowering.files.protos import first_line, nbytes
+from irshap.lowering.files.spool import resident
 
 __all__ = ["RuntimeRefusal", "Session"]
 
@@ -53,7 +54,7 @@ class Session:
         if not fuse:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         try:
-            content = model.SerializeToString()
+            content = resident(model).SerializeToString()
             providers = ["CPUExecutionProvider"]
             # there is nothing to fall back to, and trying would be told on standard output
             self._session = onnxruntime.InferenceSession(content, options, providers, enable_fallback=0)

@@ -14,6 +14,7 @@ from irshap.ir.core import Precision, Value
 from irshap.ir.dims import Dim, R, product
 from irshap.ir.types import Array, DType, Tensor, TensorType
 from irshap.ir.walks import ancestors, is_float
+from irshap.lowering.files.spool import Spool
 from irshap.ops.program import Constant, Input
 from irshap.ops.shape import Reshape
 from irshap.passes.references.axes import ReferenceAxis
@@ -22,6 +23,10 @@ from irshap.passes.references.loop import Loop
 from irshap.passes.references.partition import sum_of, terms
 
 __all__ = ["Storage", "Stored", "StoredArrays", "StoredInputs", "stored_type"]
+
+
+_SPOOLED = 256 * 2**20
+"""Bytes from which on what is stored goes to a file as it is computed."""
 
 
 class Stored(Protocol):
@@ -78,13 +83,17 @@ class StoredArrays:
         loop, parts, plan = storage.loop, storage.loop.parts, storage.loop.plan
         self._totals = [np.zeros((), n.results[0].dtype.numpy) for n in parts.known]
         whole = int(plan.whole)
-        stores = {v: _Store(storage, v, level.size) for level in loop.levels for v in level.stored}
+        types = storage.types()
+        spooled = sum(int(t.nbytes) for t in types.values()) > _SPOOLED
+        stores = {
+            v: _Store(storage, v, level.size, types[v], spooled=spooled)
+            for level in loop.levels
+            for v in level.stored
+        }
         for found in self._computed(plan.size, range(0, whole, plan.size)):
             for value, array in zip(parts.stored, found, strict=True):
                 stores[value].add(array)
-        self._whole = {
-            v: stores[v].array.reshape([int(d) for d in t.dims]) for v, t in storage.types().items()
-        }
+        self._whole = {v: store.array() for v, store in stores.items()}
         self._rest: list[Array] = []
         if plan.left:
             (self._rest,) = self._computed(plan.left, [whole])
@@ -166,21 +175,36 @@ class StoredInputs:
 
 
 class _Store:
-    """A stored value of all whole chunks, [trips, ...], for a level that takes several of them at a time."""
+    """A stored value of all whole chunks, [trips, ...], for a level that takes several of them at a time.
 
-    def __init__(self, storage: Storage, value: Value, size: int) -> None:
-        plan, kind = storage.loop.plan, storage.type(value, size)
+    In memory, or `spooled`: written to a file as it is computed.
+    """
+
+    def __init__(self, storage: Storage, value: Value, size: int, kind: TensorType, *, spooled: bool) -> None:
         along = storage.loop.parts.axes.axis(value)
         assert along is not None
-        self.array = np.empty((int(plan.trips(size)), *map(int, kind.dims)), kind.dtype.numpy)
-        self._along, self._each = along, size // plan.size
-        self._trip, self._chunks = 0, list[Array]()
+        self._along, self._each, self._kind = along, size // storage.loop.plan.size, kind
+        self._chunks, self._trips = list[Array](), list[Array]()
+        self._spool = Spool() if spooled and kind.nbytes else None
 
     def add(self, chunk: Array) -> None:
         self._chunks.append(chunk)
-        if len(self._chunks) == self._each:
-            self.array[self._trip] = _joined(self._chunks, self._along)
-            self._trip, self._chunks = self._trip + 1, []
+        if len(self._chunks) < self._each:
+            return
+        trip = _joined(self._chunks, self._along)
+        self._chunks = []
+        if self._spool is None:
+            self._trips.append(trip)
+        else:
+            self._spool.append(trip)
+
+    def array(self) -> Array:
+        """All that was added."""
+        dtype, shape = self._kind.dtype.numpy, [int(d) for d in self._kind.dims]
+        if self._spool is not None:
+            return self._spool.array(dtype, shape)
+        trips, self._trips = self._trips, []
+        return np.concatenate([t.reshape(-1) for t in trips] or [np.empty(0, dtype)]).reshape(shape)
 
 
 def _joined(arrays: Sequence[Array], along: ReferenceAxis) -> Array:
