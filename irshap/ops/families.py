@@ -85,10 +85,11 @@ class Bilinear(Op, family=True):
         if not others:
             return self.adjoints(cts, at, i)
         (j,) = others
-        total = at.operands[j] + at0.operands[j]
         after = smaller(at.operands[i].shape, at.operands[j].shape)
+        # each world apart is smaller than what both make
+        ends = [p.operands[j] if after else p.operands[j] * 0.5 for p in (at, at0)]
         operands = list(at.operands)
-        operands[j] = total if after else total * 0.5
+        operands[j] = ends[0] + ends[1]
         result = self.adjoints(cts, Point(tuple(operands), at.results), i)
         return result * 0.5 if after else result
 

@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from irshap.ir.builder import Builder, current, emit, emit1
-from irshap.ir.core import Graph, Node, Output, Value, tensors
-from irshap.ir.dims import as_dim
+from irshap.ir.core import Graph, Node, Op, Output, Value, tensors
+from irshap.ir.dims import as_dim, same_shape
 from irshap.ir.rewrite import map_nodes
 from irshap.ir.walks import descendants, live
-from irshap.ops.arithmetic import Mul
+from irshap.ops import arithmetic
+from irshap.ops.arithmetic import Add, Mul, Neg, Sub
 from irshap.ops.composite import pulled_back
 from irshap.ops.linear import matmul, swap_last
 from irshap.ops.program import Constant, Input
 from irshap.ops.scan import Scan
-from irshap.ops.shape import Slice, concat, reshape, zeros_like
+from irshap.ops.shape import Concat, Slice, concat, reshape, zeros_like
 from irshap.ops.vectorize import apply
 
 __all__ = ["Direction", "Step", "back", "flipped", "shifted"]
@@ -155,21 +156,88 @@ def scanned(
     return emit(loop, *carried, *(inside[v] for v in rows_read), *(outside[v] for v in wholes))
 
 
+@dataclass(frozen=True)
+class _Scaled:
+    """A value that depends on what is carried, as `moving` times a factor that doesn't; None is 1."""
+
+    moving: Value
+    factor: Value | None = None
+
+
+def _product(op: Op, terms: Sequence[_Scaled | Value]) -> _Scaled | None:
+    """(v a) b = v (a b)."""
+    for scaled, known in (terms, terms[::-1]):
+        if isinstance(scaled, _Scaled) and isinstance(known, Value):
+            return _Scaled(scaled.moving, known if scaled.factor is None else scaled.factor * known)
+    return None
+
+
+def _sum(op: Op, terms: Sequence[_Scaled | Value]) -> _Scaled | None:
+    """v a + v b = v (a + b), and so for differences."""
+    a, b = terms
+    if not isinstance(a, _Scaled) or not isinstance(b, _Scaled) or a.moving is not b.moving or a == b:
+        return None
+    return _Scaled(a.moving, arithmetic.apply(op, *(1.0 if t.factor is None else t.factor for t in (a, b))))
+
+
+def _negative(op: Op, terms: Sequence[_Scaled | Value]) -> _Scaled | None:
+    """-(v a) = v (-a)."""
+    (a,) = terms
+    return _Scaled(a.moving, -a.factor) if isinstance(a, _Scaled) and a.factor is not None else None
+
+
+def _joined(op: Op, terms: Sequence[_Scaled | Value]) -> _Scaled | None:
+    """concat(v a, w b) = concat(v, w) concat(a, b), and what is concatenated twice is so once."""
+    assert isinstance(op, Concat)
+    scaled = [t for t in terms if isinstance(t, _Scaled)]
+    factors = [
+        t.factor for t in scaled if t.factor is not None and same_shape(t.factor.shape, t.moving.shape)
+    ]
+    if not len(factors) == len(scaled) == len(terms):
+        return None
+    moving: list[Value] = []
+    for t in scaled:
+        moving += t.moving.node.operands if t.moving.node.op == op else [t.moving]
+    return _Scaled(concat(moving, op.axis), _concatenated(factors, op.axis))
+
+
+def _concatenated(values: Sequence[Value], axis: int) -> Value:
+    """concat(a + a0, b + b0) = concat(a, b) + concat(a0, b0): two worlds are joined before they meet."""
+    sums = [v.node.operands for v in values if isinstance(v.node.op, Add)]
+    same_all = all(same_shape(x.shape, v.shape) for v, xs in zip(values, sums, strict=False) for x in xs)
+    if len(sums) < len(values) or not same_all:
+        return concat(values, axis)
+    return concat([a for a, _ in sums], axis) + concat([b for _, b in sums], axis)
+
+
+_FACTORED: dict[type[Op], Callable[[Op, Sequence[_Scaled | Value]], _Scaled | None]] = {
+    Mul: _product,
+    Add: _sum,
+    Sub: _sum,
+    Neg: _negative,
+    Concat: _joined,
+}
+
+
 def _with_joined_factors(graph: Graph, carried: int) -> Graph:
-    """(v a) b as v (a b), where v depends on what is carried, and a and b don't: so a b goes outside."""
+    """The body with what it multiplies carried values by joined, which goes outside.
+
+    Of a step back in time, which is linear in what is carried, this leaves as few products as there are
+    values that its sums and its matrix product need.
+    """
     moving = descendants(graph.nodes, graph.inputs[:carried])
-    scaled: dict[Value, tuple[Value, Value]] = {}
+    scaled: dict[Value, _Scaled] = {}
 
     def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
-        known = [x not in moving for x in node.operands]
-        if not isinstance(node.op, Mul) or sum(known) != 1:
+        rule = _FACTORED.get(type(node.op))
+        if rule is None or moving.isdisjoint(node.operands):
             return None
-        v, factor = (mapping[x] for x in (node.operands if known[1] else node.operands[::-1]))
-        if v in scaled:
-            v, before = scaled[v]
-            factor = before * factor
-        result = v * factor
-        scaled[result] = v, factor
+        operands = [(x in moving, mapping[x]) for x in node.operands]
+        found = rule(node.op, [scaled.get(v, _Scaled(v)) if moves else v for moves, v in operands])
+        if found is None or found.factor is None:
+            return None
+        result = found.moving * found.factor
+        scaled[result] = found
         return (result,)
 
     made = map_nodes(graph, visit)

@@ -11,12 +11,13 @@ from onnx import numpy_helper
 import irshap
 from irshap.errors import NotDifferentiable
 from irshap.ir.builder import Builder, emit
-from irshap.ir.core import Output, Point, Sample
+from irshap.ir.core import Graph, Output, Point, Sample
 from irshap.ir.evaluator import evaluate
 from irshap.ir.types import DType, TensorType
 from irshap.ops import recurrent
 from irshap.ops.program import Input, constant
 from irshap.ops.samples import randn
+from irshap.ops.scan import Scan
 
 RNG = np.random.default_rng(0)
 W, H = 3, 2
@@ -78,7 +79,7 @@ def test_lengths_that_are_the_whole_sequences_change_nothing(batch: str) -> None
     assert [n.op.mnemonic for n in given.nodes if n.op.mnemonic in ("gru", "opaque")] == ["gru"]
 
 
-def _pulled(sample: Sample, few: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+def _pulled(sample: Sample, few: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Graph, dict[str, np.ndarray]]:
     """Cotangents by the derivative and by the secant, with sequences spelled out up to so many steps."""
     monkeypatch.setattr(recurrent, "FEW_STEPS", few)
     arrays = [a.astype(np.float64) for a in sample.operands]
@@ -97,7 +98,7 @@ def _pulled(sample: Sample, few: int, monkeypatch: pytest.MonkeyPatch) -> dict[s
         ]
         graph = b.build("pulled", [Output(f"m{i}", v) for i, v in enumerate(found)])
     feeds = {f"x{i}": a for i, a in enumerate(arrays)} | {f"r{i}": a for i, a in enumerate(others)}
-    return evaluate(graph, feeds)
+    return graph, evaluate(graph, feeds)
 
 
 SAMPLES = [s for op in (recurrent.Lstm, recurrent.Gru, recurrent.Rnn) for s in op.samples()]
@@ -105,9 +106,31 @@ SAMPLES = [s for op in (recurrent.Lstm, recurrent.Gru, recurrent.Rnn) for s in o
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: f"{s.op.mnemonic}-{s.op.direction}")
 def test_through_time_as_spelled_out(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    spelled, looped = (_pulled(sample, few, monkeypatch) for few in (16, 0))
+    spelled, looped = (_pulled(sample, few, monkeypatch)[1] for few in (16, 0))
     for name, value in spelled.items():
         np.testing.assert_allclose(looped[name], value, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("sample", "products", "concats"),
+    [
+        # c += h a, c f, and all gates at once
+        (next(iter(recurrent.Lstm.samples())), 3, 1),
+        # h z, and the gates of x and of h, which `late` tells apart
+        (list(recurrent.Gru.samples())[1], 3, 1),
+        (next(iter(recurrent.Rnn.samples())), 1, 0),
+    ],
+    ids=["lstm", "gru", "rnn"],
+)
+def test_trips_back_multiply_once_for_all_gates(
+    sample: Sample, products: int, concats: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, _ = _pulled(sample, 0, monkeypatch)
+    loops = [n.op.body for n in graph.nodes if isinstance(n.op, Scan) and n.op.last_first]
+    assert loops
+    for body in loops:
+        kinds = [n.op.mnemonic for n in body.nodes]
+        assert [kinds.count(k) for k in ("matmul", "mul", "concat", "neg")] == [1, products, concats, 0]
 
 
 @pytest.mark.parametrize("kind", GATES)
