@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -226,12 +227,15 @@ def _with_joined_factors(graph: Graph, carried: int) -> Graph:
     values that its sums and its matrix product need.
     """
     moving = descendants(graph.nodes, graph.inputs[:carried])
+    uses = Counter(v for node in graph.nodes for v in node.operands)
     scaled: dict[Value, _Scaled] = {}
 
     def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
         rule = _FACTORED.get(type(node.op))
         if rule is None or moving.isdisjoint(node.operands):
             return None
+        if isinstance(node.op, Concat) and any(uses[v] > 1 for v in node.operands):
+            return None  # computed once, for several: joined, its factors would be stored for each
         operands = [(x in moving, mapping[x]) for x in node.operands]
         found = rule(node.op, [scaled.get(v, _Scaled(v)) if moves else v for moves, v in operands])
         if found is None or found.factor is None:

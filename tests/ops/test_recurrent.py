@@ -18,10 +18,17 @@ from irshap.ops import recurrent
 from irshap.ops.program import Input, constant
 from irshap.ops.samples import randn
 from irshap.ops.scan import Scan
+from irshap.pipeline.named import PIPELINES
 
 RNG = np.random.default_rng(0)
 W, H = 3, 2
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same numbers for each test, whichever ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 def model(kind: str, *, batch: str = "N", steps: int | str = 4, lengths: str = "", **options: str) -> bytes:
@@ -116,8 +123,8 @@ def test_through_time_as_spelled_out(sample: Sample, monkeypatch: pytest.MonkeyP
     [
         # c += h a, c f, and all gates at once
         (next(iter(recurrent.Lstm.samples())), 3, 1),
-        # h z, and the gates of x and of h, which `late` tells apart
-        (list(recurrent.Gru.samples())[1], 3, 1),
+        # h z, both gates at once, and what is new, which `late` tells apart for x and for h
+        (list(recurrent.Gru.samples())[1], 4, 3),
         (next(iter(recurrent.Rnn.samples())), 1, 0),
     ],
     ids=["lstm", "gru", "rnn"],
@@ -145,6 +152,37 @@ def test_long_sequences(kind: str, direction: str) -> None:
     np.testing.assert_allclose(
         found.values, naive.explainer()(x).values, atol=1e-5 * np.abs(found.values).max()
     )
+
+
+def _loops(graph: onnx.GraphProto) -> list[str]:
+    """The names of all loops' bodies."""
+    bodies = [a.g for n in graph.node for a in n.attribute if a.type == onnx.AttributeProto.GRAPH]
+    return [name for body in bodies for name in (body.name, *_loops(body))]
+
+
+@pytest.mark.parametrize("binding", ["fold-references", "stream{chunk=2}"])
+@pytest.mark.parametrize("kind", GATES)
+def test_blocks_of_steps_change_nothing(kind: str, binding: str) -> None:
+    """Nor do they where the loop is in one over references."""
+    x, references = (RNG.standard_normal((n, 24, W)).astype("f") for n in (3, 4))
+    source = model(kind, steps=24, direction='"bidirectional"')
+    pipeline = PIPELINES["default"].replace("stream{otherwise=fold}", binding)
+    blocks = pipeline.replace("time-blocks", "time-blocks{longest=6}")
+    compiled = [irshap.compile(source, references, passes=p, target=0) for p in (pipeline, blocks)]
+    assert ["blocks" in _loops(c.model.graph) for c in compiled] == [False, True]
+    expected, found = (c.explainer()(x).values for c in compiled)
+    np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("steps", "nested"), [(101, False), (120, True)])
+def test_only_whole_blocks(steps: int, nested: bool) -> None:
+    """101 is a prime: such a loop stays as it is."""
+    x, references = (RNG.standard_normal((n, steps, W)).astype("f") for n in (3, 2))
+    compiled = irshap.compile(model("LSTM", steps=steps), references)
+    assert ("blocks" in _loops(compiled.model.graph)) == nested
+    explanation = compiled.explainer()(x)
+    gap = np.abs(explanation.target_values - explanation.base_values).max()
+    assert np.abs(explanation.completeness_error).max() < 1e-5 * gap
 
 
 @pytest.mark.parametrize("kind", GATES)
