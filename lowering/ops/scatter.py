@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from irshap.ir.builder import emit1
 from irshap.ir.core import Value
-from irshap.ir.dims import Dim, N, same, same_shape, symbols_of
+from irshap.ir.dims import Dim, N, as_dim, same, same_shape, symbols_of
 from irshap.ir.types import Array
+from irshap.lowering.boxes import Span, box
 from irshap.lowering.emitter import FLOOR, Export, exporter
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.lowering.ops.index import ADDS_SINCE, counted_from_front, for_all_rows
 from irshap.ops import program, scatter
 from irshap.ops.reduce import Expand
-from irshap.ops.shape import transpose
+from irshap.ops.shape import Slice, concat, reshape, transpose
 
 __all__: list[str] = []
 
@@ -63,12 +67,74 @@ def _write_scatter_elements(e: Export, op: scatter.ScatterElements) -> None:
 @importer("ScatterND")
 def _read_scatter_nd(n: Import) -> Value:
     op, where = scatter.ScatterND(_adds(n)), n.tensor(1)
+    if (in_box := _in_box(n, op)) is not None:
+        return in_box
     if (in_each := _in_each_row(n, op)) is not None:
         return in_each
     if isinstance(where.node.op, program.Constant):
         _refuse_repeated_unless(op.add, where.node.op.value.array)
     x, updates = _for_all_blocks(n, where)
     return n.one(op, x, where, updates)
+
+
+def _in_box(n: Import, op: scatter.ScatterND) -> Value | None:
+    """Slices of the tensor beside the updates, where the indices name a box of it."""
+    x, where, updates = (n.tensor(i) for i in range(3))
+    spans = box(where)
+    if spans is None or updates.rank - where.rank + 1 != x.rank - len(spans):
+        return None
+    if where.rank - 1 != len(spans):
+        if not same_shape(updates.shape[: where.rank - 1], where.shape[:-1]):
+            return None
+        updates = reshape(updates, (*(s.length for s in spans), *updates.shape[where.rank - 1 :]))
+    spans += [Span(0, d) for d in x.shape[len(spans) :]]
+    if n.rebatched:
+        for axis, (span, size, new) in enumerate(zip(spans, x.shape, updates.shape, strict=True)):
+            if same(span.start, 0) and _are_rows(span.length, size, new):
+                x, updates = (_repeated(n, v, axis) for v in (x, updates))
+                spans[axis] = Span(0, N)
+    cuts = [_cut(span, size) for span, size in zip(spans, x.shape, strict=True)]
+    if None in cuts or not same_shape(updates.shape, tuple(s.length for s in spans)):
+        return None
+    return _placed(x, updates, {a: cut for a, cut in enumerate(cuts) if cut}, op.add)
+
+
+def _are_rows(*counts: Dim) -> bool:
+    """Whether these, written for a batch of 1, count samples, or what is one for all of them."""
+    return any(same(d, N) for d in counts) and all(same(d, N) or same(d, 1) for d in counts)
+
+
+def _repeated(n: Import, value: Value, axis: int) -> Value:
+    whole = (*value.shape[:axis], N, *value.shape[axis + 1 :])
+    return value if same(value.shape[axis], N) else n.one(Expand(whole), value)
+
+
+def _cut(span: Span, size: Dim) -> tuple[Dim, Dim] | tuple[()] | None:
+    """Start and stop on an axis of this size; nothing for all of it, None where it may lie beyond."""
+    start, length = span
+    if isinstance(start, int) and start < 0:
+        if isinstance(length, int) and start + length > 0:
+            return None  # from the last to the first
+        start = as_dim(size + start)
+    stop = as_dim(start + length)
+    if same(start, 0) and same(stop, size):
+        return ()
+    if isinstance(start, int) and isinstance(stop, int) and isinstance(size, int):
+        return (start, stop) if start >= 0 and stop <= size else None
+    return (start, stop) if isinstance(start, int) and same(stop, size) else None
+
+
+def _placed(x: Value, updates: Value, cuts: Mapping[int, tuple[Dim, Dim]], add: bool) -> Value:
+    """`x` with the updates at (or added to) what is cut out of it, one axis after the other."""
+    if not cuts:
+        return x + updates if add else updates
+    axis, (start, stop) = next(iter(cuts.items()))
+    before, inside, behind = (
+        emit1(Slice((axis,), (a,), (b,), (1,)), x)
+        for a, b in ((0, start), (start, stop), (stop, x.shape[axis]))
+    )
+    placed = _placed(inside, updates, {a: cut for a, cut in cuts.items() if a != axis}, add)
+    return concat([v for v in (before, placed, behind) if not same(v.shape[axis], 0)], axis)
 
 
 def _for_all_blocks(n: Import, where: Value) -> tuple[Value, Value]:
