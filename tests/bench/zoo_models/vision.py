@@ -15,11 +15,11 @@ __all__ = ["make_timm", "make_torchvision", "settle", "timm_models", "torchvisio
 
 # The smallest of each architecture; the size is the least that it takes or makes sense at.
 CLASSIFICATION = {
-    "alexnet": 64, "convnext_tiny": 64, "densenet121": 64, "efficientnet_b0": 64, "efficientnet_v2_s": 64,
+    "alexnet": 224, "convnext_tiny": 64, "densenet121": 64, "efficientnet_b0": 64, "efficientnet_v2_s": 64,
     "googlenet": 64, "inception_v3": 96, "maxvit_t": 224, "mnasnet0_5": 64, "mobilenet_v2": 64,
     "mobilenet_v3_large": 64, "mobilenet_v3_small": 64, "regnet_x_400mf": 64, "regnet_y_400mf": 64,
     "resnet18": 64, "resnet50": 64, "resnext50_32x4d": 64, "shufflenet_v2_x0_5": 64, "squeezenet1_0": 64,
-    "squeezenet1_1": 64, "swin_t": 64, "swin_v2_t": 64, "vgg11": 32, "vgg11_bn": 32, "vit_b_16": 32,
+    "squeezenet1_1": 64, "swin_t": 64, "swin_v2_t": 64, "vgg11": 224, "vgg11_bn": 224, "vit_b_16": 32,
     "wide_resnet50_2": 64,
 }  # fmt: skip
 SEGMENTATION = {
@@ -29,7 +29,7 @@ SEGMENTATION = {
 # frames and size
 VIDEO = {
     "mc3_18": (4, 32), "mvit_v1_b": (16, 224), "mvit_v2_s": (16, 224), "r2plus1d_18": (4, 32),
-    "r3d_18": (4, 32), "s3d": (16, 64), "swin3d_t": (4, 64),
+    "r3d_18": (4, 32), "s3d": (16, 224), "swin3d_t": (4, 64),
 }  # fmt: skip
 TIMM = {
     "beit_base_patch16_224": 224, "botnet26t_256": 256, "cait_xxs24_224": 224, "coat_lite_tiny": 224,
@@ -62,13 +62,15 @@ def settle(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, Inputs]:
     arrays = [np.concatenate([inputs.samples[n], a]) for n, a in inputs.references.items()]
     if len(inputs.samples) == 1:
         networks.calibrate(model, [torch.from_numpy(arrays[0])])
+    samples = [torch.from_numpy(a) for a in inputs.samples.values()]
     with torch.no_grad():
-        outputs = model(*(torch.from_numpy(a) for a in inputs.samples.values()))
-        spread = float(outputs.std(0).mean())
-    classes = outputs.shape[1]
-    last = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
-    if last and spread > 0:
-        with torch.no_grad():
+        outputs = model(*samples)
+        spread, classes = float(outputs.std(0).mean()), outputs.shape[1]
+        last = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
+        if last and spread == 0:  # a head whose training starts at 0
+            nn.init.xavier_uniform_(last[-1].weight)
+            spread = float(model(*samples).std(0).mean())
+        if last and spread > 0:
             for parameter in last[-1].parameters():
                 parameter.div_(spread)
     return model, inputs
