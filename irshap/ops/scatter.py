@@ -165,4 +165,4 @@ class ScatterND(_Scatter):
         yield Sample(cls(False), (randn(3, 4), index, randn(2, 4)), (0, 2), (1, None, 1))
         yield Sample(cls(True), (randn(3, 4), np.array([[2], [2]]), randn(2, 4)), (0, 2), (1, None, 1))
         yield Sample(cls(False), (randn(2, 3, 2), np.array([[[1, 2], [0, 0]]]), randn(1, 2, 2)), (0, 2))
-        yield Sample(cls(True), (randn(2, 3), np.array([1, 2]), randn()), (0, 2))
+        yield Sample(cls(True), (randn(2, 3), np.array([[1, 2], [1, 2]]), randn(2)), (0, 2))

@@ -53,6 +53,7 @@ BOXES = {
     "the first axis alone": positions(range(1, 4)),
     "one row": positions(range(2, 3)),
     "one element": positions(range(2, 3), range(1, 2), range(5, 6)),
+    "one element, by its position alone": np.array([2, 1, 5]),
     "up to the end": positions(range(4), range(1, 5)),
     "counted from the end": positions(range(-3, -1), range(-5, 0)),
     "as a list": positions(range(1, 4), range(2, 3)).reshape(-1, 2),
