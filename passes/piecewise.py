@@ -19,7 +19,7 @@ from irshap.ops.families import Elementwise, NonDifferentiable, ZippedElementwis
 from irshap.ops.piecewise import Piecewise, guards
 from irshap.ops.reduce import Expand
 from irshap.passes.rules.activations import known_form
-from irshap.passes.rules.guards import floored_quotient, masked_softmax
+from irshap.passes.rules.guards import floored_quotient, masked_softmax, part_of_sum
 from irshap.passes.rules.regions import Region, by_row, reads_masked
 from irshap.pipeline.base import Context, Pass, Semantics
 
@@ -44,6 +44,8 @@ class PiecewiseFunctions(Pass):
     All other ops stay as they are.
 
     A division by max(v, epsilon) has a choice in it, too: it becomes one op, whose rule knows of the guard.
+    And so does one of a term by its sum, p / sum p, which models guard by a choice and which others leave to
+    chance: its rule knows that a sum may be nearly 0.
     """
 
     name = "piecewise"
@@ -53,14 +55,14 @@ class PiecewiseFunctions(Pass):
     def run(self, ir: Graph, context: Context) -> Graph:
         finder = _Finder(ir)
         regions = {node: region for node in ir.nodes if (region := finder.region(node)) is not None}
-        floored = {node: found for node in ir.nodes if (found := finder.floored(node)) is not None}
+        quotients = {node: found for node in ir.nodes if (found := finder.quotient(node)) is not None}
         rows = {node: row for node in ir.nodes if (row := finder.by_row(node, regions)) is not None}
-        if not regions and not floored and not rows:
+        if not regions and not quotients and not rows:
             return ir
 
         def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
-            if node in floored:
-                op, *operands = floored[node]
+            if node in quotients:
+                op, *operands = quotients[node]
                 context.count(op.mnemonic)
                 return (emit1(op, *(mapping[v] for v in operands)),)
             if node in rows:
@@ -114,9 +116,11 @@ class _Finder:
             return None
         return by_row(last, self.varying, self.scores, self.place.__getitem__)
 
-    def floored(self, node: Node) -> tuple[Op, Value, Value] | None:
-        """The division with a guard that a node is, where both its operands vary."""
-        return floored_quotient(node) if self.varying.issuperset(node.operands) else None
+    def quotient(self, node: Node) -> tuple[Op, Value, Value] | None:
+        """The division with a guard, or of a term by its sum, that a node is, where both operands vary."""
+        if not self.varying.issuperset(node.operands):
+            return None
+        return floored_quotient(node) or part_of_sum(node)
 
     def _jumps(self, node: Node) -> bool:
         """Whether a float comes out of what has no cotangent, or of a step."""

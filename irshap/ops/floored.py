@@ -1,4 +1,4 @@
-"""A quotient whose divisor is kept from 0: x / max(|x|, epsilon)."""
+"""Quotients whose divisor may be nearly 0 in one world: x / max(|x|, epsilon), p / sum p."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from irshap.ir.builder import emit1
 from irshap.ir.core import NoLocalRule, Point, Precision, Sample, Value
 from irshap.ir.types import Array
 from irshap.ops.activations import Clip
-from irshap.ops.arithmetic import maximum, where
+from irshap.ops.arithmetic import Abs, Div, maximum, where
 from irshap.ops.families import ZippedElementwise
 from irshap.ops.logic import LessOrEqual
 from irshap.ops.program import constant
 from irshap.ops.reduce import unbroadcast
 from irshap.ops.samples import randn
 
-__all__ = ["FlooredDiv"]
+__all__ = ["FlooredDiv", "PartOfSum"]
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,38 @@ class FlooredDiv(ZippedElementwise):
         yield Sample(cls(1e-6), (u, v), (0, 1), (0, 0))
         yield Sample(cls(1e-6), (u, v[:, :1]), (0, 1), (0, 0))
         yield Sample(cls(1.0), (u, v), (0, 1), (0, 0))
+
+
+@dataclass(frozen=True)
+class PartOfSum(Div):
+    """z = u / v where v is a sum of which u is a term: a division that shares out.
+
+    Of the complete rules with a share a (see `FlooredDiv`) it is that of a = v^2 / (v^2 + v0^2): the world
+    whose sum is larger has more to say.  Where the other sum is nearly 0, 1/v is no size of anything, and
+    multipliers of that size would have to cancel.  These stay at the inverse of the larger sum:
+
+        m_u = (v + v0) / (v^2 + v0^2),   m_v = -(v0 z + v z0) / (v^2 + v0^2)
+
+    Where both sums are equal, that is the rule of a division.
+    """
+
+    mnemonic = "part_of_sum"
+
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
+        (_, v), (_, v0) = at.operands, at0.operands
+        z, z0 = at.results[0], at0.results[0]
+        # squares of small sums would be 0
+        size = maximum(emit1(Abs(), v), emit1(Abs(), v0))
+        h, h0 = v / size, v0 / size
+        whole = size * (h * h + h0 * h0)
+        partial = {
+            0: lambda: cts[0] * ((h + h0) / whole),
+            1: lambda: -cts[0] * (h0 * z + h * z0) / whole,
+        }
+        return tuple(unbroadcast(partial[i](), at.operands[i].shape) for i in wrt)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        u = np.abs(randn(2, 3, 4)) + 0.1
+        yield Sample(cls(), (u, u.sum(1, keepdims=True)), (0, 1), (0, 0))
+        yield Sample(cls(), (u, u + 0.5), (0, 1), (0, 0))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from irshap.lowering.alike import lower_alike
 from irshap.lowering.emitter import Export, exporter
 from irshap.ops import floored
 
 __all__: list[str] = []
+
+lower_alike("Div", floored.PartOfSum)
 
 
 @exporter(floored.FlooredDiv)

@@ -1,17 +1,18 @@
-"""Guards of models against NaN and division by zero, and the ops that have a rule for them."""
+"""Guards of models against NaN and division by nearly nothing, and the ops that have a rule for them."""
 
 from __future__ import annotations
 
 from irshap.ir.core import Node, Op, Value
 from irshap.ops.activations import Clip
-from irshap.ops.arithmetic import Div, Max, Where
-from irshap.ops.floored import FlooredDiv
+from irshap.ops.arithmetic import Add, Div, Max, Where
+from irshap.ops.floored import FlooredDiv, PartOfSum
 from irshap.ops.logic import IsNaN
-from irshap.ops.reduce import Expand
+from irshap.ops.reduce import Expand, ReduceSum
+from irshap.ops.shape import Reshape
 from irshap.ops.softmax import MaskedSoftmax, Softmax
 from irshap.passes.rules.activations import number
 
-__all__ = ["floored_quotient", "masked_softmax"]
+__all__ = ["floored_quotient", "masked_softmax", "part_of_sum"]
 
 GUARD = 1e-3
 """A floor under a divisor of up to this size is there for divisors of 0."""
@@ -48,3 +49,30 @@ def floored_quotient(node: Node) -> tuple[Op, Value, Value] | None:
         if low is not None and 0.0 < low <= GUARD and v.rank == divisor.rank:
             return FlooredDiv(low), u, v
     return None
+
+
+def part_of_sum(node: Node) -> tuple[Op, Value, Value] | None:
+    """A division of a term by its sum: the op that it is, and its operands.
+
+    A guard may have been added to both: (p + [s = 0])/(s + n [s = 0]), s = sum p.
+    """
+    if type(node.op) is not Div:
+        return None
+    u, v = node.operands
+    whole = v
+    while isinstance(whole.node.op, Expand | Reshape):
+        whole = whole.node.operands[0]
+    parts, sums = _terms(u), _terms(whole)
+    summed = {t.node.operands[0] for t in sums if isinstance(t.node.op, ReduceSum)}
+    return None if parts.isdisjoint(summed | sums) else (PartOfSum(), u, v)
+
+
+def _terms(value: Value) -> set[Value]:
+    """What additions made a value of, and their own results."""
+    found, ahead = set(), [value]
+    while ahead:
+        term = ahead.pop()
+        found.add(term)
+        if isinstance(term.node.op, Add):
+            ahead += [v for v in term.node.operands if v not in found]
+    return found

@@ -48,6 +48,7 @@ LIFTS_AS_OTHERS = {
     "logistic": "internal: 1/(1 + e^-x) as models spell it out, lifts as its parts",
     "masked_softmax": "internal: a softmax with a guard, lifts as its parts",
     "by_row": "internal: what a model spells out, lifts as its parts",
+    "part_of_sum": "internal: a division of a term by its sum, lifts as div",
     "piecewise": "internal: what a model spells out, lifts as its parts",
     "quantize f64": "ONNX has it not for float64",
     "ratio": "internal: the chord of relu and the like, lifts as div",
