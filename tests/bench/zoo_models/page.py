@@ -23,8 +23,8 @@ PAGE = """# The zoo: which architectures are explained as they are exported
 Made by `tests/bench/zoo.py` ({date}; {versions}): {models} models with random weights from a seed, exported
 unmodified by both of torch's exporters, with a batch that is dynamic or 1, and where inputs have a length
 with one that is fixed or dynamic. Compiled by `@default` with 2 references, run in ONNX Runtime, and compared
-with the original model there: f(x) of 3 samples, f of the references with each held input (a mask) at the
-sample's value.{part}
+with the original model there, optimized or not, whichever is nearer: f(x) of 3 samples, f of the references
+with each held input (a mask) at the sample's value.{part}
 
 - **complete**: the sum of attributions misses f(x) - base by at most 1e-3 of the largest |f(x) - base|
 - **reported**: the model rounds activations to integers; what that makes of the sum is in completeness_error

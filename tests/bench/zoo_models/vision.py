@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import networks
 import numpy as np
@@ -28,7 +31,7 @@ SEGMENTATION = {
 }  # fmt: skip
 # frames and size
 VIDEO = {
-    "mc3_18": (4, 32), "mvit_v1_b": (16, 224), "mvit_v2_s": (16, 224), "r2plus1d_18": (4, 32),
+    "mc3_18": (4, 32), "mvit_v1_b": (16, 112), "mvit_v2_s": (16, 112), "r2plus1d_18": (4, 32),
     "r3d_18": (4, 32), "s3d": (16, 224), "swin3d_t": (4, 64),
 }  # fmt: skip
 TIMM = {
@@ -107,7 +110,8 @@ def make_torchvision(name: str) -> tuple[nn.Module, Inputs]:
     options: dict[str, Any] = {"weights": None}
     if name in VIDEO:
         frames, size = VIDEO[name]
-        return settle(torchvision.models.get_model(name, **options), _images((3, frames, size, size)))
+        with _of_size(frames, size):
+            return settle(torchvision.models.get_model(name, **options), _images((3, frames, size, size)))
     if name in SEGMENTATION:
         options["weights_backbone"] = None
         size = SEGMENTATION[name]
@@ -119,6 +123,16 @@ def make_torchvision(name: str) -> tuple[nn.Module, Inputs]:
     if name in ("googlenet", "inception_v3"):
         options |= {"init_weights": True, "aux_logits": False}
     return settle(torchvision.models.get_model(name, **options), _images((3, size, size)))
+
+
+@contextlib.contextmanager
+def _of_size(frames: int, size: int) -> Iterator[None]:
+    """Builders make MViT of this size, for which they take no argument."""
+    from torchvision.models.video import mvit
+
+    whole, sizes = mvit.MViT, {"temporal_size": frames, "spatial_size": (size, size)}
+    with mock.patch.object(mvit, "MViT", lambda **given: whole(**{**given, **sizes})):
+        yield
 
 
 def timm_models() -> dict[str, bool]:
