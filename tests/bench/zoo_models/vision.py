@@ -58,10 +58,17 @@ TIMM = {
     "xcit_nano_12_p16_224": 224,
 }  # fmt: skip
 
+LAYER_SCALE = 0.1
+
 
 def settle(model: nn.Module, inputs: Inputs) -> tuple[nn.Module, Inputs]:
     """The model with statistics of its batch norms, and outputs of spread 1, over noise."""
     model = model.eval()
+    with torch.no_grad():
+        for scale in model.parameters():
+            # a branch's scale that training starts at nearly 0: f would hardly depend on the image
+            if scale.ndim == 1 and 0 < scale.max() == scale.min() <= LAYER_SCALE:
+                scale.fill_(LAYER_SCALE)
     arrays = [np.concatenate([inputs.samples[n], a]) for n, a in inputs.references.items()]
     if len(inputs.samples) == 1:
         networks.calibrate(model, [torch.from_numpy(arrays[0])])
