@@ -47,6 +47,7 @@ def save_model(
     Raises:
         UserError: the folder doesn't exist or isn't writable, the path is a folder, or the disk is full.
         ModelError: the model isn't valid, refers to external data, or is over 2 GiB without its initializers.
+        MemoryError: it can't be put together in one piece.
     """
     path = Path(path)
     where = first_line(ValueError(str(path)))
@@ -79,14 +80,17 @@ def _write(model: onnx.ModelProto, stage: Path, name: str, external_over: int, w
     large = [tensor for tensor in model.graph.initializer if is_outlined(tensor) or spooled_file(tensor)]
     try:
         size = len(shell.SerializeToString()) + sum(nbytes(tensor) + _TAG_BYTES for tensor in large)
-        if not large or size <= external_over:
-            _write_file(stage / name, resident(model).SerializeToString(deterministic=True))
-            return [name]
-        _write_data(large, shell, stage / f"{name}.data")
-        _write_file(stage / name, shell.SerializeToString(deterministic=True))
     except EncodeError as error:
         mend = "keep large constants in initializers, not in nodes"
         raise ModelError("is over 2 GiB without its initializers", where=where, mend=mend) from error
+    if not large or size <= min(external_over, MAX_PROTO):
+        try:
+            _write_file(stage / name, resident(model).SerializeToString(deterministic=True))
+        except EncodeError as error:  # protobuf says no more of a message that would fit
+            raise MemoryError(f"{where} has {size / 2**30:.1f} GiB, which are put together first") from error
+        return [name]
+    _write_data(large, shell, stage / f"{name}.data")
+    _write_file(stage / name, shell.SerializeToString(deterministic=True))
     return [name, f"{name}.data"]
 
 

@@ -230,3 +230,25 @@ def test_a_write_that_really_fails(tmp_path: Path, external_over: int) -> None:
     )
     assert "UserError" in result.stderr and "can't be written: File too large" in result.stderr
     assert state(tmp_path / "out") == before
+
+
+SHORT_OF_MEMORY = """
+import resource, sys
+import numpy as np
+import onnx
+from irshap.lowering.files.save import save_model
+text = '<ir_version: 8, opset_import: ["": 17]> g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }'
+model = onnx.parser.parse_model(text)
+model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(2**26, np.float32), "w"))
+used = int(open("/proc/self/status").read().split("VmData:")[1].split()[0]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (used + 2**27, used + 2**27))
+save_model(model, sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no limits on memory")
+def test_too_little_memory_is_called_that(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", SHORT_OF_MEMORY, str(tmp_path / "out.onnx")]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert result.stderr.strip().splitlines()[-1].startswith("MemoryError: ") and "0.3 GiB" in result.stderr
+    assert list(tmp_path.iterdir()) == []
