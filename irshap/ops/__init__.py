@@ -3,6 +3,7 @@
 from irshap.ir.core import OPS, Op
 from irshap.ops import (
     activations,
+    apart,
     arithmetic,
     by_row,
     cast,
@@ -40,7 +41,7 @@ from irshap.ops import (
     trigonometry,
 )
 
-__all__ = ["OPS", "Op", "activations", "arithmetic", "by_row", "cast", "conv", "cumulative"]
+__all__ = ["OPS", "Op", "activations", "apart", "arithmetic", "by_row", "cast", "conv", "cumulative"]
 __all__ += [
     "einsum",
     "elementwise",

@@ -16,7 +16,8 @@ from irshap.ir.core import Point, Precision, Sample, Stacked, Value, require, te
 from irshap.ir.degrees import Degree, NotHomogeneous, fixed
 from irshap.ir.dims import same_shape
 from irshap.ir.types import Array, TensorType, Type
-from irshap.ops.arithmetic import between, guarded_quotient, minimum, ratio, where
+from irshap.ops.apart import apart
+from irshap.ops.arithmetic import Abs, between, guarded_quotient, maximum, minimum, where
 from irshap.ops.elementwise import Elu, Relu
 from irshap.ops.families import Elementwise, ZippedElementwise
 from irshap.ops.logic import Greater
@@ -38,9 +39,17 @@ def relu_chord(x: Value, x0: Value) -> Value:
     return Relu().chord(x, x0, emit1(Relu(), x), emit1(Relu(), x0))
 
 
+def bent_chord(x: Value, x0: Value, slope: Value | float) -> Value:
+    """The chord of x for x > 0 and `slope` x below: as relu's, (n + n0) / (|x| + |r|), n = y sign(x)."""
+    size, size0 = maximum(emit1(Abs(), x), float(np.finfo(x.dtype.numpy).tiny)), emit1(Abs(), x0)
+    share = where(above(x, 0.0), size, size * slope)
+    share0 = where(above(x0, 0.0), size0, size0 * slope)
+    return (share + share0) / (size + size0)
+
+
 @dataclass(frozen=True)
 class LeakyRelu(Elementwise):
-    """y = x for x > 0, alpha x otherwise; chord alpha + (1 - alpha) c."""
+    """y = x for x > 0, alpha x otherwise."""
 
     alpha: float
     mnemonic = "leaky_relu"
@@ -57,7 +66,7 @@ class LeakyRelu(Elementwise):
         return where(above(x, 0.0), constant(1.0, x.dtype), self.alpha)
 
     def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
-        return relu_chord(x, x0) * (1.0 - self.alpha) + self.alpha
+        return bent_chord(x, x0, self.alpha)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -69,7 +78,7 @@ class LeakyRelu(Elementwise):
 class PRelu(ZippedElementwise):
     """y = max(x, 0) + slope min(x, 0), the slope broadcast against x.
 
-    By parts where both vary: m_x = c + mean(slope) (1 - c), m_slope = mean of min(x, 0).
+    By parts where both vary: m_x with the slope's mean, m_slope = mean of min(x, 0).
     """
 
     mnemonic = "prelu"
@@ -108,10 +117,9 @@ class PRelu(ZippedElementwise):
     def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         (x, slope), (x0, slope0) = at.operands, at0.operands
         slope = (slope + slope0) * 0.5 if 1 in wrt else slope
-        c = relu_chord(x, x0)
         below = (minimum(x, 0.0) + minimum(x0, 0.0)) * 0.5
         parts = {
-            0: lambda: cts[0] * (c + slope * (1.0 - c)),
+            0: lambda: cts[0] * bent_chord(x, x0, slope),
             1: lambda: unbroadcast(cts[0] * below, slope.shape),
         }
         return tuple(parts[i]() for i in wrt)
@@ -202,7 +210,10 @@ class ThresholdedRelu(Elementwise):
 
 @dataclass(frozen=True)
 class Clip(Elementwise):
-    """y = min(max(x, low), high); a bound may be missing.  Of the bounds the upper one wins."""
+    """y = min(max(x, low), high); a bound may be missing.  Of the bounds the upper one wins.
+
+    With one bound the chord is relu's; with two, the quotient of differences, which are of copies.
+    """
 
     low: float | None
     high: float | None
@@ -227,7 +238,15 @@ class Clip(Elementwise):
         return slope if self.high is None else where(above(-x, -self.high), slope, 0.0)
 
     def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
-        return guarded_quotient(y - y0, x - x0, self.slope(x, y), divide=ratio)
+        if self.low is not None and self.high is not None:
+            # at x = r = 0 the two go to where it is flat, as the slope at a bound is
+            e, o = apart(x, x0, positive=self.high == 0.0)
+            return (emit1(self, e) - emit1(self, o)) / (e - o)
+        if self.low is not None:
+            return relu_chord(x - self.low, x0 - self.low)
+        if self.high is not None:
+            return relu_chord(self.high - x, self.high - x0)
+        return self.slope(x, y)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

@@ -459,7 +459,7 @@ class Abs(Elementwise):
 
     def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         tiny = float(np.finfo(x.dtype.numpy).tiny)
-        return ratio(x + x0, maximum(y + y0, tiny))
+        return ratio(x + x0, maximum(y, tiny) + y0)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

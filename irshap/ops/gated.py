@@ -17,6 +17,7 @@ from irshap.ir.builder import emit1
 from irshap.ir.core import Precision, Sample, Value
 from irshap.ir.types import Array
 from irshap.ops.activations import Clip
+from irshap.ops.apart import apart
 from irshap.ops.arithmetic import Abs, maximum, quadrature_chord, regularized_chord
 from irshap.ops.elementwise import Exp, Relu, Sigmoid, Softplus, Tanh, unary_samples
 from irshap.ops.families import Elementwise
@@ -120,7 +121,11 @@ _SIXTH = float(np.float32(1 / 6))
 
 @dataclass(frozen=True)
 class HardSwish(_Gated):
-    """y = x clip(x/6 + 1/2, 0, 1), the 1/6 being a float32 number as ONNX has it."""
+    """y = x clip(x/6 + 1/2, 0, 1), the 1/6 being a float32 number as ONNX has it.
+
+    With z = x/6 + 1/2, p = clip(z, 0, 1) and q = relu(z), y/6 is p (p - 3/2) + q: where z > 1, p is 1.  So
+    m = ((p - p0) (p + p0 - 3/2) + q - q0) / (z - z0), whose differences are of copies.
+    """
 
     mnemonic = "hard_swish"
     precision = Precision.HALF
@@ -140,6 +145,12 @@ class HardSwish(_Gated):
 
     def gate_chord(self, x: Value, x0: Value, g: Value, g0: Value) -> Value:
         return Clip(0.0, 1.0).chord(self._line(x), self._line(x0), g, g0) * _SIXTH
+
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
+        z, z0 = apart(self._line(x), self._line(x0))
+        p, p0 = (emit1(Clip(0.0, 1.0), v) for v in (z, z0))
+        q, q0 = (emit1(Relu(), v) for v in (z, z0))
+        return ((p - p0) * ((p - 1.5) + p0) + (q - q0)) / (z - z0)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

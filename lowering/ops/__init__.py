@@ -5,6 +5,7 @@ Importing this package registers all of them.
 
 from irshap.lowering.ops import (
     activations,
+    apart,
     arithmetic,
     branch,
     cast,
@@ -48,7 +49,7 @@ from irshap.lowering.ops import (
     window,
 )
 
-__all__ = ["activations", "arithmetic", "branch", "cast", "closed", "conv", "cumulative", "einsum"]
+__all__ = ["activations", "apart", "arithmetic", "branch", "cast", "closed", "conv", "cumulative", "einsum"]
 __all__ += ["elementwise", "extremum", "floored", "fourier", "gated", "gather", "generate", "index"]
 __all__ += ["integer", "linear", "logic"]
 __all__ += ["lp", "ml", "norm", "pool", "power", "program", "quantized"]

@@ -15,6 +15,8 @@ from irshap.ir.dims import Dim, R, product
 from irshap.ir.types import Array, DType, Tensor, TensorType
 from irshap.ir.walks import ancestors, is_float
 from irshap.lowering.files.spool import Spool
+from irshap.ops.apart import Odd
+from irshap.ops.families import Elementwise
 from irshap.ops.program import Constant, Input
 from irshap.ops.shape import Reshape
 from irshap.passes.references.axes import ReferenceAxis
@@ -71,7 +73,7 @@ def stored_type(value: Value, count: Dim, *, half: bool) -> TensorType:
     kind = value.tensor.substitute({R: count})
     if _is_position(value):
         return kind.with_dtype(DType.I32)
-    rounded = half and is_float(value) and not _is_moved(value)
+    rounded = half and is_float(value) and not _is_moved(value) and not _is_exact(value)
     return kind.with_dtype(DType.F16) if rounded else kind
 
 
@@ -230,6 +232,13 @@ def _inputs(b: Builder, prefix: str, types: Iterable[TensorType]) -> list[Value]
 def _is_moved(value: Value) -> bool:
     """Whether a value is the references themselves, in another shape: these are never rounded."""
     return all(v.node.op.precision is Precision.DATA for v in ancestors([value]))
+
+
+def _is_exact(value: Value) -> bool:
+    """Whether a value is kept apart from others by its last digit, or a copy of parts of such a one."""
+    while isinstance(value.node.op, Elementwise | Reshape):
+        value = value.node.operands[0]
+    return isinstance(value.node.op, Odd)
 
 
 def _is_position(value: Value) -> bool:

@@ -1,10 +1,11 @@
-"""The benchmark's networks: torchvision's VGG19, ResNet50, DenseNet201, EfficientNetB0, random weights.
+"""The benchmark's networks: torchvision's, with random weights; VGG19, ResNet50, DenseNet201, EfficientNetB0.
 
     python tests/bench/networks.py --out FOLDER [--exporter torchscript|dynamo] [NAME ...]
 
-writes NAME_EXPORTER.onnx files and prints how far they are from torch. Random weights do: the time of an
-attribution doesn't depend on them. But the outputs must depend on the input: batch-norm statistics are
-calibrated on random images, and the last layer is scaled to logits of mean 0 and spread 1 over them.
+writes NAME_EXPORTER.onnx files and prints how far they are from torch; NAME is any of torchvision's networks
+that classify images. Random weights do: the time of an attribution doesn't depend on them. But the outputs
+must depend on the input: batch-norm statistics are calibrated on random images, and the last layer is scaled
+to logits of mean 0 and spread 1 over them.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ FUNCTIONS: dict[Callable[..., torch.Tensor], type[nn.Module]] = {
     functional.sigmoid: nn.Sigmoid,
     torch.tanh: nn.Tanh,
 }
+
+OPTIONS = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 
 
 def images(count: int, seed: int) -> torch.Tensor:
@@ -128,11 +131,12 @@ def calibrate(model: nn.Module, batches: list[torch.Tensor]) -> None:
 
 
 def build(name: str) -> nn.Module:
-    """One of NAMES: seeded, calibrated, in eval mode, fair."""
-    if name not in NAMES:
-        raise ValueError(f"unknown network {name!r}: one of {', '.join(NAMES)}")
+    """One of torchvision's classifiers: seeded, calibrated, in eval mode, fair."""
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise ValueError(f"unknown network {name!r}: one of {', '.join(known)}")
     torch.manual_seed(SEED)
-    model = getattr(torchvision.models, name)(weights=None).eval()
+    model = torchvision.models.get_model(name, weights=None, **OPTIONS.get(name, {})).eval()
     batches = [images(8, SEED + 100 + i) for i in range(3)]
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
     calibrate(model, batches)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from exactness import FAMILIES, SINGLE, assert_close, attributions, case, explained
+from onnx import helper
 
 import irshap
 from irshap import demo
@@ -228,6 +229,26 @@ def test_activations_in_half_the_room(store: str) -> None:
     if store == "activations":
         sizes = [sum(len(t.raw_data) for t in c.model.graph.initializer) for c in (exact, half)]
         assert sizes[1] < 0.75 * sizes[0]
+
+
+def test_half_keeps_the_digits_that_keep_samples_and_references_apart() -> None:
+    """Rounded to float16, an odd last digit is gone: the reference would be the sample, and 0/0."""
+    x, y = (helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["N", 4]) for n in "xy")
+    weight = onnx.numpy_helper.from_array(np.array(2.0, np.float32), "two")
+    bounds = [onnx.numpy_helper.from_array(np.array(b, np.float32), n) for n, b in (("low", 0), ("high", 6))]
+    nodes = [
+        helper.make_node("Mul", ["x", "two"], ["h"]),
+        helper.make_node("Clip", ["h", "low", "high"], ["y"]),
+    ]
+    graph = helper.make_graph(nodes, "clipped", [x], [y], [weight, *bounds])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    rows = np.array([[0.0, 1.0, 0.5, 4.0], [0.0, -1.0, 0.5, 1.5]], np.float32)
+    compiled = irshap.compile(model, rows, target=2, passes=streamed(1, dtype="float16"))
+    found = compiled.explainer()(rows)
+    assert np.isfinite(found.values).all()
+    np.testing.assert_allclose(found.values[:, 2], 0.0)
+    compiled = irshap.compile(model, rows, target=1, passes=streamed(1, dtype="float16"))
+    np.testing.assert_allclose(compiled.explainer()(rows).values[:, 1], [1.0, -1.0], rtol=1e-6)
 
 
 def test_activations_too_large_for_half_are_refused() -> None:
