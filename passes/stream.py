@@ -24,8 +24,11 @@ from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Stream"]
 
-_WHOLE = 16 * 2**20
-"""Tensors up to this size are made for all references at once; otherwise chunks keep them at half of it."""
+_WHOLE = 6 * 2**20
+"""Tensors up to this size are made for all references at once."""
+
+_CHUNK = 4 * 2**20
+"""Otherwise chunks keep them below this, so that what follows finds them in a cache."""
 
 _TOGETHER = 20
 """More references at a time hardly save nodes any more."""
@@ -38,8 +41,8 @@ class Stream(Pass):
     The sums over references are carried from chunk to chunk; the rest of the program stays outside.  Equal to
     the whole set at once, up to the order in which is summed.
 
-    `chunk`: the most references at a time; 0: all where the largest tensor of the loop stays below 16 MiB for
-    one sample, otherwise as many as keep it below 8 MiB, so that much stays in a cache, but at least 2. A
+    `chunk`: the most references at a time; 0: all where the largest tensor of the loop stays below 6 MiB for
+    one sample, otherwise as many as keep it below 4 MiB, so that much stays in a cache, but at least 2. A
     number that divides the whole set is taken where there is one from half of this up; otherwise what is left
     over stands before the loop, and so do all where one chunk holds them. `together`: the most references at
     a time where tensors are so small that they make none larger than the loop's largest is for a chunk: near
@@ -104,7 +107,7 @@ class Stream(Pass):
         """How `count` references, 0 for an open number, are taken at a time, and what is stored of them."""
         most = self.chunk or parts.fitting(_WHOLE)
         if not self.chunk and not 0 < count <= most:
-            most = parts.fitting(_WHOLE // 2)
+            most = parts.fitting(_CHUNK)
         together = self.together or self.chunk or _TOGETHER
         if self.price and not parts.recompute and not 0 < count <= most:
             # in half the room, the same is stored
