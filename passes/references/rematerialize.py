@@ -19,6 +19,9 @@ OPEN = 128
 _FLOPS = 7.5
 """Operations that take as long as moving a byte: a core does 75 G of them, or moves 10 GB, in a second."""
 
+_SEARCHED = 20
+"""Bytes whose way takes as long as one comparison where maxima are looked for, element by element."""
+
 _NODE = 16 * 2**10
 """Bytes whose way takes about as long as running a node; views are free."""
 
@@ -69,8 +72,9 @@ def rematerialized(
 
 def _work(node: Node) -> int:
     types = [[v.tensor.substitute({N: 1, R: 1}) for v in values] for values in (node.operands, node.results)]
-    moved = _number(node.op.nbytes(*types))
-    return ceil(moved + _number(node.op.flops(*types)) / _FLOPS + (_NODE if moved else 0))
+    moved, flops = _number(node.op.nbytes(*types)), _number(node.op.flops(*types))
+    worth = flops * _SEARCHED if node.op.positions else flops / _FLOPS
+    return ceil(moved + worth + (_NODE if moved else 0))
 
 
 def _number(size: Dim) -> int:
