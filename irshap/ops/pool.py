@@ -12,23 +12,15 @@ from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, Value
 from irshap.ir.degrees import Degree
 from irshap.ir.dims import Dim, product
 from irshap.ir.types import Array, DType, TensorType, Type
-from irshap.ops.arithmetic import maximum, quotient_or_zero, share_quotient
+from irshap.ops.arithmetic import maximum, quotient_or_zero, share_quotient, where
 from irshap.ops.index import GatherElements, ScatterAdd
+from irshap.ops.logic import Greater
 from irshap.ops.parts import Parts, Routed, Sharing
 from irshap.ops.samples import randn
 from irshap.ops.shape import reshape
 from irshap.ops.window import padded, window_count, windows
 
-__all__ = ["MaxPool", "max_shares"]
-
-
-def max_shares(ct: Value, y: Value, y0: Value) -> tuple[Value, Value]:
-    """What the sample's and the reference's argmax of each window receive (rules.md section 3).
-
-    With M = max(y, y0): c+ = ct (M - y0), c- = ct (y - M); they sum to ct (y - y0).
-    """
-    top = maximum(y, y0)
-    return ct * (top - y0), ct * (y - top)
+__all__ = ["MaxPool"]
 
 
 @dataclass(frozen=True)
@@ -109,10 +101,11 @@ class MaxPool(Op):
         return (self._scatter(cts[0], at.results[1], at.operands[0]),)
 
     def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
-        x, x0 = at.operands[0], at0.operands[0]
-        gain, loss = max_shares(cts[0], at.results[0], at0.results[0])
+        x, x0, (y, index), (y0, index0) = at.operands[0], at0.operands[0], at.results, at0.results
+        # M = max(y, y0): the sample's maximum gets ct (M - y0), the reference's ct (y - M), one of which is 0
+        place = where(emit1(Greater(), y, y0), index, index0)
         # overlapping windows accumulate: overwriting is why other tools' attributions don't sum
-        share = self._scatter(gain, at.results[1], x) + self._scatter(loss, at0.results[1], x)
+        share = self._scatter(cts[0] * (y - y0), place, x)
         # an element's shares are at most its difference each: 0 only where that is 0 (rules.md: below 1e-7)
         return (share_quotient(share, x - x0),)
 

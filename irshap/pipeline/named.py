@@ -16,7 +16,7 @@ PIPELINES: dict[str, str] = {
     "default": (
         "lift,single,target,canonicalize,piecewise,fuse-activations,nest-concats,autodiff,@method,eliminate-split-tile,"
         "broadcast-target,canonicalize,polyphase,dce,stream{otherwise=fold},conv-adjoint,absorb-scales,"
-        "max-unpool,sink-reshapes,time-blocks,canonicalize,dce,share-weights,order,lower"
+        "max-unpool,narrow-positions,sink-reshapes,time-blocks,canonicalize,dce,share-weights,order,lower"
     ),
     # For CUDA: cuDNN has kernels for the adjoint of a convolution, with the weights as they are; max-unpool
     # and loops over small chunks would go back to the CPU or pay for each node (docs/gpu.md).

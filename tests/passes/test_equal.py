@@ -28,7 +28,8 @@ from irshap.pipeline.manager import PassManager
 pytestmark = pytest.mark.slow
 
 STEPS = ("eliminate-split-tile", "broadcast-target", "polyphase", "dce", "conv-adjoint", "absorb-scales")
-STEPS += ("max-unpool", "sink-reshapes", "time-blocks", "share-weights{smallest=1}", "order", "canonicalize")
+STEPS += ("max-unpool", "narrow-positions", "sink-reshapes", "time-blocks", "share-weights{smallest=1}")
+STEPS += ("order", "canonicalize")
 """The passes behind the method, in the order of `@default`.  What binds the references comes last here."""
 
 BINDING = (
