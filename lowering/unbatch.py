@@ -96,10 +96,17 @@ def _for_one_sample(types: onnx.ModelProto, inputs: Mapping[str, int]) -> onnx.M
 
 
 def _together(parts: Sequence[Any], axis: int | None, batched: bool) -> Any:
-    """What each sample alone gives, as one batch; `axis` None: samples have no axis for it."""
+    """What each sample alone gives, as one batch; `axis` None: samples have no axis for it.
+
+    Raises:
+        ModelError: they don't have the axis, or differ in others.
+    """
     if all(map(_maps, parts)):
         return [one for part in parts for one in part]
-    return np.concatenate(parts, axis) if axis is not None else np.stack(parts) if batched else parts[0]
+    try:
+        return np.concatenate(parts, axis) if axis is not None else np.stack(parts) if batched else parts[0]
+    except ValueError as error:
+        raise ModelError(f"what single samples give can't be joined: {error}") from error
 
 
 def _maps(output: Any) -> bool:

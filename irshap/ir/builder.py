@@ -13,7 +13,7 @@ import sympy
 from irshap.errors import IRError
 from irshap.ir.core import Graph, Node, Op, Output, Source, TypeMismatch, Value
 from irshap.ir.dims import Dim
-from irshap.ir.types import Type
+from irshap.ir.types import TensorType, Type
 
 __all__ = ["Builder", "Visit", "current", "emit", "emit1", "inferred_types"]
 
@@ -125,11 +125,14 @@ class Builder:
 
     def _inferred(self, op: Op, operands: Sequence[Value], origin: tuple[str, ...]) -> tuple[Type, ...]:
         try:
-            return op.infer(*(v.type for v in operands))
+            found = op.infer(*(v.type for v in operands))
+            if negative := next((t for t in found if isinstance(t, TensorType) and _is_negative(t)), None):
+                raise TypeMismatch(f"its result would be {negative}")
         except TypeMismatch as error:
             listed = ", ".join(str(v.type) for v in operands)
             where = ", ".join(origin or self._origin)
             raise IRError(f"{op.mnemonic}({listed}): {error}", where=where) from None
+        return found
 
     def _add(self, key: tuple[object, ...], node: Node) -> tuple[Value, ...]:
         self._known[key] = node
@@ -211,3 +214,7 @@ class Builder:
         """`graph` after a rewrite: same name, outputs mapped, same properties."""
         outputs = [replace(o, value=mapping[o.value]) for o in graph.outputs]
         return self.build(graph.name, outputs, graph.properties, like=graph)
+
+
+def _is_negative(kind: TensorType) -> bool:
+    return any(isinstance(d, int) and d < 0 for d in kind.shape or ())

@@ -11,8 +11,9 @@ import onnx.parser
 import pytest
 
 import irshap
-from irshap.errors import ModelError, UserError
+from irshap.errors import ModelError, NotDifferentiable, UserError
 from irshap.lowering import lift
+from irshap.lowering.unbatch import _together
 
 BROKEN = {
     "an axis that no tensor has": (
@@ -145,3 +146,18 @@ def test_a_feature_that_no_sample_has() -> None:
     )
     with pytest.raises(UserError, match="out of range for 3"):
         irshap.compile(model, np.zeros((1, 3), np.float32))
+
+
+def test_a_size_below_zero() -> None:
+    model = parsed(
+        """(float[N,3,4] x) => (float[N,4,4] y) <int64[3] times = {1, -5, 1}> {
+        t = Tile(x, times) u = Transpose<perm=[0,2,1]>(t) y = MatMul(u, t) }"""
+    )
+    with pytest.raises(NotDifferentiable, match=r"tile.*f32\[N, -15, 4\]"):
+        irshap.compile(model, np.zeros((1, 3, 4), np.float32))
+
+
+def test_an_output_that_single_samples_give_without_axes() -> None:
+    """The batch is lost on the way, and of one sample the result is a scalar."""
+    with pytest.raises(ModelError, match="can't be joined"):
+        _together([np.float32(1.0), np.float32(2.0)], 0, True)
