@@ -138,13 +138,15 @@ def build(name: str) -> nn.Module:
     torch.manual_seed(SEED)
     model = torchvision.models.get_model(name, weights=None, **OPTIONS.get(name, {})).eval()
     batches = [images(8, SEED + 100 + i) for i in range(3)]
-    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    # SqueezeNet ends with a convolution, and a ReLU behind it, so that its logits keep their mean
+    ends = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    last = ends[-1] if ends else [m for m in model.modules() if isinstance(m, nn.Conv2d)][-1]
     calibrate(model, batches)
     with torch.no_grad():
         logits = model(torch.cat(batches))
         scale = logits.std(0).mean()
         last.weight.div_(scale)
-        last.bias.copy_((last.bias - logits.mean(0)) / scale)
+        last.bias.copy_((last.bias - (logits.mean(0) if ends else 0)) / scale)
     return fair(model)
 
 
