@@ -14,6 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from architectures import SUITES
 from versus.machine import describe
 from versus.page import write_page
 from versus.record import Record
@@ -67,7 +68,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[options()]
     )
-    parser.add_argument("--names", nargs="+", default=list(NAMES), choices=NAMES)
+    parser.add_argument("--names", nargs="+", help="of torchvision's classifiers; the suite's, or the four")
+    parser.add_argument("--suite", choices=SUITES, help="a list of networks (architectures.py)")
     parser.add_argument("--references", nargs="+", type=int, default=[1, 5, 10, 20])
     chosen = [name for name in SYSTEMS if SYSTEMS[name] not in YARDSTICK]
     parser.add_argument("--systems", nargs="+", default=chosen, choices=chosen)
@@ -79,9 +81,10 @@ def main() -> None:
     if not given.known:
         bench = Bench(plan(given), record)
         describe(record, command("vs_peers.py"))
-        for name in given.names:
+        names = given.names or (SUITES[given.suite] if given.suite else NAMES)
+        for name in names:
             bench.prepare(name)
-        for name, count in cells(given.names, given.references):
+        for name, count in cells(names, given.references):
             for system in given.again:
                 record.cell(name, count)["systems"].pop(system, None)
             systems = [SYSTEMS[s] for s in given.systems]

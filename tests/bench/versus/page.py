@@ -21,6 +21,12 @@ TITLES = {
     "densenet201": "DenseNet201",
     "efficientnet_b0": "EfficientNetB0",
 }
+
+
+def _title(network: str) -> str:
+    return TITLES.get(network, network)
+
+
 MIB = 1 << 20
 
 SETTING = """\
@@ -72,7 +78,7 @@ def write_page(record: Record, ablation: Record, path: Path) -> None:
     """Writes the page from both parts of the results, and its plot to images/ beside it."""
     image = path.parent / "images" / f"{path.stem}.png"
     image.parent.mkdir(parents=True, exist_ok=True)
-    draw(record, image, TITLES)
+    draw(record, image, _title)
     lines = [
         *_introduction(record, ablation),
         *_promises(record),
@@ -83,7 +89,7 @@ def write_page(record: Record, ablation: Record, path: Path) -> None:
         LEGEND,
     ]
     for network in record.networks():
-        lines += [f"### {TITLES[network]}", "", *_measured(record, network)]
+        lines += [f"### {_title(network)}", "", *_measured(record, network)]
     lines += [*_compiled(record), *_ablation(ablation), *_kept(path)]
     part = path.with_suffix(".part")
     part.write_text("\n".join(lines).strip() + "\n")
@@ -140,7 +146,7 @@ def _promises(record: Record) -> Iterator[str]:
     for f in findings(record):
         limit = f"{f.sense} {f.limit:.2g} {f.unit}".strip()
         rows.append(
-            (f.promise, TITLES[f.network], f.at, limit, _number(f.measured, f.unit), verdicts[f.holds])
+            (f.promise, _title(f.network), f.at, limit, _number(f.measured, f.unit), verdicts[f.holds])
         )
     yield from table(("promise", "network", "at", "limit", "measured", "holds"), rows)
 
@@ -196,7 +202,7 @@ def _compiled(record: Record) -> Iterator[str]:
                 rest = c["seconds"] - c["references_seconds"]
                 times = [f"{t:.2f}" for t in (c["references_seconds"], rest, c["save_seconds"])]
                 size = f"{c['bytes'] / MIB:.0f}"
-                rows.append((TITLES[network], count, SYSTEMS[name].title, *times, c["nodes"], size))
+                rows.append((_title(network), count, SYSTEMS[name].title, *times, c["nodes"], size))
     head = ("network", "R", "program", "references, s", "passes, s", "writing, s", "nodes", "file, MiB")
     yield from table(head, rows)
 
@@ -214,7 +220,7 @@ def _ablation(record: Record) -> Iterator[str]:
     head = (*head, "GFLOP", "nodes", "file, MiB", "incomplete")
     for network in record.networks():
         for count in record.counts(network):
-            yield f"### {TITLES[network]}, R = {count}, pass by pass"
+            yield f"### {_title(network)}, R = {count}, pass by pass"
             yield ""
             yield from table(head, [_step(record, network, count, step) for step in record.data["steps"]])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ STYLES = {
 MIB = 1 << 20
 
 
-def draw(record: Record, path: Path, titles: Mapping[str, str]) -> None:
+def draw(record: Record, path: Path, title: Callable[[str], str]) -> None:
     """Two rows of panels, a column for each network: time by inference, and memory beyond the model."""
     mpl.use("Agg")
     from matplotlib import pyplot
@@ -34,7 +34,7 @@ def draw(record: Record, path: Path, titles: Mapping[str, str]) -> None:
     )
     for column, name in enumerate(names):
         top, bottom = axes[0][column], axes[1][column]
-        top.set_title(titles[name])
+        top.set_title(title(name))
         _lines(top, record, name, record.relative)
         _lines(bottom, record, name, record.beyond, scale=MIB)
         bottom.set_xlabel("references R")
