@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import re
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state
 
 from irshap.lowering.files.protos import first_line, nbytes
+from irshap.lowering.files.save import save_model
 from irshap.lowering.files.spool import resident
 
 __all__ = ["RuntimeRefusal", "Session"]
@@ -27,6 +30,9 @@ _ERRORS: tuple[type[Exception], ...] = (*_OWN, RuntimeError, ValueError, TypeErr
 # Types that numpy itself doesn't have: they go in and come out as bits.
 _NARROW = ("bfloat16", "float8", "float4", "int4", "int2")
 
+
+_MAPPED = 256 * 2**20
+"""Bytes of weights from which on a session maps them from a temporary file, instead of holding copies."""
 
 _PLACE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with[^]]*\])?\s*")
 
@@ -53,15 +59,20 @@ class Session:
         options.intra_op_num_threads = threads
         if not fuse:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        try:
-            content = resident(model).SerializeToString()
-            providers = ["CPUExecutionProvider"]
-            # there is nothing to fall back to, and trying would be told on standard output
-            self._session = onnxruntime.InferenceSession(content, options, providers, enable_fallback=0)
-        except _ERRORS as error:
-            raise _refusal(error) from error
         self.inputs = {v.name: v.type for v in model.graph.input}
         self.outputs = [v.name for v in model.graph.output]
+        large = sum(nbytes(t) for t in model.graph.initializer) > _MAPPED
+        try:
+            if not large:
+                self._session = _session(resident(model).SerializeToString(), options)
+                return
+            with tempfile.TemporaryDirectory(prefix="irshap-") as folder:
+                path = str(Path(folder, "model.onnx"))
+                save_model(model, path, external_over=0, check=False)
+                del model  # a caller who keeps nothing of it has the memory back while the session is made
+                self._session = _session(path, options)
+        except _ERRORS as error:
+            raise _refusal(error) from error
 
     def run(self, feeds: Mapping[str, Any]) -> list[Any]:
         """The outputs in order: an array each, a list of arrays for a sequence, None for an empty optional.
@@ -83,6 +94,11 @@ class Session:
             raise TypeError(f"input {name!r} is no tensor")
         make = onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type
         return make(np.ascontiguousarray(value), type.tensor_type.elem_type)
+
+
+def _session(model: bytes | str, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    # there is nothing to fall back to, and trying would be told on standard output
+    return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"], enable_fallback=0)
 
 
 def _is_plain(type: str) -> bool:

@@ -15,6 +15,7 @@ from exactness import case
 import irshap
 from irshap import demo
 from irshap.errors import ModelError, UserError
+from irshap.lowering.files import session
 from irshap.lowering.files.save import save_model
 from irshap.lowering.files.spool import Spool, place_of, refer
 from irshap.passes.references import stored
@@ -115,3 +116,12 @@ def test_a_full_disk_is_one_message(folder: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="No space left") as caught:
         spool.append(np.ones(3))
     assert "TMPDIR" in str(caught.value)
+
+
+def test_large_weights_are_mapped_while_references_are_computed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = compiled()
+    monkeypatch.setattr(session, "_MAPPED", 0)
+    assert bytes(compiled()) == bytes(usual)
+    assert not list(folder.iterdir())
