@@ -8,11 +8,11 @@ gives the same N R rows as [N, R, ...], and no copy is made of either.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Node, Value
-from irshap.ir.dims import Dim, same
+from irshap.ir.dims import Dim, divide, same
 from irshap.ops.families import Elementwise, ZippedElementwise
 from irshap.ops.rows import RepeatRows, TileRows
 from irshap.ops.shape import reshape
@@ -25,13 +25,15 @@ __all__ = ["BroadcastTarget"]
 class Grid:
     """Rows of (sample, reference) pairs with the two axes apart: [..., n, r, ...], n on `axis`.
 
-    A size of 1 on either axis stands for equal rows along it.
+    A size of 1 on either axis stands for equal rows along it.  Where a pair takes up several rows (windows,
+    heads), `block` of them are on an axis of their own behind r.
     """
 
     value: Value
     axis: int
     n: Dim
     r: Dim
+    block: Dim = 1
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,10 @@ class _Rewriter:
         base = self.rows(node.operands[0])
         before, count, after = base.shape[: op.axis], base.shape[op.axis], base.shape[op.axis + 1 :]
         if isinstance(op, RepeatRows):
-            return Grid(reshape(base, (*before, count, 1, *after)), op.axis, count, op.times)
+            n = divide(count, op.block)
+            assert n is not None
+            apart = reshape(base, (*before, n, *_pair(1, op.block), *after))
+            return Grid(apart, op.axis, n, op.times, op.block)
         return Grid(reshape(base, (*before, 1, count, *after)), op.axis, op.times, count)
 
     def _grid(self, node: Node) -> bool:
@@ -97,24 +102,46 @@ class _Rewriter:
         grids = [self.grids[v] for v in node.operands if v in self.grids]
         if not grids or not all(isinstance(v.type.shape, tuple) for v in node.operands):  # type: ignore[union-attr]
             return False
-        result = node.results[0]
-        n, r = grids[0].n, grids[0].r
+        result, block = node.results[0], next((g.block for g in grids if not same(g.block, 1)), 1)
+        found = [_in_blocks(g, block) for g in grids]
         (axis, *others) = {v.rank - self.grids[v].axis for v in node.operands if v in self.grids}
-        if others or not all(same(g.n, n) and same(g.r, r) for g in grids):
+        like = next((g for g in found if g is not None), None)
+        if others or like is None:
             return False
-        operands = [self._aligned(v, axis, n, r) for v in node.operands]
+        if not all(g and same(g.n, like.n) and same(g.r, like.r) for g in found):
+            return False
+        operands = [self._aligned(v, axis, like) for v in node.operands]
         value = self.builder.emit(node.op, *operands, origin=node.origin)[0]
-        self.grids[result] = Grid(value, result.rank - axis, n, r)
+        self.grids[result] = replace(like, value=value, axis=result.rank - axis)
         return True
 
-    def _aligned(self, value: Value, from_right: int, n: Dim, r: Dim) -> Value:
-        """An operand whose axes line up with the grid, the pair's two axes counted from the right."""
+    def _aligned(self, value: Value, from_right: int, like: Grid) -> Value:
+        """An operand whose axes line up with a grid, its own axis counted from the right."""
         if value in self.grids:
-            return self.grids[value].value
+            grid = _in_blocks(self.grids[value], like.block)
+            assert grid is not None
+            return grid.value
         plain = self.rows(value)
         axis = plain.rank - from_right
         if axis < 0:
             return plain
         before, count, after = plain.shape[:axis], plain.shape[axis], plain.shape[axis + 1 :]
-        pair: Sequence[Dim] = (1, 1) if same(count, 1) else (n, r)
-        return reshape(plain, (*before, *pair, *after))
+        pair = (like.n, *_pair(like.r, like.block))
+        return reshape(plain, (*before, *([1] * len(pair) if same(count, 1) else pair), *after))
+
+
+def _pair(r: Dim, block: Dim) -> tuple[Dim, ...]:
+    """The axes behind that of samples."""
+    return (r,) if same(block, 1) else (r, block)
+
+
+def _in_blocks(grid: Grid, block: Dim) -> Grid | None:
+    """The same rows, of which `block` make up a pair; None where they don't."""
+    if same(grid.block, block):
+        return grid
+    r, shape, axis = divide(grid.r, block), grid.value.shape, grid.axis
+    whole = same(grid.block, 1) and same(shape[axis], 1) and same(shape[axis + 1], grid.r)
+    if r is None or not whole:
+        return None
+    apart = reshape(grid.value, (*shape[: axis + 1], r, block, *shape[axis + 2 :]))
+    return Grid(apart, axis, grid.n, r, block)

@@ -9,17 +9,17 @@ mixes both worlds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import sympy
 
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, MixesBatch, Node, Op, Value
-from irshap.ir.dims import Dim, N, R, as_dim, same, symbols_of
+from irshap.ir.dims import Dim, N, R, as_dim, divide, same, symbols_of
 from irshap.ir.types import TensorType
 from irshap.ops.rows import RepeatRows, TileRows
-from irshap.ops.shape import Concat, Split, concat
+from irshap.ops.shape import Concat, Reshape, Split, concat
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["EliminateSplitTile"]
@@ -35,11 +35,10 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Copies:
-    """Rows of `of`, copied `times` over by `op`: RepeatRows (samples) or TileRows (references)."""
+    """Rows of `of`, copied by `op`: RepeatRows (samples) or TileRows (references), along `axis`."""
 
     of: Form
-    op: type[RepeatRows] | type[TileRows]
-    times: Dim
+    op: RepeatRows | TileRows
     axis: int
 
 
@@ -109,7 +108,7 @@ class _Rewriter:
         operands = [self.forms[v] for v in node.operands]
         op = node.op
         if isinstance(op, RepeatRows | TileRows) and operands[0].axis in (op.axis, None):
-            return [Copies(_reframed(operands[0], op.times), type(op), op.times, op.axis)]
+            return [Copies(_reframed(operands[0], op.times), op, op.axis)]
         if isinstance(op, Concat) and len(operands) == 2 and self._joins_halves(node, op):
             first, second = (_reframed(f, 2) for f in operands)
             return [Halves(first, second, op.axis)]
@@ -144,11 +143,39 @@ class _Rewriter:
         if all(isinstance(f, Halves) for f in shaped):
             return self._distribute(node, operands, axes, binding)
         copies = [f for f in shaped if isinstance(f, Copies)]
-        if len(copies) == len(shaped) and all(
-            f.op is copies[0].op and same(f.times, copies[0].times) for f in copies
-        ):
-            return self._sink(node, operands, copies[0], axes, binding)
+        if len(copies) == len(shaped):
+            ops = self._copying(node, operands, axes)
+            if ops is not None:
+                return self._sink(node, operands, ops, axes, binding)
         return self._plain(node, operands, binding)
+
+    def _copying(
+        self, node: Node, operands: Sequence[Form], axes: Sequence[int | None]
+    ) -> list[RepeatRows | TileRows] | None:
+        """What copies each result as the operands are copied; None where that is no one thing.
+
+        A reshape may merge each sample's rows with another axis, or part them from it: blocks grow or shrink.
+        """
+        known = [(v, f) for v, f in zip(node.operands, operands, strict=True) if f.axis is not None]
+        value, form = next((v, f) for v, f in known if isinstance(f, Copies))
+        assert isinstance(form, Copies)
+        like, rows = form.op, value.shape[form.axis]
+        for other, f in known:
+            if isinstance(f, Copies) and replace(f.op, axis=like.axis) != like:
+                return None
+            if isinstance(like, RepeatRows) and not same(other.shape[f.axis or 0], rows):
+                return None
+        found: list[RepeatRows | TileRows] = []
+        for result, axis in zip(node.results, axes, strict=True):
+            at = 0 if axis is None else axis
+            if isinstance(like, TileRows) or axis is None or same(result.shape[axis], rows):
+                found.append(replace(like, axis=at))
+                continue
+            block = divide(result.shape[axis] * like.block, rows)
+            if block is None or not isinstance(node.op, Reshape):
+                return None
+            found.append(RepeatRows(at, like.times, block))
+        return found
 
     def _result_axes(self, node: Node, operands: Sequence[Form]) -> tuple[int | None, ...] | None:
         """Where the rows go, or None where the op isn't known to treat them apart."""
@@ -181,21 +208,18 @@ class _Rewriter:
         self,
         node: Node,
         operands: Sequence[Form],
-        like: Copies,
+        ops: Sequence[RepeatRows | TileRows],
         axes: Sequence[int | None],
         binding: dict[sympy.Expr, Dim],
     ) -> Sequence[Form]:
-        if like.op is RepeatRows and self._merges_rows(node, operands, axes):
-            return self._plain(node, operands, binding)
         self.sunk += 1
-        once = scaled(binding, like.times)
+        once = scaled(binding, ops[0].times)
         inner = [
             f.of if isinstance(f, Copies) else f.make(once) if isinstance(f, Uniform) else f for f in operands
         ]
         results = self.apply(node, inner, once)
         return [
-            r if axis is None else Copies(r, like.op, like.times, axis)
-            for r, axis in zip(results, axes, strict=True)
+            r if axis is None else Copies(r, op, axis) for r, op, axis in zip(results, ops, axes, strict=True)
         ]
 
     def _merges_rows(self, node: Node, operands: Sequence[Form], axes: Sequence[int | None]) -> bool:
@@ -242,8 +266,8 @@ class _Rewriter:
         key = id(form)
         if key not in self._built:
             if isinstance(form, Copies):
-                once = self.build(form.of, scaled(binding or {}, form.times))
-                built = self.builder.emit(form.op(form.axis, form.times), once)[0]
+                once = self.build(form.of, scaled(binding or {}, form.op.times))
+                built = self.builder.emit(replace(form.op, axis=form.axis), once)[0]
             else:
                 half = scaled(binding or {}, 2)
                 built = concat([self.build(form.first, half), self.build(form.second, half)], form.axis)
@@ -266,7 +290,7 @@ def _reframed(form: Form, times: Dim) -> Form:
         return Uniform(lambda binding: made(scaled(binding, sympy.Integer(1) / times)), form.axis)
     if isinstance(form, Copies):
         inner = _reframed(form.of, times)
-        return form if inner is form.of else Copies(inner, form.op, form.times, form.axis)
+        return form if inner is form.of else Copies(inner, form.op, form.axis)
     if isinstance(form, Halves):
         first, second = _reframed(form.first, times), _reframed(form.second, times)
         same_parts = first is form.first and second is form.second

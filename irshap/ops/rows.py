@@ -9,7 +9,7 @@ import numpy as np
 
 from irshap.ir.builder import emit1
 from irshap.ir.core import Axes, MixesBatch, Point, Precision, Sample, Value, require, tensors
-from irshap.ir.dims import Dim
+from irshap.ir.dims import Dim, divide
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.families import Linear
 from irshap.ops.reduce import ReduceSum
@@ -20,7 +20,7 @@ __all__ = ["RepeatRows", "TileRows"]
 
 
 class _Copies(Linear, family=True):
-    """Every block of rows `times` over.  `block` rows along `axis` make up one sample."""
+    """Rows along `axis`, `times` over."""
 
     axis: int
     times: Dim
@@ -45,24 +45,41 @@ class _Copies(Linear, family=True):
 
 @dataclass(frozen=True)
 class RepeatRows(_Copies):
-    """Row n of `axis` becomes rows n*times ... n*times + times - 1: each sample, once for each reference."""
+    """Each block of `block` rows `times` over: each sample, once for each reference.
+
+    A sample is one row, or several where its windows or heads are merged with the batch.
+    """
 
     axis: int
     times: Dim
+    block: Dim = 1
     mnemonic = "repeat_rows"
 
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        (x,) = tensors(types)
+        found = super().infer(x)
+        whole = divide(x.dims[self.axis], self.block) is not None
+        require(whole, lambda: f"axis {self.axis} of {x} has no whole blocks of {self.block}")
+        return found
+
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
-        return (np.repeat(arrays[0], int(self.times), axis=self.axis),)
+        (x,) = arrays
+        before, after = x.shape[: self.axis], x.shape[self.axis + 1 :]
+        blocks = x.reshape(*before, -1, int(self.block), *after)
+        return (np.repeat(blocks, int(self.times), axis=self.axis).reshape(*before, -1, *after),)
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         shape = at.operands[0].shape
-        apart = reshape(ct, (*shape[: self.axis + 1], self.times, *shape[self.axis + 1 :]))
+        blocks = divide(shape[self.axis], self.block)
+        assert blocks is not None
+        apart = reshape(ct, (*shape[: self.axis], blocks, self.times, self.block, *shape[self.axis + 1 :]))
         return reshape(emit1(ReduceSum((self.axis + 1,), keepdims=False), apart), shape)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls(0, 3), (randn(2, 3),), (0,))
         yield Sample(cls(1, 2), (randn(2, 3, 2),), (0,))
+        yield Sample(cls(1, 3, 2), (randn(2, 4, 2),), (0,))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from irshap.ir.dims import divide, same
 from irshap.lowering.emitter import Export, exporter
 from irshap.ops import rows
 
@@ -10,11 +11,16 @@ __all__: list[str] = []
 
 @exporter(rows.RepeatRows)
 def _write_repeat_rows(e: Export, op: rows.RepeatRows) -> None:
-    dims = e.operand().shape
-    apart = e.add("Unsqueeze", [e.inputs[0], e.ints([op.axis + 1])])
+    dims, source, at = e.operand().shape, e.inputs[0], op.axis
+    if not same(op.block, 1):
+        blocks = divide(dims[at], op.block)
+        assert blocks is not None
+        dims = (*dims[:at], blocks, op.block, *dims[at + 1 :])
+        source = e.add("Reshape", [source, e.shape(dims)])
+    apart = e.add("Unsqueeze", [source, e.ints([at + 1])])
     times = [1] * (len(dims) + 1)
-    copies = e.add("Expand", [apart, e.shape([*times[: op.axis + 1], op.times, *times[op.axis + 2 :]])])
-    e.result("Reshape", [copies, _merged(e, op.axis)])
+    copies = e.add("Expand", [apart, e.shape([*times[: at + 1], op.times, *times[at + 2 :]])])
+    e.result("Reshape", [copies, _merged(e, at)])
 
 
 @exporter(rows.TileRows)

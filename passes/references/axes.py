@@ -92,6 +92,8 @@ class ReferenceAxes:
         if isinstance(node.op, RepeatRows | TileRows) and node.op.axis == rowed[0].axis:
             (along,) = rowed
             if isinstance(node.op, RepeatRows):
+                if divide(along.inner, node.op.block) is None:
+                    raise MixesBatch("it repeats several references together")
                 return [replace(along, inner=along.inner * node.op.times)]
             return [replace(along, outer=along.outer * node.op.times)]
         return self._moved(node, operands)
@@ -131,9 +133,10 @@ def _made(node: Node, axis: int) -> ReferenceAxis:
     if isinstance(op, Input) and same(size, R):
         return ReferenceAxis(axis, 1, 1)
     if isinstance(op, RepeatRows | TileRows) and same(op.times, R) and around is not None:
-        return (
-            ReferenceAxis(axis, around, 1) if isinstance(op, RepeatRows) else ReferenceAxis(axis, 1, around)
-        )
+        if isinstance(op, TileRows):
+            return ReferenceAxis(axis, 1, around)
+        if (outer := divide(around, op.block)) is not None:
+            return ReferenceAxis(axis, outer, op.block)
     spread = isinstance(op, Expand) and _is_one(node.operands[0], axis - node.results[0].rank)
     if around is not None and (isinstance(op, Full) or spread):
         return ReferenceAxis(axis, around, 1, uniform=True)

@@ -20,6 +20,7 @@ from onnx import numpy_helper
 import irshap
 from irshap.checks.instruments import VerifyTypes
 from irshap.ir.core import Graph
+from irshap.ir.dims import symbols_of
 from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array
 from irshap.pipeline.base import Context
@@ -157,6 +158,47 @@ NETS = {
         {"w1": (4, 5), "w2": (5, 4), "w3": (4, 3)},
         {"merged": (-1, 4), "apart": (-1, 3, 5), "one": (1,)},
     ),
+    # attention in windows that are merged with the batch, and apart where a mask is added
+    "windows": Net(
+        {"x": (4, 6)},
+        "3",
+        """w = Reshape(x, merged)
+        q = MatMul(w, wq)  k = MatMul(w, wk)
+        t = Transpose<perm = [0, 2, 1]>(k)
+        s = MatMul(q, t)
+        a = Reshape(s, apart)
+        b = Add(a, mask)
+        c = Reshape(b, again)
+        p = Softmax<axis = -1>(c)
+        o = MatMul(p, w)
+        u = Reshape(o, whole)
+        h = Add(x, u)
+        g = Tanh(h)
+        m = ReduceMean<axes = [1], keepdims = 0>(g)
+        y = MatMul(m, w1)""",
+        {"wq": (6, 5), "wk": (6, 5), "mask": (1, 2, 2, 2), "w1": (6, 3)},
+        {"merged": (-1, 2, 6), "apart": (-1, 2, 2, 2), "again": (-1, 2, 2), "whole": (-1, 4, 6)},
+    ),
+    # attention heads that are merged with the batch, which is on the second axis
+    "heads": Net(
+        {"x": (3, 8)},
+        "3",
+        """f = Transpose<perm = [1, 0, 2]>(x)
+        v = MatMul(f, wv)
+        r = Reshape(v, merged)
+        q = Transpose<perm = [1, 0, 2]>(r)
+        t = Transpose<perm = [0, 2, 1]>(q)
+        s = MatMul(q, t)
+        p = Softmax<axis = -1>(s)
+        o = MatMul(p, q)
+        b = Transpose<perm = [1, 0, 2]>(o)
+        u = Reshape(b, whole)
+        g = Sigmoid(u)
+        m = ReduceMean<axes = [0], keepdims = 0>(g)
+        y = MatMul(m, w)""",
+        {"wv": (8, 8), "w": (8, 3)},
+        {"merged": (3, -1, 4), "whole": (3, -1, 8)},
+    ),
 }
 
 CASES = [
@@ -175,6 +217,10 @@ CASES = [
     ("moved batch", "", ""),
     ("moved batch", "target=top-2", ""),
     ("moved batch", "target=2", "weights=true"),
+    ("windows", "", "weights=true"),
+    ("windows", "target=top-2", "emit=completeness_error"),
+    ("heads", "", ""),
+    ("heads", "target=all", "weights=true"),
 ]
 
 
@@ -246,6 +292,14 @@ def test_each_pass_keeps_the_naive_result(case: int) -> None:
         for step in BINDING:
             graph = bound(steps[-1][1], given, step)
             assert_same(evaluate(graph, given), expected, 1e-12, f"{step}, N={n}, R={r}")
+
+
+@pytest.mark.parametrize(("case", "adjoints"), [("windows weights=true", 6), ("heads", 5)])
+def test_samples_are_inferred_once_though_they_merge_with_others(case: str, adjoints: int) -> None:
+    steps = dict(compiled(NAMES.index(case), np.float64))
+    products = [n for n in steps["dce"].nodes if n.op.mnemonic == "matmul"]
+    pairs = [n for n in products if {"N", "R"} <= {str(s) for s in symbols_of(n.results[0].shape)}]
+    assert len(pairs) == adjoints
 
 
 @pytest.mark.parametrize("case", [NAMES.index("cnn"), NAMES.index("cnn wrt=h")])
