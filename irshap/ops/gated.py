@@ -253,6 +253,19 @@ class Gelu(_Gated):
             return g * (1.0 - g) * (x * x * (3 * _CUBIC) + 1.0) * (2 * _TANH_SCALE)
         return emit1(Exp(), x * x * -0.5) * (0.5 * _TANH_SCALE)
 
+    def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
+        def expansion(scale: float) -> tuple[Value, Value]:
+            g = self.gate(x)
+            slope = self.gate_slope(x, g) * scale
+            # half of g'' over g', which is -x for the normal distribution itself
+            half = x * -0.5
+            if self.tanh:
+                inner = (x * x * (3 * _CUBIC) + 1.0) * _TANH_SCALE
+                half = x * (3 * _CUBIC * _TANH_SCALE) / inner - (g * 2.0 - 1.0) * inner
+            return g * scale + x * slope, slope + x * slope * half
+
+        return regularized_chord(x, x0, y, y0, expansion)
+
     def gate_chord(self, x: Value, x0: Value, g: Value, g0: Value) -> Value:
         if not self.tanh:
             u, u0 = x * _ROOT_HALF, x0 * _ROOT_HALF

@@ -68,6 +68,7 @@ def _write_gelu(e: Export, op: gated.Gelu) -> None:
         cubic = e.add("Mul", [x, e.add("Add", [square, e.number(1.0)])])
         inner = e.add("Tanh", [e.add("Mul", [cubic, e.number((2 / pi) ** 0.5)])])
     else:
-        inner = e.add("Erf", [e.add("Mul", [x, e.number(0.5**0.5)])])
-    gate = e.add("Mul", [e.add("Add", [inner, e.number(1.0)]), e.number(0.5)])
-    e.result("Mul", [x, gate])
+        inner = e.add("Erf", [e.add("Div", [x, e.number(2**0.5)])])
+    # in this order ONNX Runtime sees that it is one op
+    gate = e.add("Add", [inner, e.number(1.0)])
+    e.result("Mul", [e.add("Mul", [x, gate]), e.number(0.5)])

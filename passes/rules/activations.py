@@ -16,7 +16,7 @@ from irshap.ops.logic import Greater, GreaterOrEqual, Less, LessOrEqual
 from irshap.ops.power import Reciprocal
 from irshap.ops.program import Constant
 
-__all__ = ["known_form", "logistic", "number"]
+__all__ = ["known_form", "logistic", "number", "scaled"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _elu(s: _Switch) -> Op | None:
     """x above 0, alpha (e^x - 1) below."""
     if s.above is not s.x or s.threshold != 0.0:
         return None
-    alpha, rest = _scaled(s.below)
+    alpha, rest = scaled(s.below)
     op = rest.node.op
     if isinstance(op, Sub) and number(rest.node.operands[1]) == 1.0:
         power = rest.node.operands[0]
@@ -105,7 +105,7 @@ def _softplus(s: _Switch) -> Op | None:
     return Softplus() if isinstance(op, Softplus) and operands[0] is s.x else None
 
 
-def _scaled(value: Value) -> tuple[float, Value]:
+def scaled(value: Value) -> tuple[float, Value]:
     """A number and what it multiplies."""
     op, operands = value.node.op, value.node.operands
     if isinstance(op, Mul):
@@ -119,7 +119,7 @@ def _scaled(value: Value) -> tuple[float, Value]:
 
 def _factor(value: Value, x: Value) -> float | None:
     """What x is multiplied by, in a multiple of it."""
-    alpha, rest = _scaled(value)
+    alpha, rest = scaled(value)
     return alpha if rest is x else None
 
 
