@@ -23,11 +23,11 @@ from irshap.ir.core import (
 )
 from irshap.ir.dims import Dim
 from irshap.ir.types import Array, TensorType, Type
-from irshap.ops.arithmetic import Abs, maximum, where
-from irshap.ops.elementwise import Exp, Log, Relu, phi
+from irshap.ops.arithmetic import maximum, where
+from irshap.ops.elementwise import Exp, Log, Tanh, tanhc
 from irshap.ops.extremum import ReduceMax
 from irshap.ops.families import NonDifferentiable
-from irshap.ops.logic import Equal, Greater
+from irshap.ops.logic import Greater
 from irshap.ops.program import constant
 from irshap.ops.reduce import ReduceSum
 from irshap.ops.samples import randn
@@ -80,31 +80,29 @@ class _AlongAxis(Op, family=True):
 class _Softmax(_AlongAxis, family=True):
     """Between two worlds both kinds are exp, sum, log and difference from it, each by its chord.
 
-    With l = ln sum e^x and l - l0 =: s, every factor between 0 and 1:
-    w_i = max(e^(x_i - l) e^-[-s]+, e^(r_i - l0) e^-[s]+) phi(|D_i|)/phi(|s|), so that sum w D = s, and
-    m_i = G_i - w_i sum G, with G the multiplier of x - l.
+    With l = ln sum e^x, s = l - l0, p = e^(x - l), and T(h) = tanh(h)/h, the chord of exp is the mean of its
+    ends times T(D/2).  That of the logarithm is 1 over the mean of two sums, over T(s/2), so that
+    w_i = (p_i (1 + tanh(s/2)) + p0_i (1 - tanh(s/2))) / 2 T(D_i/2) / T(s/2), with sum w D = s, and
+    m_i = G_i - w_i sum G, G being the multiplier of x - l.  Nothing cancels, and no factor exceeds 1.
     """
 
-    def _shift(self, x: Value) -> tuple[Value, Value]:
-        """The largest element m of each row, and ln sum e^(x - m)."""
+    def _halves(self, x: Value) -> tuple[Value, Value]:
+        """x/2 and l/2; what a mask of -inf leaves is as small as differences bear."""
+        x = maximum(x, float(np.finfo(x.dtype.numpy).min) / 4)
         top = emit1(ReduceMax((self.axis,), keepdims=True), x)
-        return top, emit1(Log(), self.total(emit1(Exp(), x - top)))
+        return x * 0.5, (top + emit1(Log(), self.total(emit1(Exp(), x - top)))) * 0.5
 
-    def _through_sum(self, x: Value, x0: Value, g: tuple[Value, Value]) -> tuple[Value, Value]:
-        """D - s, and the map that takes G to m, given the probabilities g = (p, p0)."""
-        (top, rest), (top0, rest0) = self._shift(x), self._shift(x0)
-        s = (top - top0) + (rest - rest0)
-        # a mask of -inf is the same in both worlds: no difference
-        d = where(emit1(Equal(), x, x0), 0.0, x - x0)
-        p, p0 = g
-        size = maximum(p * emit1(Exp(), -emit1(Relu(), -s)), p0 * emit1(Exp(), -emit1(Relu(), s)))
-        weight = size * phi(emit1(Abs(), d)) / phi(emit1(Abs(), s))
-        return d - s, weight
+    def _through_sum(self, u: Value, h: Value, g: Value, p: Value, p0: Value) -> Value:
+        """The multipliers of x from those of x - l, with u = D/2 and h = s/2."""
+        t = emit1(Tanh(), h)
+        each = self.total(g) * 0.5 / tanhc(h)
+        rises, falls = each * (1.0 + t), each * (1.0 - t)
+        return g - (p * rises + p0 * falls) * tanhc(u)
 
 
 @dataclass(frozen=True)
 class Softmax(_Softmax):
-    """y = e^x / sum e^x along `axis`; G_k = ct_k max(y_k, y0_k) phi(|ln y_k - ln y0_k|)."""
+    """y = e^x / sum e^x along `axis`; G = ct (y + y0)/2 T((D - s)/2)."""
 
     axis: int
     mnemonic = "softmax"
@@ -119,9 +117,10 @@ class Softmax(_Softmax):
 
     def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         y, y0 = at.results[0], at0.results[0]
-        log_ratio, weight = self._through_sum(at.operands[0], at0.operands[0], (y, y0))
-        g = cts[0] * (maximum(y, y0) * phi(emit1(Abs(), log_ratio)))
-        return (g - weight * self.total(g),)
+        (x, log), (x0, log0) = self._halves(at.operands[0]), self._halves(at0.operands[0])
+        u, h = x - x0, log - log0
+        g = cts[0] * ((y * 0.5 + y0 * 0.5) * tanhc(u - h))
+        return (self._through_sum(u, h, g, y, y0),)
 
 
 @dataclass(frozen=True)
@@ -166,9 +165,9 @@ class LogSoftmax(_Softmax):
         return (cts[0] - emit1(Exp(), at.results[0]) * self.total(cts[0]),)
 
     def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
-        probabilities = emit1(Exp(), at.results[0]), emit1(Exp(), at0.results[0])
-        _, weight = self._through_sum(at.operands[0], at0.operands[0], probabilities)
-        return (cts[0] - weight * self.total(cts[0]),)
+        p, p0 = emit1(Exp(), at.results[0]), emit1(Exp(), at0.results[0])
+        (x, log), (x0, log0) = self._halves(at.operands[0]), self._halves(at0.operands[0])
+        return (self._through_sum(x - x0, log - log0, cts[0], p, p0),)
 
 
 @dataclass(frozen=True)

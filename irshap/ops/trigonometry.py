@@ -294,7 +294,7 @@ class Atanh(Elementwise):
         return 1.0 / ((1.0 - x) * (1.0 + x))
 
     def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
-        return 1.0 / (tanhc(emit1(Abs(), y - y0)) * (1.0 - x * x0))
+        return 1.0 / (tanhc(y - y0) * (1.0 - x * x0))
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
