@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irshap.cli.options import explained_arguments, explaining
+from irshap.cli.options import compiling, explained_arguments
 from irshap.cli.output import echo_json, printable, require_folder, size_text, warn_incomplete
 from irshap.contract import Metadata
 from irshap.errors import UserError
-from irshap.pipeline.named import DEVICES
-from irshap.pipeline.strategies import STRATEGIES
 
 if TYPE_CHECKING:
     from irshap.compiler.compile import CompiledModel
@@ -28,60 +26,9 @@ VERIFY = click.Choice(["none", "types", "numeric"])
 @click.command("compile")
 @click.argument("model")
 @click.option("--output", "-o", required=True, metavar="OUT.onnx", help="The explained model to write.")
-@click.option(
-    "--method",
-    default="deeplift",
-    show_default=True,
-    help="One of `irshap methods`, options in {}.",
-)
-@click.option(
-    "--groups",
-    metavar="G.npy",
-    help="Integers of an input's shape (.npz: by input): which cells methods replace together.",
-)
-@explaining
-@click.option(
-    "--for",
-    "device",
-    type=click.Choice(DEVICES),
-    default="cpu",
-    show_default=True,
-    help="What the explained model is to be fast on; it runs on both.",
-)
-@click.option(
-    "--fp16/--no-fp16",
-    default=None,
-    help="Attributions in float16 where it does little harm; predictions stay exact.  [default: no]",
-)
-@click.option(
-    "--strategy",
-    type=click.Choice(["auto", *STRATEGIES]),
-    default="auto",
-    show_default=True,
-    help="Store what follows from the references (fold), in chunks (stream), or nothing of it (recompute).",
-)
-@click.option(
-    "--memory-limit", metavar="SIZE", help="With auto, the first strategy that needs no more, such as 8GiB."
-)
-@click.option(
-    "--external-data",
-    is_flag=True,
-    default=None,
-    help="Store weights and references' activations in OUT.onnx.data, which is mapped as it is needed.",
-)
+@compiling
 @click.option(
     "--names", metavar="FILE.json", help="Names of features, classes and tokens, to store in OUT.onnx."
-)
-@click.option(
-    "--emit",
-    multiple=True,
-    metavar="NAME",
-    help="A further output: completeness_error; of deeplift also multipliers, hypothetical; repeatable.",
-)
-@click.option(
-    "--letters",
-    metavar="AXIS|INPUT=AXIS,...",
-    help="The axis that tells letters apart, for hypothetical contributions: 1 for [N, 4, L].",
 )
 @click.option(
     "--verify", type=VERIFY, default="none", show_default=True, help="What is checked after each pass."

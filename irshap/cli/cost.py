@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from irshap.cli.options import explained_arguments, reading
+from irshap.cli.options import compiling, explained_arguments
 from irshap.cli.output import echo_json, require_folder, size_text, table
 from irshap.errors import UserError
 from irshap.files import atomic
 
 if TYPE_CHECKING:
+    from irshap.compiler.model import Model
+    from irshap.compiler.references import References
     from irshap.cost.report import Report
-    from irshap.runtime.arrays import Array
+    from irshap.pipeline.base import Pass
+    from irshap.runtime.arrays import Arrays
 
 __all__ = ["cost_command"]
 
@@ -23,9 +27,7 @@ _ROWS = 25
 """Layers that a table shows."""
 
 
-@click.command("cost")
-@click.argument("model")
-@click.option(
+_REFERENCES = click.option(
     "--references",
     "-r",
     default="10",
@@ -33,50 +35,32 @@ _ROWS = 25
     metavar="R|REFS",
     help="How many, or a file of them.",
 )
-@click.option("--per-sample", is_flag=True, help="Every sample brings R references of its own at run time.")
+
+
+@click.command("cost")
+@click.argument("model")
+@partial(compiling, references=_REFERENCES)
 @click.option("--samples", "-n", default=1, show_default=True, type=click.IntRange(1), help="Samples a run.")
-@click.option("--memory", metavar="SIZE", help="A limit, such as 16GiB; tells how many references fit.")
 @click.option(
-    "--device", metavar="NAME", help="Estimate times on a device: V100-16GB, T4, A100-80GB, cpu:8x16GiB, ..."
+    "--device",
+    "hardware",
+    metavar="NAME",
+    help="Estimate times on a device: V100-16GB, T4, A100-80GB, cpu:8x16GiB, ...",
 )
-@click.option("--method", default="deeplift", show_default=True, help="As in `irshap compile`.")
-@click.option("--passes", metavar="PIPELINE", help="The pipeline.  [default: the method's own]")
 @click.option("--each-pass", is_flag=True, help="Cost the program after each pass, too.")
-@click.option("--target", default="argmax", show_default=True, help="As in `irshap compile`.")
-@click.option("--wrt", metavar="TENSOR", help="As in `irshap compile`.")
-@click.option("--explain", metavar="NAME", help="As in `irshap compile`.")
-@reading
-@click.option(
-    "--arena/--no-arena",
-    default=True,
-    show_default=True,
-    help="ONNX Runtime's enable_cpu_mem_arena; without it memory isn't modelled.",
-)
-@click.option(
-    "--pattern/--no-pattern", default=True, show_default=True, help="ONNX Runtime's enable_mem_pattern."
-)
-@click.option("--external-data", is_flag=True, help="The file's weights stand in a data file, as in compile.")
 @click.option("--single-run", is_flag=True, help="The session runs once: later runs may take more memory.")
 @click.option("--layers", is_flag=True, help="Print a table by layer, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.option("--html", metavar="FILE", help="Write a page with charts and tables.")
 @click.option("--plot", metavar="PNG", help="Draw memory and work over R (needs matplotlib).")
 def cost_command(
-    model: str,
     references: str,
-    per_sample: bool,
     samples: int,
-    memory: str | None,
-    device: str | None,
-    method: str,
-    passes: str | None,
+    memory_limit: str | None,
+    hardware: str | None,
     each_pass: bool,
-    target: str,
-    wrt: str | None,
-    explain: str | None,
-    arena: bool,
-    pattern: bool,
-    external_data: bool,
+    session: str,
+    external_data: bool | None,
     single_run: bool,
     layers: bool,
     as_json: bool,
@@ -87,42 +71,32 @@ def cost_command(
     """Predict FLOPs, memory and the largest number of references of an explanation of MODEL.
 
     Compares the model alone, the unoptimized program (@naive; for methods that compare with references) and
-    the pipeline's.  Memory is that of a
-    process with ONNX Runtime on a CPU, beside what it was before; with a GPU as --device a rough figure for
-    that device.
+    the pipeline's.  Memory is that of a process with ONNX Runtime on a CPU, beside what it was before; with a
+    GPU as --device a rough figure for that device.  Options of `irshap compile` mean what they mean there.
     """
-    from irshap.compiler.request import requested
     from irshap.cost import Settings
     from irshap.cost.devices import device as named
     from irshap.cost.devices import parse_size
     from irshap.cost.report import Query, report
-    from irshap.pipeline.named import for_method
 
-    if not arena:
-        raise UserError(
-            "memory of a session without an arena (--no-arena) isn't modelled: it varies from run to run",
-            mend="leave --no-arena out; irshap.Explainer makes its sessions with an arena",
-        )
     for path in (html, plot):
         if path is not None:
             require_folder(path)
-    on = None if device is None else named(device)
-    on_device = on is not None and not on.name.lower().startswith("cpu")
-    limit = parse_size(memory) if memory is not None else None if on is None else on.memory
-    settings = Settings(pattern, 1 if single_run else 2, on_device)
+    on = None if hardware is None else named(hardware)
+    limit = parse_size(memory_limit) if memory_limit is not None else None if on is None else on.memory
+    settings = replace(Settings.of(session), device=on is not None and not on.name.lower().startswith("cpu"))
     if external_data:
         settings = replace(settings, external_over=0)
-    count, given = _read(references, per_sample)
-    query = Query(count, samples, limit, settings, on, each_pass)
-    flat = explained_arguments(
-        {"model": model, "target": target, "wrt": wrt, "explain": explain, "method": method, **said}
-    )
-    asked = {"reading": flat["model"].reading, "target": flat["target"], "method": flat["method"]}
-    asked["per_sample"] = per_sample
-    points = flat["method"].points
-    main = passes or for_method(points, "cpu")
-    texts = ("@naive", main) if points.references else (main,)
-    found = report(model, query, {text: requested(passes=text, **asked) for text in texts}, given, per_sample)
+    if single_run:
+        settings = replace(settings, runs=1)
+    count = int(references) if references.isdecimal() else 0
+    if not count and not Path(references).is_file():
+        raise UserError(f"{references!r} is neither a number of references nor a file of them")
+    arguments = explained_arguments({**said, "references": None if count else references})
+    given = arguments["references"]
+    query = Query(count or given.count, samples, limit, settings, on, each_pass)
+    model, main, pipelines, groups = _asked(**arguments)
+    found = report(model, query, pipelines, given.arrays, given.per_sample, groups)
     data = {"model": model, "pipeline": main, **found.to_dict()}
     if html is not None:
         _write_html(html, model, found, data)
@@ -138,16 +112,27 @@ def cost_command(
         _print(data, layers)
 
 
-def _read(references: str, per_sample: bool) -> tuple[int, dict[str, Array]]:
-    """How many references, and the arrays of a file of them, by input."""
-    if references.isdecimal() and int(references) > 0:
-        return int(references), {}
-    if not Path(references).is_file():
-        raise UserError(f"{references!r} is neither a number of references nor a file of them")
-    from irshap.compiler.references import References
+def _asked(
+    model: Model, references: References, groups: str | None, **options: Any
+) -> tuple[str, str, dict[str, tuple[Pass, ...]], Arrays]:
+    """The model's file, the main pipeline's text, the passes of all by their texts, and groups of cells."""
+    from irshap.compiler.references import read_groups
+    from irshap.compiler.request import requested
+    from irshap.pipeline.named import for_method
 
-    found = References(references, per_sample=per_sample)
-    return found.count, found.arrays
+    method, passes = options["method"], options.pop("passes")
+    of_all = {"reading": model.reading, "per_sample": references.per_sample, "grouped": groups is not None}
+    of_all |= {"weighted": references.weights is not None}
+    of_all |= {name: options.pop(name) for name in ("target", "method", "quantized")}
+    options.pop("instruments")
+    main = passes or for_method(method.points, options["device"])
+    pipelines = {"@naive": requested(passes="@naive", **of_all)} if method.points.references else {}
+    return (
+        model.source,
+        main,
+        pipelines | {main: requested(passes=passes, **of_all, **options)},
+        read_groups(groups),
+    )
 
 
 def _print(data: dict[str, Any], layers: bool) -> None:
@@ -178,21 +163,19 @@ def _tables(data: dict[str, Any], most: int) -> list[tuple[str, list[str], list[
         row += [size_text(entry[k]) for k in ("file_bytes",)]
         row += [size_text(memory["load_peak"]), size_text(memory["peak"])]
         if data["memory_limit"] is not None:
-            row.append(_most(entry))
+            row += [size_text(entry["needed_bytes"]), _most(entry)]
         if data["device"] is not None:
             row.append(f"{1000 * entry['seconds_estimate']:.3g} ms")
         rows.append(row)
     if data["memory_limit"] is not None:
-        columns.append(f"most R in {size_text(data['memory_limit'])}")
+        columns += ["needs", f"most R in {size_text(data['memory_limit'])}"]
     if data["device"] is not None:
         columns.append("time, at least")
     tables = [(f"N = {n} samples, R = {r} references", columns, rows)]
     if data["strategies"]:
         tables.append(("Strategies", *_strategies(data)))
-    formulas = [
-        [p["name"], p["flops_formula"], p["file_bytes_formula"], p.get("peak_formula", "-")] for p in programs
-    ]
-    tables.append(("As formulas", ["program", "FLOP", "file, bytes", "peak, bytes"], formulas))
+    formulas = [[p["name"], p["flops_formula"], p["file_bytes_formula"]] for p in programs]
+    tables.append(("As formulas", ["program", "FLOP", "file, bytes"], formulas))
     where = [
         [p["name"], size_text(p["memory"]["live"]), size_text(p["stored_bytes"]), str(p["memory"]["at"])]
         for p in programs
@@ -220,10 +203,10 @@ def _strategies(data: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         row = [entry["name"], size_text(entry["file_bytes"])]
         row += [size_text(memory[key]) for key in ("load_peak", "peak", "private")]
         if data["memory_limit"] is not None:
-            row.append(_most(entry))
+            row += [size_text(entry["needed_bytes"]), _most(entry)]
         rows.append(row)
     if data["memory_limit"] is not None:
-        columns.append(f"most R in {size_text(data['memory_limit'])}")
+        columns += ["needs", f"most R in {size_text(data['memory_limit'])}"]
     return columns, rows
 
 
@@ -231,7 +214,7 @@ def _most(entry: dict[str, Any]) -> str:
     """The largest number of references within the limit; any where memory doesn't grow with it."""
     if "largest_references" not in entry:
         return "-"
-    return "any" if entry["more_fit"] else str(entry["largest_references"])
+    return "any" if entry["more_fit"] else str(entry["largest_references"] or "none")
 
 
 def flop_text(count: int) -> str:

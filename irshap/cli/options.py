@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ["explained_arguments", "explaining", "reading"]
+from irshap.pipeline.named import DEVICES, SESSIONS
+from irshap.pipeline.strategies import STRATEGIES
+
+__all__ = ["compiling", "explained_arguments", "explaining", "reading"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -39,11 +42,12 @@ _READING = (
     ),
 )
 
+_REFERENCES = click.option(
+    "--references", "-r", metavar="REFS", help="Samples to compare with: .npy [R, ...], or .npz by input."
+)
+
 _EXPLAINING = (
     *_READING,
-    click.option(
-        "--references", "-r", metavar="REFS", help="Samples to compare with: .npy [R, ...], or .npz by input."
-    ),
     click.option(
         "--per-sample",
         is_flag=True,
@@ -99,17 +103,93 @@ _EXPLAINING = (
     ),
 )
 
+_COMPILING = (
+    click.option(
+        "--method",
+        default="deeplift",
+        show_default=True,
+        help="One of `irshap methods`, options in {}.",
+    ),
+    click.option(
+        "--groups",
+        metavar="G.npy",
+        help="Integers of an input's shape (.npz: by input): which cells methods replace together.",
+    ),
+    *_EXPLAINING,
+    click.option(
+        "--for",
+        "device",
+        type=click.Choice(DEVICES),
+        default="cpu",
+        show_default=True,
+        help="What the explained model is to be fast on; it runs on both.",
+    ),
+    click.option(
+        "--fp16/--no-fp16",
+        default=None,
+        help="Attributions in float16 where it does little harm; predictions stay exact.  [default: no]",
+    ),
+    click.option(
+        "--emit",
+        multiple=True,
+        metavar="NAME",
+        help="A further output: completeness_error; of deeplift also multipliers, hypothetical; repeatable.",
+    ),
+    click.option(
+        "--letters",
+        metavar="AXIS|INPUT=AXIS,...",
+        help="The axis that tells letters apart, for hypothetical contributions: 1 for [N, 4, L].",
+    ),
+    click.option(
+        "--strategy",
+        type=click.Choice(["auto", *STRATEGIES]),
+        default="auto",
+        show_default=True,
+        help="Store what follows from the references (fold), in chunks (stream), less of it in small ones "
+        "(compact), or nothing of it (recompute).",
+    ),
+    click.option(
+        "--memory-limit",
+        "--memory",
+        "memory_limit",
+        metavar="SIZE",
+        help="What a process of Python with the session may take, such as 8GiB: compile takes the first "
+        "strategy that needs no more, cost tells how many references fit.",
+    ),
+    click.option(
+        "--session",
+        type=click.Choice(SESSIONS),
+        default="default",
+        show_default=True,
+        help="Whose memory that is: ONNX Runtime's InferenceSession without options, or irshap.Explainer's, "
+        "which is smaller.",
+    ),
+    click.option(
+        "--external-data",
+        is_flag=True,
+        default=None,
+        help="Weights and references' activations stand in OUT.onnx.data, which is mapped as it is needed.",
+    ),
+)
+
 
 def explaining(command: _F) -> _F:
     """Adds the options that say what is explained, and how the model is read."""
-    for option in reversed(_EXPLAINING):
-        command = option(command)
-    return command
+    return _with(command, (_REFERENCES, *_EXPLAINING))
+
+
+def compiling(command: _F, references: Callable[[_F], _F] = _REFERENCES) -> _F:
+    """Adds the options that say what is compiled, and how, with this one for references."""
+    return _with(command, (references, *_COMPILING))
 
 
 def reading(command: _F) -> _F:
     """Adds the options that say how the model is read."""
-    for option in reversed(_READING):
+    return _with(command, _READING)
+
+
+def _with(command: _F, options: Sequence[Callable[[_F], _F]]) -> _F:
+    for option in reversed(options):
         command = option(command)
     return command
 

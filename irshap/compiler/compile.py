@@ -18,6 +18,7 @@ from irshap.compiler.request import requested
 from irshap.contract import VERSION, Metadata, Names
 from irshap.cost.choose import choose
 from irshap.cost.devices import parse_size
+from irshap.cost.session import Settings
 from irshap.errors import PipelineError, ReferencesError
 from irshap.ir.core import Graph, Role
 from irshap.ir.dims import N
@@ -30,7 +31,7 @@ from irshap.passes.target import Target
 from irshap.pipeline.base import Context, Pass
 from irshap.pipeline.instrument import Instrument
 from irshap.pipeline.manager import PassManager
-from irshap.pipeline.strategies import slot_of
+from irshap.pipeline.strategies import STRATEGIES, slot_of
 
 __all__ = ["CompiledModel", "bound", "compile"]
 
@@ -48,6 +49,7 @@ def compile(
     passes: str | None = None,
     strategy: str = "auto",
     memory_limit: int | str | None = None,
+    session: str = "default",
     instruments: Sequence[Instrument] = (),
     names: Any = None,
 ) -> CompiledModel:
@@ -90,10 +92,14 @@ def compile(
             is the method.  The other arguments fill in options that it leaves at their defaults; one that
             contradicts it is refused.
         strategy: where what follows from the references is kept: "fold" stores it in the model and takes all
-            references at once, "stream" stores it and takes them in chunks, "recompute" stores the references
-            alone.  "auto": the pipeline's own, or the first that stays within `memory_limit`.
-        memory_limit: bytes, or a text such as "8GiB", that a process may take which runs the model with one
-            sample, beside the pages of mapped files; the peak is predicted (docs/cost.md).  None: no limit.
+            references at once, "stream" stores it and takes them in chunks, "compact" takes them two by two
+            and stores less, "recompute" stores the references alone.  "auto": the pipeline's own, or the
+            first that stays within `memory_limit`.
+        memory_limit: bytes, or a text such as "8GiB", that a process of Python may take which runs the model
+            with one sample at a time, beside the pages of mapped files; the peak is predicted (docs/cost.md).
+            None: no limit.
+        session: whose memory the limit is for: "default" is an `onnxruntime.InferenceSession` without
+            options, "explainer" the one that `Explainer` makes, which takes less.
         names: what people call features, classes and tokens, stored in the file: `Names(...)`, or a mapping
             such as `{"features": ["age", "height"], "classes": ["no", "yes"], "tokens": [...]}`, for several
             attributed inputs by input.  Explanations have them.
@@ -130,7 +136,8 @@ def compile(
         raise PipelineError(
             "compiling starts and ends with a model", where="pipeline", mend="begin with lift, end with lower"
         )
-    limit = None if memory_limit is None or strategy != "auto" else parse_size(str(memory_limit))
+    limit = None if memory_limit is None else parse_size(str(memory_limit))
+    Settings.of(session)
     context = Context(groups=read_groups(groups))
     if text := Names.of(names).to_text():
         context.metadata[Metadata.NAMES] = text
@@ -140,7 +147,8 @@ def compile(
         made = manager.run(read.source, context)
         return CompiledModel(made, last.graph, manager.report, manager.text)
     start = manager.run(read.source, context, stop=slot_of(asked))
-    choice = choose(start, asked, given.count, limit)
+    allowed = tuple(STRATEGIES) if strategy == "auto" else (strategy,)
+    choice = choose(start, asked, given.count, limit, session, allowed)
     made, manager = manager.resumed(choice.passes, start, context)
     return CompiledModel(made, last.graph, manager.report, manager.text, choice)
 

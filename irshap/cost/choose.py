@@ -5,13 +5,13 @@ A strategy (`irshap.pipeline.strategies`) is a pass that binds the references; a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
 from irshap.cost.formula import evaluate, refuse_open_axes
-from irshap.cost.limits import MARGIN
+from irshap.cost.limits import needed
 from irshap.cost.nodes import cost
 from irshap.cost.session import SessionModel, Settings
 from irshap.errors import UserError
@@ -26,6 +26,8 @@ __all__ = ["Candidate", "Choice", "Prediction", "before_slot", "candidates", "ch
 
 _COMPUTES = ("recompute",)
 """Those that run what others store; slower by more than reading it from a file costs."""
+
+_SESSIONS = {"default": "ONNX Runtime's default session", "explainer": "Explainer's session"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Prediction:
 
     Attributes:
         strategy: its name.
-        peak: bytes of the process that runs the model, beside mapped files, which the system can drop.
+        peak: bytes that the session takes, beside mapped files, which the system can drop.
+        needs: the least limit, in bytes, for the process that runs it: with Python, and room for errors.
         file: bytes of the compiled model.
         passes: the pipeline with this strategy.
         external: whether what is stored stands in a data file, from which it is mapped.
@@ -51,23 +54,25 @@ class Prediction:
 
     strategy: str
     peak: int
+    needs: int
     file: int
     passes: tuple[Pass, ...]
     external: bool = False
 
     def __str__(self) -> str:
         where = " with a data file" if self.external else ""
-        return f"{self.strategy}{where} {self.peak / 2**20:.0f} MiB"
+        return f"{self.strategy}{where} {ceil(self.needs / 2**20)} MiB"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A strategy, whether its data stands apart, and why: what each is predicted to take, and the limit."""
+    """A strategy, whether its data stands apart, and why: what each needs in which session, and the limit."""
 
     strategy: str
     passes: tuple[Pass, ...]
     predictions: tuple[Prediction, ...]
     limit: int
+    session: str
     external: bool = False
 
     @property
@@ -80,7 +85,10 @@ class Choice:
         """One line for people."""
         listed = ", ".join(map(str, self.predictions))
         where = ", with a data file" if self.external else ""
-        return f"{self.strategy}{where}: the first to stay within {self.limit / 2**20:.0f} MiB ({listed})"
+        return (
+            f"{self.strategy}{where}: the first that needs no more than {self.limit / 2**20:.0f} MiB in "
+            f"{_SESSIONS[self.session]} ({listed})"
+        )
 
 
 def before_slot(ir: Any, passes: Sequence[Pass]) -> Graph:
@@ -92,8 +100,15 @@ def before_slot(ir: Any, passes: Sequence[Pass]) -> Graph:
     return stages(ir, passes[: slot_of(passes)])[-1].graph
 
 
-def candidates(start: Graph, passes: Sequence[Pass], count: int, *, exact: bool = False) -> list[Candidate]:
-    """The programs of all strategies, the pipeline's own first.
+def candidates(
+    start: Graph,
+    passes: Sequence[Pass],
+    count: int,
+    *,
+    exact: bool = False,
+    names: Collection[str] = tuple(STRATEGIES),
+) -> list[Candidate]:
+    """The programs of strategies, the pipeline's own first.
 
     They are made for `count` references, and with `exact` for that number alone.
     A strategy that can't take this program is left out.
@@ -101,11 +116,12 @@ def candidates(start: Graph, passes: Sequence[Pass], count: int, *, exact: bool 
     Args:
         start: the program in front of the pass that strategies replace.
         passes: the pipeline; what it has in front of that pass isn't run again.
+        names: of the strategies.
     """
     slot = slot_of(passes)
-    own = [name for name in STRATEGIES if with_strategy(passes, name) == tuple(passes)]
+    own = [name for name in names if with_strategy(passes, name) == tuple(passes)]
     found = []
-    for name in dict.fromkeys((*own, *STRATEGIES)):
+    for name in dict.fromkeys((*own, *names)):
         replaced = with_strategy(passes, name)
         try:
             stage = stages(start, replaced[slot:], expected=count, exact=exact)[-1]
@@ -115,28 +131,40 @@ def candidates(start: Graph, passes: Sequence[Pass], count: int, *, exact: bool 
     return found
 
 
-def predictions(start: Graph, passes: Sequence[Pass], count: int) -> list[Prediction]:
-    """What each strategy takes for `count` references and one sample, in a session as `Explainer` has it.
+def predictions(
+    start: Graph,
+    passes: Sequence[Pass],
+    count: int,
+    session: str = "default",
+    names: Collection[str] = tuple(STRATEGIES),
+) -> list[Prediction]:
+    """What each strategy takes for `count` references and one sample.
 
     From the fastest to the smallest: the pipeline's own, then the others in the order of `STRATEGIES`; what
-    fits into one file is there with a data file, too, in front of what computes more.
+    fits into one file is there with a data file, too, in front of what computes more.  One that takes as much
+    as one before it is left out.
 
     Args:
         start: as in `candidates`.
         passes: as in `candidates`.
+        session: one of `SESSIONS`, which runs the model several times.
+        names: of the strategies.
     """
-    usual = Settings(pattern=False)
+    usual = Settings.of(session)
     sessions = {False: usual, True: replace(usual, external_over=0)}
     binding = {N: 1, R: count}
     found, apart = list[Prediction](), list[Prediction]()
-    for made in candidates(start, passes, count, exact=True):
+    for made in candidates(start, passes, count, exact=True, names=names):
         graph, stored = made.stage.graph, made.stage.stored
-        session = SessionModel.of(graph, stored=stored)
+        model = SessionModel.of(graph, stored=stored)
         size = evaluate(cost(graph, stored=stored).file_bytes, binding)
+        peaks = {external: model.predict(binding, settings) for external, settings in sessions.items()}
         one, mapped = (
-            Prediction(made.strategy, session.predict(binding, settings).private, size, made.passes, external)
-            for external, settings in sessions.items()
+            Prediction(made.strategy, memory.private, needed(memory, usual), size, made.passes, external)
+            for external, memory in peaks.items()
         )
+        if any((p.peak, p.file) == (one.peak, one.file) for p in found):
+            continue
         if made.strategy in _COMPUTES:
             found += apart
             apart = []
@@ -146,25 +174,34 @@ def predictions(start: Graph, passes: Sequence[Pass], count: int) -> list[Predic
     return [*found, *apart]
 
 
-def choose(start: Graph, passes: Sequence[Pass], count: int, limit: int) -> Choice:
-    """The first of `predictions` whose peak stays within `limit` bytes, for one sample at a time.
+def choose(
+    start: Graph,
+    passes: Sequence[Pass],
+    count: int,
+    limit: int,
+    session: str = "default",
+    names: Collection[str] = tuple(STRATEGIES),
+) -> Choice:
+    """The first of `predictions` that needs no more than `limit` bytes, for one sample at a time.
 
     Args:
         start: as in `candidates`.
         passes: as in `candidates`.
         count: how many references there are.
+        session: as in `predictions`.
+        names: of the strategies that may be taken.
 
     Raises:
         UserError: none does, or an axis other than the batch is open.
     """
     refuse_open_axes(start)
-    found = predictions(start, passes, count)
+    found = predictions(start, passes, count, session, names)
     for p in found:
-        if p.peak <= limit * (1 - MARGIN):
-            return Choice(p.strategy, p.passes, tuple(found), limit, p.external)
-    enough = ceil(min(p.peak for p in found) / (1 - MARGIN) / 2**20)
+        if p.needs <= limit:
+            return Choice(p.strategy, p.passes, tuple(found), limit, session, p.external)
+    enough = ceil(min(p.needs for p in found) / 2**20)
     raise UserError(
-        f"no strategy stays within {limit / 2**20:.3g} MiB, of which {MARGIN:.0%} are left for errors of the "
-        f"prediction: {', '.join(map(str, found))}",
+        f"no strategy stays within {limit / 2**20:.3g} MiB in {_SESSIONS[session]}: "
+        f"{', '.join(map(str, found))} are needed",
         mend=f"Raise the limit to {enough}MiB, or name the passes with stream{{chunk=1}} for smaller chunks",
     )

@@ -18,7 +18,7 @@ from irshap.ir.core import Graph
 from irshap.ir.dims import Dim, N, R, as_dim, symbols_of
 from irshap.ir.types import TensorType
 
-__all__ = ["Binding", "Sum", "evaluate", "line", "refuse_open_axes", "total"]
+__all__ = ["Binding", "Sum", "evaluate", "refuse_open_axes", "total"]
 
 Binding: TypeAlias = Mapping[sympy.Expr, int]
 """A number for each dimension symbol."""
@@ -79,16 +79,6 @@ def evaluate(dim: Dim, binding: Binding) -> int:
         raise IRError(f"{dim} has no value: dimension {missing.args[0]} has no number") from None
 
 
-def line(function: Callable[[int], int], at: tuple[int, int]) -> Dim:
-    """The straight line in R through two values of `function`, coefficients rounded to integers.
-
-    For quantities such as a peak of memory, which are straight between few corners.
-    """
-    low, high = at
-    slope = (function(high) - function(low)) / (high - low)
-    return as_dim(round(function(high) - slope * high) + round(slope) * R)
-
-
 def refuse_open_axes(graph: Graph) -> None:
     """Refuses a graph whose cost depends on more than the numbers of samples and references.
 
@@ -104,5 +94,7 @@ def refuse_open_axes(graph: Graph) -> None:
     if names:
         raise UserError(
             f"the cost depends on the size of {', '.join(names)}, which the model leaves open",
-            mend="Say it: " + " ".join(f"--dim {name}=SIZE" for name in names),
+            mend="Say it: "
+            + " ".join(f"--dim {name}=SIZE" for name in names)
+            + ", with references of that size",
         )

@@ -1,27 +1,32 @@
-"""How many references fit into a memory limit."""
+"""What a limit of memory must be, and how many references fit into one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import ceil
 
 from irshap.cost.formula import Binding
-from irshap.cost.session import SessionModel, Settings
+from irshap.cost.session import Memory, SessionModel, Settings
 from irshap.ir.dims import R
 
-__all__ = ["Limit", "largest", "references_within"]
+__all__ = ["Limit", "largest", "needed", "references_within"]
 
 MOST = 1 << 20
 """More references than this are not looked for."""
 
-MARGIN = 0.03
-"""Of a limit, what is left free: the mean error of predicted peaks, and page tables, which count, too; and of
-a number of references, how many more must fit."""
+PROCESS = 46 << 20
+"""What Python, numpy and ONNX Runtime take before a session is made, which a limit counts, too."""
+
+MARGIN = 0.08
+"""Of a limit, what is left free: predicted peaks are up to this much below measured ones (docs/cost.md)."""
+
+SPREAD = 0.03
+"""Of a number of references, how many more must fit: the peak jumps, and not always where it is predicted."""
 
 AT = (64, 256)
-"""Where straight lines in R are taken: beyond the corners that small counts make, and where what is stored
-takes more than the 2 GiB of one file, so that it is mapped from another."""
+"""Between which numbers of references the growth is taken that a search begins with."""
 
 
 @dataclass(frozen=True)
@@ -33,31 +38,50 @@ class Limit:
     """Whether more would fit than was looked for."""
 
 
-def references_within(
-    session: SessionModel, limit: int, others: Binding, settings: Settings | None = None
-) -> Limit:
-    """The most references for which the predicted peak stays within `limit` bytes, with a margin.
+def needed(memory: Memory, settings: Settings) -> int:
+    """The least limit, in bytes, within which a process is expected to stay.
 
-    The peak jumps where the arena takes another region, and a prediction may be off in where: so a few more
-    references must stay within the limit, too.  Pages of mapped files don't count: where memory is short,
-    they are dropped and read again.
+    Pages of mapped files don't count: where memory is short, they are dropped and read again.  On a device
+    there is no process to count.
+    """
+    return ceil((memory.private + (0 if settings.device else PROCESS)) / (1 - MARGIN))
+
+
+def references_within(
+    session: SessionModel,
+    limit: int,
+    others: Binding,
+    settings: Settings | None = None,
+    known: tuple[int, Memory] | None = None,
+) -> Limit:
+    """The most references for which no number up to theirs needs more than `limit` bytes.
+
+    A few more references must stay within the limit, too, without what is left free for errors.
 
     Args:
         others: numbers of the other dimension symbols (N).
+        known: a number of references, and what the program takes that is compiled for it alone.
     """
+    used = settings or Settings()
 
     @cache
-    def peak(count: int) -> int:
-        return session.predict({**others, R: count}, settings).private
+    def need(count: int) -> int:
+        return needed(session.predict({**others, R: count}, settings), used)
 
-    room = int(limit * (1 - MARGIN))
-    each = max(1, (peak(AT[1]) - peak(AT[0])) // (AT[1] - AT[0]))
-    guess = AT[1] + (room - peak(AT[1])) // each
+    each = max(1, (need(AT[1]) - need(AT[0])) // (AT[1] - AT[0]))
+    guess = AT[1] + (limit - need(AT[1])) // each
 
     def fits(count: int) -> bool:
-        return peak(count) <= room and peak(count + round(MARGIN * count)) <= limit
+        return need(count) <= limit and need(count + round(SPREAD * count)) * (1 - MARGIN) <= limit
 
-    found = largest(fits, MOST, near=guess)
+    # beyond one file what is stored is mapped, and the need falls: what doesn't fit before that is the end
+    parsed = largest(lambda count: not session.is_mapped({**others, R: count}, settings), MOST)
+    found = largest(fits, parsed, near=guess) if parsed else 0
+    if found == parsed:
+        found = max(found, largest(fits, MOST, near=max(guess, parsed + 1)))
+    if known is not None:
+        count, memory = known
+        found = max(found, count) if needed(memory, used) <= limit else min(found, count - 1)
     return Limit(found, found >= MOST)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from irshap.cost.choose import candidates
 from irshap.cost.devices import Device, roofline
-from irshap.cost.formula import Binding, evaluate, line, refuse_open_axes
-from irshap.cost.limits import AT, references_within
+from irshap.cost.formula import Binding, evaluate, refuse_open_axes
+from irshap.cost.limits import needed, references_within
 from irshap.cost.nodes import GraphCost, NodeCost, Phase, cost, counted
 from irshap.cost.session import Memory, SessionModel, Settings, version_note
 from irshap.errors import PipelineError, ReferencesError
@@ -149,12 +149,13 @@ class Report:
         }
         if query.device is not None:
             entry["seconds_estimate"] = roofline(costs.nodes, query.device, query.binding)
-        if explains:
-            entry["peak_formula"] = str(peak_formula(program, query))
-            if query.limit is not None:
-                found = references_within(program.session, query.limit, query.binding, query.settings)
-                entry["largest_references"] = found.references
-                entry["more_fit"] = found.capped
+        if query.limit is not None:
+            entry["needed_bytes"] = needed(memory, query.settings)
+        if explains and query.limit is not None:
+            known = (query.references, memory)
+            found = references_within(program.session, query.limit, query.binding, query.settings, known)
+            entry["largest_references"] = found.references
+            entry["more_fit"] = found.capped
         return entry
 
     def _groups(self, key: Callable[[NodeCost], str]) -> list[dict[str, Any]]:
@@ -172,6 +173,7 @@ def report(
     pipelines: Mapping[str, Sequence[Pass]],
     given: Mapping[str, Array] | None = None,
     per_sample: bool = False,
+    groups: Mapping[str, Array] | None = None,
 ) -> Report:
     """Costs a model alone and after each pipeline; the model is lifted once.
 
@@ -180,6 +182,7 @@ def report(
         pipelines: by name; the last is the one that tables are about.
         given: references by input ("": one array without a name), for what they say of open axes.
         per_sample: they are those of each sample [N, R, ...], which say nothing of them.
+        groups: of cells that methods replace together, by input.
 
     Raises:
         ReferencesError: references that no input takes.
@@ -197,7 +200,7 @@ def report(
             _require_fit(lifted[first], given or {}, 1 + per_sample)
             refuse_open_axes(lifted[first])
         start = Stage(first.name, lifted[first], False)
-        found = (start, *stages(start.graph, passes[1:], expected=count))
+        found = (start, *stages(start.graph, passes[1:], expected=count, groups=groups))
         if not programs:
             programs.append(_program("inference", start))
         *before, end = _decided(name, found)
@@ -256,11 +259,6 @@ def _session(stage: Stage) -> SessionModel:
 
 def _program(name: str, stage: Stage, exact: SessionModel | None = None) -> Program:
     return Program(name, cost(stage.graph, stored=stage.stored), _session(stage), exact)
-
-
-def peak_formula(program: Program, query: Query) -> Dim:
-    """The straight line of the peak in R."""
-    return line(lambda count: program.memory(query, references=count).peak, AT)
 
 
 def curve(program: Program, query: Query, counts: Sequence[int]) -> list[tuple[int, int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from irshap.pipeline.base import Points
 
-__all__ = ["DEVICES", "PIPELINES", "for_method"]
+__all__ = ["DEVICES", "PIPELINES", "SESSIONS", "for_method"]
 
 PIPELINES: dict[str, str] = {
     # The slot of the attribution method; DeepLIFT where none is chosen.
@@ -54,6 +54,9 @@ PIPELINES: dict[str, str] = {
 }
 
 DEVICES = ("cpu", "cuda")
+
+SESSIONS = ("default", "explainer")
+"""Whose memory a limit is for: ONNX Runtime's session as it is made without options, or `Explainer`'s."""
 
 _FOR_METHODS = {
     (Points.SAMPLE, "cpu"): "@sample",

@@ -48,6 +48,7 @@ def stages(
     expected: int = 0,
     exact: bool = False,
     given: Mapping[str, Array] | None = None,
+    groups: Mapping[str, Array] | None = None,
 ) -> tuple[Stage, ...]:
     """Runs a pipeline without binding references: the program after each pass.
 
@@ -58,6 +59,7 @@ def stages(
         expected: how many references the program is made for, 0 for any number: chunks depend on it.
         exact: whether it is for that number alone: few references need no loop.
         given: references, for what they say of the model's open axes.
+        groups: of cells that methods replace together, by input.
 
     Raises:
         PipelineError: the text doesn't parse, or the passes don't fit together or what they get.
@@ -68,7 +70,7 @@ def stages(
     if not kept and isinstance(ir, Graph):
         return ()
     seen = _Seen()
-    context = Context(given=given or {}, unbound=True, expected=expected, exact=exact)
+    context = Context(given=given or {}, groups=groups or {}, unbound=True, expected=expected, exact=exact)
     PassManager(kept, [seen]).run(ir, context)
     return tuple(seen.stages)
 

@@ -6,7 +6,7 @@ Each is a pass that binds the references, and stores what follows from them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from irshap.errors import PipelineError, near
 from irshap.pipeline.base import PASSES, Pass
@@ -17,14 +17,16 @@ __all__ = ["STRATEGIES", "has_strategies", "slot_of", "with_strategy"]
 STRATEGIES: dict[str, str] = {
     "fold": "fold-references",
     "stream": "stream{otherwise=fold}",
+    "compact": "stream{chunk=2,price=1000,otherwise=fold}",
     "recompute": "stream{store=references}",
 }
 """The pass of each strategy: all references at once from what is stored of them; in chunks, from the same;
-in chunks, with their forward pass in each run.  From the fastest to the smallest for large networks, whose
-activations don't stay in a cache, but for the first two, which are close."""
+in the smallest chunks that take little more time, with all but layers computed again; in chunks, with their
+forward pass in each run.  From the fastest to the smallest for large networks, whose activations don't stay
+in a cache, but for the first two, which are close."""
 
 _DECIDES = ("store", "otherwise")
-"""The options that tell strategies of one pass apart."""
+"""The options that tell strategies of one pass apart, beside those that a strategy's own text sets."""
 
 
 def has_strategies(pipeline: Sequence[Pass]) -> bool:
@@ -43,8 +45,9 @@ def with_strategy(pipeline: Sequence[Pass], strategy: str) -> tuple[Pass, ...]:
     (wanted,) = parse_pipeline(STRATEGIES[strategy])
     slot = slot_of(pipeline)
     if type(pipeline[slot]) is type(wanted):
-        # options that are set already stay: a chunk, a limit
-        changes = {name: getattr(wanted, name) for name in _DECIDES if hasattr(wanted, name)}
+        # options that are set already stay, such as a limit, but for those that make the strategy
+        said = [f.name for f in fields(wanted) if f.name in _DECIDES or getattr(wanted, f.name) != f.default]
+        changes = {name: getattr(wanted, name) for name in said}
         wanted = replace(pipeline[slot], **changes)
     return (*pipeline[:slot], wanted, *pipeline[slot + 1 :])
 

@@ -13,6 +13,8 @@ import onnxruntime
 import pytest
 
 from irshap.cli import main
+from irshap.cli.compile import compile_command
+from irshap.cli.cost import cost_command
 from irshap.cost.session import MODELLED, version_note
 from irshap.demo import __path__ as demo_path
 from irshap.ir.core import Graph
@@ -33,7 +35,7 @@ def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
 
 def test_json_has_everything(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(
-        capsys, DIGITS, "-r", "20", "-n", "2", "--memory", "64MiB", "--device", "cpu:2x64MiB", "--json"
+        capsys, DIGITS, "-r", "20", "-n", "2", "--memory-limit", "128MiB", "--device", "cpu:2x64MiB", "--json"
     )
     data = json.loads(out)
     assert code == 0
@@ -43,7 +45,8 @@ def test_json_has_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert naive["times_inference"] > best["times_inference"] > 20
     assert naive["memory"]["peak"] > alone["memory"]["peak"]
     assert best["largest_references"] > 20
-    assert best["flops_formula"].count("R") and best["peak_formula"].count("R")
+    assert best["flops_formula"].count("R") and "peak_formula" not in best
+    assert best["needed_bytes"] > best["memory"]["private"]
     assert all(p["seconds_estimate"] > 0 for p in data["programs"])
     assert (
         sum(g["flops"] for g in data["by_op"]) == best["flops"] == sum(g["flops"] for g in data["by_layer"])
@@ -73,6 +76,54 @@ def test_other_methods(capsys: pytest.CaptureFixture[str], method: str, pipeline
     assert [p["name"] for p in found["programs"]] == ["inference", *pipelines]
     times = found["programs"][-1]["times_inference"]
     assert times == pytest.approx(5 if pipelines == ["@masks"] else 1 + 3 * 4 * 2, rel=0.1)
+
+
+def test_the_options_of_compile_mean_the_same() -> None:
+    compiled, costed = ({o for p in c.params for o in p.opts} for c in (compile_command, cost_command))
+    about_the_file = {"--output", "-o", "--names", "--verify", "--print-after", "--time-passes"}
+    assert compiled - costed == about_the_file
+
+
+def test_what_is_compiled_is_costed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    np.save(tmp_path / "weights.npy", np.arange(1.0, 1 + len(np.load(REFERENCES))))
+    np.save(tmp_path / "groups.npy", np.arange(64).reshape(1, 8, 8) // 16)
+    cases = {
+        "@default": ["--strategy", "fold", "--rule", "mixed", "--emit", "completeness_error"],
+        "@cuda": ["--for", "cuda", "--fp16"],
+        "@coalitions": ["--method", "exact-shapley", "--groups", str(tmp_path / "groups.npy")],
+        "@path": ["--method", "integrated-gradients{steps=2}", "--weights", str(tmp_path / "weights.npy")],
+    }
+    for name, options in cases.items():
+        code, out, err = run(capsys, DIGITS, "-r", REFERENCES, "--json", *options)
+        assert code == 0, err
+        assert json.loads(out)["programs"][-1]["name"] == name
+        output = str(tmp_path / "out.onnx")
+        assert main(["compile", DIGITS, "-r", REFERENCES, "-o", output, *options]) == 0
+        capsys.readouterr()
+
+
+def test_an_open_axis_gets_its_size(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[n,t,3] x) => (float[n,3] y) <int64[1] axes = {1}> {
+        a = Exp (x)
+        y = ReduceSum <keepdims = 0> (a, axes)
+    }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "open.onnx")
+    given = [str(tmp_path / "open.onnx"), "-r", str(tmp_path / "zeros.npy"), "--memory-limit", "1GiB"]
+    flops = []
+    for size in (64, 128):
+        np.save(tmp_path / "zeros.npy", np.zeros((4, size, 3), np.float32))
+        code, out, err = run(capsys, *given, "--json", "--dim", f"t={size}")
+        assert code == 0, err
+        flops.append(json.loads(out)["programs"][0]["flops"])
+        assert main(["compile", *given, "-o", str(tmp_path / "out.onnx"), "--dim", f"t={size}"]) == 0
+        assert f"t = {size}" in capsys.readouterr().out
+    assert flops[1] == 2 * flops[0]
+    # one value for each channel serves samples of any size, whose memory nobody knows
+    np.save(tmp_path / "zeros.npy", np.zeros((4, 1, 3), np.float32))
+    for command in (["cost", *given], ["compile", *given, "-o", str(tmp_path / "out.onnx")]):
+        assert main(command) == 2
+        assert "Say it: --dim t=SIZE, with references of that size" in capsys.readouterr().err
 
 
 def test_a_page_and_a_plot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -109,7 +160,7 @@ def test_nodes_without_a_cost_are_named(capsys: pytest.CaptureFixture[str], tmp_
         (["--passes", "@nothing"], "nothing"),
         (["--html", "/nowhere/at/all.html"], "folder"),
         (["--target", "99"], "10 classes"),
-        (["--no-arena"], "without an arena"),
+        (["--session", "other"], "default"),
         (["--passes", "lift,canonicalize"], "gives no attributions"),
         (["--passes", "canonicalize,lower"], "put lift before it"),
     ],
@@ -128,7 +179,7 @@ def test_a_model_is_lifted_once(capsys: pytest.CaptureFixture[str], monkeypatch:
         return original(self, ir, context)
 
     monkeypatch.setattr(Lift, "run", counting)
-    code, out, _ = run(capsys, DIGITS, "-r", "20", "--memory", "64MiB", "--each-pass", "--json")
+    code, out, _ = run(capsys, DIGITS, "-r", "20", "--memory-limit", "128MiB", "--each-pass", "--json")
     assert code == 0 and len(json.loads(out)["strategies"]) == len(STRATEGIES)
     assert lifted == [DIGITS]
 

@@ -18,10 +18,12 @@ from irshap.cost.session.allocators import Arena, Heap, Pattern
 from irshap.cost.session.plan import plan
 from irshap.cost.session.schedule import schedule
 from irshap.cost.session.steps import BLOCKED, Schedule, Step, packs
+from irshap.errors import PipelineError, near
 from irshap.ir.core import Graph
 from irshap.lowering.files.protos import OUTLINE_OVER
 from irshap.lowering.files.save import MAX_PROTO
 from irshap.ops.scan import Scan
+from irshap.pipeline.named import SESSIONS
 
 __all__ = ["Memory", "SessionModel", "Settings", "predict"]
 
@@ -72,6 +74,17 @@ class Settings:
     device: bool = False
     external_over: int = MAX_PROTO
     cuts: bool = True
+
+    @classmethod
+    def of(cls, session: str) -> Settings:
+        """Those of one of `SESSIONS`, which runs several times.
+
+        Raises:
+            PipelineError: there is no such session.
+        """
+        if session not in SESSIONS:
+            raise PipelineError(f"no session is called {session!r}", mend=near(str(session), SESSIONS))
+        return cls(pattern=session != "explainer")
 
 
 @dataclass(frozen=True)
@@ -126,6 +139,11 @@ class SessionModel:
             IRError: a dimension symbol of the graph has no number.
         """
         return _Process(self.schedule, binding, settings or Settings()).run()
+
+    def is_mapped(self, binding: Binding, settings: Settings | None = None) -> bool:
+        """Whether what is stored stands in a data file at these numbers, from which it is mapped."""
+        constants = (self.schedule.slots[i].size for part in self.schedule.walk() for i in part.constants)
+        return sum(evaluate(size, binding) for size in constants) > (settings or Settings()).external_over
 
 
 def predict(

@@ -198,7 +198,10 @@ def _add_others(corpus: Corpus, it: Fixture) -> None:
     corpus.add("print", f"{it.name}, attributed", "print", it.model, attributed)
     costs: list[tuple[str, ...]] = [()]
     if it.name in ("digits", "two_inputs"):
-        costs += [("--passes=@naive", "--samples=3", "--no-pattern"), ("--passes=@cuda", "--device=T4")]
+        costs += [
+            ("--passes=@naive", "--samples=3", "--session=explainer"),
+            ("--passes=@cuda", "--device=T4"),
+        ]
         given = f"--references={it.references}"
         for variant, arguments in REFUSED.items():
             used = [a.replace("{weights}", corpus.files.arrays([1.0] * 7)) for a in arguments]
