@@ -121,7 +121,8 @@ def _asked(
     from irshap.pipeline.named import for_method
 
     method, passes = options["method"], options.pop("passes")
-    of_all = {"reading": model.reading, "per_sample": references.per_sample, "grouped": groups is not None}
+    given = {"per_sample": references.per_sample, "grouped": groups is not None}
+    of_all: dict[str, Any] = {"reading": model.reading, **given}
     of_all |= {"weighted": references.weights is not None}
     of_all |= {name: options.pop(name) for name in ("target", "method", "quantized")}
     options.pop("instruments")

@@ -92,9 +92,8 @@ def refuse_open_axes(graph: Graph) -> None:
             for name in sorted(map(str, symbols_of([dim]) - {N, R})):
                 names[f"{value.name}[{axis}]" if name.startswith("unknown_") else name] = None
     if names:
+        said = " ".join(f"--dim {name}=SIZE" for name in names)
         raise UserError(
             f"the cost depends on the size of {', '.join(names)}, which the model leaves open",
-            mend="Say it: "
-            + " ".join(f"--dim {name}=SIZE" for name in names)
-            + ", with references of that size",
+            mend=f"Say it: {said}, with references of that size",
         )
