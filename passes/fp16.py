@@ -13,9 +13,10 @@ from irshap.errors import ModelError, near
 from irshap.ir.builder import Builder, current
 from irshap.ir.core import OPS, Graph, Node, Output, Precision, Role, Value
 from irshap.ir.types import Array, DType, Tensor, TensorType, Type
-from irshap.ir.walks import ancestors, is_float
+from irshap.ir.walks import is_float
 from irshap.ops.cast import Cast, cast, retyped
 from irshap.ops.program import Constant, Input, Pullback
+from irshap.ops.scan import Scan
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Fp16"]
@@ -61,7 +62,7 @@ class Fp16(Pass):
             narrow = {v for v in (*inputs, *outputs) if is_float(v)}
         fixed: set[Value] = set()
         if self.forward == "keep":
-            fixed = ancestors(o.value for o in ir.outputs if o.role in (Role.MODEL, Role.BASE))
+            fixed = _behind(ir, {o.value for o in ir.outputs if o.role in (Role.MODEL, Role.BASE)})
         return _Halving(ir, self.keep, narrow, fixed, context.statistics).run()
 
 
@@ -111,11 +112,25 @@ class _Halving:
     def _loop(self, node: Node, fixed: Collection[Value]) -> Graph:
         """The body of a loop: what it sees whole or slice by slice comes in as it is read there."""
         (body,) = node.op.bodies
-        kept = ancestors(o.value for o, v in zip(body.outputs, node.results, strict=True) if v in fixed)
+        kept = _inside(node, [v in fixed for v in node.results])
         inside = _Halving(body, self.keep, (), kept, Counter())
         free = body.inputs[len(node.results) :]
-        narrow = {v for v in free if is_float(v) and inside.half.issuperset(inside.readers[v])}
+        narrow = {v for v in free if is_float(v) and inside._reading_half(v).issuperset(inside.readers[v])}
         return _Halving(body, self.keep, narrow, kept, self.counts).run()
+
+    def _reading_half(self, value: Value) -> set[Node]:
+        """The readers of a value in float16; a loop's body may read it so, and a guard be lost on the way."""
+        loops = (
+            r
+            for r in self.readers[value]
+            if r in self.loops
+            and all(
+                t == _type_in(t, True)
+                for v, t in zip(r.operands, self._operand_types(r), strict=True)
+                if v is value
+            )
+        )
+        return {*loops, *self.half.intersection(self.readers[value])}
 
     def _is_kept(self, node: Node) -> bool:
         """Whether a node is in float32 whatever is around it."""
@@ -131,15 +146,16 @@ class _Halving:
         """In float16: layers, and what something reads in float16."""
         floats = [v for v in node.results if is_float(v)]
         readers = [r for v in floats for r in self.readers[v]]
+        halved = {r for v in floats for r in self._reading_half(v)}
         moves = [r for r in readers if r.op.precision is Precision.DATA]
         if node not in self.kept:
-            wanted = {r for v in node.results for r in self.readers[v]} & self.half
+            wanted = halved | {r for v in node.results for r in self.readers[v]} & self.half
             if wanted or any(v in self.narrow for v in floats) or node.op.layer is not None:
                 self.half.add(node)
         if (
             not floats  # it decides something, and so should not be rounded before
             or any(v in self.outputs and v not in self.narrow for v in floats)
-            or not self.half.issuperset(readers)
+            or not halved.issuperset(readers)
             or not self.asked.isdisjoint(moves)
         ):
             self.asked.add(node)
@@ -237,6 +253,33 @@ class _Precisions:
         if is_float(value) and isinstance(type, TensorType) and type.dtype is not value.dtype:
             op = Constant(Tensor.wrap(_converted(op.value.array, type.dtype)))
         return current().emit(op, origin=value.node.origin, names=(value.name,))[0]
+
+
+def _behind(graph: Graph, values: set[Value]) -> set[Value]:
+    """These values and all that they are computed from; of a loop, what those of its results are."""
+    found = {*values}
+    for node in reversed(graph.nodes):
+        if not found.isdisjoint(node.results):
+            reads = _read(node, [v in found for v in node.results])
+            found.update(v for v, read in zip(node.operands, reads, strict=True) if read)
+    return found
+
+
+def _read(node: Node, wanted: Sequence[bool]) -> Sequence[bool]:
+    """Which operands a node reads for the results that are wanted."""
+    if not isinstance(node.op, Scan):
+        return [True] * len(node.operands)
+    inside = _inside(node, wanted)
+    return [v in inside for v in node.op.body.inputs]
+
+
+def _inside(node: Node, wanted: Sequence[bool]) -> set[Value]:
+    """What the wanted results of a node are computed from in its body; what a loop carries comes back."""
+    (body,) = node.op.bodies
+    found = _behind(body, {o.value for o, w in zip(body.outputs, wanted, strict=True) if w})
+    carried = node.op.carried if isinstance(node.op, Scan) else 0
+    more = [w or (i < carried and body.inputs[i] in found) for i, w in enumerate(wanted)]
+    return found if more == [*wanted] else _inside(node, more)
 
 
 def _has_fixed_types(node: Node) -> bool:

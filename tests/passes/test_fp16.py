@@ -172,3 +172,17 @@ def test_a_float16_model_keeps_its_predictions() -> None:
     assert [a.dtype for a in (*found.outputs.values(), found.values)] == [np.float16, np.float32]
     np.testing.assert_array_equal(found.outputs["logits"], wanted.outputs["logits"])
     assert_close({"": found.values}, {"": wanted.values}, 0.02)
+
+
+@pytest.mark.parametrize("base", ["known", "summed"])
+def test_guards_hold_in_a_loop_over_references(base: str) -> None:
+    """|x| and |r| are 0: float32's smallest number outside of the loop would be 0 in float16 inside."""
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[N,4] x) => (float[N,4] y) {
+        c = MatMul (x, w) a = Relu (c) b = MatMul (a, w) y = Relu (b) }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(4, dtype=np.float32), "w"))
+    steps = PIPELINES["default"].replace("stream{otherwise=fold}", "stream{chunk=2}")
+    target = 2 if base == "known" else "argmax"
+    x, references = np.array([[0, 1, 2, -1]], np.float32), np.zeros((4, 4), np.float32)
+    compiled = irshap.compile(model, references, target=target, passes=steps, fp16=True)
+    np.testing.assert_array_equal(compiled.explainer()(x).values, [[0, 0, 2, 0]])
