@@ -55,6 +55,10 @@ class CompiledModel:
         """
         return resident(self.lowered)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy, maybe in another process, may outlive the temporary file
+        return {**self.__dict__, "lowered": self.model}
+
     @property
     def sizes(self) -> dict[str, int]:
         """Open axes of the source model whose size is fixed in this one: by its references, or as asked."""

@@ -40,20 +40,19 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        handle, name = tempfile.mkstemp(prefix="irshap-")
+        try:
+            handle, name = tempfile.mkstemp(prefix="irshap-")
+        except OSError as error:
+            raise _unwritable(error, tempfile.tempdir) from error
         self._path, self._file = Path(name), os.fdopen(handle, "w+b")
-        self._remove = weakref.finalize(self, self._path.unlink, missing_ok=True)
+        self._remove = weakref.finalize(self, _remove, self._path, os.getpid())
 
     def append(self, array: Array) -> None:
         """Writes the elements of an array behind those before."""
         try:
             self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         except OSError as error:
-            raise UserError(
-                f"what is stored of the references can't be written: {error.strerror}",
-                where=str(self._path.parent),
-                mend="make room there, or name another folder by TMPDIR",
-            ) from error
+            raise _unwritable(error, self._path.parent) from error
 
     def array(self, dtype: np.dtype[Any], shape: Sequence[int]) -> Array:
         """All that was written, read-only."""
@@ -62,9 +61,23 @@ class Spool:
         self._file.close()
         mapping.path = self._path
         self._remove.detach()
-        weakref.finalize(mapping, self._path.unlink, missing_ok=True)
+        weakref.finalize(mapping, _remove, self._path, os.getpid())
         _LIVE[str(self._path)] = mapping
         return np.frombuffer(mapping, dtype).reshape(shape)
+
+
+def _unwritable(error: OSError, folder: str | Path | None) -> UserError:
+    return UserError(
+        f"what is stored of the references can't be written: {error.strerror}",
+        where=str(folder or "the folder for temporary files"),
+        mend="make room there, or name another folder by TMPDIR",
+    )
+
+
+def _remove(path: Path, owner: int) -> None:
+    """Removes the file of a process; one that was forked from it leaves it there."""
+    if os.getpid() == owner:
+        path.unlink(missing_ok=True)
 
 
 def place_of(array: Array) -> tuple[Path, int] | None:
@@ -107,6 +120,9 @@ def copy_data(tensor: TensorProto, target: BinaryIO) -> None:
         target.write(tensor.raw_data)
         return
     file, offset, left = place
+    if not file.exists():  # who tidied up left the mapping
+        target.write(memoryview(_LIVE[str(file)])[offset : offset + left])
+        return
     with file.open("rb") as source:
         source.seek(offset)
         while left and (piece := source.read(min(left, _PIECE))):

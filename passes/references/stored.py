@@ -28,7 +28,7 @@ __all__ = ["Storage", "Stored", "StoredArrays", "StoredInputs", "stored_type"]
 
 
 _SPOOLED = 256 * 2**20
-"""Bytes from which on what is stored goes to a file as it is computed."""
+"""Bytes from which on what is stored goes to files as it is computed, but for arrays of less than a 256th."""
 
 
 class Stored(Protocol):
@@ -87,8 +87,10 @@ class StoredArrays:
         whole = int(plan.whole)
         types = storage.types()
         spooled = sum(int(t.nbytes) for t in types.values()) > _SPOOLED
+        # a process may have so many files open
+        least = _SPOOLED // 256
         stores = {
-            v: _Store(storage, v, level.size, types[v], spooled=spooled)
+            v: _Store(storage, v, level.size, types[v], spooled=spooled and int(types[v].nbytes) >= least)
             for level in loop.levels
             for v in level.stored
         }

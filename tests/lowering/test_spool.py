@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import os
+import pickle
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -125,3 +128,68 @@ def test_large_weights_are_mapped_while_references_are_computed(
     monkeypatch.setattr(session, "_MAPPED", 0)
     assert bytes(compiled()) == bytes(usual)
     assert not list(folder.iterdir())
+
+
+def test_no_folder_for_temporary_files_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(UserError, match="can't be written: No such file") as caught:
+        Spool()
+    assert "TMPDIR" in str(caught.value)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))])
+def test_a_copy_outlives_the_files(
+    copied: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = bytes(compiled())
+    monkeypatch.setattr(stored, "_SPOOLED", 0)
+    made = compiled()
+    other = copied(made)
+    if copied is not copy.copy:
+        del made
+        gc.collect()
+        assert not list(folder.iterdir())
+    assert bytes(other) == wanted
+    other.save(tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").read_bytes() == wanted
+
+
+def test_files_that_were_tidied_away_are_still_mapped(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = bytes(compiled())
+    monkeypatch.setattr(stored, "_SPOOLED", 0)
+    made = compiled()
+    for file in folder.iterdir():
+        file.unlink()
+    made.save(tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").read_bytes() == bytes(made) == wanted
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes aren't forked here")
+def test_a_forked_process_leaves_the_files(folder: Path) -> None:
+    spool = Spool()
+    spool.append(np.ones(3))
+    array = spool.array(np.dtype(float), [3])
+    if not (child := os.fork()):
+        del array, spool
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_small_arrays_take_no_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file stays open, and a process may have 256 of them, or 1024."""
+    monkeypatch.setattr(stored, "_SPOOLED", 0)
+    made = compiled()
+    sizes = sorted(f.stat().st_size for f in folder.iterdir())
+    del made
+    gc.collect()
+    monkeypatch.setattr(stored, "_SPOOLED", sum(sizes) - 1)
+    made = compiled()
+    large = [s for s in sizes if s >= sum(sizes) // 256]
+    assert sorted(f.stat().st_size for f in folder.iterdir()) == large != sizes
+    assert bytes(made)
