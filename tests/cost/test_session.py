@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from places import BENCH
 
-from irshap.cost import Settings, predict, stages
+import irshap
+from irshap.cost import Settings, evaluate, predict, stages
 from irshap.cost.session.allocators import Arena, Heap, Pages, Pattern
 from irshap.cost.session.schedule import schedule
 from irshap.cost.session.steps import Step, order
@@ -236,12 +237,41 @@ def test_copies_between_layouts_are_those_of_onnx_runtime(tmp_path: Path) -> Non
     assert real["ReorderOutput"]
 
 
+def test_a_load_widens_positions(tmp_path: Path) -> None:
+    """Positions of maxima stand in the file in 32 bits: what ONNX Runtime holds of them then is larger."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N,8,60,60] x) => (float[N,8] y)
+    <int64[2] axes = {2, 3}> {
+        p = MaxPool <kernel_shape = [3, 3], strides = [2, 2]> (x)
+        y = ReduceSum <keepdims = 0> (p, axes)
+    }"""
+    model, count = onnx.parser.parse_model(text), 3
+    references = np.random.default_rng(1).standard_normal((count, 8, 60, 60), dtype=np.float32)
+    compiled = irshap.compile(model, references)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(compiled.lowered.SerializeToString(), options)
+    stage = stages(model, "@default", expected=count, exact=True)[-1]
+    found = schedule(stage.graph, stored=stage.stored)
+    assert [step.kind for step in found.loaded] == ["Cast", "Unsqueeze"]
+
+    def predicted(slots: Iterable[int]) -> int:
+        return sum(evaluate(found.slots[i].size, {N: 1, R: count}) for i in slots)
+
+    def written(graph: onnx.GraphProto) -> int:
+        return sum(numpy_helper.to_array(t).nbytes for t in graph.initializer)
+
+    read = {i for step in found.steps for i in step.operands}
+    held = read.intersection([*found.constants, *(i for step in found.loaded for i in step.results)])
+    assert predicted(found.constants) == pytest.approx(written(compiled.lowered.graph), abs=200)
+    optimized = onnx.load(tmp_path / "optimized.onnx")
+    assert predicted(held) == pytest.approx(written(optimized.graph), abs=200)
+    assert predicted(held) > predicted(found.constants)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of a process can't be reset")
 @pytest.mark.parametrize(("passes", "pattern"), [("@naive", True), ("@naive", False), ("@default", True)])
 def test_predicted_memory_is_that_of_a_process(tmp_path: Path, passes: str, pattern: bool) -> None:
-    import irshap
-
     model, count = network(), 3
     references = np.random.default_rng(1).standard_normal((count, 3, 180, 180), dtype=np.float32)
     path = tmp_path / "explained.onnx"

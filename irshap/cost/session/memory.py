@@ -246,9 +246,27 @@ class _Process:
         for i, address in zip(parsed, raw, strict=True):
             held[i] = heap.alloc(sizes[i], align=ALIGN)
             heap.free(address)
-        for i in (i for part in parts for step in part.loaded for i in step.results):
-            held[i] = heap.alloc(sizes[i], align=ALIGN)
+        self._fold(held)
         return held
+
+    def _fold(self, held: dict[int, int]) -> None:
+        """constant_folding.cc: a step's operands are copied for it; the originals go at the end."""
+        heap, sizes, parts = self.heap, self.sizes, list(self.schedule.walk())
+        heap.kept = self.settings.cuts
+        folded = [step for part in parts for step in part.loaded]
+        for step in folded:
+            copies = [heap.alloc(sizes[i], align=ALIGN) for i in step.operands if i in held]
+            for i in step.results:
+                held[i] = heap.alloc(sizes[i], align=ALIGN)
+            for i in step.operands:
+                self._read(held, i)
+            for address in copies:
+                heap.free(address)
+        heap.kept = False
+        read = {i for part in parts for step in part.steps for i in step.operands}
+        for i in dict.fromkeys(i for step in folded for i in step.operands if i not in read):
+            if i in held:
+                heap.free(held.pop(i))
 
     def _pack(
         self,

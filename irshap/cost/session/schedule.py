@@ -6,6 +6,7 @@ the operand whose node stands latest in the file first (graph_viewer.cc, executi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -114,10 +115,12 @@ class _Scheduler:
             (loaded if load else steps).append(Step(proto.op_type, operands, results, node, scratch, body))
         read = {i for step in steps for i in step.operands}
         if stored:
-            constants += [i for step in loaded for i in step.results if i in read]
+            computed, loaded = loaded, _widened(loaded, {*given}, read)
+            constants += [i for step in computed if step not in loaded for i in step.results]
+            read |= {i for step in loaded for i in step.operands}
         constants = [i for i in dict.fromkeys(constants) if not stored or i in read]
         steps = in_blocks(_fused(steps, self.slots), self.slots)
-        return Schedule(self.slots, order(steps), [] if stored else loaded, constants)
+        return Schedule(self.slots, order(steps), loaded, constants)
 
     def _key(self, proto: Any) -> tuple[object, ...]:
         attributes = sorted(a.SerializeToString(deterministic=True) for a in proto.attribute)
@@ -196,6 +199,21 @@ def _scratch(kind: str, operands: int, node: Node | None, results: list[Dim]) ->
         # the carried values of this trip and of the one before
         return total([*results, *results])
     return 0
+
+
+def _widened(computed: Sequence[Step], given: set[int], read: set[int]) -> list[Step]:
+    """Of the steps behind what is stored, those that a load runs: positions stand in the file in 32 bits."""
+    found: list[Step] = []
+    made: set[int] = set()
+    for step in computed:
+        if made.intersection(step.operands) or (step.kind == "Cast" and given.issuperset(step.operands)):
+            found.append(step)
+            made.update(step.results)
+    wanted = set(read)
+    for step in reversed(found):
+        if wanted.intersection(step.results):
+            wanted.update(step.operands)
+    return [step for step in found if wanted.intersection(step.results)]
 
 
 def _inner_axis(node: Node | None) -> bool:

@@ -1,0 +1,154 @@
+"""Whether a memory limit is kept by the session that people use: compiled under it, run under it.
+
+    python tests/bench/limit_kept.py NETWORK.onnx ... [--references 10] [--out FILE.jsonl] [--page PAGE.md]
+
+Each network is compiled with three limits, just what the first, a middle and the last strategy need of those
+that a falling limit leads to.  A fresh process then loads what was written into a plain
+onnxruntime.InferenceSession without options and runs it five times, in a memory cgroup of that very limit
+and without swap: where it took more, it would be killed.  Needs the right to make a cgroup.  The most memory
+beside mapped files is measured in it, too; what the cgroup counts has pages of files in it, up to the limit.
+With --out earlier results are kept, and only missing ones are measured; --page writes the table into a page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cost_limits import group
+from cost_truth import MIB, Private, status
+
+HEADING = "### Limits that were kept"
+RUNS = 5
+
+
+def child(model: str) -> dict[str, Any]:
+    """Loads and runs a model in this process, as anybody does."""
+    with Private() as private:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        random = np.random.default_rng(1)
+        feeds = {
+            v.name: random.standard_normal([d if isinstance(d, int) else 1 for d in v.shape], np.float32)
+            for v in session.get_inputs()
+        }
+        for _ in range(RUNS):
+            session.run(None, feeds)
+    return {"private": max(private.most, status("RssAnon"))}
+
+
+def limits(model: Path, count: int) -> list[int]:
+    """Three limits in MiB, each just what the strategy needs that is taken then."""
+    from irshap.compiler.request import requested
+    from irshap.cost.choose import before_slot, predictions
+
+    passes = requested()
+    found = [ceil(p.needs / MIB) for p in predictions(before_slot(model, passes), passes, count)]
+    taken = [need for i, need in enumerate(found) if need < min(found[:i], default=need + 1)]
+    picked = dict.fromkeys((taken[0], taken[len(taken) // 2], taken[-1]))
+    # where two strategies are all: some room above what the first needs
+    return [*(round(taken[0] * (1 + 0.1 * i)) for i in range(3 - len(picked), 0, -1)), *picked]
+
+
+def tried(model: Path, limit: int, references: np.ndarray) -> dict[str, Any]:
+    """Compiles under a limit, and runs in a cgroup of it."""
+    import irshap
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.onnx"
+        compiled = irshap.compile(model, references, memory_limit=f"{limit}MiB")
+        compiled.save(path)
+        choice = compiled.choice
+        assert choice is not None
+        taken = next(
+            p for p in choice.predictions if (p.strategy, p.external) == (choice.strategy, choice.external)
+        )
+        del compiled
+        with group(limit * MIB) as folder:
+            join = f'echo $$ > {folder / "cgroup.procs"} && exec "$@"'
+            command = ["sh", "-c", join, "sh", sys.executable, __file__, "--child", str(path)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = {
+        "strategy": choice.strategy,
+        "external": choice.external,
+        "predicted": taken.peak,
+        "kept": not done.returncode,
+    }
+    if done.returncode:
+        print(
+            f"{model.name}, {limit} MiB: exit code {done.returncode}: {done.stderr[-300:]}", file=sys.stderr
+        )
+        return found
+    return {**found, **json.loads(done.stdout)}
+
+
+def table(entries: list[dict[str, Any]]) -> str:
+    lines = ["| network | limit, MiB | strategy | predicted, with Python | most anonymous memory | kept |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    from irshap.cost.limits import PROCESS
+
+    for e in entries:
+        strategy = e["strategy"] + (", data file" if e["external"] else "")
+        most = f"{e['private'] / MIB:.0f}" if "private" in e else "-"
+        row = [e["network"], e["limit"], strategy, f"{(e['predicted'] + PROCESS) / MIB:.0f}", most]
+        lines.append("| " + " | ".join(map(str, [*row, "yes" if e["kept"] else "**no**"])) + " |")
+    kept = sum(e["kept"] for e in entries)
+    counts = f"{len({e['network'] for e in entries})} networks, R = {entries[0]['references']}"
+    return "\n".join([*lines, "", f"{kept} of {len(entries)} limits kept ({counts}, {RUNS} runs each)."])
+
+
+def put(page: Path, text: str) -> None:
+    """Puts the table under its heading, in the place of the one before."""
+    before, found, after = page.read_text().partition(f"{HEADING}\n")
+    if not found:
+        raise SystemExit(f"{page} has no heading {HEADING!r}")
+    intro, _, rest = after.partition("\n| network |")
+    rest = rest[rest.index("runs each).") + len("runs each).") :] if rest else "\n"
+    page.write_text(f"{before}{found}{intro.rstrip()}\n\n{text}{rest}")
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        print(json.dumps(child(sys.argv[2])))
+        return
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("networks", nargs="*", type=Path)
+    parser.add_argument("--references", type=int, default=10)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--page", type=Path)
+    arguments = parser.parse_args()
+    entries: list[dict[str, Any]] = []
+    if arguments.out is not None and arguments.out.exists():
+        entries = [json.loads(line) for line in arguments.out.read_text().splitlines()]
+    known = {(e["network"], e["references"]) for e in entries}
+    for model in arguments.networks:
+        name, count = model.stem.removesuffix("_torchscript"), arguments.references
+        references = np.random.default_rng(0).standard_normal((count, 3, 224, 224), dtype=np.float32)
+        if (name, count) in known:
+            continue
+        for limit in limits(model, count):
+            entry = {"network": name, "references": count, "limit": limit}
+            entry |= tried(model, limit, references)
+            entries.append(entry)
+            print(json.dumps(entry), flush=True)
+            if arguments.out is not None:
+                with arguments.out.open("a") as stream:
+                    stream.write(json.dumps(entry) + "\n")
+    text = table(entries)
+    print(text)
+    if arguments.page is not None:
+        put(arguments.page, text)
+
+
+if __name__ == "__main__":
+    main()
