@@ -3,12 +3,13 @@
     python tests/bench/cost_truth.py --networks FOLDER [--out truth.jsonl] [options]
 
 FOLDER holds NAME_torchscript.onnx files, as tests/bench/networks.py writes them.  A program is a pipeline, or
-a strategy (fold, stream, recompute) of @default; with ":data" its weights stand in a data file, and what is
-compared is the memory beside mapped files.  Each measurement runs in a fresh process and is the process's
-peak less what it was before the session: VmHWM is reset there, and again before each run; memory beside
-mapped files is looked at every millisecond.  A cell is left out when the prediction is over what memory the
-machine has free.  With --out earlier results are kept, and only missing ones are measured.  Of several
---processes the largest counts: VGG19's loads end in one of two states, 150 MiB apart (docs/cost.md).
+a strategy (fold, stream, compact, recompute) of @default; with ":data" its weights stand in a data file, and
+what is compared is the memory beside mapped files.  Each measurement runs in a fresh process and is the
+process's peak less what it was before the session: VmHWM is reset there, and again before each run; memory
+beside mapped files is looked at every millisecond.  A cell is left out when the prediction is over what
+memory the machine has free.  With --out earlier results are kept, and only missing ones are
+measured.  Of several --processes the largest counts: VGG19's loads end in one of two states, 150 MiB apart
+(docs/cost.md).
 """
 
 from __future__ import annotations
@@ -136,12 +137,11 @@ def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
 
 def pipeline(program: str) -> str:
     """The passes of a program."""
-    from irshap.pipeline.strategies import STRATEGIES, with_strategy
-    from irshap.pipeline.text import format_pipeline, parse_pipeline
+    from irshap.compiler.request import requested
+    from irshap.pipeline.strategies import STRATEGIES
+    from irshap.pipeline.text import format_pipeline
 
-    if program not in STRATEGIES:
-        return program
-    return format_pipeline(with_strategy(parse_pipeline("@default"), program))
+    return format_pipeline(requested(strategy=program)) if program in STRATEGIES else program
 
 
 class Bench:
@@ -166,7 +166,7 @@ class Bench:
 
         key = (cell.network, cell.passes, cell.references)
         if key not in self.sessions:
-            passes = "lift,canonicalize" if cell.passes == "inference" else pipeline(cell.program)
+            passes = pipeline("lift,canonicalize" if cell.passes == "inference" else cell.program)
             last = stages(self.source(cell), passes, expected=cell.references, exact=True)[-1]
             self.sessions[key] = SessionModel.of(last.graph, stored=last.stored)
         settings = Settings(cell.pattern, runs, cuts=cuts)

@@ -2,7 +2,7 @@
 
     python tests/bench/limit_kept.py NETWORK.onnx ... [--references 10] [--out FILE.jsonl] [--page PAGE.md]
 
-Each network is compiled with three limits, just what the first, a middle and the last strategy need of those
+Each network is compiled under three limits, just what the first, a middle and the last strategy need of those
 that a falling limit leads to.  A fresh process then loads what was written into a plain
 onnxruntime.InferenceSession without options and runs it five times, in a memory cgroup of that very limit
 and without swap: where it took more, it would be killed.  Needs the right to make a cgroup.  The most memory
@@ -17,12 +17,12 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cost_limits import group
 from cost_truth import MIB, Private, status
 
 HEADING = "### Limits that were kept"
@@ -45,49 +45,52 @@ def child(model: str) -> dict[str, Any]:
     return {"private": max(private.most, status("RssAnon"))}
 
 
-def limits(model: Path, count: int) -> list[int]:
+def limits(needs: Sequence[int]) -> list[int]:
     """Three limits in MiB, each just what the strategy needs that is taken then."""
-    from irshap.compiler.request import requested
-    from irshap.cost.choose import before_slot, predictions
-
-    passes = requested()
-    found = [ceil(p.needs / MIB) for p in predictions(before_slot(model, passes), passes, count)]
+    found = [ceil(need / MIB) for need in needs]
     taken = [need for i, need in enumerate(found) if need < min(found[:i], default=need + 1)]
     picked = dict.fromkeys((taken[0], taken[len(taken) // 2], taken[-1]))
     # where two strategies are all: some room above what the first needs
     return [*(round(taken[0] * (1 + 0.1 * i)) for i in range(3 - len(picked), 0, -1)), *picked]
 
 
-def tried(model: Path, limit: int, references: np.ndarray) -> dict[str, Any]:
-    """Compiles under a limit, and runs in a cgroup of it."""
-    import irshap
+def survived(path: Path, limit: int) -> dict[str, Any]:
+    """Runs a model in a cgroup of this limit."""
+    from cost_limits import group
 
+    with group(limit * MIB) as folder:
+        join = f'echo $$ > {folder / "cgroup.procs"} && exec "$@"'
+        command = ["sh", "-c", join, "sh", sys.executable, __file__, "--child", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{limit} MiB: exit code {done.returncode}: {done.stderr[-300:]}", file=sys.stderr)
+        return {"kept": False}
+    return {"kept": True, **json.loads(done.stdout)}
+
+
+def entries_of(model: Path, count: int) -> Iterator[dict[str, Any]]:
+    """What `irshap.compile(..., memory_limit=...)` takes under each limit, and whether it stays within it."""
+    import irshap
+    from irshap.compiler.request import requested
+    from irshap.cost.choose import before_slot, predictions
+    from irshap.pipeline.text import format_pipeline
+
+    references = np.random.default_rng(0).standard_normal((count, 3, 224, 224), dtype=np.float32)
+    passes = requested()
+    found = predictions(before_slot(model, passes), passes, count)
+    written = None
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "model.onnx"
-        compiled = irshap.compile(model, references, memory_limit=f"{limit}MiB")
-        compiled.save(path)
-        choice = compiled.choice
-        assert choice is not None
-        taken = next(
-            p for p in choice.predictions if (p.strategy, p.external) == (choice.strategy, choice.external)
-        )
-        del compiled
-        with group(limit * MIB) as folder:
-            join = f'echo $$ > {folder / "cgroup.procs"} && exec "$@"'
-            command = ["sh", "-c", join, "sh", sys.executable, __file__, "--child", str(path)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = {
-        "strategy": choice.strategy,
-        "external": choice.external,
-        "predicted": taken.peak,
-        "kept": not done.returncode,
-    }
-    if done.returncode:
-        print(
-            f"{model.name}, {limit} MiB: exit code {done.returncode}: {done.stderr[-300:]}", file=sys.stderr
-        )
-        return found
-    return {**found, **json.loads(done.stdout)}
+        for limit in limits([p.needs for p in found]):
+            taken = next(p for p in found if p.needs <= limit * MIB)
+            if taken != written:
+                compiled = irshap.compile(model, references, passes=format_pipeline(taken.passes))
+                compiled.save(path, external_data=taken.external)
+                del compiled
+                written = taken
+            entry = {"network": model.stem.removesuffix("_torchscript"), "references": count, "limit": limit}
+            entry |= {"strategy": taken.strategy, "external": taken.external, "predicted": taken.peak}
+            yield entry | survived(path, limit)
 
 
 def table(entries: list[dict[str, Any]]) -> str:
@@ -132,13 +135,9 @@ def main() -> None:
         entries = [json.loads(line) for line in arguments.out.read_text().splitlines()]
     known = {(e["network"], e["references"]) for e in entries}
     for model in arguments.networks:
-        name, count = model.stem.removesuffix("_torchscript"), arguments.references
-        references = np.random.default_rng(0).standard_normal((count, 3, 224, 224), dtype=np.float32)
-        if (name, count) in known:
+        if (model.stem.removesuffix("_torchscript"), arguments.references) in known:
             continue
-        for limit in limits(model, count):
-            entry = {"network": name, "references": count, "limit": limit}
-            entry |= tried(model, limit, references)
+        for entry in entries_of(model, arguments.references):
             entries.append(entry)
             print(json.dumps(entry), flush=True)
             if arguments.out is not None:
