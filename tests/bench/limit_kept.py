@@ -113,9 +113,9 @@ def put(page: Path, text: str) -> None:
     before, found, after = page.read_text().partition(f"{HEADING}\n")
     if not found:
         raise SystemExit(f"{page} has no heading {HEADING!r}")
-    intro, _, rest = after.partition("\n| network |")
-    rest = rest[rest.index("runs each).") + len("runs each).") :] if rest else "\n"
-    page.write_text(f"{before}{found}{intro.rstrip()}\n\n{text}{rest}")
+    own, mark, rest = after.partition("\n## ")
+    said = own.partition("| network |")[0].strip()
+    page.write_text(f"{before}{found}\n{said}\n\n{text}\n{mark}{rest}")
 
 
 def main() -> None:

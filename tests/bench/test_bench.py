@@ -202,3 +202,20 @@ def test_what_methods_are_held_against(bench: Any) -> None:
     for _, over, under, _, _ in method_speed.PROMISES:
         sides = [[s] if isinstance(s, str) else s for s in (over, under)]
         assert all(name in method_speed.PARTS for side in sides for name in side)
+
+
+def test_limits_lead_to_different_strategies(bench: Any, tmp_path: Path) -> None:
+    from limit_kept import HEADING, MIB, limits, put, table
+
+    assert limits([n * MIB for n in (300, 500, 200, 250, 100)]) == [300, 200, 100]
+    assert limits([300 * MIB, 400 * MIB]) == [360, 330, 300]
+    entry = {"network": "a", "references": 2, "limit": 9, "strategy": "fold", "external": True}
+    kept = entry | {"predicted": 5 * MIB, "kept": True, "private": 7 * MIB}
+    page = tmp_path / "page.md"
+    page.write_text(f"# Title\n\n{HEADING}\n\nSaid.\n\n## Next\n\nMore.\n")
+    for killed in (False, True):
+        put(page, table([kept, entry | {"predicted": MIB, "kept": False}] if killed else [kept]))
+    text = page.read_text()
+    assert "| a | 9 | fold, data file | 51 | 7 | yes |\n| a | 9 | fold, data file | 47 | - | **no** |" in text
+    assert text.count("| network |") == 1 and "1 of 2 limits kept" in text
+    assert text.startswith(f"# Title\n\n{HEADING}\n\nSaid.\n\n|") and text.endswith(".\n\n## Next\n\nMore.\n")

@@ -18,7 +18,7 @@ from irshap import lowering
 from irshap import passes as all_passes
 from irshap.cost import Phase, cost, evaluate, stages
 from irshap.cost.devices import DEVICES, device, parse_size, roofline
-from irshap.cost.formula import line, total
+from irshap.cost.formula import total
 from irshap.cost.limits import largest
 from irshap.cost.session.schedule import schedule
 from irshap.demo import __path__ as demo_path
@@ -125,11 +125,6 @@ def test_evaluation_of_other_functions() -> None:
     assert evaluate(7, {}) == 7
     with pytest.raises(IRError, match="N has no number"):
         evaluate(N * R, {R: 1})
-
-
-def test_a_line_through_two_values() -> None:
-    assert line(lambda r: 5 * r + 3, (2, 10)) == 5 * R + 3
-    assert line(lambda r: 4, (2, 10)) == 4
 
 
 @given(st.integers(0, 500), st.integers(1, 300), st.integers(1, 400))
