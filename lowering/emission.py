@@ -13,6 +13,7 @@ from irshap.lowering.files.convert import default_opset
 from irshap.lowering.opaque import emit_opaque
 from irshap.ops.families import ZippedElementwise
 from irshap.ops.program import Constant, Input, Opaque
+from irshap.ops.reduce import ReduceMean
 
 __all__ = ["emit_into", "emit_nodes"]
 
@@ -105,7 +106,7 @@ def _emit(
 
 
 def _input(node: Node, i: int, emitter: Emitter, where: Mapping[Value, str]) -> str:
-    """The name of the i-th operand; a scalar spread over pooled tensors has as many axes as these."""
+    """The name of the i-th operand; a scalar spread over columns has as many axes as these."""
     value = node.operands[i]
     if not _spreads(node, i):
         return where[value]
@@ -114,12 +115,14 @@ def _input(node: Node, i: int, emitter: Emitter, where: Mapping[Value, str]) -> 
 
 
 def _spreads(node: Node, i: int) -> bool:
-    """Whether the i-th operand is a stored scalar beside [n, c, 1, 1].
+    """Whether the i-th operand is a stored scalar beside [..., n, 1].
 
-    ONNX Runtime would go over such a tensor number by number.  With one last axis of 1 it stays a scalar:
-    there, ONNX Runtime looks for the one that a layer normalization adds to the variance.
+    ONNX Runtime would go over such a tensor number by number.  Beside a mean it stays a scalar: there, ONNX
+    Runtime looks for the one that a layer normalization adds to the variance.
     """
     if not (isinstance(node.op, ZippedElementwise) and isinstance(node.operands[i].node.op, Constant)):
         return False
     shape = node.results[0].shape
-    return not node.operands[i].shape and len(shape) > 2 and all(same(d, 1) for d in shape[-2:])
+    if node.operands[i].shape or len(shape) < 3 or not same(shape[-1], 1):
+        return False
+    return same(shape[-2], 1) or not any(isinstance(v.node.op, ReduceMean) for v in node.operands)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +10,14 @@ import numpy as np
 from irshap.errors import IRError
 from irshap.ir.builder import emit1
 from irshap.ir.core import Graph, Node, Op, Value
-from irshap.ir.dims import Dim, same, same_shape
+from irshap.ir.dims import Dim, as_dim, same, same_shape
 from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
 from irshap.ir.types import Tensor, TensorType, same_type
 from irshap.ops.arithmetic import Add, Div, Mul, Neg, Sub
 from irshap.ops.families import ZippedElementwise
 from irshap.ops.program import Constant, Input
 from irshap.ops.reduce import Expand
-from irshap.ops.shape import Concat, Pad, Reshape, Slice, Split, Transpose, reshape, transpose
+from irshap.ops.shape import Concat, Pad, Reshape, Slice, Split, Transpose, concat, reshape, transpose
 from irshap.passes.rules.activations import logistic
 from irshap.passes.rules.reshapes import reshape_of_reshape
 from irshap.pipeline.base import Context, Pass, Semantics
@@ -145,6 +146,44 @@ def constant_operands(node: Node, *operands: Value) -> Replacement:
     return values[0] if len(values) == 1 else values
 
 
+@rewrite(Add)
+def sum_of_neighbours(node: Node, a: Value, b: Value) -> Replacement:
+    """pad(a) + pad(b) = pad(concat(a, b)), when one ends where the other starts, with zeros around."""
+    for first, second in ((a, b), (b, a)):
+        spans = [_span(v) for v in (first, second)]
+        if spans[0] is None or spans[1] is None or not same_shape(first.shape, node.results[0].shape):
+            continue
+        (axis, start, stop), (other, begin, end) = spans
+        if axis == other and same(stop, begin) and same_shape(first.shape, second.shape):
+            parts = [p for v in (first, second) for p in _parts(v.node.operands[0], axis)]
+            joined = concat(parts, axis)
+            before: list[Dim] = [0] * joined.rank
+            after = list(before)
+            before[axis], after[axis] = start, as_dim(first.shape[axis] - end)
+            return emit1(Pad(tuple(before), tuple(after), 0.0), joined)
+    return NoMatch("they aren't neighbours among zeros")
+
+
+def _span(value: Value) -> tuple[int, Dim, Dim] | None:
+    """The axis, and from where to where on it, of what a value has among zeros; None where it isn't so."""
+    op = value.node.op
+    if not isinstance(op, Pad) or op.value != 0:
+        return None
+    axes = [i for i, p in enumerate(zip(op.before, op.after, strict=True)) if not same_shape(p, (0, 0))]
+    if len(axes) != 1:
+        return None
+    (axis,) = axes
+    start, size = op.before[axis], value.node.operands[0].shape[axis]
+    cuts = any(isinstance(p, int) and p < 0 for p in (start, op.after[axis]))
+    return None if cuts else (axis, start, as_dim(start + size))
+
+
+def _parts(value: Value, axis: int) -> Sequence[Value]:
+    """What a value is joined of along an axis: itself, if of nothing else."""
+    op = value.node.op
+    return value.node.operands if isinstance(op, Concat) and op.axis == axis else (value,)
+
+
 RULES = [
     reshape_of_reshape,
     transpose_of_transpose,
@@ -155,6 +194,7 @@ RULES = [
     expanded_operand,
     neg_of_neg,
     neutral_element,
+    sum_of_neighbours,
     logistic,
     constant_operands,
 ]
