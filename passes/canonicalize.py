@@ -150,11 +150,11 @@ def constant_operands(node: Node, *operands: Value) -> Replacement:
 def sum_of_neighbours(node: Node, a: Value, b: Value) -> Replacement:
     """pad(a) + pad(b) = pad(concat(a, b)), when one ends where the other starts, with zeros around."""
     for first, second in ((a, b), (b, a)):
-        spans = [_span(v) for v in (first, second)]
-        if spans[0] is None or spans[1] is None or not same_shape(first.shape, node.results[0].shape):
-            continue
-        (axis, start, stop), (other, begin, end) = spans
-        if axis == other and same(stop, begin) and same_shape(first.shape, second.shape):
+        one, two = _span(first), _span(second)
+        if one is None or two is None or not same_shape(first.shape, second.shape):
+            break
+        (axis, start, stop), (other, begin, end) = one, two
+        if axis == other and same(stop, begin):
             parts = [p for v in (first, second) for p in _parts(v.node.operands[0], axis)]
             joined = concat(parts, axis)
             before: list[Dim] = [0] * joined.rank
