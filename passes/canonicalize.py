@@ -15,6 +15,7 @@ from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
 from irshap.ir.types import Tensor, TensorType, same_type
 from irshap.ops.arithmetic import Add, Div, Mul, Neg, Sub
 from irshap.ops.families import ZippedElementwise
+from irshap.ops.linear import MatMul, matmul
 from irshap.ops.program import Constant, Input
 from irshap.ops.reduce import Expand
 from irshap.ops.shape import Concat, Pad, Reshape, Slice, Split, Transpose, concat, reshape, transpose
@@ -35,6 +36,25 @@ def transpose_of_transpose(node: Node, x: Value) -> Replacement:
     if isinstance(x.node.op, Transpose):
         return transpose(x.node.operands[0], [x.node.op.perm[p] for p in perm])
     return x if list(perm) == sorted(perm) else NoMatch("the operand is no transpose")
+
+
+@rewrite(Transpose)
+def transpose_of_product(node: Node, x: Value) -> Replacement:
+    """transpose(matmul(a', b)) = matmul(b', a), and what is left of the permutation leaves rows whole.
+
+    The adjoint of keys: ONNX Runtime transposes operands inside of a product, but not its result.
+    """
+    last = x.rank - 1
+    if not isinstance(x.node.op, MatMul) or node.op.perm[-1] == last:  # type: ignore[attr-defined]
+        return NoMatch("it moves no rows of a product")
+    a, b = x.node.operands
+    swap = (*range(last - 1), last, last - 1)
+    if not isinstance(a.node.op, Transpose) or a.node.op.perm != swap or a.rank != b.rank:
+        return NoMatch("the product's first operand isn't transposed")
+    turned = [swap[p] for p in node.op.perm]  # type: ignore[attr-defined]
+    if turned[-1] != last:
+        return NoMatch("it moves the product's rows, too")
+    return transpose(matmul(transpose(b, swap), a.node.operands[0]), turned)
 
 
 @rewrite(Expand, Pad, Slice)
@@ -187,6 +207,7 @@ def _parts(value: Value, axis: int) -> Sequence[Value]:
 RULES = [
     reshape_of_reshape,
     transpose_of_transpose,
+    transpose_of_product,
     no_change_of_shape,
     split_of_concat,
     concat_of_split,

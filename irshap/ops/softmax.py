@@ -83,7 +83,7 @@ class _Softmax(_AlongAxis, family=True):
     With l = ln sum e^x, s = l - l0, p = e^(x - l), and T(h) = tanh(h)/h, the chord of exp is the mean of its
     ends times T(D/2).  That of the logarithm is 1 over the mean of two sums, over T(s/2), so that
     w_i = (p_i (1 + tanh(s/2)) + p0_i (1 - tanh(s/2))) / 2 T(D_i/2) / T(s/2), with sum w D = s, and
-    m_i = G_i - w_i sum G, G being the multiplier of x - l.  Nothing cancels, and no factor exceeds 1.
+    m_i = G_i - w_i sum G, G being the multiplier of x - l.  No w_i exceeds 1; each is right to 1's rounding.
     """
 
     def _halves(self, x: Value) -> tuple[Value, Value]:
