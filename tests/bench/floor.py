@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from op_profile import Runs, options
+from op_profile import Runs, options, random_inputs
 
 from irshap.cost import Phase, cost, evaluate, stages
 from irshap.ir.dims import N, R
@@ -64,15 +64,13 @@ def main() -> None:
     given = options(__doc__).parse_args()
     rates = {size: rate(size, given.runs) for size in SIZES}
     fastest = max(rates, key=lambda size: rates[size])
-    rng = np.random.default_rng(0)
     print(
         f"Elementwise nodes: at most {rates[fastest] / 1e9:.1f} G numbers a second (tensors of {fastest}).\n"
     )
     print("| network | elementwise, G numbers | bound, by inference |\n| --- | --- | --- |")
     for name in given.names:
         network = given.nets / f"{name}_torchscript.onnx"
-        batches = (rng.standard_normal((n, 3, 224, 224)).astype(np.float32) for n in (1, given.references))
-        systems = [Runs(network, {"image": x}) for x in batches]
+        systems = [Runs(network, {"image": x}) for x in random_inputs(network, 1, given.references)]
         for _ in range(given.runs):
             for system in systems:
                 system.run()

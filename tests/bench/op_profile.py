@@ -3,7 +3,8 @@
     python tests/bench/op_profile.py --nets FOLDER [--references 20] [--passes @default] [NAME ...]
 
 ONNX Runtime's profiler, the fastest of --runs runs.  Times are relative to plain inference of 1 and of R
-samples, interleaved with these runs.  FOLDER holds NAME_torchscript.onnx, as tests/bench/networks.py writes.
+samples, interleaved with these runs.  FOLDER holds NAME_torchscript.onnx, as tests/bench/networks.py and
+tests/bench/transformer_networks.py write.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
 import irshap
@@ -48,11 +50,17 @@ class Runs:
         self.seconds.append(time.perf_counter() - start)
 
 
+def random_inputs(network: Path, *counts: int) -> tuple[np.ndarray, ...]:
+    """Random float32 arrays of these many samples, of the shape that the network takes."""
+    (taken,) = onnx.load(network, load_external_data=False).graph.input
+    shape = [d.dim_value for d in taken.type.tensor_type.shape.dim][1:]
+    rng = np.random.default_rng(0)
+    return tuple(rng.standard_normal((count, *shape)).astype(np.float32) for count in counts)
+
+
 def profile(network: Path, count: int, passes: str, runs: int) -> tuple[Counter[str], float]:
     """Seconds of each kind of node in the fastest run, and the time of that run over that of inference."""
-    rng = np.random.default_rng(0)
-    references = rng.standard_normal((count, 3, 224, 224)).astype(np.float32)
-    sample = rng.standard_normal((1, 3, 224, 224)).astype(np.float32)
+    references, sample = random_inputs(network, count, 1)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "explained.onnx"
         irshap.compile(network, references, passes=passes).save(file)
