@@ -17,7 +17,7 @@ from irshap.ops.arithmetic import Add, Div, Mul, Neg, Sub
 from irshap.ops.families import ZippedElementwise
 from irshap.ops.linear import MatMul, matmul
 from irshap.ops.program import Constant, Input
-from irshap.ops.reduce import Expand
+from irshap.ops.reduce import Expand, ReduceMean, ReduceSum
 from irshap.ops.shape import Concat, Pad, Reshape, Slice, Split, Transpose, concat, reshape, transpose
 from irshap.passes.rules.activations import logistic
 from irshap.passes.rules.reshapes import reshape_of_reshape
@@ -122,6 +122,16 @@ def expanded_operand(node: Node, *operands: Value) -> Replacement:
     return emit1(node.op, *(v.node.operands[0] if i in expanded else v for i, v in enumerate(operands)))
 
 
+@rewrite(ReduceSum, ReduceMean)
+def reduction_of_one(node: Node, x: Value) -> Replacement:
+    """The sum or mean over axes of size 1 is a reshape."""
+    op = node.op
+    assert isinstance(op, ReduceSum | ReduceMean)
+    if not all(same(x.shape[a], 1) for a in op.axes):
+        return NoMatch("an axis has more than one element")
+    return reshape(x, node.results[0].shape)
+
+
 @rewrite(Neg)
 def neg_of_neg(node: Node, x: Value) -> Replacement:
     """-(-x) = x."""
@@ -213,6 +223,7 @@ RULES = [
     concat_of_split,
     reshape_of_expand,
     expanded_operand,
+    reduction_of_one,
     neg_of_neg,
     neutral_element,
     sum_of_neighbours,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 
 import numpy as np
 
@@ -37,7 +38,8 @@ class Polyphase(Pass):
     p being the padding (the polyphase decomposition; Bellanger 1976).  Elementwise ops and pointwise adjoints
     keep phases apart.  So behind a depthwise convolution, where a network has most channels, multipliers are
     computed for each phase; samples and references are split alike before they meet, and phases are put
-    together behind the next pointwise adjoint that leaves fewer channels.
+    together behind the next pointwise adjoint that leaves fewer channels.  With a single reference there is
+    one multiplier for each sample, and that is split.
 
     ONNX Runtime has no blocked kernel for ConvTranspose, and smaller tensors stay in its cache.
     """
@@ -51,6 +53,11 @@ class Polyphase(Pass):
         samples = [v for v in ir.inputs if v not in given]
         rowed = descendants(ir.nodes, given)
         pairs = rowed & descendants(ir.nodes, samples)
+        whole: set[Value] = set()
+        if context.alone:
+            # a multiplier is as large as each of what it is made of: it is split itself
+            behind = descendants(ir.nodes, [n.results[0] for n in ir.nodes if _is_depthwise(n)])
+            pairs, whole = pairs & behind, pairs - behind
         uses = Counter(v for n in ir.nodes for v in n.operands) + Counter(o.value for o in ir.outputs)
 
         def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value] | None:
@@ -58,7 +65,7 @@ class Polyphase(Pass):
             if strides is None:
                 return None
             try:
-                joined = _Region(mapping, pairs, rowed - pairs, strides).pointwise(node)
+                joined = _Region(mapping, pairs, whole, rowed - pairs - whole, strides).pointwise(node)
             except _NoPhases:
                 return None
             context.count("adjoints")
@@ -106,18 +113,21 @@ class _NoPhases(Exception):
 class _Region:
     """Values of the old graph between a strided adjoint and the pointwise one behind it, phase by phase.
 
-    `pairs` are the values that depend on samples and on references: only these are followed, any other is
-    split as it is. Of `references` f(x) is taken from the phases of x, so that it needn't be stored, too.
+    `pairs` are the values that depend on samples and on references: only these are followed.  Any other is
+    split as it is, and so are those in `whole`, which depend on both.  Of `references` f(x) is taken from the
+    phases of x, so that it needn't be stored, too.
     """
 
     def __init__(
         self,
         mapping: Mapping[Value, Value],
         pairs: set[Value],
+        whole: set[Value],
         references: set[Value],
         strides: tuple[int, ...],
     ) -> None:
-        self.mapping, self.pairs, self.references, self.strides = mapping, pairs, references, strides
+        self.mapping, self.strides = mapping, strides
+        self.pairs, self.whole, self.references = pairs, whole, references
         self.count = int(np.prod(strides))
         self.known: dict[Value, list[Value]] = {}
 
@@ -148,6 +158,10 @@ class _Region:
         follows = value in self.references and isinstance(node.op, Elementwise)
         if value not in self.pairs and value.rank == rank + 2 and not follows:
             return phases(self.mapping[value], self.strides)
+        if value in self.whole and value.rank > rank:
+            *lead, channels = value.shape[:-rank]
+            rows = reshape(self.mapping[value], (as_dim(prod(lead)), channels, *spatial))
+            return [reshape(v, (*lead, channels, *self.low)) for v in phases(rows, self.strides)]
         if isinstance(node.op, Elementwise | ZippedElementwise):
             operands = zip(*map(self.phases, node.operands), strict=True)
             return [emit1(node.op, *parts) for parts in operands]

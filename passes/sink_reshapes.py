@@ -28,10 +28,14 @@ def reshaped_operand(node: Node, *operands: Value) -> Replacement:
     merged = []
     for value in operands:
         lead = value.rank - kept
-        if lead > 0 and not same_shape(value.shape[:lead], outer[: len(outer) - kept]):
-            return NoMatch("an operand is broadcast along the leading axes")
-        shape = (*inner[: len(inner) - kept], *value.shape[lead:]) if lead > 0 else value.shape
-        merged.append(reshape(value, shape))
+        if lead <= 0:
+            merged.append(value)
+        elif same_shape(value.shape[:lead], outer[: len(outer) - kept]):
+            merged.append(reshape(value, (*inner[: len(inner) - kept], *value.shape[lead:])))
+        elif all(same(d, 1) for d in value.shape[:lead]):
+            merged.append(reshape(value, (1, *value.shape[lead:])))
+        else:
+            return NoMatch("an operand is broadcast along some of the leading axes")
     return reshape(emit1(node.op, *merged), outer)
 
 

@@ -254,6 +254,8 @@ class Point:
 
     operands: tuple[Value, ...]
     results: tuple[Value, ...]
+    alone: bool = False
+    """Whether all samples are compared with this one: what follows from it takes no time in a run."""
 
 
 class Stacked(Protocol):

@@ -16,7 +16,7 @@ from irshap.ir.core import Point, Precision, Sample, Stacked, Value, require, te
 from irshap.ir.degrees import Degree, NotHomogeneous, fixed
 from irshap.ir.dims import same_shape
 from irshap.ir.types import Array, TensorType, Type
-from irshap.ops.apart import apart
+from irshap.ops.apart import Odd, apart, lone_quotient
 from irshap.ops.arithmetic import Abs, between, guarded_quotient, maximum, minimum, where
 from irshap.ops.elementwise import Elu, Relu
 from irshap.ops.families import Elementwise, ZippedElementwise
@@ -248,6 +248,13 @@ class Clip(Elementwise):
             return relu_chord(self.high - x, self.high - x0)
         return self.slope(x, y)
 
+    def lone_chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
+        if self.low is None or self.high is None:
+            return self.chord(x0, x, y0, y)
+        x0 = emit1(Odd(positive=self.high == 0.0), x0)
+        y0 = emit1(self, x0)
+        return lone_quotient(y - y0, x - x0, self.slope(x0, y0))
+
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         for bounds in ((0.0, 1.0), (-0.5, None), (None, 0.5), (None, None), (1.0, -1.0)):
@@ -274,6 +281,10 @@ class HardSigmoid(Elementwise):
         z, z0 = x * self.alpha + self.beta, x0 * self.alpha + self.beta
         clip = Clip(0.0, 1.0)
         return clip.chord(z, z0, emit1(clip, z), emit1(clip, z0)) * self.alpha
+
+    def lone_chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
+        z, z0 = x * self.alpha + self.beta, x0 * self.alpha + self.beta
+        return Clip(0.0, 1.0).lone_chord(z, z0, y, y0) * self.alpha
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

@@ -15,9 +15,10 @@ import numpy as np
 from irshap.ir.builder import emit1
 from irshap.ir.core import Precision, Sample, Value, tensors
 from irshap.ir.types import Array, Type
+from irshap.ops.arithmetic import least
 from irshap.ops.families import NonDifferentiable, ZippedElementwise
 
-__all__ = ["Even", "Odd", "apart", "smallest", "step"]
+__all__ = ["Even", "Odd", "apart", "lone_quotient", "smallest", "step"]
 
 
 def smallest(dtype: np.dtype[np.floating]) -> float:
@@ -87,6 +88,16 @@ class Odd(_Rounding):
 def apart(x: Value, x0: Value, *, positive: bool = False) -> tuple[Value, Value]:
     """Both, moved so that they differ; where both are 0, x0 has the sign `positive`."""
     return emit1(Even(), x), emit1(Odd(positive), x0)
+
+
+def lone_quotient(dy: Value, dx: Value, slope0: Value) -> Value:
+    """dy / dx, and slope0 where both are 0: a smallest number is added to dx, and slope0 times it to dy.
+
+    For differences of copies, to a single reference that is `Odd`, and so not too close to 0: slope0 follows
+    from that alone, and is a constant.  Two passes more than the quotient, where `Even` takes four.
+    """
+    number = least(dx.dtype)
+    return (dy + slope0 * number) / (dx + number)
 
 
 def _numbers() -> Array:

@@ -140,8 +140,13 @@ def share_quotient(share: Value, dx: Value) -> Value:
     """
     if dx.dtype is DType.F16:
         return share / where(emit1(Equal(), dx, constant(0.0, dx.dtype)), 1.0, dx)
-    kind = dx.dtype.numpy.type
-    return share / (dx + float(np.nextafter(kind(np.finfo(np.float32).tiny), kind(1))))
+    return share / (dx + least(dx.dtype))
+
+
+def least(dtype: DType) -> float:
+    """About float32's smallest normal number, with an odd last digit."""
+    kind = dtype.numpy.type
+    return float(np.nextafter(kind(np.finfo(np.float32).tiny), kind(1)))
 
 
 def sized(weight: Value, absolute: bool) -> Value:

@@ -117,6 +117,13 @@ class Elementwise(Op, family=True):
     def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         """(f(x) - f(x0)) / (x - x0), and f'(x) where x is x0."""
 
+    def lone_chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
+        """The chord where x0 is the only reference: what is computed of x alone takes as long as of both.
+
+        Ends exchanged by default: `chord` spends more on the first one, which is then x0, a constant.
+        """
+        return self.chord(x0, x, y0, y)
+
     def infer(self, *types: Type) -> tuple[Type, ...]:
         require(len(types) == 1 and isinstance(types[0], TensorType), "takes one tensor")
         return (types[0],)
@@ -143,7 +150,8 @@ class Elementwise(Op, family=True):
         return (cts[0] * self.slope(at.operands[0], at.results[0]),)
 
     def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
-        return (cts[0] * self.chord(at.operands[0], at0.operands[0], at.results[0], at0.results[0]),)
+        chord = self.lone_chord if at0.alone else self.chord
+        return (cts[0] * chord(at.operands[0], at0.operands[0], at.results[0], at0.results[0]),)
 
     def sharing(self, at: Point, at0: Point, parts: Mapping[int, Parts], reveal: bool) -> Sharing:
         if reveal and not np.isfinite(self.evaluate(np.linspace(-8.0, 8.0, 65))[0]).all():

@@ -6,9 +6,10 @@ A product of two has the exact chord mean(g) + mean(x) chord(g).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import erf, pi
+from operator import truediv
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from irshap.ir.builder import emit1
 from irshap.ir.core import Precision, Sample, Value
 from irshap.ir.types import Array
 from irshap.ops.activations import Clip
-from irshap.ops.apart import apart
+from irshap.ops.apart import Odd, apart, lone_quotient
 from irshap.ops.arithmetic import Abs, maximum, quadrature_chord, regularized_chord
 from irshap.ops.elementwise import Exp, Relu, Sigmoid, Softplus, Tanh, unary_samples
 from irshap.ops.families import Elementwise
@@ -147,10 +148,17 @@ class HardSwish(_Gated):
         return Clip(0.0, 1.0).chord(self._line(x), self._line(x0), g, g0) * _SIXTH
 
     def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
-        z, z0 = apart(self._line(x), self._line(x0))
+        return self._quotient(*apart(self._line(x), self._line(x0)), truediv)
+
+    def lone_chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
+        z, z0 = self._line(x), emit1(Odd(positive=False), self._line(x0))
+        slope = self.slope(x0, y0)
+        return self._quotient(z, z0, lambda dy, dz: lone_quotient(dy, dz, slope))
+
+    def _quotient(self, z: Value, z0: Value, divide: Callable[[Value, Value], Value]) -> Value:
         p, p0 = (emit1(Clip(0.0, 1.0), v) for v in (z, z0))
         q, q0 = (emit1(Relu(), v) for v in (z, z0))
-        return ((p - p0) * ((p - 1.5) + p0) + (q - q0)) / (z - z0)
+        return divide((p - p0) * ((p - 1.5) + p0) + (q - q0), z - z0)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

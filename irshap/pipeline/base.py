@@ -80,6 +80,11 @@ class Context:
     exact: bool = False
     statistics: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def alone(self) -> bool:
+        """Whether all samples are compared with one reference, which the program will be bound to."""
+        return not self.unbound and {len(a) for a in self.references.values()} == {1}
+
     def count(self, what: str, number: int = 1) -> None:
         """Adds to a statistic of the running pass."""
         self.statistics[what] += number

@@ -66,7 +66,8 @@ class DeepLift(Method):
         rescale = self.rule == "rescale"
         forward = (Role.SOURCE, Role.TARGET)
         roles = (*forward, Role.ADJOINT) if rescale else forward
-        joint = JointBatch(builder, ir, roles, missing, context.references, per_sample=self.per_sample)
+        given, per_sample, alone = context.references, self.per_sample, context.alone
+        joint = JointBatch(builder, ir, roles, missing, given, per_sample=per_sample, alone=alone)
         target = ir.output(Role.TARGET).value
         weights = reference_weights(builder, target.dtype, own_names(ir)) if self.weights else None
         mixed = self.rule == "mixed"

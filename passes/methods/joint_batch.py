@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 
 from irshap import contract
 from irshap.attribution.gaps import Gap, references_needed
@@ -33,14 +34,15 @@ class JointBatch(WiderBatch):
         references: Mapping[str, Array] | None = None,
         *,
         per_sample: bool = False,
+        alone: bool = False,
     ) -> None:
         """Brings what the outputs with these roles need into the joint batch.
 
         `references` are those that will be bound, by input: one of size 1 on an open axis serves any size.
-        With `per_sample` each sample has references of its own.
+        With `per_sample` each sample has references of its own.  `alone`: there is one, for all samples.
         """
         super().__init__(builder, graph, 2 * R, gaps)
-        self.per_sample = per_sample
+        self.per_sample, self.alone = per_sample, alone and not per_sample
         self.graph, self.taken, self.given = graph, own_names(graph), references or {}
         self.samples: dict[Value, Value] = {v: builder.copy(v.node, {})[0] for v in graph.inputs}
         self.varied = set(references_needed(graph))
@@ -135,6 +137,7 @@ class JointBatch(WiderBatch):
         """One multiplier for both halves of the joint batch, as SHAP uses it."""
         worlds = list(zip(*(self.halves(v) for v in node.operands), strict=True))
         (cts, at), (cts0, at0) = (op.parts(world) for world in worlds)
+        at0 = replace(at0, alone=self.alone)
         with self.builder.at(node.origin):
             try:
                 pair = [op.of.secant(c, at, at0, op.wrt) for c in (cts, cts0)]

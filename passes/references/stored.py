@@ -16,7 +16,6 @@ from irshap.ir.types import Array, DType, Tensor, TensorType
 from irshap.ir.walks import ancestors, is_float
 from irshap.lowering.files.spool import Spool
 from irshap.ops.apart import Odd
-from irshap.ops.families import Elementwise
 from irshap.ops.program import Constant, Input
 from irshap.ops.shape import Reshape
 from irshap.passes.references.axes import ReferenceAxis
@@ -237,10 +236,8 @@ def _is_moved(value: Value) -> bool:
 
 
 def _is_exact(value: Value) -> bool:
-    """Whether a value is kept apart from others by its last digit, or a copy of parts of such a one."""
-    while isinstance(value.node.op, Elementwise | Reshape):
-        value = value.node.operands[0]
-    return isinstance(value.node.op, Odd)
+    """Whether a value is kept apart from others by its last digit, or follows from such a one."""
+    return any(isinstance(v.node.op, Odd) for v in ancestors([value]))
 
 
 def _is_position(value: Value) -> bool:

@@ -24,15 +24,20 @@ class Parts(SimpleNamespace):
         return Composite._through_parts(self, *arguments)  # type: ignore[arg-type]
 
 
-def secant(op: Any, *worlds: tuple[Array, Array], ct: Array | None = None) -> list[Array]:
-    """The multipliers of an op's operands between x and r; a function is taken by its parts."""
+def secant(
+    op: Any, *worlds: tuple[Array, Array], ct: Array | None = None, alone: bool = False
+) -> list[Array]:
+    """The multipliers of an op's operands between x and r; a function is taken by its parts.
+
+    `alone`: as where r is the only reference.
+    """
     if not isinstance(op, Op):
         function, op = op, Parts(decompose=lambda *operands: (function(*operands),))
     with Builder() as builder:
         points = [[builder.emit(Constant(Tensor(w[k])))[0] for w in worlds] for k in (0, 1)]
         varying = [i for i, (x, r) in enumerate(worlds) if x is not r]
         emit = builder.emit if isinstance(op, Op) else lambda _, *operands: op.decompose(*operands)
-        ends = [Point(tuple(p), emit(op, *p)) for p in points]
+        ends = [Point(tuple(p), emit(op, *p), alone) for p in points]
         y = ends[0].results[0]
         ones = np.ones([int(d) for d in y.shape], y.dtype.numpy)
         seed = builder.emit(Constant(Tensor(ones if ct is None else ct)))[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -155,10 +156,14 @@ every_choice = pytest.mark.parametrize(
 
 @dataclass(frozen=True)
 class Maps:
-    """Graphs of the derivative and the secant over x (operands), r (those of the other world) and ct."""
+    """Graphs of the derivative and the secant over x (operands), r (those of the other world) and ct.
+
+    `lone`: the secant to a single reference.
+    """
 
     derivative: Graph
     secant: Graph
+    lone: Graph
 
 
 @cache
@@ -166,14 +171,16 @@ def maps(i: int, wrt: tuple[int, ...], precision: str) -> Maps | None:
     """The local maps of the i-th differentiable case; None where the op refuses."""
     case, _ = in_precision(DIFFERENTIABLE[i].values[0], precision)
     try:
-        return Maps(_map(case, wrt, worlds=1), _map(case, wrt, worlds=2))
+        return Maps(
+            _map(case, wrt, worlds=1), _map(case, wrt, worlds=2), _map(case, wrt, worlds=2, alone=True)
+        )
     except NoLocalRule as refusal:
         assert str(refusal)
         assert not promised(case, wrt), f"refuses {wrt}: {refusal}"
         return None
 
 
-def _map(case: Case, wrt: tuple[int, ...], *, worlds: int) -> Graph:
+def _map(case: Case, wrt: tuple[int, ...], *, worlds: int, alone: bool = False) -> Graph:
     op: Any = case.op
 
     def body(builder: Builder, operands: tuple[Value, ...]) -> dict[str, Value]:
@@ -182,7 +189,7 @@ def _map(case: Case, wrt: tuple[int, ...], *, worlds: int) -> Graph:
             values = list(operands)
             for k in wrt if world else ():
                 values[k] = given(builder, f"r{k}", case.types[k])
-            points.append(Point(tuple(values), builder.emit(op, *values)))
+            points.append(Point(tuple(values), builder.emit(op, *values), alone and world > 0))
         floats = [y.tensor for y in points[0].results if y.dtype.is_float]
         cts = [given(builder, f"ct{k}", t) for k, t in enumerate(floats)]
         if op.linear_in(frozenset(wrt)):
@@ -253,7 +260,7 @@ def references(case: Case, wrt: tuple[int, ...]) -> Iterator[tuple[str, dict[int
 
 
 def check_complete(
-    case: Case, found: Maps, arrays: Sequence[Array], other: Mapping[int, Array], exact: float
+    case: Case, secant: Graph, arrays: Sequence[Array], other: Mapping[int, Array], exact: float
 ) -> dict[str, Array] | None:
     """sum m (x - x0) == sum ct (y - y0), and nothing infinite; None where the op itself overflows."""
     world0 = [other.get(k, a) for k, a in enumerate(arrays)]
@@ -262,7 +269,7 @@ def check_complete(
         return None
     cts = cotangents(case, arrays)
     feeds = feeds_of(x=arrays, ct=cts) | {f"r{k}": a for k, a in other.items()}
-    m = run(found.secant, feeds, case.binding)
+    m = run(secant, feeds, case.binding)
     assert all(np.isfinite(v).all() for v in m.values()), "not finite"
     wide = [[a.astype(np.float64) for a in side] for side in (y, y0)]
     expected, scale = dot(cts, [a - b for a, b in zip(*wide, strict=True)])
@@ -291,8 +298,8 @@ def test_secant_is_complete(i: int, wrt: tuple[int, ...]) -> None:
     if found is None or any(arrays[k].dtype != np.float64 for k in wrt):
         return
     slope = run(found.derivative, feeds_of(x=arrays, ct=cotangents(case, arrays)), case.binding)
-    for kind, other in references(case, wrt):
-        m = check_complete(case, found, arrays, other, 1e-10)
+    for (kind, other), secant in product(references(case, wrt), (found.secant, found.lone)):
+        m = check_complete(case, secant, arrays, other, 1e-10)
         assert m is not None or not promised(case, wrt), "the sample leaves the op's domain"
         if m is None:
             continue
@@ -309,9 +316,9 @@ def test_secant_in_float32(i: int, wrt: tuple[int, ...]) -> None:
     if found is None:
         return
     slope = run(found.derivative, feeds_of(x=arrays, ct=cotangents(case, arrays)), case.binding)
-    for kind, other in references(case, wrt):
+    for (kind, other), secant in product(references(case, wrt), (found.secant, found.lone)):
         rounded = {k: a.astype(np.float32) for k, a in other.items()}
-        m = check_complete(case, found, arrays, rounded, 1e-5)
+        m = check_complete(case, secant, arrays, rounded, 1e-5)
         if kind == "near 1e-05" and m is not None:
             assert_near(m, slope, 2e-3)
     for stretch in (200.0, -200.0):
@@ -319,7 +326,8 @@ def test_secant_in_float32(i: int, wrt: tuple[int, ...]) -> None:
         for k in wrt:
             far[k] = arrays[k] * np.float32(stretch / np.abs(arrays[k]).max(initial=1.0))
         for other in ({k: arrays[k] for k in wrt}, {k: -far[k] for k in wrt}, {k: far[k] for k in wrt}):
-            check_complete(case, found, far, other, 1e-4)
+            for secant in (found.secant, found.lone):
+                check_complete(case, secant, far, other, 1e-4)
 
 
 @pytest.mark.slow
@@ -334,7 +342,7 @@ def test_maps_in_onnx(i: int, wrt: tuple[int, ...], precision: str) -> None:
     other = next(o for kind, o in references(case, wrt) if kind == "half")
     feeds = feeds_of(x=arrays, ct=cotangents(case, arrays))
     feeds |= {f"r{k}": a.astype(arrays[k].dtype) for k, a in other.items()}
-    for graph in (found.derivative, found.secant):
+    for graph in (found.derivative, found.secant, found.lone):
         mine = {str(v.name): feeds[str(v.name)] for v in graph.inputs}
         check_in_onnx(graph, mine, run(graph, mine, case.binding), case.op.mnemonic)
         assert_same_graph(parse_graph(print_graph(graph)), graph)

@@ -54,12 +54,13 @@ def numbers(kinks: list[float], dtype: Any) -> Array:
 
 @pytest.mark.parametrize(("op", "kinks", "steepest", "inside"), OPS, ids=[str(o[0]) for o in OPS])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("alone", [False, True])
 def test_complete_to_few_units_in_the_last_place(
-    op: Any, kinks: list[float], steepest: float, inside: float, dtype: Any
+    op: Any, kinks: list[float], steepest: float, inside: float, dtype: Any, alone: bool
 ) -> None:
     mp.prec = 300
     x, r = np.array([*product(numbers(kinks, dtype), repeat=2)], dtype).T.copy()
-    (m,) = secant(op, (x, r))
+    (m,) = secant(op, (x, r), alone=alone)
     assert np.isfinite(m).all()
     assert (np.abs(m) <= steepest * (1 + 8 * np.finfo(dtype).eps)).all()
     y, y0 = (op.evaluate(v)[0] for v in (x, r))
@@ -80,8 +81,9 @@ def test_complete_to_few_units_in_the_last_place(
 
 @pytest.mark.parametrize(("op", "kinks", "steepest", "inside"), OPS, ids=[str(o[0]) for o in OPS])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("alone", [False, True])
 def test_the_derivative_where_both_meet(
-    op: Any, kinks: list[float], steepest: float, inside: float, dtype: Any
+    op: Any, kinks: list[float], steepest: float, inside: float, dtype: Any, alone: bool
 ) -> None:
     x = numbers(kinks, dtype)
     # next to a kink that isn't a round number, one side's slope is as good as the other's
@@ -89,7 +91,7 @@ def test_the_derivative_where_both_meet(
     at_kink = np.isin(x, np.array(round_kinks, dtype))
     apart = [np.abs(x - dtype(k)) > 8 * np.finfo(dtype).eps * max(1.0, abs(k), inside) for k in kinks]
     x = x[at_kink | np.logical_and.reduce(apart)]
-    (m,) = secant(op, (x, x.copy()))
+    (m,) = secant(op, (x, x.copy()), alone=alone)
     np.testing.assert_allclose(m, derivative(op, x), rtol=0, atol=8 * np.finfo(dtype).eps)
 
 

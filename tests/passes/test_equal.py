@@ -131,6 +131,20 @@ NETS = {
         y = MatMul(m, w)""",
         {"gamma": (6,), "beta": (6,), "wq": (6, 5), "wk": (6, 5), "wv": (6, 6), "w": (6, 3)},
     ),
+    # activations with bounds
+    "bounded": Net(
+        {"x": (2, 5, 5)},
+        "3",
+        """a = Conv<kernel_shape = [3, 3]>(x, w1)
+        c = Clip(a, low, high)
+        b = Conv<kernel_shape = [1, 1]>(c, w2)
+        s = HardSwish(b)
+        d = Conv<kernel_shape = [1, 1]>(s, w3)
+        g = HardSigmoid(d)  r = LeakyRelu(g)
+        f = Flatten(r)
+        y = Gemm<transB = 1>(f, w4)""",
+        {"w1": (4, 2, 3, 3), "w2": (6, 4, 1, 1), "w3": (2, 6, 1, 1), "w4": (3, 18), "low": (), "high": ()},
+    ),
     "two inputs": Net(
         {"x": (3,), "z": (2, 2)},
         "3",
@@ -210,6 +224,7 @@ CASES = [
     ("cnn", "wrt=h", ""),
     ("mobile", "", "weights=true"),
     ("mobile", "target=top-2", "emit=completeness_error"),
+    ("bounded", "", "emit=completeness_error"),
     ("attention", "", "weights=true, emit=completeness_error"),
     ("attention", "target=top-2", ""),
     ("two inputs", "target=all", "weights=true"),
@@ -300,6 +315,31 @@ def test_samples_are_inferred_once_though_they_merge_with_others(case: str, adjo
     products = [n for n in steps["dce"].nodes if n.op.mnemonic == "matmul"]
     pairs = [n for n in products if {"N", "R"} <= {str(s) for s in symbols_of(n.results[0].shape)}]
     assert len(pairs) == adjoints
+
+
+@every_case
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_single_reference(case: int, dtype: Any) -> None:
+    """What is made for one reference gives what the naive form gives for that one taken twice."""
+    (_, naive), *_ = compiled(case, np.float64)
+    name, target, method = CASES[case]
+    given = feeds(naive, np.float64, 3, 1)
+    twice = {k: np.repeat(a, 2, 0) if k.endswith("_references") else a for k, a in given.items()}
+    if "reference_weights" in given:
+        twice["reference_weights"] = np.array([0.25, 0.75])
+    expected = evaluate(naive, twice)
+    sets = {k.removesuffix("_references"): a for k, a in given.items() if k.endswith("_references")}
+    context = Context(references=sets, weights=given.get("reference_weights"))
+    steps = ",".join(STEPS).replace(",conv-adjoint", ",stream{otherwise=fold},conv-adjoint")
+    text = f"canonicalize,fuse-activations,target{{{target}}},autodiff,deeplift{{{method}}},{steps}"
+    graph: Graph = PassManager.from_text(text, [VerifyTypes()]).run(
+        irshap.lift(NETS[name].model(dtype)), context
+    )
+    narrow = {k: a.astype(dtype) if a.dtype.kind == "f" else a for k, a in given.items()}
+    if dtype is np.float64:
+        assert_same(evaluate(graph, narrow), expected, 1e-12, name)
+    else:
+        assert_same(_run(_session(irshap.lower(graph)), narrow), expected, 1e-5, name)
 
 
 @pytest.mark.parametrize("case", [NAMES.index("cnn"), NAMES.index("cnn wrt=h")])

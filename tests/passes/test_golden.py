@@ -24,6 +24,10 @@ def test_golden_with_references(golden: Callable[..., None], name: str) -> None:
     golden(f"references/{name}.ir", Context(references=references, weights=np.array([0.25, 0.75])))
 
 
+def test_golden_with_one_reference(golden: Callable[..., None]) -> None:
+    golden("references/deeplift.ir", Context(references={"x": np.array([[1.0, 2.0]])}))
+
+
 def test_a_golden_file_is_checked_and_refreshed(tmp_path: Path) -> None:
     graph = 'graph @g\n%x = input{name="x"} : f32[N]\noutput "y" {role=model} = %x\n'
     file = tmp_path / "a.ir"

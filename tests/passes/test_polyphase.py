@@ -14,7 +14,7 @@ from irshap.ir.dims import N, R, as_dim
 from irshap.ir.types import DType, Tensor, TensorType
 from irshap.ops.conv import ConvTranspose
 from irshap.ops.program import Constant, Input
-from irshap.ops.shape import reshape
+from irshap.ops.shape import Split, reshape
 from irshap.passes.dce import DeadCodeElimination
 from irshap.passes.polyphase import Polyphase
 from irshap.pipeline.base import Context
@@ -94,6 +94,19 @@ def test_usual_ones_are_taken_apart(axes: list[Axis]) -> None:
     changed = DeadCodeElimination().run(Polyphase().run(graph, context), context)
     assert context.statistics["adjoints"] == 1
     assert (_strided(graph), _strided(changed)) == (1, 0)
+
+
+def test_to_a_single_reference_the_multiplier_is_split() -> None:
+    """One tensor is split, not the sample, the reference and what else the multiplier is made of."""
+    axes: list[Axis] = [(3, 2, 1, 1, 8), (5, 2, 2, 2, 6)]
+    graph = _graph(axes, 0)
+    one = {"a": np.zeros((1, CHANNELS, *map(_size, axes))), "x": np.zeros((1, CHANNELS, 8, 6))}
+    splits = []
+    for context in (Context(), Context(references=one)):
+        changed = DeadCodeElimination().run(Polyphase().run(graph, context), context)
+        check_same(Polyphase(), graph, changed, context)
+        splits.append(sum(isinstance(n.op, Split) for n in changed.nodes))
+    assert splits == [6, 3]
 
 
 @pytest.mark.parametrize(
