@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from irshap.ir.builder import emit1
 from irshap.ir.core import Graph, Node, Value
 from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
+from irshap.ir.types import DType
 from irshap.ops.arithmetic import Add, Mul
 from irshap.ops.elementwise import Sigmoid
 from irshap.ops.gated import Erf, Gelu, Swish
@@ -41,13 +42,17 @@ def gelu(node: Node, a: Value, b: Value) -> Replacement:
 
 
 def _is_normal(gate: Value, x: Value) -> bool:
-    """Whether a value is 1 + erf(x/sqrt 2), to the rounding that models export its root with."""
+    """Whether a value is 1 + erf(x/sqrt 2), to the rounding of x.
+
+    The root that torch exports is float32's: in float64, models with it compute something else.
+    """
     if not isinstance(gate.node.op, Add):
         return False
     for one, curve in (gate.node.operands, gate.node.operands[::-1]):
         if number(one) == 1.0 and isinstance(curve.node.op, Erf):
             factor, inner = scaled(curve.node.operands[0])
-            return inner is x and abs(factor * 2**0.5 - 1) < 1e-6
+            rounding = 1e-14 if x.dtype is DType.F64 else 1e-6
+            return inner is x and abs(factor * 2**0.5 - 1) < rounding
     return False
 
 
