@@ -17,7 +17,7 @@ from irshap.ir.degrees import Degree, NotHomogeneous, fixed
 from irshap.ir.dims import same_shape
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.apart import Odd, apart, lone_quotient
-from irshap.ops.arithmetic import Abs, between, guarded_quotient, maximum, minimum, where
+from irshap.ops.arithmetic import Abs, between, guarded_quotient, least_size, maximum, minimum, where
 from irshap.ops.elementwise import Elu, Relu
 from irshap.ops.families import Elementwise, ZippedElementwise
 from irshap.ops.logic import Greater
@@ -41,7 +41,7 @@ def relu_chord(x: Value, x0: Value) -> Value:
 
 def bent_chord(x: Value, x0: Value, slope: Value | float) -> Value:
     """The chord of x for x > 0 and `slope` x below: as relu's, (n + n0) / (|x| + |r|), n = y sign(x)."""
-    size, size0 = maximum(emit1(Abs(), x), float(np.finfo(x.dtype.numpy).tiny)), emit1(Abs(), x0)
+    size, size0 = maximum(emit1(Abs(), x), least_size(x.dtype)), emit1(Abs(), x0)
     share = where(above(x, 0.0), size, size * slope)
     share0 = where(above(x0, 0.0), size0, size0 * slope)
     return (share + share0) / (size + size0)

@@ -34,7 +34,15 @@ from irshap.ops.samples import randn
 from irshap.ops.shape import Reshape
 
 __all__ = ["Abs", "Add", "Div", "Max", "Min", "Mul", "Neg", "Ratio", "Sub", "Where", "apply", "between"]
-__all__ += ["guarded_quotient", "maximum", "minimum", "quadrature_chord", "quotient_or_zero", "ratio"]
+__all__ += [
+    "guarded_quotient",
+    "least_size",
+    "maximum",
+    "minimum",
+    "quadrature_chord",
+    "quotient_or_zero",
+    "ratio",
+]
 __all__ += ["regularized_chord", "share_quotient", "sized", "where"]
 
 
@@ -147,6 +155,14 @@ def least(dtype: DType) -> float:
     """About float32's smallest normal number, with an odd last digit."""
     kind = dtype.numpy.type
     return float(np.nextafter(kind(np.finfo(np.float32).tiny), kind(1)))
+
+
+def least_size(dtype: DType) -> float:
+    """The least size of a divisor: the smallest normal number, but none that float32 takes for 0.
+
+    The reference's size may be this constant, and ONNX Runtime drops an addition of what is 0 in float32.
+    """
+    return least(dtype) if dtype is DType.F64 else float(np.finfo(dtype.numpy).tiny)
 
 
 def sized(weight: Value, absolute: bool) -> Value:
@@ -463,8 +479,7 @@ class Abs(Elementwise):
         return where(emit1(Greater(), x, zero), 1.0, where(emit1(Less(), x, zero), -1.0, zero))
 
     def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
-        tiny = float(np.finfo(x.dtype.numpy).tiny)
-        return ratio(x + x0, maximum(y, tiny) + y0)
+        return ratio(x + x0, maximum(y, least_size(x.dtype)) + y0)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

@@ -15,7 +15,7 @@ from irshap.ir.builder import emit1
 from irshap.ir.core import Op, Precision, Sample, Value
 from irshap.ir.degrees import Degree
 from irshap.ir.types import Array
-from irshap.ops.arithmetic import Abs, guarded_quotient, maximum, minimum, ratio, where
+from irshap.ops.arithmetic import Abs, guarded_quotient, least_size, maximum, minimum, ratio, where
 from irshap.ops.families import Elementwise
 from irshap.ops.logic import Equal, Greater, Less
 from irshap.ops.program import constant
@@ -99,7 +99,7 @@ class Relu(Elementwise):
     def chord(self, x: Value, x0: Value, y: Value, y0: Value) -> Value:
         # (y + y0) / (|x| + |r|): 1, 0, or the positive share of the way; no branch, no cancellation, and the
         # guard against 0/0 sits on the sample's side, which is R times smaller than the pairs
-        return ratio(y + y0, maximum(emit1(Abs(), x), _tiny(x)) + emit1(Abs(), x0))
+        return ratio(y + y0, maximum(emit1(Abs(), x), least_size(x.dtype)) + emit1(Abs(), x0))
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
