@@ -9,9 +9,9 @@ import numpy as np
 
 from irshap.errors import IRError
 from irshap.ir.builder import emit1
-from irshap.ir.core import Graph, Node, Op, Value
+from irshap.ir.core import Node, Op, Value
 from irshap.ir.dims import Dim, as_dim, same, same_shape
-from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
+from irshap.ir.rewrite import NoMatch, Replacement, rewrite
 from irshap.ir.types import Tensor, TensorType, same_type
 from irshap.ops.arithmetic import Add, Div, Mul, Neg, Sub
 from irshap.ops.families import ZippedElementwise
@@ -21,7 +21,8 @@ from irshap.ops.reduce import Expand, ReduceMean, ReduceSum
 from irshap.ops.shape import Concat, Pad, Reshape, Slice, Split, Transpose, concat, reshape, transpose
 from irshap.passes.rules.activations import logistic
 from irshap.passes.rules.reshapes import reshape_of_reshape
-from irshap.pipeline.base import Context, Pass, Semantics
+from irshap.pipeline.base import Semantics
+from irshap.pipeline.rewriting import RewritingPass
 
 __all__ = ["Canonicalize"]
 
@@ -233,17 +234,13 @@ RULES = [
 
 
 @dataclass(frozen=True)
-class Canonicalize(Pass):
+class Canonicalize(RewritingPass):
     """Folds constants, merges chains of reshapes and transposes, and removes ops that change nothing."""
 
     name = "canonicalize"
     semantics = Semantics.PRESERVES
     into_bodies = True
-
-    def run(self, ir: Graph, context: Context) -> Graph:
-        graph, fired = apply(ir, RULES)
-        context.statistics.update(fired)
-        return graph
+    rules = RULES
 
 
 def _is_all(value: Value, number: float) -> bool:

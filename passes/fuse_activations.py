@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Graph, Node, Value
-from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
+from irshap.ir.core import Node, Value
+from irshap.ir.rewrite import NoMatch, Replacement, rewrite
 from irshap.ir.types import DType
 from irshap.ops.arithmetic import Add, Mul
 from irshap.ops.elementwise import Sigmoid
 from irshap.ops.gated import Erf, Gelu, Swish
 from irshap.passes.rules.activations import number, scaled
-from irshap.pipeline.base import Context, Pass, Semantics
+from irshap.pipeline.base import Semantics
+from irshap.pipeline.rewriting import RewritingPass
 
 __all__ = ["FuseActivations"]
 
@@ -60,7 +61,7 @@ RULES = [swish, gelu]
 
 
 @dataclass(frozen=True)
-class FuseActivations(Pass):
+class FuseActivations(RewritingPass):
     """Recognizes x sigmoid(x), and GELU spelled with erf, before the derivative is taken.
 
     A chain of complete rules on one scalar gives Df/D, so the fused chord equals that of the parts, with far
@@ -69,8 +70,4 @@ class FuseActivations(Pass):
 
     name = "fuse-activations"
     semantics = Semantics.PRESERVES
-
-    def run(self, ir: Graph, context: Context) -> Graph:
-        graph, fired = apply(ir, RULES)
-        context.statistics.update(fired)
-        return graph
+    rules = RULES

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Graph, Node, Value
-from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
+from irshap.ir.core import Node, Value
+from irshap.ir.rewrite import NoMatch, Replacement, rewrite
 from irshap.ir.types import DType
 from irshap.ops.generate import Arange
 from irshap.ops.index import ScatterAdd, Unpool
 from irshap.ops.shape import reshape
-from irshap.pipeline.base import Context, Pass, Semantics
+from irshap.pipeline.base import Semantics
+from irshap.pipeline.rewriting import RewritingPass
 
 __all__ = ["MaxUnpool"]
 
@@ -31,7 +32,7 @@ def scatter_to_distinct_places(node: Node, x: Value, index: Value) -> Replacemen
 
 
 @dataclass(frozen=True)
-class MaxUnpool(Pass):
+class MaxUnpool(RewritingPass):
     """ScatterAdd to distinct places becomes MaxUnpool.
 
     ONNX Runtime's CPU provider runs it faster than ScatterElements; its CUDA provider has none.
@@ -40,8 +41,4 @@ class MaxUnpool(Pass):
     name = "max-unpool"
     semantics = Semantics.PRESERVES
     into_bodies = True
-
-    def run(self, ir: Graph, context: Context) -> Graph:
-        graph, fired = apply(ir, [scatter_to_distinct_places])
-        context.statistics.update(fired)
-        return graph
+    rules = (scatter_to_distinct_places,)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Graph, Node, Value
-from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
+from irshap.ir.core import Node, Value
+from irshap.ir.rewrite import NoMatch, Replacement, rewrite
 from irshap.ir.types import DType
 from irshap.ops.arithmetic import Where
 from irshap.ops.cast import Cast, cast
@@ -14,7 +14,8 @@ from irshap.ops.index import ScatterAdd
 from irshap.ops.reduce import Expand
 from irshap.ops.rows import RepeatRows, TileRows
 from irshap.ops.shape import Reshape
-from irshap.pipeline.base import Context, Pass, Semantics
+from irshap.pipeline.base import Semantics
+from irshap.pipeline.rewriting import RewritingPass
 
 __all__ = ["NarrowPositions"]
 
@@ -43,7 +44,7 @@ def _narrowed(index: Value) -> Value:
 
 
 @dataclass(frozen=True)
-class NarrowPositions(Pass):
+class NarrowPositions(RewritingPass):
     """Max-pooling adds each window's share at the larger maximum of sample and reference.
 
     Positions in a plane need 32 bits: half of what is chosen from and copied for each pair.
@@ -52,8 +53,4 @@ class NarrowPositions(Pass):
     name = "narrow-positions"
     semantics = Semantics.PRESERVES
     into_bodies = True
-
-    def run(self, ir: Graph, context: Context) -> Graph:
-        graph, fired = apply(ir, [positions_of_a_scatter])
-        context.statistics.update(fired)
-        return graph
+    rules = (positions_of_a_scatter,)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from irshap.ir.builder import emit1
-from irshap.ir.core import Graph, Node, Value
+from irshap.ir.core import Node, Value
 from irshap.ir.dims import Shape, same, same_shape
-from irshap.ir.rewrite import NoMatch, Replacement, apply, rewrite
+from irshap.ir.rewrite import NoMatch, Replacement, rewrite
 from irshap.ops.families import ZippedElementwise
 from irshap.ops.shape import Reshape, reshape
 from irshap.passes.rules.reshapes import reshape_of_reshape
-from irshap.pipeline.base import Context, Pass, Semantics
+from irshap.pipeline.base import Semantics
+from irshap.pipeline.rewriting import RewritingPass
 
 __all__ = ["SinkReshapes"]
 
@@ -52,7 +53,7 @@ def _common_end(a: Shape, b: Shape) -> int:
 
 
 @dataclass(frozen=True)
-class SinkReshapes(Pass):
+class SinkReshapes(RewritingPass):
     """Keeps cotangents in the shape of the layers that they come from and go to, [N * R, ...].
 
     Multipliers have an axis for samples and one for references, so that one side broadcasts against the
@@ -63,8 +64,4 @@ class SinkReshapes(Pass):
     name = "sink-reshapes"
     semantics = Semantics.PRESERVES
     into_bodies = True
-
-    def run(self, ir: Graph, context: Context) -> Graph:
-        graph, fired = apply(ir, [reshape_of_reshape, reshaped_operand])
-        context.statistics.update(fired)
-        return graph
+    rules = (reshape_of_reshape, reshaped_operand)

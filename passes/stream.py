@@ -51,9 +51,8 @@ class Stream(Pass):
 
     `store`: "activations" computes what follows from the references alone while compiling, and stores it;
     "references" stores nothing else, and computes their forward pass again in each run. `dtype`: "float16"
-    stores activations rounded, in half the room; the pass then approximates, within 4e-3 of the
-    largest on ResNet50 and 1e-3 on EfficientNetB0; positions of maxima stay as they were.
-    What bounded activations (Clip, HardSwish) compare with the sample's digit by digit isn't rounded.
+    stores activations rounded, in half the room: the pass then approximates. Positions of maxima stay, and
+    what bounded activations (Clip, HardSwish) compare with the sample's digit by digit.
     `price`: how many bytes a run may move to compute again, from what is stored beside it, what would take a
     byte in store (relu(x) and |x| of x; a concatenation of what its parts are stored for; never layers).
     0: all that the loop reads is stored. `otherwise`: a program whose references can't be taken one after

@@ -90,8 +90,8 @@ TRUTH: list[tuple[Any, Callable[[Any], Any], tuple[float, ...]]] = [
     (Tan(), mp.tan, UNIT),
     (Tanh(), mp.tanh, WIDE),
 ]
-LOOSER = {"erf": 20.0, "gelu": 3e4, "swish": 3e4}
-"""Chords with the rounding of y over a small difference: the general one, and those of x times a gate."""
+LOOSER = {"erf": 20.0, "gelu": 20.0, "swish": 3e4, "gelu in float32": 3e4}
+"""Chords with the rounding of y over a small difference: the general one, and those that are cheap."""
 STEPS = (1e-12, 1e-9, 1e-6, 1e-4, 1e-3, 3e-2, 0.1)
 
 
@@ -111,7 +111,7 @@ def test_chord_against_50_digits(
     )
     # an error counts against the rounding of y too
     size = np.maximum(np.abs(exact), [max(1.0, abs(float(y)), abs(float(y0))) for y, y0 in ends])
-    size *= LOOSER.get(op.mnemonic, 1.0)
+    size *= LOOSER.get(f"{op.mnemonic} in {x.dtype}", LOOSER.get(op.mnemonic, 1.0))
     worst = np.argmax(np.abs(found - exact) / size)
     assert abs(found - exact)[worst] <= tolerance * size[worst], (
         x[worst],
