@@ -20,10 +20,14 @@ __all__ = ["in_chunks", "summed"]
 def in_chunks(points: Array, most: int, fill: float | None = None) -> Array:
     """[K, ...] as [trips, C, ...] with C <= most, as equal as they come; 0: all at once.
 
-    The last chunk is filled up with `fill`, or with the last point again.
+    The last chunk is filled up with `fill`, or with the last point again.  A quarter more trips than are
+    needed are taken where less is to be filled up: 196 points, 25 at most, are 9 of 22 and not 8 of 25.
     """
-    trips = -(-len(points) // most) if most else 1
-    size = -(-len(points) // trips)
+    least = -(-len(points) // most) if most else 1
+    size, trips = min(
+        ((-(-len(points) // trips), trips) for trips in range(least, least + least // 4 + 1)),
+        key=lambda found: (found[0] * found[1], found[1]),
+    )
     left = trips * size - len(points)
     rest = points[-1:] if fill is None else np.full_like(points[-1:], fill)
     return np.concatenate([points, *[rest] * left]).reshape(trips, size, *points.shape[1:])
