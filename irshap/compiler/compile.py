@@ -32,6 +32,7 @@ from irshap.pipeline.base import Context, Pass
 from irshap.pipeline.instrument import Instrument
 from irshap.pipeline.manager import PassManager
 from irshap.pipeline.strategies import STRATEGIES, slot_of
+from irshap.runtime.labels import fitting
 
 __all__ = ["CompiledModel", "bound", "compile"]
 
@@ -114,6 +115,7 @@ def compile(
         PassError: a pass failed, which is a fault of irshap; it says how to report it.
     """
     _require_instruments(instruments)
+    _require_truth(fp16=fp16, quantized=quantized)
     given = References.of(references)
     if given.per_sample and given.samples is not None:
         mend = "leave them out here; they are inputs of what is compiled: explainer(x, x_references=...)"
@@ -133,16 +135,16 @@ def compile(
         reading=read.reading,
     )
     if (asked[0].takes, asked[-1].gives) != ("model", "model"):
-        raise PipelineError(
-            "compiling starts and ends with a model", where="pipeline", mend="begin with lift, end with lower"
-        )
+        mend = "begin with lift, end with lower; a named pipeline takes more: @default{before=(lower, PASS)}"
+        raise PipelineError("compiling starts and ends with a model", where="pipeline", mend=mend)
     limit = None if memory_limit is None else parse_size(str(memory_limit))
     Settings.of(session)
     context = Context(groups=read_groups(groups))
-    if text := Names.of(names).to_text():
+    called = Names.of(names)
+    if text := called.to_text():
         context.metadata[Metadata.NAMES] = text
     last = _Last()
-    manager = PassManager(asked, [bound(given, context, asked), *instruments, last])
+    manager = PassManager(asked, [bound(given, context, asked), _Naming(called), *instruments, last])
     if limit is None:
         made = manager.run(read.source, context)
         return CompiledModel(made, last.graph, manager.report, manager.text)
@@ -159,6 +161,12 @@ def _require_instruments(given: Sequence[Any]) -> None:
         raise PipelineError(f"{strange[0]!r} is no instrument", mend=mend)
 
 
+def _require_truth(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None and not isinstance(value, bool | np.bool_):
+            raise PipelineError(f"{name}={value!r} is neither True nor False", mend="give one of them")
+
+
 class _Last(Instrument):
     """Keeps the last form of the program in IR."""
 
@@ -167,6 +175,25 @@ class _Last(Instrument):
     def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:
         if isinstance(made, Graph):
             self.graph = made
+
+
+class _Naming(Instrument):
+    """Refuses names that fit nothing, as soon as it is known what is attributed."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:
+        if isinstance(instance, Target) and isinstance(made, Graph):
+            sources = {str(o.of): o.value for o in made.outputs_of(Role.SOURCE)}
+            # what tokens are looked up to has another last axis than they
+            sizes = {n: _last_size(v.tensor) if v.node.op.is_input else None for n, v in sources.items()}
+            fitting(self._names, sizes, None)
+
+
+def _last_size(kind: TensorType) -> int | None:
+    last = kind.shape[-1] if kind.shape is not None and len(kind.shape) > 1 else None
+    return last if isinstance(last, int) else None
 
 
 def bound(references: References, context: Context, passes: Sequence[Pass]) -> Instrument:

@@ -82,15 +82,15 @@ class CompiledModel:
             external_data = self.choice is not None and self.choice.external
         save_model(self.lowered, path, external_over=0 if external_data else MAX_PROTO)
 
-    def explainer(self, providers: Sequence[Any] | None = None) -> Explainer:
-        """An `Explainer` of this model, also of one over 2 GiB."""
+    def explainer(self, providers: Sequence[Any] | None = None, names: Any = None) -> Explainer:
+        """An `Explainer` of this model, also of one over 2 GiB; arguments are its own."""
         if self._nbytes <= MAX_PROTO:
-            return Explainer(bytes(self), providers)
+            return Explainer(bytes(self), providers, names)
         # no file is needed once the session is made: ONNX Runtime has read it, or holds its pages
         with tempfile.TemporaryDirectory(prefix="irshap-") as folder:
             path = Path(folder, "model.onnx")
             save_model(self.lowered, path, external_over=0, check=False)
-            return Explainer(path, providers)
+            return Explainer(path, providers, names)
 
     def __bytes__(self) -> bytes:
         """The model as one ONNX file.

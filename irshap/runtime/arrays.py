@@ -84,6 +84,8 @@ def _load(path: Path, error: type[UserError], where: str) -> Any:
 
 
 def _array(value: Any, error: type[UserError], where: str) -> Array:
+    if value is None:
+        raise error("is None", where=where, mend="give an array, or a file of one")
     try:
         array = np.asarray(_off_device(value))
     except (ValueError, TypeError, RuntimeError) as problem:

@@ -119,6 +119,11 @@ class Explainer:
         require_finite_results(own, self.sample_axes, [raw[n] for n in self.tensors.outputs])
         return Explanation.of(raw, feed, name, self.tensors, axes, self.names)
 
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """ONNX Runtime's execution providers that the model runs on, the preferred first."""
+        return tuple(self._session.get_providers())
+
     def __reduce__(self) -> tuple[Any, ...]:
         """By the path of its file, which another process reads again."""
         if self._path is None:

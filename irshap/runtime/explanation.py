@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from irshap import contract
-from irshap.errors import ModelError, UserError, near
-from irshap.runtime import archive, interop, summary
+from irshap.errors import UserError
+from irshap.runtime import archive, interop, reading, summary
 from irshap.runtime.arrays import Array, Arrays
 from irshap.runtime.labels import class_names, feature_names, flat_names, token_names
+from irshap.runtime.selection import class_places, each, feature_places, sample_rows
 
 __all__ = ["Explanation"]
-
-_Rows: TypeAlias = "int | slice | Sequence[int] | Array"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,15 +88,11 @@ class Explanation:
         values = {of: raw[name] for of, name in roles.attributions.items()}
         outputs = {name: array for name, array in raw.items() if name not in roles.outputs}
         data = {name: np.moveaxis(feed[name], places.get(name) or 0, 0) for name in values if name in feed}
-        told = (roles.target_index, roles.target_values, roles.base_values, roles.completeness_error)
-        index, target, base, error = (None if name is None else raw[name] for name in told)
-        _require_fit(
-            raw, [n for n in told if n is not None], roles.target_index, list(roles.attributions.values())
-        )
-        if target is None and explained is not None and index is not None:
-            target = _picked(outputs.get(explained), index, places.get(explained) or 0)
-        if error is None and base is not None and target is not None:
-            error = target.astype(np.float64) - base - _total(values, _class_axes(index, target))
+        axis = places.get(explained or "") or 0
+        index, target, base, error = reading.explained_numbers(raw, roles, explained, axis)
+        if error is None:
+            classes = reading.class_axes(index, target)
+            error = reading.completeness_error(target, base, values, classes)
         single = len(values) == 1
         more = {kind: {of: raw[name] for of, name in getattr(roles, kind).items()} for kind in _ON_REQUEST}
         return cls(
@@ -121,7 +116,7 @@ class Explanation:
 
     def total(self) -> Array:
         """The sum of each sample's attributions over all attributed inputs, in float64: [N] or [N, K]."""
-        return _total(self._values, self._classes)
+        return reading.total(self._values, self._classes)
 
     @property
     def several(self) -> bool:
@@ -183,11 +178,7 @@ class Explanation:
         index, texts = self.target_index, self.target_names
         if not self._classes or index is None or texts is None:
             raise UserError("a single class is explained", mend="compile with target=[...], all or top-K")
-        hits = texts == which if isinstance(which, str) else index == which
-        if not hits.any(axis=1).all():
-            known = near(str(which), sorted(set(map(str, texts.ravel()))))
-            raise UserError(f"class {which!r} isn't explained for each sample", mend=known)
-        place = hits.argmax(axis=1)
+        place = class_places(which, index, texts)
         rows = np.arange(len(index))
 
         def picked(array: Array | None) -> Array | None:
@@ -196,8 +187,7 @@ class Explanation:
         return replace(
             self,
             **{
-                kind: _each(getattr(self, kind), lambda a: a[rows, place])
-                for kind in ("values", *_ON_REQUEST)
+                kind: each(getattr(self, kind), lambda a: a[rows, place]) for kind in ("values", *_ON_REQUEST)
             },
             base_values=picked(self.base_values),
             target_index=picked(index),
@@ -253,19 +243,15 @@ class Explanation:
         Raises:
             UserError: the folder doesn't exist or can't be written, or the disk is full.
         """
-        arrays = {f"values/{name}": array for name, array in self._values.items()}
-        arrays |= {f"data/{name}": array for name, array in self._data.items()}
-        for kind in _ON_REQUEST:
-            arrays |= {f"{kind}/{name}": array for name, array in self._named_arrays(kind).items()}
-        plain = (o for o in self.outputs.items() if o[1].dtype != object or _are_texts(o[1]))
-        arrays |= {f"outputs/{name}": array for name, array in plain}
-        header: dict[str, Any] = {
+        kinds = {kind: self._named_arrays(kind) for kind in _BY_TENSOR}
+        kinds["outputs"] = {n: a for n, a in self.outputs.items() if a.dtype != object or _are_texts(a)}
+        header = {
             "names": self.names.to_text(),
             "inputs": self.inputs,
             "axes": dict(self.axes),
+            "single": not isinstance(self.values, dict),
         }
-        header["single"] = not isinstance(self.values, dict)
-        archive.write(path, arrays | self._told(), header)
+        archive.write(path, kinds, self._told(), header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
@@ -274,12 +260,7 @@ class Explanation:
         Raises:
             UserError: no such file, or another one.
         """
-        arrays, header = archive.read(path)
-        parts: dict[str, Arrays] = {kind: {} for kind in ("values", "data", "outputs", *_ON_REQUEST)}
-        for key, array in arrays.items():
-            kind, slash, name = key.partition("/")
-            if slash and kind in parts:
-                parts[kind][name] = array
+        parts, told, header = archive.read(path, (*_BY_TENSOR, "outputs"))
         listed, single = header["inputs"], header["single"]
         if set(parts["values"]) != set(listed):
             what = (
@@ -296,7 +277,7 @@ class Explanation:
             names=contract.Names.from_text(header["names"]),
             inputs=tuple(header["inputs"]),
             axes=header["axes"],
-            **{name: arrays.get(name) for name in _TOLD},
+            **{name: told.get(name) for name in _TOLD},
         )
 
     def records(self) -> list[dict[str, Any]]:
@@ -314,17 +295,22 @@ class Explanation:
             for place in np.ndindex(total.shape)
         ]
 
+    def largest(self, count: int = 5) -> list[list[tuple[str, float]]]:
+        """The features with the largest attributions and what they got, for each of `records()`.
+
+        Args:
+            count: how many, largest magnitudes first; features of all attributed inputs together.
+        """
+        rows = 1 + self._classes
+        parts = [array.reshape(int(np.prod(array.shape[:rows])), -1) for array in self._values.values()]
+        texts = [t for n, a in self._values.items() for t in flat_names(n, a.shape[rows:], self.names)]
+        return [summary.largest_of(texts, row, count) for row in np.concatenate(parts, axis=1)]
+
     def __repr__(self) -> str:
         return summary.as_text(self._shapes(), len(self), self.records())
 
     def _repr_html_(self) -> str:
-        rows = 1 + self._classes
-        parts = [array.reshape(int(np.prod(array.shape[:rows])), -1) for array in self._values.values()]
-        texts = [t for n, a in self._values.items() for t in flat_names(n, a.shape[rows:], self.names)]
-        flat = np.concatenate(parts, axis=1)
-        return summary.as_html(
-            self._shapes(), len(self), self.records(), [summary.largest_of(texts, row) for row in flat[:10]]
-        )
+        return summary.as_html(self._shapes(), len(self), self.records(), self[: summary.ROWS].largest())
 
     @property
     def _values(self) -> Arrays:
@@ -336,7 +322,7 @@ class Explanation:
 
     @property
     def _classes(self) -> int:
-        return _class_axes(self.target_index, self.target_values)
+        return reading.class_axes(self.target_index, self.target_values)
 
     def _named_arrays(self, kind: str) -> Arrays:
         """What is told by attributed tensor, by its name also where there is one."""
@@ -361,19 +347,8 @@ class Explanation:
         return name
 
     def _of_rows(self, rows: Any) -> Explanation:
-        count = len(self)
-        if isinstance(rows, int | np.integer):
-            if not -count <= rows < count:
-                raise IndexError(f"sample {rows} of {count}")
-            rows = [int(rows)]
-        elif not isinstance(rows, slice):
-            rows = np.asarray(rows)
-            if rows.ndim != 1 or rows.dtype.kind not in "iub":
-                raise UserError(
-                    f"{rows!r} are no samples", mend="Use a number, a range, or a list of numbers"
-                )
-
-        parts = {kind: _each(getattr(self, kind), lambda a: a[rows]) for kind in _BY_TENSOR}
+        rows = sample_rows(rows, len(self))
+        parts = {kind: each(getattr(self, kind), lambda a: a[rows]) for kind in _BY_TENSOR}
         told = {name: array[rows] for name, array in self._told().items()}
         outputs = dict(self.outputs)
         for name, array in self.outputs.items():
@@ -384,11 +359,7 @@ class Explanation:
     def _of_features(self, which: Any) -> Explanation:
         name = self._named(None)
         known = self.feature_names()
-        listed = [which] if isinstance(which, str | int | np.integer) else which
-        if isinstance(listed, slice):
-            places = list(range(len(known)))[listed]
-        else:
-            places = [_place(entry, known) for entry in listed]
+        places = feature_places(which, known)
         axis = self._values[name].ndim - 1
         if axis <= self._classes:
             raise UserError(f"{name!r} has no axis of features")
@@ -398,8 +369,7 @@ class Explanation:
         return replace(
             self,
             **{
-                kind: _each(getattr(self, kind), lambda a: a[..., places])
-                for kind in ("values", *_ON_REQUEST)
+                kind: each(getattr(self, kind), lambda a: a[..., places]) for kind in ("values", *_ON_REQUEST)
             },
             data=data[..., places] if data is not None and same else self.data,
             completeness_error=None,
@@ -418,61 +388,5 @@ def _alone(arrays: Arrays, single: bool) -> Array | Arrays:
     return next(iter(arrays.values())) if single and arrays else arrays
 
 
-def _each(told: Any, change: Callable[[Array], Array]) -> Any:
-    """What is told by attributed tensor, each array changed; None stays None."""
-    if told is None:
-        return None
-    if isinstance(told, dict):
-        return {name: change(array) for name, array in told.items()}
-    return np.asarray(change(told))
-
-
-def _place(entry: Any, known: Sequence[str]) -> int:
-    if isinstance(entry, str):
-        if entry not in known:
-            raise UserError(f"no feature is called {entry!r}", mend=near(entry, known))
-        return known.index(entry)
-    if not -len(known) <= entry < len(known):
-        raise UserError(f"feature {entry} of {len(known)}")
-    return int(entry)
-
-
 def _are_texts(array: Array) -> bool:
     return all(isinstance(value, str) for value in array.ravel())
-
-
-def _class_axes(index: Array | None, target: Array | None) -> int:
-    """How many axes for classes stand behind the batch."""
-    told = target if index is None else index
-    return 0 if told is None or told.ndim < 2 else 1
-
-
-def _require_fit(raw: Arrays, told: list[str], index: str | None, attributions: list[str]) -> None:
-    """Refuses what no compiled file returns: a file's metadata may say anything."""
-    heads = {raw[name].shape for name in told}
-    head = min(heads, key=len, default=())
-    fits = len(heads) <= 1 and len(head) <= 2
-    fits = fits and all(raw[name].shape[: len(head)] == head for name in attributions)
-    if not fits or (index is not None and raw[index].dtype.kind != "i"):
-        listed = ", ".join(f"{n} {raw[n].dtype} {list(raw[n].shape)}" for n in [*told, *attributions])
-        mend = "compile the model again"
-        raise ModelError(f"its outputs don't fit together: {listed}", where="explained model", mend=mend)
-
-
-def _total(values: Mapping[str, Array], classes: int) -> Array:
-    total: Any = 0.0
-    for array in values.values():
-        total = total + array.sum(axis=tuple(range(1 + classes, array.ndim)), dtype=np.float64)
-    return np.asarray(total)
-
-
-def _picked(output: Array | None, index: Array, axis: int) -> Array | None:
-    """The explained numbers of an output, which counts as flattened to [N, ...]; shaped as `index`."""
-    if output is None:
-        return None
-    rows = np.moveaxis(output, axis, 0).reshape(len(index), -1)
-    if index.size and not -rows.shape[1] <= index.min() <= index.max() < rows.shape[1]:
-        what = f"it tells of a class {index.max()}, and its output has {rows.shape[1]}"
-        raise ModelError(what, where="explained model", mend="compile the model again")
-    picked = np.take_along_axis(rows, index if index.ndim == 2 else index[:, None], axis=1)
-    return picked if index.ndim == 2 else picked[:, 0]

@@ -10,10 +10,10 @@ import numpy as np
 
 from irshap.runtime.arrays import Array
 
-__all__ = ["as_html", "as_text"]
+__all__ = ["ROWS", "as_html", "as_text", "largest_of"]
 
-_ROWS = 10
-_FEATURES = 5
+ROWS = 10
+"""How many lines are shown."""
 
 
 def as_text(shapes: Mapping[str, Sequence[int]], count: int, records: Sequence[Mapping[str, Any]]) -> str:
@@ -26,9 +26,9 @@ def as_text(shapes: Mapping[str, Sequence[int]], count: int, records: Sequence[M
     """
     what = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
     lines = [f"Explanation of {count} {'sample' if count == 1 else 'samples'}: {what}"]
-    lines += [f"  {_line(record)}" for record in records[:_ROWS]]
-    if len(records) > _ROWS:
-        lines.append(f"  ... {len(records) - _ROWS} more")
+    lines += [f"  {_line(record)}" for record in records[:ROWS]]
+    if len(records) > ROWS:
+        lines.append(f"  ... {len(records) - ROWS} more")
     return "\n".join(lines)
 
 
@@ -59,7 +59,7 @@ def as_html(
     what = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
     heads = ["sample", "target", "f(x)", "base", "sum", "error", "largest attributions"]
     rows = []
-    for record, features in zip(records[:_ROWS], largest, strict=False):
+    for record, features in zip(records[:ROWS], largest, strict=False):
         numbers = [_cell(record[key]) for key in ("prediction", "base_value", "sum")]
         error = "" if record["error"] is None else f"{record['error']:.1e}"
         found = ", ".join(f"{escape(name)} {value:+.3g}" for name, value in features)
@@ -67,16 +67,16 @@ def as_html(
         cells = [str(record["sample"]), target, *numbers, error, found]
         rows.append("".join(f"<td>{cell}</td>" for cell in cells))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
-    more = f"<p>... {len(records) - _ROWS} more</p>" if len(records) > _ROWS else ""
+    more = f"<p>... {len(records) - ROWS} more</p>" if len(records) > ROWS else ""
     head = "".join(f"<th>{h}</th>" for h in heads)
     caption = f"Explanation of {count} {'sample' if count == 1 else 'samples'}: {escape(what)}"
     table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return table + more
 
 
-def largest_of(names: Sequence[str], values: Array) -> list[tuple[str, float]]:
+def largest_of(names: Sequence[str], values: Array, count: int) -> list[tuple[str, float]]:
     """The features of the largest attributions of one sample, by magnitude."""
-    order = np.argsort(-np.abs(values), kind="stable")[:_FEATURES]
+    order = np.argsort(-np.abs(values), kind="stable")[:count]
     return [(names[i], float(values[i])) for i in order]
 
 

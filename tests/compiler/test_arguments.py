@@ -9,7 +9,7 @@ import pytest
 
 import irshap
 from irshap import demo
-from irshap.errors import IrshapError, PipelineError, TargetError
+from irshap.errors import IrshapError, PipelineError, TargetError, UserError
 
 REFERENCES = np.load(demo.references_path())[:2]
 
@@ -27,6 +27,11 @@ REFERENCES = np.load(demo.references_path())[:2]
         ({"passes": ["lift", "lower"]}, PipelineError, "is no text. give passes with commas between"),
         ({"device": None}, PipelineError, "device=None is no text. give cpu or cuda"),
         ({"strategy": 3}, PipelineError, "strategy=3 is no text. give auto, fold"),
+        ({"fp16": "yes"}, PipelineError, "fp16='yes' is neither True nor False"),
+        ({"quantized": 1}, PipelineError, "quantized=1 is neither True nor False"),
+        ({"names": {"features": {"imag": ["a"]}}}, UserError, "features of 'imag', which isn't attributed"),
+        ({"names": {"features": ["a"]}}, UserError, "1 features of 'image', whose last axis has 8"),
+        ({"passes": "@default,fp16"}, PipelineError, r"takes more: @default{before=\(lower, PASS\)}"),
         ({"instruments": ["numeric"]}, PipelineError, "'numeric' is no instrument. give those of"),
     ],
 )

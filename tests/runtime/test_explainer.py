@@ -106,6 +106,7 @@ def test_forms_of_samples(explainer: irshap.Explainer, two: irshap.Explainer, tm
         ((((IMAGES * 255).astype(np.uint8),), {}), "has dtype uint8, the model wants float32. convert it"),
         (((IMAGES[:0],), {}), "there is no sample"),
         (((), {}), "no value for input 'image'"),
+        (((None,), {}), "input: is None. give an array, or a file of one"),
         (((IMAGES, IMAGES), {}), "2 arrays for 1 inputs"),
         ((({"imag": IMAGES},), {}), "no such input 'imag'. did you mean image"),
         (((), {"imag": IMAGES}), "no such input 'imag'. did you mean image"),

@@ -80,6 +80,8 @@ def test_names_stand_in_the_file_and_come_back(tmp_path: Path) -> None:
     plain = explained(named=False)
     assert plain.feature_names() == ["x[0]", "x[1]", "x[2]"]
     assert plain.target_names.tolist() == list(map(str, plain.target_index))
+    given = table(named=False).explainer(names=NAMES)(ROWS)
+    assert given.feature_names() == NAMES["features"]
     assert "irshap.names" not in table(named=False).explainer().metadata
 
 
@@ -146,6 +148,10 @@ def test_features_of_an_explanation() -> None:
         whole[:, "agee"]
     with pytest.raises(UserError, match=r"feature 3 of 3"):
         whole[:, 3]
+    with pytest.raises(UserError, match=r"None are no features. Use a name, a number"):
+        whole[:, None]
+    with pytest.raises(UserError, match=r"feature 1.5 of 3"):
+        whole[:, [1.5]]
     with pytest.raises(UserError, match=r"several tensors are attributed. name one of image, features"):
         two()[:, "a"]
     with pytest.raises(UserError, match=r"3 indices"):

@@ -1,0 +1,84 @@
+"""What an explained model's outputs say, and whether they can be its outputs at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from irshap.contract import Tensors
+from irshap.errors import ModelError
+from irshap.runtime.arrays import Array, Arrays
+
+__all__ = ["class_axes", "completeness_error", "explained_numbers", "total"]
+
+
+def explained_numbers(
+    raw: Arrays, roles: Tensors, explained: str | None, axis: int
+) -> tuple[Array | None, Array | None, Array | None, Array | None]:
+    """The explained class, f(x), base values and completeness error: each [N] or [N, K], None if not told.
+
+    Args:
+        raw: all outputs by name.
+        roles: which output is what.
+        explained: the name of the explained output, where it is known.
+        axis: on which axis it counts samples.
+
+    Raises:
+        ModelError: outputs that are no such things, whatever the file says of them.
+    """
+    told = (roles.target_index, roles.target_values, roles.base_values, roles.completeness_error)
+    index, target, base, error = (None if name is None else raw[name] for name in told)
+    _require_fit(
+        raw, [n for n in told if n is not None], roles.target_index, list(roles.attributions.values())
+    )
+    own = raw.keys() - roles.outputs
+    if target is None and index is not None and explained is not None and explained in own:
+        target = _picked(raw[explained], index, axis)
+    return index, target, base, error
+
+
+def completeness_error(
+    target: Array | None, base: Array | None, values: Mapping[str, Array], classes: int
+) -> Array | None:
+    """f(x) - base - sum of attributions, in float64; None where one of them isn't told."""
+    if base is None or target is None:
+        return None
+    return np.asarray(target.astype(np.float64) - base - total(values, classes))
+
+
+def class_axes(index: Array | None, target: Array | None) -> int:
+    """How many axes for classes stand behind the batch."""
+    told = target if index is None else index
+    return 0 if told is None or told.ndim < 2 else 1
+
+
+def total(values: Mapping[str, Array], classes: int) -> Array:
+    """The sum of each sample's attributions over all tensors, in float64."""
+    found: Any = 0.0
+    for array in values.values():
+        found = found + array.sum(axis=tuple(range(1 + classes, array.ndim)), dtype=np.float64)
+    return np.asarray(found)
+
+
+def _require_fit(raw: Arrays, told: list[str], index: str | None, attributions: list[str]) -> None:
+    """Refuses what no compiled file returns: a file's metadata may say anything."""
+    heads = {raw[name].shape for name in told}
+    head = min(heads, key=len, default=())
+    fits = len(heads) <= 1 and len(head) <= 2
+    fits = fits and all(raw[name].shape[: len(head)] == head for name in attributions)
+    if not fits or (index is not None and raw[index].dtype.kind != "i"):
+        listed = ", ".join(f"{n} {raw[n].dtype} {list(raw[n].shape)}" for n in [*told, *attributions])
+        mend = "compile the model again"
+        raise ModelError(f"its outputs don't fit together: {listed}", where="explained model", mend=mend)
+
+
+def _picked(output: Array, index: Array, axis: int) -> Array:
+    """The explained numbers of an output, which counts as flattened to [N, ...]; shaped as `index`."""
+    rows = np.moveaxis(output, axis, 0).reshape(len(index), -1)
+    if index.size and not -rows.shape[1] <= index.min() <= index.max() < rows.shape[1]:
+        what = f"it tells of a class {index.max()}, and its output has {rows.shape[1]}"
+        raise ModelError(what, where="explained model", mend="compile the model again")
+    picked = np.take_along_axis(rows, index if index.ndim == 2 else index[:, None], axis=1)
+    return picked if index.ndim == 2 else picked[:, 0]

@@ -1,0 +1,90 @@
+"""Which samples, features and classes of an explanation are asked for, as places along axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from irshap.errors import UserError, near
+from irshap.runtime.arrays import Array
+
+__all__ = ["class_places", "each", "feature_places", "sample_rows"]
+
+
+def each(told: Any, change: Callable[[Array], Array]) -> Any:
+    """What is told by attributed tensor, each array changed; None stays None."""
+    if told is None:
+        return None
+    if isinstance(told, dict):
+        return {name: change(array) for name, array in told.items()}
+    return np.asarray(change(told))
+
+
+def sample_rows(which: Any, count: int) -> Any:
+    """What picks these samples from the first axis, and leaves it there.
+
+    Args:
+        which: a number, a range, a list of numbers, or an array of truth values.
+
+    Raises:
+        IndexError: no such sample.
+        UserError: it is none of these.
+    """
+    if isinstance(which, int | np.integer):
+        if not -count <= which < count:
+            raise IndexError(f"sample {which} of {count}")
+        return [int(which)]
+    if isinstance(which, slice):
+        return which
+    rows = np.asarray(which)
+    if rows.ndim != 1 or rows.dtype.kind not in "iub":
+        raise UserError(f"{which!r} are no samples", mend="Use a number, a range, or a list of numbers")
+    return rows
+
+
+def feature_places(which: Any, known: Sequence[str]) -> list[int]:
+    """The places of features along their axis.
+
+    Args:
+        which: a name, a place, a range, or a list of names and places.
+        known: the names along the axis.
+
+    Raises:
+        UserError: no such feature.
+    """
+    if isinstance(which, slice):
+        return list(range(len(known)))[which]
+    listed = [which] if isinstance(which, str | int | np.integer) else which
+    if not isinstance(listed, Iterable):
+        raise UserError(f"{which!r} are no features", mend="Use a name, a number, a range, or a list of them")
+    return [_place(entry, known) for entry in listed]
+
+
+def _place(entry: Any, known: Sequence[str]) -> int:
+    if isinstance(entry, str):
+        if entry not in known:
+            raise UserError(f"no feature is called {entry!r}", mend=near(entry, known))
+        return known.index(entry)
+    if not isinstance(entry, int | np.integer) or not -len(known) <= entry < len(known):
+        raise UserError(f"feature {entry} of {len(known)}")
+    return int(entry)
+
+
+def class_places(which: int | str, index: Array, texts: Array) -> Array:
+    """Where each sample's classes have one of them, [N].
+
+    Args:
+        which: the class by its name or number.
+        index: the explained classes' numbers [N, K].
+        texts: their names, likewise.
+
+    Raises:
+        UserError: it isn't explained for each sample.
+    """
+    hits = texts == which if isinstance(which, str) else index == which
+    if not hits.any(axis=1).all():
+        known = near(str(which), sorted(set(map(str, texts.ravel()))))
+        raise UserError(f"class {which!r} isn't explained for each sample", mend=known)
+    return np.asarray(hits.argmax(axis=1))
