@@ -11,7 +11,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from enum import Enum
 from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 import sympy
@@ -19,10 +18,22 @@ import sympy
 from irshap.errors import IRError
 from irshap.ir.dims import Dim, Shape, product, substitute
 from irshap.ir.facets import Layer, Precision
+from irshap.ir.roles import PUBLISHED, Role
 from irshap.ir.source import Source
 from irshap.ir.types import Array, DType, TensorType, Type
 
-__all__ = ["OPERATORS", "OPS", "Axes", "Graph", "Layer", "LinearPart", "MixesBatch", "NoLocalRule", "Node"]
+__all__ = [
+    "OPERATORS",
+    "OPS",
+    "PUBLISHED",
+    "Axes",
+    "Graph",
+    "Layer",
+    "LinearPart",
+    "MixesBatch",
+    "NoLocalRule",
+    "Node",
+]
 __all__ += ["Op", "Output", "Point", "Precision", "Role", "Sample", "Source", "Stacked", "TypeMismatch"]
 __all__ += ["Value", "numel", "require", "tensors"]
 
@@ -136,34 +147,6 @@ class Node:
 
     def __repr__(self) -> str:
         return f"Node({self.label})"
-
-
-class Role(Enum):
-    """What an output of a graph is for.
-
-    `source`, `target` and `adjoint` are facts between passes: the tensors that are attributed, one row for
-    each explained (sample, class) pair; the explained number of each row; its derivative by each source.
-    `values` are the explained numbers of each sample, where they are no class that `target_index` names.
-    `probe` is a value that a check looks at.
-    """
-
-    MODEL = "model"
-    SOURCE = "source"
-    TARGET = "target"
-    TARGET_INDEX = "target_index"
-    ADJOINT = "adjoint"
-    ATTRIBUTION = "attribution"
-    MULTIPLIERS = "multipliers"
-    HYPOTHETICAL = "hypothetical"
-    BASE = "base"
-    VALUES = "target_values"
-    COMPLETENESS = "completeness"
-    PROBE = "probe"
-
-
-PUBLISHED: tuple[Role, ...] = (Role.MODEL, Role.ATTRIBUTION, Role.MULTIPLIERS, Role.HYPOTHETICAL)
-PUBLISHED += (Role.BASE, Role.TARGET_INDEX, Role.VALUES, Role.COMPLETENESS)
-"""Outputs of the lowered file, in this order; the rest are intermediate facts of the pipeline."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

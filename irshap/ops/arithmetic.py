@@ -33,8 +33,9 @@ from irshap.ops.reduce import unbroadcast
 from irshap.ops.samples import randn
 from irshap.ops.shape import Reshape
 
-__all__ = ["Abs", "Add", "Div", "Max", "Min", "Mul", "Neg", "Ratio", "Sub", "Where", "apply", "between"]
+__all__ = ["Abs", "Add", "Div", "Max", "Min", "Mul", "Neg", "Ratio", "Share", "Sub", "Where", "apply"]
 __all__ += [
+    "between",
     "guarded_quotient",
     "least_size",
     "maximum",
@@ -43,7 +44,7 @@ __all__ += [
     "quotient_or_zero",
     "ratio",
 ]
-__all__ += ["regularized_chord", "share_quotient", "sized", "where"]
+__all__ += ["share_quotient", "sized", "where"]
 
 
 def apply(op: Op, *operands: Value | float) -> Value:
@@ -68,23 +69,6 @@ def where(condition: Value, a: Value | float, b: Value | float) -> Value:
     dtype = next(v.dtype for v in (a, b) if not isinstance(v, int | float))
     values = (constant(v, dtype) if isinstance(v, int | float) else v for v in (a, b))
     return emit1(Where(), condition, *values)
-
-
-def regularized_chord(
-    x: Value, x0: Value, y: Value, y0: Value, expansion: Callable[[float], tuple[Value, Value]]
-) -> Value:
-    """(dy dx + h^2 t) / (dx^2 + h^2): dy/dx, going over to t = f' - f'' dx/2, its expansion, where |dx| < h.
-
-    The expansion is short of dy/dx by dx^2/6 of the third derivative: near 0 the error is at most h^2/6 of
-    it, and where |dx| > h it is the quotient's rounding.  Far away the gap dy - m dx is h^2 f''/2.
-    h = eps^(5/12) keeps both near the rounding of y.  No branch: few passes over pairs, since `expansion`,
-    which gives s f' and s f''/2 for a factor s, is the sample's alone.
-    """
-    squared: float = float(np.finfo(x.dtype.numpy).eps) ** (5 / 6)
-    slope, bend = expansion(squared)
-    dx = x - x0
-    # h^2 t = h^2 f' - (h^2 f''/2) dx, whose second part goes into dy
-    return (((y - bend) - y0) * dx + slope) / (dx * dx + squared)
 
 
 def quadrature_chord(op: Elementwise, x: Value, x0: Value, y: Value, y0: Value) -> Value:
@@ -148,7 +132,7 @@ def share_quotient(share: Value, dx: Value) -> Value:
     """
     if dx.dtype is DType.F16:
         return share / where(emit1(Equal(), dx, constant(0.0, dx.dtype)), 1.0, dx)
-    return share / (dx + least(dx.dtype))
+    return emit1(Share(), share, dx + least(dx.dtype))
 
 
 def least(dtype: DType) -> float:
@@ -302,8 +286,34 @@ class Div(ZippedElementwise):
         yield Sample(cls(), (np.array([7, -7, 7, -7]), np.array([2, 2, -2, -2])))
 
 
+class _Guarded(Div, family=True):
+    """A division by what is 0 only where the dividend is, and then guarded by the least size of a number.
+
+    The quotient has no limit there, and its derivative, which training follows, none: it is 0.
+    """
+
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
+        v = at.operands[1]
+        nothing = emit1(Less(), emit1(Abs(), v), constant(2.0 * least_size(v.dtype), v.dtype))
+        inverse = where(nothing, 0.0, 1.0 / where(nothing, 1.0, v))
+        partial = {0: lambda: cts[0] * inverse, 1: lambda: -cts[0] * (at.results[0] * inverse)}
+        return tuple(unbroadcast(partial[i](), at.operands[i].shape) for i in wrt)
+
+
 @dataclass(frozen=True)
-class Ratio(Div):
+class Share(_Guarded):
+    """z = u / v, what an element gets for each of its difference v."""
+
+    mnemonic = "share"
+    precision = Precision.FULL
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        return _pairs(cls, shift=5.0)
+
+
+@dataclass(frozen=True)
+class Ratio(_Guarded):
     """z = u / v where |u| <= |v|: the chord of a function that is nowhere steeper than 1.
 
     It neither over- nor underflows where its operands don't, so that half precision loses its rounding only.

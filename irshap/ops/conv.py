@@ -1,4 +1,4 @@
-"""Convolution and its transpose, over 1 to 3 spatial axes."""
+"""Convolution, its transpose and its adjoint in the weights, over 1 to 3 spatial axes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from irshap.ir.core import (
     Layer,
     LinearPart,
     MixesBatch,
-    NoLocalRule,
     Point,
     Precision,
     Sample,
@@ -30,7 +29,7 @@ from irshap.ops.reduce import ReduceSum
 from irshap.ops.samples import randn
 from irshap.ops.window import padded, window_count, windows
 
-__all__ = ["Conv", "ConvTranspose"]
+__all__ = ["Conv", "ConvTranspose", "ConvWeights"]
 
 
 class _Convolution(Bilinear, family=True):
@@ -110,10 +109,10 @@ class Conv(_Convolution):
         x, w = at.operands[:2]
         if i == 2:
             return self._bias(ct)
+        geometry = (self.strides, self.pads, self.dilations, self.group)
         if i == 1:
-            raise NoLocalRule("its weights vary between sample and reference")
-        op = ConvTranspose(self.strides, self.pads, self.dilations, self.group, tuple(x.shape[2:]))
-        return emit1(op, ct, w)
+            return emit1(ConvWeights(*geometry, tuple(map(_int, w.shape[2:]))), x, ct)
+        return emit1(ConvTranspose(*geometry, tuple(x.shape[2:])), ct, w)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -199,9 +198,12 @@ class ConvTranspose(_Convolution):
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         if i == 2:
             return self._bias(ct)
+        x, w = at.operands[:2]
+        geometry = (self.strides, self.pads, self.dilations, self.group)
         if i == 1:
-            raise NoLocalRule("its weights vary between sample and reference")
-        return emit1(Conv(self.strides, self.pads, self.dilations, self.group), ct, at.operands[1])
+            # <ct, transposed(x, w)> = <x, conv(ct, w)>: x and ct change places
+            return emit1(ConvWeights(*geometry, tuple(map(_int, w.shape[2:]))), ct, x)
+        return emit1(Conv(*geometry), ct, w)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -219,6 +221,79 @@ class ConvTranspose(_Convolution):
             batch[:2],
         )
         yield Sample(cls((2,), ((1, 1),), (2,), 1, (9,)), (randn(2, 3, 4), randn(3, 2, 3), randn(2)), (0, 2))
+
+
+@dataclass(frozen=True)
+class ConvWeights(Bilinear):
+    """The adjoint of `Conv` in its weights.
+
+    g[o, i, k] = sum over n, s of y[n, o, s] x[n, i, s stride + k dilation], x being padded.  Operands x [n,
+    in, ...] and y [n, out, ...]; the result is [out, in/group, *kernel].  With `Conv` and `ConvTranspose` it
+    is the one trilinear form <y, conv(x, w)>, solved for w: all adjoints of each are the other two.
+    """
+
+    strides: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    dilations: tuple[int, ...]
+    group: int
+    kernel: tuple[int, ...]
+    mnemonic = "conv_weights"
+    precision = Precision.FULL
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        x, y = tensors(types)
+        spatial = len(self.kernel)
+        given = {len(self.strides), len(self.pads), len(self.dilations)}
+        fits = spatial >= 1 and given == {spatial} and x.rank == y.rank == spatial + 2 and x.dtype is y.dtype
+        require(fits and same(x.dims[0], y.dims[0]), f"{x} and {y} don't fit the attributes")
+        geometry = zip(x.dims[2:], self.kernel, self.strides, self.pads, self.dilations, strict=True)
+        seen = [window_count(*g) for g in geometry]
+        require(all(map(same, seen, y.dims[2:])), f"{y} isn't what a convolution makes of {x}")
+        return (x.with_shape((y.dims[1], _int(x.dims[1]) // self.group, *self.kernel)),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        x, y = arrays
+        n, g, spatial = x.shape[0], self.group, x.ndim - 2
+        view = windows(padded(x, self.pads, 0.0), self.kernel, self.strides, self.dilations)
+        view = view.reshape(n, g, x.shape[1] // g, *view.shape[2:])
+        s, k = "hij"[:spatial], "klm"[:spatial]
+        found = np.einsum(f"ngc{s}{k},ngo{s}->goc{k}", view, y.reshape(n, g, -1, *y.shape[2:]), optimize=True)
+        return (np.ascontiguousarray(found.reshape(y.shape[1], *found.shape[2:]).astype(x.dtype)),)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 2 * product(operands[1].dims) * product(results[0].dims[1:])
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        if any(a is not None for a in axes):
+            raise MixesBatch("sums over the batch")
+        return (None,)
+
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
+        x, y = at.operands
+        geometry = (self.strides, self.pads, self.dilations, self.group)
+        if i == 1:
+            return emit1(Conv(*geometry), x, ct)
+        return emit1(ConvTranspose(*geometry, tuple(x.shape[2:])), y, ct)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        pads = ((1, 1), (1, 1))
+        yield Sample(
+            cls((1, 1), pads, (1, 1), 1, (3, 3)), (randn(2, 3, 5, 6), randn(2, 4, 5, 6, seed=1)), (0, 1)
+        )
+        yield Sample(
+            cls((2, 3), ((0, 1), (2, 0)), (2, 1), 2, (3, 2)),
+            (randn(2, 4, 8, 9), randn(2, 6, 3, 4, seed=1)),
+            (0, 1),
+        )
+        yield Sample(cls((1,), ((0, 0),), (1,), 3, (3,)), (randn(2, 3, 7), randn(2, 3, 5, seed=1)), (0, 1))
+        yield Sample(
+            cls((2,) * 3, ((1, 0),) * 3, (1,) * 3, 1, (2, 3, 2)),
+            (randn(1, 2, 4, 5, 4), randn(1, 2, 2, 2, 2, seed=1)),
+            (0, 1),
+        )
 
 
 def _int(dim: Dim) -> int:

@@ -199,6 +199,8 @@ class NonDifferentiable(Op, family=True):
 
     REQUIRED: ClassVar[dict[str, str]] = {"reason": "why no local rule exists, for the user"}
     reason: str
+    flat: ClassVar[bool] = False
+    """Whether its derivative is 0 almost everywhere: then training, which follows slopes, passes over it."""
 
     def linear_in(self, varying: frozenset[int]) -> bool:
         return False

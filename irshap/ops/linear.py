@@ -1,4 +1,4 @@
-"""Matrix products and inference-time batch normalization."""
+"""Matrix products and batch normalization."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from irshap.ir.degrees import Degree, NotHomogeneous, fixed, joined
 from irshap.ir.dims import Dim, product, same, same_shape
 from irshap.ir.types import Array, TensorType, Type
 from irshap.ops.arithmetic import Mul, sized
+from irshap.ops.composite import Composite
 from irshap.ops.elementwise import Sqrt
 from irshap.ops.families import Bilinear, Linear, broadcast
 from irshap.ops.parts import only
-from irshap.ops.reduce import ReduceSum, unbroadcast
+from irshap.ops.reduce import ReduceMean, ReduceSum, unbroadcast
 from irshap.ops.samples import randn
 from irshap.ops.shape import reshape, transpose
 
-__all__ = ["BatchNorm", "Gemm", "MatMul", "matmul"]
+__all__ = ["BatchMoments", "BatchNorm", "Gemm", "MatMul", "matmul"]
 
 
 def matmul(a: Value, b: Value) -> Value:
@@ -90,6 +91,9 @@ class MatMul(Bilinear):
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         a, b = at.operands
+        if i == 1 and b.rank == 2 and a.rank > 2:
+            # one matrix for a whole stack: its rows are summed in the product, not one matrix at a time
+            a, ct = (reshape(v, (product(v.shape[:-1]), v.shape[-1])) for v in (a, ct))
         full = matmul(ct, swap_last(b)) if i == 0 else matmul(swap_last(a), ct)
         return unbroadcast(full, at.operands[i].shape)
 
@@ -254,10 +258,69 @@ class BatchNorm(Linear):
         return Mul(), (operands[0], self._factor(operands, absolute))
 
     def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
+        return tuple(self._partial(cts[0], at, i) for i in wrt)
+
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         return tuple(self.adjoint(cts[0], at, i) for i in wrt)
+
+    def _partial(self, ct: Value, at: Point, i: int) -> Value:
+        if i in (0, 2):
+            return self.adjoint(ct, at, i)
+        x, scale, _, mean, var = at.operands
+        channel = (x.shape[1], *[1] * (x.rank - 2))
+        summed = ReduceSum((0, *range(2, x.rank)), keepdims=False)
+        inverse = 1.0 / emit1(Sqrt(), var + self.epsilon)
+        if i == 3:
+            return -emit1(summed, ct) * (scale * inverse)
+        along = emit1(summed, ct * (x - reshape(mean, channel))) * inverse
+        # d (var + epsilon)^(-1/2) = -(var + epsilon)^(-3/2)/2
+        return along if i == 1 else along * scale * (inverse * inverse) * -0.5
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         stats = (randn(3), randn(3, seed=1), randn(3, seed=2), np.abs(randn(3, seed=3)) + 0.5)
         yield Sample(cls(2.0**-17), (randn(2, 3, 4, 4), *stats), (0,), (0, None, None, None, None))
         yield Sample(cls(2.0**-10), (randn(2, 3), *stats), (0, 2))
+        yield Sample(cls(2.0**-10), (randn(4, 3, 2), *stats), (0,))
+
+
+@dataclass(frozen=True)
+class BatchMoments(Composite):
+    """Mean and variance of each channel (axis 1) over all samples of a batch: what training normalizes by.
+
+    They belong to no sample, so that a program that is normalized by them still has a batch.  A method that
+    looks at each sample alone differentiates through them, as frameworks do.
+    """
+
+    mnemonic = "batch_moments"
+    precision = Precision.FULL
+
+    def infer(self, *types: Type) -> tuple[Type, ...]:
+        (x,) = tensors(types)
+        require(x.rank >= 2 and x.dtype.is_float, lambda: f"takes floats with channels, not {x}")
+        return (x.with_shape((x.dims[1],)),) * 2
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        (x,) = arrays
+        axes = (0, *range(2, x.ndim))
+        return (np.asarray(x.mean(axes)), np.asarray(x.var(axes)))
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
+        return 4 * product(operands[0].dims)
+
+    def batch_axes(
+        self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]
+    ) -> tuple[int | None, ...]:
+        return (0, 0) if axes[0] == 1 else (None, None)
+
+    def decompose(self, *operands: Value) -> tuple[Value, ...]:
+        (x,) = operands
+        over = ReduceMean((0, *range(2, x.rank)), keepdims=False)
+        mean = emit1(over, x)
+        centered = x - reshape(mean, (x.shape[1], *[1] * (x.rank - 2)))
+        return mean, emit1(over, centered * centered)
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(), (randn(4, 3, 2, 2),), (0,))
+        yield Sample(cls(), (randn(5, 3) + 2.0,), (0,))

@@ -139,6 +139,7 @@ class _Step(NonDifferentiable, ZippedElementwise, family=True):
     """A step function of one operand, with a result of the same element type."""
 
     reason = "a step function jumps and is flat elsewhere: no local rule is complete"
+    flat = True
     precision = Precision.FULL
     cost = 1
 

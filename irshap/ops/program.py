@@ -29,10 +29,20 @@ from irshap.ir.dims import Dim, N, Shape, symbols_of
 from irshap.ir.types import Array, DType, Tensor, TensorType, Type
 from irshap.ops.families import Linear, NonDifferentiable, zip_axes
 
-__all__ = ["Constant", "Dims", "Full", "Hold", "Input", "Opaque", "Pullback", "Tap"]
+__all__ = ["PARAMETER", "STATE", "TRAINING", "Constant", "Dims", "Full", "Hold", "Input", "Opaque"]
+__all__ += ["Pullback", "Tap"]
 __all__ += ["constant", "without_tap"]
 
 NOTHING_VARIES = "it has no operand that varies"
+
+PARAMETER = "parameter"
+"""The kind of an input that was an initializer and is trained."""
+
+STATE = "state"
+"""The kind of an input that a training step hands on: momenta, running statistics, the count of steps."""
+
+TRAINING = "training"
+"""The kind of an input that only a training step has: labels, weights, masks, rates."""
 
 
 def constant(array: ArrayLike, dtype: DType | None = None) -> Value:
@@ -54,7 +64,8 @@ class Input(NonDifferentiable):
     """An input of the program.
 
     `kind`: "model" (the model's own), "references" (the reference set of the input `of`), "weights" (one
-    for each reference), "target" (the class to explain) or "target weights" (of the explained sum).
+    for each reference), "target" (the class to explain), "target weights" (of the explained sum), and for
+    training `PARAMETER`, `STATE` and `TRAINING`.
     """
 
     name: str

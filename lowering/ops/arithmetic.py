@@ -19,6 +19,7 @@ alike("Where", arithmetic.Where)
 lower_alike("Div", arithmetic.Ratio)
 lower_alike("Max", arithmetic.Max)
 lower_alike("Min", arithmetic.Min)
+lower_alike("Div", arithmetic.Share)
 
 
 _FOLDED: dict[str, Op] = {

@@ -7,7 +7,7 @@ from math import isqrt, prod
 import numpy as np
 
 from irshap.ir.core import Value
-from irshap.ir.dims import Dim, as_dim, divide, product, same
+from irshap.ir.dims import Dim, as_dim, divide, floor_div, product, same
 from irshap.lowering.emitter import Export, exporter
 from irshap.lowering.importer import LARGEST_MADE, Import, Unmodeled, importer
 from irshap.lowering.ops.window import padded_at_run_time, window_attributes
@@ -112,3 +112,35 @@ def _write_conv_transpose(e: Export, op: conv.ConvTranspose) -> None:
     if unknown:
         stops = e.shape([op.out[axis - 2] for axis in unknown])
         e.result("Slice", [result, e.ints([0] * len(unknown)), stops, e.ints(unknown)])
+
+
+@exporter(conv.ConvWeights)
+def _write_conv_weights(e: Export, op: conv.ConvWeights) -> None:
+    """A convolution over the samples: these are its channels, y its kernels, and steps and dilations swap."""
+    x, y = e.operand(0), e.operand(1)
+    spatial = range(2, x.rank)
+    if op.group == 1:
+        channels = e.add("Transpose", [e.inputs[0]], perm=[1, 0, *spatial])
+    else:
+        group, each = op.group, int(x.shape[1]) // op.group
+        apart = e.add("Reshape", [e.inputs[0], e.shape([x.shape[0], group, each, *x.shape[2:]])])
+        moved = e.add("Transpose", [apart], perm=[2, 1, 0, *(i + 1 for i in spatial)])
+        merged = e.shape([each, as_dim(group * x.shape[0]), *x.shape[2:]])
+        channels = e.add("Reshape", [moved, merged])
+    kernels = e.add("Transpose", [e.inputs[1]], perm=[1, 0, *spatial])
+    found = e.add(
+        "Conv",
+        [channels, kernels],
+        group=op.group,
+        strides=op.dilations,
+        dilations=op.strides,
+        pads=[p[0] for p in op.pads] + [p[1] for p in op.pads],
+    )
+    geometry = zip(x.shape[2:], y.shape[2:], op.pads, op.strides, op.dilations, strict=True)
+    sizes = [floor_div(size + sum(p) - s * (n - 1) - 1, d) + 1 for size, n, p, s, d in geometry]
+    # what the last step of the convolution didn't reach
+    longer = [i for i, (size, k) in enumerate(zip(sizes, op.kernel, strict=True)) if not same(size, k)]
+    if longer:
+        stops = e.ints([op.kernel[i] for i in longer])
+        found = e.add("Slice", [found, e.ints([0] * len(longer)), stops, e.ints([2 + i for i in longer])])
+    e.result("Transpose", [found], perm=[1, 0, *spatial])

@@ -53,3 +53,18 @@ def _read_batch_norm(n: Import) -> Sequence[Value]:
     if not n.attribute("spatial", 1):
         raise Unmodeled("it normalizes each element apart (spatial=0)")
     return (n.one(linear.BatchNorm(n.attribute("epsilon", 1e-5)), *(n.tensor(i) for i in range(5))),)
+
+
+@exporter(linear.BatchMoments)
+def _write_batch_moments(e: Export, op: linear.BatchMoments) -> None:
+    axes = [0, *range(2, e.operand().rank)]
+    apart = e.shape([e.operand().shape[1], *[1] * (e.operand().rank - 2)])
+
+    def mean(name: str, into: list[str] | None) -> str:
+        if e.opset >= 18:
+            return e.add("ReduceMean", [name, e.ints(axes)], into=into, keepdims=0)
+        return e.add("ReduceMean", [name], into=into, axes=axes, keepdims=0)
+
+    average = mean(e.inputs[0], [e.outputs[0]])
+    centered = e.add("Sub", [e.inputs[0], e.add("Reshape", [average, apart])])
+    mean(e.add("Mul", [centered, centered]), [e.outputs[1]])

@@ -35,6 +35,8 @@ NOT_EXPORTED = {
 LIFTS_AS_OTHERS = {
     "arange": "a known number of positions lifts as a constant",
     "celu f64": "ONNX has it for float32 only",
+    "batch_moments": "internal: the statistics of training, lifts as its parts",
+    "conv_weights": "internal: the adjoint of conv in its weights, lifts as its parts",
     "constant": "an initializer's value, already compared",
     "dequantize f64": "ONNX has it not for float64",
     "dilate": "internal: the adjoint of a strided slice, lifts as its parts",
@@ -57,6 +59,7 @@ LIFTS_AS_OTHERS = {
     "hold": "an identity for the runtime, and only for it",
     "tap": "an identity for the runtime, and only for it",
     "repeat_rows": "internal: pairs samples with references, lifts as its parts",
+    "share": "internal: what max-pooling shares out, lifts as div",
     "scan": "a loop lifts as an opaque node",
     "scatter_add": "internal: the adjoint of a gather, lifts as its parts",
     "scatter_rows": "internal: the adjoint of a gather, lifts as its parts",
@@ -76,6 +79,7 @@ RULES_DIFFER_AT_REST = {
 SINGLE_ONLY = {
     "conv": "ONNX Runtime has no double ConvTranspose, and onnx's reference none with groups",
     "conv_transpose": "ONNX Runtime has no double ConvTranspose, and onnx's reference none with groups",
+    "conv_weights": "ONNX Runtime has no double Conv",
     "erf": "ONNX Runtime has no double Erf, and onnx's reference is off by 1e-7",
     "gelu": "as erf",
     "gru": "ONNX Runtime has no double GRU, and onnx's reference none with two directions",
