@@ -16,10 +16,18 @@ from irshap.errors import UserError, near
 __all__ = [
     "BASE_VALUES",
     "COMPLETENESS_ERROR",
+    "EVENTS",
     "HYPOTHETICAL",
+    "LABELS",
+    "LEARNING_RATE",
+    "LOSS",
     "MULTIPLIERS",
     "ONLY",
+    "PRIOR",
+    "PRIOR_WEIGHT",
     "REFERENCE_WEIGHTS",
+    "SAMPLE_WEIGHTS",
+    "STEPS",
     "TARGET",
     "TARGET_INDEX",
     "TARGET_VALUES",
@@ -28,12 +36,17 @@ __all__ = [
     "Metadata",
     "Names",
     "Tensors",
+    "Training",
     "attributed",
     "attributions",
     "free",
+    "gradient",
     "hypothetical",
     "is_references",
+    "mask",
     "multipliers",
+    "next_of",
+    "places",
     "references",
 ]
 
@@ -67,6 +80,19 @@ with target="weights"."""
 
 REFERENCE_WEIGHTS = "reference_weights"
 """The input with a weight for each reference, [R], where weights are not bound when compiling."""
+
+LOSS, PRIOR = "loss", "prior"
+"""The outputs of a training step: what is minimized is loss + prior_weight prior, each a scalar."""
+
+LABELS, EVENTS = "labels", "events"
+"""Inputs of a training step: what a loss compares with, [N] or of the output's shape; for survival the times,
+and whether they are those of an event."""
+
+SAMPLE_WEIGHTS, PRIOR_WEIGHT, LEARNING_RATE = "sample_weights", "prior_weight", "learning_rate"
+"""Inputs of a training step: [N], a scalar, a scalar."""
+
+STEPS = "steps"
+"""The input of a training step that counts those before it, where its optimizer needs to know."""
 
 _ATTRIBUTIONS = "_attributions"
 _MULTIPLIERS = f"_{MULTIPLIERS}"
@@ -110,6 +136,9 @@ class Metadata:
     SIZES = "irshap.sizes"
     """Sizes that open axes of the source model were given, as JSON: `{"t": 128}`."""
 
+    TRAINING = "irshap.training"
+    """What the inputs and outputs of a training step are for, as JSON (`Training`)."""
+
     GAPS = "irshap.incomplete"
     """The ops whose difference is in no attribution, as JSON; see `irshap.attribution.gaps`."""
 
@@ -137,6 +166,26 @@ def hypothetical(name: str) -> str:
 def references(name: str) -> str:
     """The input with references [R, ...] for the input `name`, where they are not bound when compiling."""
     return name + _REFERENCES
+
+
+def next_of(name: str) -> str:
+    """The output of a training step with what becomes of its input `name`."""
+    return f"{name}_next"
+
+
+def gradient(name: str) -> str:
+    """The output with the derivative of what is minimized by the parameter `name`."""
+    return f"{name}_gradient"
+
+
+def mask(name: str) -> str:
+    """The input of a training step that says what of the input `name` must not count: of its shape."""
+    return f"{name}_mask"
+
+
+def places(name: str) -> str:
+    """The input with where between reference and sample gradients are taken: [N, R], from 0 to 1."""
+    return f"{name}_places"
 
 
 def is_references(name: str) -> bool:
@@ -223,6 +272,42 @@ class Tensors:
         """The inputs that are irshap's."""
         single = (self.target, self.target_weights, self.reference_weights)
         return {name for name in (*single, *self.references.values()) if name is not None}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the inputs and outputs of a training step are for.
+
+    Attributes:
+        parameters, states: what is trained, and what else is handed on; for each the output with what it
+            becomes (of a parameter its gradient, where the file only tells that).
+        inputs: the model's own inputs.
+        given: what else a run is given, by what it is for (`LABELS`, `PRIOR_WEIGHT`, ...): names of inputs.
+        masks, references, places: by the model's input that they are for: names of inputs.
+        loss, prior: outputs; a step without a prior has None.
+        gradients: whether it gives gradients, and changes nothing.
+    """
+
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    given: Mapping[str, str] = field(default_factory=dict)
+    masks: Mapping[str, str] = field(default_factory=dict)
+    references: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)
+    loss: str = LOSS
+    prior: str | None = None
+    gradients: bool = False
+
+    def to_text(self) -> str:
+        """As JSON, for the metadata."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_text(cls, text: str) -> Training:
+        """What `to_text` wrote."""
+        found = json.loads(text)
+        return cls(**{**found, "inputs": tuple(found["inputs"])})
 
 
 ONLY = ""

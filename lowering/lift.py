@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import onnx
@@ -35,6 +36,7 @@ from irshap.lowering.importer import IMPORTERS, NO_RULE, Import, Unmodeled, kind
 from irshap.lowering.one_sample import with_samples, without_batch_name
 from irshap.lowering.opaque import is_unknown, used_domains
 from irshap.lowering.ops.sequence import SEQUENCES
+from irshap.lowering.parameters import chosen_initializers
 from irshap.lowering.rebatch import check_axis, has_rows, why_not_row_by_row
 from irshap.lowering.row_wise import rows_of_node
 from irshap.lowering.shape_arithmetic import KNOWN_LIMIT, Facts
@@ -61,12 +63,17 @@ class Lift(Pass):
     `dims`: sizes of open axes, as "t=128, ..."; one without a name is called after its place, "x[1]=128".
     What references say of open axes is bound, too.
     `batch_axes`: where the batch is in inputs and outputs, as "states=1, ...", where it isn't found.
+    `parameters`: initializers that become inputs, to be trained: names with wildcards, comma-separated; "*"
+    is every float tensor of more than one number but for statistics of batch normalizations, which
+    `statistics` makes inputs, too.
     """
 
     batch: str = "auto"
     set: str = ""
     dims: str = ""
     batch_axes: str = ""
+    parameters: str = ""
+    statistics: bool = False
     name = "lift"
     semantics = Semantics.PRESERVES
     takes = "model"
@@ -110,29 +117,33 @@ def _lifted(
     model = inline_functions(with_values(model, named_pairs(reading.set, "the value of an input", str)))
     # types are all that has to be worked out here, and for that no copy of the weights is needed
     types = outline(model)
+    trained = chosen_initializers(types, reading.parameters, reading.statistics)
     open_axes(types)
     if reading.batch == "keep":
         sizes = with_sizes(types, asked, given, {})
-        return _Lifter(model, types).run(), sizes
+        return _Lifter(model, types, trained).run(), sizes
+    if trained and reading.batch == "none":
+        raise ModelError("a model whose whole input is one sample can't be trained", mend="Use batch=auto")
     if reading.batch == "none":
         named = without_batch_name(types)
         sizes = with_sizes(named, asked, given, {})
         return with_samples(model, _Lifter(model, named).run()), sizes
     plan = named_batch(types, axes)
     sizes = with_sizes(plan.model, asked, given, plan.axes)
-    graph, why = _batched(model, plan)
+    graph, why = _batched(model, plan, trained)
     for supposed in (with_shared_axes, with_more_rows) if graph is not None and _unmodeled(graph) else ():
-        other, told = (None, "") if (more := supposed(plan)) is None else _batched(model, more)
+        other, told = (None, "") if (more := supposed(plan)) is None else _batched(model, more, trained)
         if graph is not None and other is not None and _unmodeled(other) < _unmodeled(graph):
             graph, why = other, told
     whole = not plan.changes_shapes or len(plan.axes) == len(plan.model.graph.input)
-    if plan.axes and whole and (graph is None or _unmodeled(graph) or not all(map(has_rows, graph.outputs))):
+    apart = plan.axes and whole and not trained
+    if apart and (graph is None or _unmodeled(graph) or not all(map(has_rows, graph.outputs))):
         with suppress(IRError, ModelError):
             alone = with_samples_in_front(model, plan, lambda t: _Lifter(model, t).run(), stacked=True)
             graph, why = alone, ""
     if graph is None:
         with_sizes(types, asked, given, plan.axes)
-        graph = _Lifter(model, types).run()
+        graph = _Lifter(model, types, trained).run()
     for output in graph.outputs:
         if output.name in axes:
             check_axis(output, axes[output.name], why)
@@ -143,33 +154,40 @@ def _unmodeled(graph: Graph) -> int:
     return sum(not n.op.modeled for n in graph.nodes)
 
 
-def _batched(model: onnx.ModelProto, plan: BatchPlan) -> tuple[Graph | None, str]:
-    """The graph for any batch, or None, and why it has none; what was only supposed is tried."""
+def _batched(model: onnx.ModelProto, plan: BatchPlan, trained: Mapping[str, str]) -> tuple[Graph | None, str]:
+    """The graph for any batch, or None, and why it has none; what was only supposed is tried.
+
+    Where initializers are inputs, it is the same graph: what is tried is tried with their values.
+    """
     supposed = plan.changes_shapes or plan.unites
     found: Graph | None
     if supposed:
-        found, why = _tried(model, plan, rebatched=plan.changes_shapes)
+        found, why = _tried(model, plan, trained, rebatched=plan.changes_shapes)
     else:
-        found, why = _Lifter(model, plan.model, batched=bool(plan.axes)).run(), plan.why
+        found, why = _Lifter(model, plan.model, trained, batched=bool(plan.axes)).run(), plan.why
     if found is not None and not why and follows_batch(found):
         return found, ""
     apart = ""
-    if plan.axes:
+    if plan.axes and not trained:
         try:
             return with_samples_in_front(model, plan, lambda types: _Lifter(model, types).run()), ""
         except (IRError, ModelError) as error:
             apart = f"computing it for one sample and then for several fails: {error}"
     if found is not None and not supposed and not why and not all(map(has_rows, found.outputs)):
         # shapes inside may still be written for one sample, whatever the inputs promise
-        found = _tried(model, plan, rebatched=True)[0] or found
+        found = _tried(model, plan, trained, rebatched=True)[0] or found
     return found, plan.why or why or apart if found is None or not supposed else ""
 
 
-def _tried(model: onnx.ModelProto, plan: BatchPlan, *, rebatched: bool) -> tuple[Graph | None, str]:
+def _tried(
+    model: onnx.ModelProto, plan: BatchPlan, trained: Mapping[str, str], *, rebatched: bool
+) -> tuple[Graph | None, str]:
     """The graph for any batch, if rows alone and together are the same, or why there is none."""
     try:
         graph = _Lifter(model, plan.model, batched=True, rebatched=rebatched).run()
         why = why_not_row_by_row(model, graph, plan.axes)
+        if trained:
+            graph = _Lifter(model, plan.model, trained, batched=True, rebatched=rebatched).run()
     except (IRError, ModelError) as error:
         return None, str(error)
     return (None, why) if why else (graph, "")
@@ -185,11 +203,12 @@ class _Lifter:
         self,
         model: onnx.ModelProto,
         types: onnx.ModelProto,
+        trained: Mapping[str, str] = MappingProxyType({}),
         *,
         batched: bool = False,
         rebatched: bool = False,
     ) -> None:
-        self.model, self.batched, self.rebatched = model, batched, rebatched
+        self.model, self.batched, self.rebatched, self.trained = model, batched, rebatched, trained
         self.builder = Builder()
         self.values: dict[str, Value] = {}
         self.opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
@@ -236,6 +255,11 @@ class _Lifter:
         value = Tensor.wrap(array.astype(object) if array.dtype.kind in "US" else array)
         return self.builder.emit(Constant(value), names=(name,))[0]
 
+    def _given(self, name: str, array: Array, kind: str) -> Value:
+        """An initializer as an input: each by itself, also where several hold the same numbers."""
+        type = TensorType(DType.of(array), array.shape)
+        return self.builder.emit(Input(name, kind), types=(type,), names=(name,))[0]
+
     def _node(self, proto: onnx.NodeProto) -> None:
         inputs = [self.values[name] if name else None for name in proto.input]
         if (found := inlined(self, proto, inputs)) is not None:
@@ -263,7 +287,10 @@ class _Lifter:
     def statements(self, graph: onnx.GraphProto) -> None:
         """Lifts what a graph computes; its names are added to those of the scope."""
         for tensor in graph.initializer:
-            self.values[tensor.name] = self._constant(array_of(tensor), tensor.name)
+            array, kind = array_of(tensor), self.trained.get(tensor.name)
+            self.values[tensor.name] = (
+                self._constant(array, tensor.name) if kind is None else self._given(tensor.name, array, kind)
+            )
         for sparse in graph.sparse_initializer:
             self.values[sparse.values.name] = self._constant(dense(sparse), sparse.values.name)
         for node in graph.node:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
-from irshap.contract import VERSION, Metadata, Tensors
+from irshap.contract import VERSION, Metadata, Tensors, Training
 from irshap.ir.core import Graph, Output, Role
 from irshap.lowering.emission import emit_nodes
 from irshap.lowering.emitter import Emitter
 from irshap.lowering.files.convert import ir_version_for
 from irshap.lowering.files.halves import half_of, with_halves
 from irshap.lowering.opaque import used_domains
-from irshap.ops.program import Input, Opaque
+from irshap.ops.program import PARAMETER, STATE, TRAINING, Input, Opaque
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Lower", "lower"]
@@ -58,7 +58,36 @@ def lower(graph: Graph, *, opset: int = 0, metadata: Mapping[str, str] | None = 
         names = [str(v.name) for v in graph.inputs], [o.name for o in emission.outputs]
         if tensors != Tensors.by_name(*names):
             given[Metadata.TENSORS] = tensors.to_text()
+    if step := _step(graph, emission.outputs):
+        given[Metadata.TRAINING] = step.to_text()
     return _model(graph, emission.outputs, emission.emitter, given)
+
+
+def _step(graph: Graph, outputs: list[Output]) -> Training | None:
+    """What the inputs and outputs of a training step are for; None for another program."""
+    by_role = {role: [o for o in outputs if o.role is role] for role in Role}
+    if not by_role[Role.LOSS]:
+        return None
+    made = {str(o.of): o.name for role in (Role.GRADIENT, Role.NEXT) for o in by_role[role]}
+    ops = [v.node.op for v in graph.inputs if isinstance(v.node.op, Input)]
+
+    def named(kind: str, of: str) -> dict[str, str]:
+        """The inputs for another input, by its name: what `of` says behind the kind of help."""
+        found = (op for op in ops if op.kind == kind and op.of is not None)
+        return {str(op.of)[len(of) :]: op.name for op in found if str(op.of).startswith(of)}
+
+    return Training(
+        parameters={op.name: made.get(op.name, "") for op in ops if op.kind == PARAMETER},
+        states={op.name: made.get(op.name, "") for op in ops if op.kind == STATE},
+        inputs=tuple(op.name for op in ops if op.kind == "model"),
+        given={of: n for of, n in named(TRAINING, "").items() if ":" not in of},
+        masks=named(TRAINING, "mask:"),
+        references=named("references", ""),
+        places=named(TRAINING, "places:"),
+        loss=by_role[Role.LOSS][0].name,
+        prior=next((o.name for o in by_role[Role.PRIOR]), None),
+        gradients=bool(by_role[Role.GRADIENT]),
+    )
 
 
 def _roles(graph: Graph, outputs: list[Output]) -> Tensors | None:

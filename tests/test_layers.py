@@ -10,7 +10,7 @@ import networkx as nx
 from places import ROOT
 
 FLOORS = ("errors", "contract", "files", "runtime", "report", "ir", "ops", "text", "attribution", "pipeline")
-FLOORS += ("lowering", "checks", "passes", "cost", "compiler", "metrics", "demo", "cli")
+FLOORS += ("lowering", "checks", "passes", "cost", "compiler", "metrics", "training", "demo", "cli")
 """Each package imports only from those before it and from itself; `irshap` itself names the public ones."""
 
 LAZY = ("irshap.cli", "irshap.demo")

@@ -13,7 +13,7 @@ from types import ModuleType
 
 from irshap import passes
 from irshap.lowering import lift, lower
-from irshap.passes import methods
+from irshap.passes import methods, training
 from irshap.passes.methods.base import METHODS
 from irshap.pipeline.base import PASSES, UNAVAILABLE
 from irshap.pipeline.manager import PassManager
@@ -41,4 +41,5 @@ def _import_user_passes(entries: tuple[EntryPoint, ...]) -> None:
 
 _import_all(passes)
 _import_all(methods)
+_import_all(training)
 _import_user_passes(tuple(entry_points(group=GROUP)))

@@ -52,6 +52,5 @@ class Model:
     def reading(self) -> Lift:
         """The pass that reads it so."""
         said = (self.set, self.dims, self.batch_axes)
-        return Lift(
-            self.batch, *(",".join(f"{name}={value}" for name, value in each.items()) for each in said)
-        )
+        values, sizes, axes = (",".join(f"{name}={value}" for name, value in each.items()) for each in said)
+        return Lift(self.batch, values, sizes, axes)

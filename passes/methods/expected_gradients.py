@@ -8,16 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from irshap import contract
-from irshap.ir.builder import emit1
+from irshap.attribution.outputs import own_names
+from irshap.ir.builder import current, emit1
 from irshap.ir.core import Role, Value
-from irshap.ir.dims import Dim, R, as_dim
-from irshap.ir.types import DType
+from irshap.ir.dims import Dim, N, R, as_dim
+from irshap.ir.types import DType, TensorType
 from irshap.ops.cast import cast
 from irshap.ops.gather import Gather
 from irshap.ops.logic import Floor
-from irshap.ops.program import Dims
+from irshap.ops.program import TRAINING, Dims, Input
 from irshap.ops.shape import reshape
 from irshap.passes.methods.chunks import in_chunks, summed
+from irshap.passes.methods.joint_batch import mean_over_references
 from irshap.passes.methods.path import BetweenWorlds, Paths
 from irshap.passes.methods.wider_batch import weighted
 
@@ -36,10 +38,14 @@ class ExpectedGradients(BetweenWorlds):
 
     `weights`: draws are weighted by an input `reference_weights` [R] instead of equally.  `chunk`: the most
     draws at a time; 0: all.  `on_incomplete`: as in integrated-gradients.
+
+    `places`: whoever runs the program draws, as training does anew in every step.  There is a gradient for
+    each pair of a sample and a reference, at the place a that an input `<input>_places` [N, R] gives.
     """
 
     samples: int = 200
     seed: int = 0
+    places: bool = False
     name = "expected-gradients"
     remainder = "chance, whose error falls as 1/sqrt(samples)"
 
@@ -51,6 +57,8 @@ class ExpectedGradients(BetweenWorlds):
             raise ValueError(f"seed is {self.seed}, and must not be negative")
 
     def mean(self, paths: Paths) -> Sequence[Value]:
+        if self.places:
+            return _at_given_places(paths)
         target = paths.graph.output(Role.TARGET).value
         count, kind = target.shape[0], target.dtype.numpy
         places, choices = np.random.default_rng(self.seed).random((self.samples, 2)).T
@@ -84,6 +92,24 @@ class ExpectedGradients(BetweenWorlds):
     def cases(cls) -> Iterable[ExpectedGradients]:
         yield cls(samples=6, chunk=4, emit=contract.COMPLETENESS_ERROR)
         yield cls(samples=5, seed=1, chunk=0)
+
+
+def _at_given_places(paths: Paths) -> list[Value]:
+    """The mean over the references of (x - r) times the gradient at r + a (x - r), a place for each pair."""
+    target = paths.graph.output(Role.TARGET).value
+    first = str(paths.graph.outputs_of(Role.SOURCE)[0].of)
+    op = Input(contract.free(contract.places(first), own_names(paths.graph)), TRAINING, f"places:{first}")
+    at = current().emit(op, types=(TensorType(target.dtype, (N, R)),), names=(op.name,))[0]
+    moved = {}
+    for value, (start, step) in paths.ends.items():
+        column = reshape(cast(at, step.dtype), (step.shape[0], *[1] * (step.rank - 1)))
+        moved[value] = start + column * step
+    batch = paths.at(moved, R)
+    gradients = (batch.rows_first(o.value) for o in paths.graph.outputs_of(Role.ADJOINT))
+    return [
+        mean_over_references(reshape(m, step.shape) * step, paths.weights)
+        for m, (_, step) in zip(gradients, paths.ends.values(), strict=True)
+    ]
 
 
 def _number_of_references(kind: DType) -> Value:

@@ -1,0 +1,168 @@
+"""prior: what attributions should be like, as one number for a batch that is minimized with the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from irshap import contract
+from irshap.attribution.outputs import own_names
+from irshap.errors import TargetError, UserError
+from irshap.ir.builder import Builder, emit, emit1
+from irshap.ir.core import Graph, Output, Role, Value
+from irshap.ir.dims import as_dim, product
+from irshap.ir.types import Array, TensorType
+from irshap.ops.arithmetic import Abs, maximum, where
+from irshap.ops.elementwise import Sqrt
+from irshap.ops.linear import matmul
+from irshap.ops.logic import Greater
+from irshap.ops.program import TRAINING, Input, constant
+from irshap.ops.reduce import ReduceMean, ReduceSum, number
+from irshap.ops.shape import Slice, concat, reshape
+from irshap.ops.top_k import TopK
+from irshap.pipeline.base import Context, Pass, Semantics
+
+__all__ = ["Prior", "Priors"]
+
+Priors = Literal["sparse", "total-variation", "right-reasons", "group-lasso"]
+
+
+@dataclass(frozen=True)
+class Prior(Pass):
+    """Appends a prior on the attributions A [N, ...] of all attributed tensors, with a weight `prior_weight`.
+
+    "sparse" (Erion et al. 2021): minus twice the Gini index of the features' global attributions.  With a_i
+    the mean of |A_i| over the batch and n features, it is - sum_ij |a_i - a_j| / (n sum_i a_i); in ascending
+    order sum_ij |a_i - a_j| = 2 sum_k (2 k - n - 1) a_(k).  The others are means over the samples:
+    "total-variation", the sum of the differences' sizes of neighbours along `axes` (0 counts samples; by
+    default all from 2 on, or 1 where there are no more); "right-reasons" (Ross et al. 2017), the sum of
+    (mask A)^2 with an input `<input>_mask` of A's shape that says what must not count; "group-lasso", the sum
+    over groups of sqrt(size) times the norm of A in the group.
+    """
+
+    kind: Priors = "sparse"
+    axes: tuple[int, ...] = ()
+    name = "prior"
+    semantics = Semantics.EXTENDS
+    requires = frozenset({"decided", "trainable"})
+
+    def run(self, ir: Graph, context: Context) -> Graph:
+        if any(o.value.rank != 1 for o in (*ir.outputs_of(Role.TARGET_INDEX), *ir.outputs_of(Role.VALUES))):
+            raise TargetError(
+                "a prior is on the attributions of one number a sample, and several classes are explained",
+                mend="explain one (target=input, argmax, a class), or a sum",
+            )
+        with Builder() as b:
+            mapping = b.graft(ir)
+            taken = own_names(ir)
+            found = {str(o.of): mapping[o.value] for o in ir.outputs_of(Role.ATTRIBUTION)}
+
+            def given(name: str, of: str, type: TensorType) -> Value:
+                op = Input(contract.free(name, taken), TRAINING, of)
+                return b.emit(op, types=(type,), names=(op.name,))[0]
+
+            dtype = next(iter(found.values())).dtype
+            given(contract.PRIOR_WEIGHT, contract.PRIOR_WEIGHT, TensorType(dtype, ()))
+            if self.kind == "right-reasons":
+                masks = {n: given(contract.mask(n), f"mask:{n}", a.tensor) for n, a in found.items()}
+                parts = [_square(masks[n] * a) for n, a in found.items()]
+            elif self.kind == "total-variation":
+                parts = [_variation(a, self._axes(n, a)) for n, a in found.items()]
+            elif self.kind == "group-lasso":
+                parts = [_lasso(a, _groups(context.groups, n, a)) for n, a in found.items()]
+            else:
+                parts = [_sparse([_global(a) for a in found.values()])]
+            total = parts[0]
+            for part in parts[1:]:
+                total = total + part
+            outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
+            name = contract.free(contract.PRIOR, {o.name for o in outputs})
+            outputs.append(Output(name, total, Role.PRIOR))
+            return b.build(ir.name, outputs, ir.properties, like=ir)
+
+    def _axes(self, name: str, a: Value) -> Sequence[int]:
+        axes = self.axes or tuple(range(2, a.rank)) or (1,)
+        for axis in axes:
+            if not 1 <= axis < a.rank:
+                raise UserError(
+                    f"total variation over axis {axis}: the attributions of {name!r} are {a.type}",
+                    mend="axes count from 1, behind the samples'",
+                )
+        return axes
+
+
+def _over(a: Value) -> tuple[int, ...]:
+    return tuple(range(a.rank))
+
+
+def _of_samples(total: Value, a: Value) -> Value:
+    """A sum over everything as the mean over the samples."""
+    return total / number(a.shape[0], a.dtype)
+
+
+def _square(a: Value) -> Value:
+    return _of_samples(emit1(ReduceSum(_over(a), keepdims=False), a * a), a)
+
+
+def _variation(a: Value, axes: Sequence[int]) -> Value:
+    total: Value | None = None
+    for axis in axes:
+        size = a.shape[axis]
+        later = emit1(Slice((axis,), (1,), (size,), (1,)), a)
+        earlier = emit1(Slice((axis,), (0,), (as_dim(size - 1),), (1,)), a)
+        part = emit1(ReduceSum(_over(a), keepdims=False), emit1(Abs(), later - earlier))
+        total = part if total is None else total + part
+    assert total is not None
+    return _of_samples(total, a)
+
+
+def _global(a: Value) -> Value:
+    """The mean of |A| over the samples, flat: [features]."""
+    mean = emit1(ReduceMean((0,), keepdims=False), emit1(Abs(), a))
+    return reshape(mean, (product(mean.shape),))
+
+
+def _sparse(features: Sequence[Value]) -> Value:
+    a = concat(features, 0)
+    (count,) = a.shape
+    if not isinstance(count, int):
+        raise TargetError(f"the sparse prior needs a known number of features, not {count}")
+    ascending, _ = emit(TopK(0, count, largest=False), a)
+    ranks = constant(2.0 * np.arange(1, count + 1) - count - 1, a.dtype)
+    over = ReduceSum((0,), keepdims=False)
+    # where nothing is attributed at all, everything is as sparse as it gets: the quotient is 0/tiny
+    whole = maximum(emit1(over, ascending), float(np.finfo(np.float32).tiny))
+    return emit1(over, ascending * ranks) * (-2.0 / count) / whole
+
+
+def _lasso(a: Value, groups: Array) -> Value:
+    numbers, place = np.unique(groups.reshape(-1), return_inverse=True)
+    members = np.zeros((groups.size, len(numbers)))
+    members[np.arange(groups.size), place.reshape(-1)] = 1
+    flat = reshape(a, (a.shape[0], groups.size))
+    squares = matmul(flat * flat, constant(members, a.dtype))
+    # the norm has no slope where a group is 0: none is taken there
+    some = emit1(Greater(), squares, constant(0.0, a.dtype))
+    norms = where(some, emit1(Sqrt(), where(some, squares, 1.0)), 0.0) * constant(
+        np.sqrt(members.sum(0)), a.dtype
+    )
+    return _of_samples(emit1(ReduceSum((0, 1), keepdims=False), norms), a)
+
+
+def _groups(given: Mapping[str, Array], name: str, a: Value) -> Array:
+    found = given.get(name, given.get(contract.ONLY))
+    if found is None:
+        raise UserError(f"group-lasso has no groups for {name!r}", mend="give groups=, integers by feature")
+    shape = [d for d in a.shape[1:] if isinstance(d, int)]
+    try:
+        if len(shape) < a.rank - 1 or found.dtype.kind not in "iu":
+            raise ValueError
+        return np.broadcast_to(found, shape)
+    except ValueError:
+        raise UserError(
+            f"groups of {found.dtype}{list(found.shape)} don't fit the attributions {a.type} of {name!r}",
+            mend="give integers of the input's shape without the samples' axis",
+        ) from None

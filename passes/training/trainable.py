@@ -1,0 +1,84 @@
+"""trainable: which inputs are parameters, and how batch normalization behaves while they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from irshap import contract
+from irshap.errors import ModelError
+from irshap.ir.builder import Builder, emit, emit1
+from irshap.ir.core import Graph, Node, Output, Value
+from irshap.ir.walks import ancestors
+from irshap.ops.linear import BatchMoments, BatchNorm
+from irshap.ops.program import PARAMETER, STATE, Input
+from irshap.ops.reduce import number, over
+from irshap.pipeline.base import Context, Pass, Semantics, graph_property
+
+__all__ = ["Trainable"]
+
+
+@graph_property("trainable")
+def _has_parameters(graph: Graph) -> str | None:
+    return None if _inputs(graph, PARAMETER) else "no initializer was made an input"
+
+
+@dataclass(frozen=True)
+class Trainable(Pass):
+    """Takes the initializers that `lift` made inputs for the parameters of a training step.
+
+    `batch_norm`: what batch normalizations go by.  "frozen", the statistics of the model as it is; "batch",
+    the mean and the variance of each batch (population variance, as ONNX and torch have it), while the
+    running ones are handed on as state: running + momentum (batch - running), whose variance is the unbiased
+    one, as in torch; "running", these, as inputs, which is how a model is evaluated while it is trained.
+    """
+
+    batch_norm: Literal["frozen", "batch", "running"] = "frozen"
+    momentum: float = 0.1
+    name = "trainable"
+    semantics = Semantics.REPLACES
+    ensures = frozenset({"trainable"})
+
+    def run(self, ir: Graph, context: Context) -> Graph:
+        read = ancestors([o.value for o in ir.outputs])
+        for value in _inputs(ir, PARAMETER):
+            if value not in read:
+                raise ModelError(
+                    f"nothing that the model gives reads the parameter {value.name!r}",
+                    mend="Leave it out of those that are trained (parameters)",
+                )
+            context.count("parameters")
+        if self.batch_norm != "batch":
+            return ir
+        handed_on: dict[str, Value] = {}
+
+        def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
+            if not isinstance(node.op, BatchNorm):
+                return None
+            x, scale, bias, *running = (mapping[v] for v in node.operands)
+            if not all(isinstance(v.node.op, Input) and v.node.op.kind == STATE for v in running):
+                return None
+            context.count("normalized by batch")
+            moments = emit(BatchMoments(), x)
+            for value, old in zip(self._next(x, running, moments), running, strict=True):
+                handed_on[str(old.name)] = value
+            return (emit1(node.op, x, scale, bias, *moments),)
+
+        with Builder() as b:
+            mapping = b.extend(ir.statements, {}, visit)
+            outputs = [Output(o.name, mapping[o.value], o.role, o.of) for o in ir.outputs]
+            # behind the model's own, so that its first output stays the first
+            outputs += [Output(contract.next_of(name), v, of=name) for name, v in handed_on.items()]
+            return b.build(ir.name, outputs, ir.properties, like=ir)
+
+    def _next(self, x: Value, running: list[Value], moments: tuple[Value, ...]) -> tuple[Value, Value]:
+        count = number(over(x, (0, *range(2, x.rank))), x.dtype)
+        mean, variance = moments
+        unbiased = variance * (count / (count - 1.0))
+        kept = 1.0 - self.momentum
+        return running[0] * kept + mean * self.momentum, running[1] * kept + unbiased * self.momentum
+
+
+def _inputs(graph: Graph, kind: str) -> list[Value]:
+    return [v for v in graph.inputs if isinstance(v.node.op, Input) and v.node.op.kind == kind]

@@ -1,0 +1,148 @@
+"""Gradients of loss + weight x prior by every parameter, against central differences of these numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from stepping import cnn, evaluated, feeds, mlp, network
+
+from irshap.errors import IrshapError, ModelError, NotDifferentiable, PipelineError, UserError
+from irshap.ir.types import Array
+from irshap.training import TrainingStep, train_step
+
+NETWORKS = {
+    "tanh": mlp("Tanh"),
+    "relu": mlp("Relu"),
+    "relu without bias": mlp("Relu", bias=False),
+    "cnn": cnn(),
+    "cnn without bias": cnn(bias=False, normalized=False),
+}
+SMOOTH = ("gradient", "input-x-gradient", "integrated-gradients{steps=3}", "expected-gradients", "deeplift")
+CASES = [
+    *(("tanh", method, "sparse") for method in SMOOTH),
+    ("tanh", "input-x-gradient", "total-variation"),
+    ("tanh", "gradient", "group-lasso"),
+    ("tanh", None, "right-reasons"),
+    ("relu", "deeplift", "sparse"),
+    ("relu without bias", "x-gradient", "sparse"),
+    ("cnn", "input-x-gradient", "total-variation"),
+    ("cnn", None, "right-reasons"),
+    ("cnn", "expected-gradients", "sparse"),
+    ("cnn", "deeplift", "group-lasso"),
+    ("cnn without bias", "x-gradient", "sparse"),
+]
+
+
+def objective(step: TrainingStep, inputs: Mapping[str, Array]) -> float:
+    found = evaluated(step, inputs)
+    return float(found["loss"] + inputs.get("prior_weight", 0.0) * found.get("prior", 0.0))
+
+
+def check(step: TrainingStep, inputs: dict[str, Array], h: float = 3e-8) -> None:
+    """Along three directions for each parameter, in float64."""
+    rng = np.random.default_rng(2)
+    found = evaluated(step, inputs)
+    scale = max(float(np.abs(found[g]).max()) for g in step.training.parameters.values())
+    for name, output in step.training.parameters.items():
+        for _ in range(3):
+            way = rng.standard_normal(inputs[name].shape)
+            ends = (objective(step, inputs | {name: inputs[name] + s * h * way}) for s in (1, -1))
+            up, down = ends
+            wanted, got = (up - down) / (2 * h), float((found[output] * way).sum())
+            assert abs(wanted - got) <= 2e-6 * (abs(wanted) + scale), (name, wanted, got)
+
+
+@pytest.mark.parametrize(("name", "method", "prior"), CASES)
+def test_gradients_through_attributions(name: str, method: str | None, prior: str) -> None:
+    model = NETWORKS[name]
+    groups = np.arange(5) // 2 if name == "tanh" else np.arange(6)[:, None] // 3 * np.ones((6, 6), int)
+    step = train_step(model, prior=prior, method=method, optimizer="gradients", groups=groups)
+    inputs = feeds(step, model)
+    assert evaluated(step, inputs)["prior"] != 0
+    check(step, inputs)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "binary-cross-entropy", "mse", "hinge"])
+@pytest.mark.parametrize("name", ["tanh", "cnn"])
+def test_losses(name: str, loss: str) -> None:
+    model = NETWORKS[name]
+    step = train_step(model, loss=loss, optimizer="gradients")
+    check(step, feeds(step, model))
+
+
+@pytest.mark.parametrize("loss", ["hinge", "cox"])
+def test_losses_of_one_number(loss: str) -> None:
+    model = mlp(last=1)
+    step = train_step(model, loss=loss, optimizer="gradients")
+    check(step, feeds(step, model, rows=9))
+    if loss == "cox":
+        inputs = feeds(step, model, rows=9)
+        tied = feeds(step, model, rows=9, labels=np.round(inputs["labels"] * 3))
+        check(step, tied)
+        nothing_seen = feeds(step, model, rows=9, events=np.zeros(9))
+        assert evaluated(step, nothing_seen)["loss"] == 0
+        check(step, nothing_seen)
+
+
+def test_batch_statistics() -> None:
+    model = NETWORKS["cnn"]
+    for prior in (None, "total-variation"):
+        method = {} if prior is None else {"method": "input-x-gradient"}
+        step = train_step(model, prior=prior, batch_norm="batch", optimizer="gradients", **method)
+        check(step, feeds(step, model))
+    inputs = feeds(step, model)
+    assert set(step.training.states) == {"p1.2", "p1.3"}
+    # running + 0.1 (batch - running), the variance unbiased
+    x, w, b = (inputs[n] for n in ("x", "p0.0", "p0.1"))
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    views = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    h = np.einsum("nchwij,ocij->nohw", views, w) + b[:, None, None]
+    found = evaluated(step, inputs)
+    np.testing.assert_allclose(found["p1.2_next"], 0.9 * inputs["p1.2"] + 0.1 * h.mean((0, 2, 3)), rtol=1e-12)
+    variance = h.var((0, 2, 3), ddof=1)
+    np.testing.assert_allclose(found["p1.3_next"], 0.9 * inputs["p1.3"] + 0.1 * variance, rtol=1e-12)
+
+
+def test_equal_initializers_stay_apart() -> None:
+    """Two biases of zeros are two parameters."""
+    zeros = np.zeros(4)
+    layers: list[Any] = [("Gemm", [(5, 4), zeros], {}), ("Tanh", [], {}), ("Gemm", [(4, 4), zeros], {})]
+    model = network((5,), 4, layers)
+    step = train_step(model, optimizer="gradients")
+    assert set(step.training.parameters) == {"p0.0", "p0.1", "p2.0", "p2.1"}
+    check(step, feeds(step, model))
+
+
+def test_chosen_parameters() -> None:
+    model = NETWORKS["cnn"]
+    step = train_step(model, parameters="p0.*, p7.1", optimizer="gradients")
+    assert set(step.training.parameters) == {"p0.0", "p0.1", "p7.1"}
+    check(step, feeds(step, model))
+
+
+def _refused(error: type[IrshapError], text: str, model: onnx.ModelProto, **options: Any) -> None:
+    with pytest.raises(error, match=text):
+        train_step(model, **options)
+
+
+def test_refusals() -> None:
+    net = NETWORKS["cnn"]
+    _refused(ModelError, "no float initializer is called 'nothing'", net, parameters="nothing")
+    _refused(ModelError, "'p1.2' is a running statistic", net, parameters="p1.2")
+    _refused(NotDifferentiable, r"Conv0 \(conv\).*x-gradient needs a target that scales", net, prior="sparse")
+    options = {"prior": "sparse", "batch_norm": "batch"}
+    _refused(PipelineError, "deeplift runs other rows", net, method="deeplift", **options)
+    _refused(PipelineError, "no prior on attributions by occlusion", net, method="occlusion", prior="sparse")
+    _refused(UserError, "group-lasso has no groups for 'x'", net, method="gradient", prior="group-lasso")
+    axes = "total-variation{axes=(4,)}"
+    _refused(UserError, "total variation over axis 4", net, method="gradient", prior=axes)
+    _refused(PipelineError, "there is none", net, method="gradient")
+    _refused(PipelineError, "nesterov needs a momentum", net, optimizer="sgd{nesterov=true}")
+    unread = onnx.ModelProto()
+    unread.CopyFrom(net)
+    unread.graph.initializer.add().CopyFrom(onnx.numpy_helper.from_array(np.ones(3), "lonely"))
+    _refused(ModelError, "reads the parameter 'lonely'", unread, parameters="p*, lonely")
