@@ -38,20 +38,20 @@ def write(
 
 
 def read(
-    path: str | os.PathLike[str], kinds: tuple[str, ...]
+    path: str | os.PathLike[str], kinds: tuple[str, ...], what: str = "explanation"
 ) -> tuple[dict[str, Arrays], Arrays, dict[str, Any]]:
-    """What `write` wrote: arrays of these kinds, those without, and the header.
+    """What `write` wrote, an explanation or something else: arrays of these kinds, those without, the header.
 
     Raises:
         UserError: no such file, or another one.
     """
     where = os.fspath(path)
-    arrays = as_arrays(path, [], UserError, "explanation")
+    arrays = as_arrays(path, [], UserError, what)
     try:
         header = json.loads(str(arrays.pop(_HEADER)[()]))
     except (KeyError, ValueError, IndexError) as error:
-        mend = "give a file that Explanation.save wrote"
-        raise UserError("is no explanation", where=where, mend=mend) from error
+        mend = "give a file that Explanation.save wrote" if what == "explanation" else None
+        raise UserError(f"is no {what}", where=where, mend=mend) from error
     found: dict[str, Arrays] = {kind: {} for kind in kinds}
     for key in list(arrays):
         kind, slash, name = key.partition("/")

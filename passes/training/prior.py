@@ -15,7 +15,7 @@ from irshap.ir.builder import Builder, emit, emit1
 from irshap.ir.core import Graph, Output, Role, Value
 from irshap.ir.dims import as_dim, product
 from irshap.ir.types import Array, TensorType
-from irshap.ops.arithmetic import Abs, maximum, where
+from irshap.ops.arithmetic import Abs, where
 from irshap.ops.elementwise import Sqrt
 from irshap.ops.linear import matmul
 from irshap.ops.logic import Greater
@@ -133,9 +133,10 @@ def _sparse(features: Sequence[Value]) -> Value:
     ascending, _ = emit(TopK(0, count, largest=False), a)
     ranks = constant(2.0 * np.arange(1, count + 1) - count - 1, a.dtype)
     over = ReduceSum((0,), keepdims=False)
-    # where nothing is attributed at all, everything is as sparse as it gets: the quotient is 0/tiny
-    whole = maximum(emit1(over, ascending), float(np.finfo(np.float32).tiny))
-    return emit1(over, ascending * ranks) * (-2.0 / count) / whole
+    whole = emit1(over, ascending)
+    # where nothing is attributed at all, it is 0, and has no slope
+    some = emit1(Greater(), whole, constant(0.0, a.dtype))
+    return emit1(over, ascending * ranks) * (-2.0 / count) / where(some, whole, 1.0)
 
 
 def _lasso(a: Value, groups: Array) -> Value:

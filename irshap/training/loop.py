@@ -1,0 +1,124 @@
+"""A training step in ONNX Runtime: parameters and state stay on the device, in two sets that take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from irshap.contract import Metadata, Training
+from irshap.errors import ModelError
+from irshap.runtime.arrays import Array, Arrays
+
+__all__ = ["Loop", "session_of"]
+
+
+def session_of(model: onnx.ModelProto, providers: Sequence[Any] | None, threads: int) -> Any:
+    """A session; with one thread sums have one order, so that a run can be repeated to the bit.
+
+    Raises:
+        ModelError: ONNX Runtime doesn't take the model.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=list(providers or ["CPUExecutionProvider"])
+        )
+    except Exception as error:  # ONNX Runtime's errors have a class for each code, and no common one
+        message = str(error).splitlines()[0]
+        mend = "train in float32" if "Could not find an implementation" in message else None
+        raise ModelError(f"ONNX Runtime doesn't run the training step: {message}", mend=mend) from error
+
+
+class Loop:
+    """Runs one step after the other.
+
+    Each run reads one set of tensors and writes the other; then they change places, so that nothing is copied
+    and nothing leaves the device but loss and prior.
+
+    Args:
+        step: the training step.
+        values: what parameters and states start from; states that are left out start from zeros.
+    """
+
+    def __init__(
+        self,
+        step: onnx.ModelProto,
+        values: Mapping[str, Array],
+        providers: Sequence[Any] | None,
+        threads: int,
+    ) -> None:
+        metadata = {p.key: p.value for p in step.metadata_props}
+        self.training = Training.from_text(metadata[Metadata.TRAINING])
+        self._session = session_of(step, providers, threads)
+        self.handed = {**self.training.parameters, **self.training.states}
+        types = {v.name: v for v in self._session.get_inputs()}
+        self.dtypes: dict[str, Any] = {name: _DTYPES[v.type] for name, v in types.items()}
+        self.shapes = {name: v.shape for name, v in types.items()}
+        self._device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
+        self._scalars = [n for n in (self.training.loss, self.training.prior) if n is not None]
+        first = {
+            name: values.get(name, np.zeros(self.shapes[name])).astype(self.dtypes[name], order="C")
+            for name in self.handed
+        }
+        self._current, self._other = ({n: self._placed(a) for n, a in first.items()} for _ in range(2))
+        self._bindings = [self._bound(self._current, self._other), self._bound(self._other, self._current)]
+
+    def _placed(self, array: Array) -> Any:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(np.array(array), self._device, 0)
+
+    def _bound(self, read: Mapping[str, Any], written: Mapping[str, Any]) -> Any:
+        binding = self._session.io_binding()
+        for name, output in self.handed.items():
+            binding.bind_ortvalue_input(name, read[name])
+            binding.bind_ortvalue_output(output, written[name])
+        for name in self._scalars:
+            binding.bind_output(name, "cpu")
+        return binding
+
+    def run(self, given: Mapping[str, Array]) -> tuple[float, float]:
+        """One step; loss and prior before it.  Nothing moves on before `accept`."""
+        binding = self._bindings[0]
+        for name, array in given.items():
+            binding.bind_cpu_input(name, array)
+        self._session.run_with_iobinding(binding)
+        found = [float(v.numpy()) for v in binding.get_outputs()[-len(self._scalars) :]]
+        return (found[0], found[1]) if len(found) == 2 else (found[0], 0.0)
+
+    def accept(self) -> None:
+        """Takes over what the last run made."""
+        self._current, self._other = self._other, self._current
+        self._bindings.reverse()
+
+    @property
+    def current(self) -> Mapping[str, Any]:
+        """Parameters and states, on the device."""
+        return self._current
+
+    def values(self) -> Arrays:
+        """Parameters and states, copied from the device."""
+        return {name: np.array(value.numpy()) for name, value in self._current.items()}
+
+    def made(self) -> Arrays:
+        """What the last run made of them."""
+        return {name: np.array(value.numpy()) for name, value in self._other.items()}
+
+    def set(self, values: Mapping[str, Array]) -> None:
+        """Other values for parameters and states."""
+        for name, value in values.items():
+            self._current[name].update_inplace(np.ascontiguousarray(value, self.dtypes[name]))
+
+
+_DTYPES: dict[str, Any] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(double)": np.dtype(np.float64),
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(bool)": np.dtype(np.bool_),
+    "tensor(float16)": np.dtype(np.float16),
+}

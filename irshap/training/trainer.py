@@ -1,0 +1,340 @@
+"""Runs training steps: epochs, checkpoints, early stopping, and the trained model in the end."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from irshap import contract
+from irshap.contract import Metadata
+from irshap.errors import ModelError, UserError
+from irshap.ir.types import Array
+from irshap.lowering.files.load import load_model
+from irshap.lowering.files.save import save_model
+from irshap.passes.training.loss import Loss
+from irshap.pipeline.text import parse_pipeline
+from irshap.training.checkpoint import Checkpoint
+from irshap.training.data import Data
+from irshap.training.loop import Loop, session_of
+from irshap.training.step import TrainingStep, evaluation
+
+__all__ = ["Settings", "Trainer"]
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a step is repeated.
+
+    Attributes:
+        epochs: how many times all samples are seen.
+        batch_size: samples in a step; the last one of an epoch may have fewer.
+        learning_rate, prior_weight: as the step has them.
+        seed: of the order of samples, and of what is drawn; the same seed gives the same run.
+        references: how many each sample gets in a step, where it has its own (expected gradients).
+        patience: epochs without a smaller loss (on validation data, where there are some) after which
+            training ends and the best epoch's parameters are taken; 0: never.
+        checkpoint_every: steps between two checkpoints beside those at the end of an epoch; 0: none.
+        threads: 1 repeats a run to the bit; 0 is ONNX Runtime's choice.
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 0.01
+    prior_weight: float = 1.0
+    seed: int = 0
+    references: int = 1
+    patience: int = 0
+    checkpoint_every: int = 0
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "references"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, and must be 1 or more")
+        for name in ("seed", "patience", "checkpoint_every", "threads"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}, and must not be negative")
+        for name in ("learning_rate", "prior_weight"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"{name} is {getattr(self, name)}")
+
+
+class Trainer:
+    """Trains a model by a training step (`train_step`), in ONNX Runtime alone.
+
+    Args:
+        step: a `TrainingStep`, or its ONNX model as a path, bytes or an `onnx.ModelProto`.
+        model: the model that the step was made of, likewise: parameters start as it has them, and `trained`
+            is that model with others.
+        settings: how the step is repeated.
+        checkpoint: where to keep the run; one that is there is resumed, to the same bytes as if it had never
+            stopped.  None: nowhere.
+        providers: ONNX Runtime's execution providers; None: the CPU.
+
+    Attributes:
+        history: for each epoch its metrics: `loss` and `prior`, means over the samples as each was when it
+            was seen; with validation data also `validation_loss` and, where labels are classes,
+            `validation_accuracy`.
+
+    Raises:
+        ModelError: `step` is no training step, only gives gradients, or wasn't made of `model`.
+    """
+
+    def __init__(
+        self,
+        step: Any,
+        model: Any,
+        settings: Settings | None = None,
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        providers: Sequence[Any] | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.checkpoint = None if checkpoint is None else Path(checkpoint)
+        self._step = step.model if isinstance(step, TrainingStep) else load_model(step)
+        self._model = load_model(model)
+        self._evaluation = evaluation(self._step, self._model)
+        start = {t.name: t for t in self._model.graph.initializer}
+        values = {name: numpy_helper.to_array(t) for name, t in start.items()}
+        self._loop = Loop(self._step, values, providers, self.settings.threads)
+        training = self._loop.training
+        if training.gradients:
+            raise ModelError("the step only gives gradients", mend="make it with an optimizer: sgd or adamw")
+        for name in training.parameters:
+            if name not in start or list(start[name].dims) != self._loop.shapes[name]:
+                what = f"the step wasn't made of this model, which has no parameter {name!r} like that"
+                raise ModelError(what, mend="give the model that irshap train-step was given")
+        self._evaluator = session_of(self._evaluation, providers, self.settings.threads)
+        self._loss = _loss_of(self._step)
+        self.history: list[Metrics] = []
+
+    def fit(
+        self,
+        data: Any,
+        labels: Any = None,
+        *,
+        validation: Any = None,
+        validation_labels: Any = None,
+        progress: Callable[[int, Metrics], None] | None = None,
+    ) -> list[Metrics]:
+        """Trains, or goes on where the checkpoint stands.
+
+        Args:
+            data: the model's inputs by name, or one array [N, ...] where it has one input; the path of an
+                .npz, .npy or .parquet file.  By name also what the step needs besides: `labels`, `events`,
+                `sample_weights`, `<input>_mask`, `<input>_references` (where each sample has its own, what
+                they are drawn from: without any, the samples themselves).
+            labels: an array, or the name of one in `data`.
+            validation, validation_labels: data that is only looked at after each epoch.
+            progress: is told each epoch's number, from 1, and metrics.
+
+        Returns:
+            The metrics of each epoch.
+
+        Raises:
+            UserError: data that doesn't fit; a checkpoint of another run; a loss or prior that is no number:
+                says in which step and why.  The last checkpoint then stays.
+        """
+        known = self._known(data, labels)
+        other = None if validation is None else self._known(validation, validation_labels)
+        at = self._start(known, other)
+        settings = self.settings
+        while at.epoch < settings.epochs and not self._waited(at):
+            self._epoch(at, known)
+            metrics: Metrics = {
+                "loss": at.sums[0] / at.sums[2],
+                **({"prior": at.sums[1] / at.sums[2]} if self._loop.training.prior else {}),
+                **({} if other is None else self._validated(other)),
+            }
+            at.epoch, at.step, at.sums = at.epoch + 1, 0, [0.0, 0.0, 0.0]
+            at.history.append(metrics)
+            self._judge(at, metrics.get("validation_loss", metrics["loss"]))
+            self._keep(at)
+            if progress is not None:
+                progress(at.epoch, metrics)
+        if at.best_values:
+            self._loop.set(at.best_values)
+        self.history = at.history
+        return self.history
+
+    @property
+    def trained(self) -> onnx.ModelProto:
+        """The model as it was given, with the parameters and running statistics of now."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        values = self._loop.values()
+        for tensor in model.graph.initializer:
+            if tensor.name in values:
+                tensor.CopyFrom(numpy_helper.from_array(values[tensor.name], tensor.name))
+        return model
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes `trained` to `path`, all of it or nothing.
+
+        Raises:
+            UserError: the folder doesn't exist or can't be written, or the disk is full.
+        """
+        save_model(self.trained, path)
+
+    def evaluate(self, data: Any, labels: Any = None) -> Metrics:
+        """Loss, and accuracy where labels are classes, on other data.
+
+        Raises:
+            UserError: data that doesn't fit.
+        """
+        return self._validated(self._known(data, labels), "")
+
+    def _known(self, data: Any, labels: Any) -> Data:
+        loop = self._loop
+        return Data.of(data, labels, loop.training, loop.shapes, loop.dtypes, self._classes)
+
+    @property
+    def _classes(self) -> int | None:
+        """How many classes labels may be; None where they are none."""
+        if self._loss.kind not in ("cross-entropy", "hinge"):
+            return None
+        sizes = [s for s in self._output.shape[1:] if s != 1]
+        return 2 if not sizes else int(sizes[0])
+
+    @property
+    def _output(self) -> Any:
+        """The output that the loss is of."""
+        found = [o for o in self._evaluator.get_outputs() if o.name != self._loop.training.loss]
+        return next((o for o in found if o.name == self._loss.output), found[0])
+
+    def _start(self, data: Data, other: Data | None) -> Checkpoint:
+        digests = [data.digest(), "" if other is None else other.digest()]
+        model = sha256(self._model.SerializeToString(deterministic=True)).hexdigest()
+        step = sha256(self._step.SerializeToString(deterministic=True)).hexdigest()
+        # longer training goes on with the same run
+        settings = {k: v for k, v in vars(self.settings).items() if k not in ("epochs", "checkpoint_every")}
+        text = json.dumps([step, model, settings, *digests], sort_keys=True)
+        run = sha256(text.encode()).hexdigest()
+        at = None if self.checkpoint is None else Checkpoint.load(self.checkpoint, run)
+        if at is None:
+            return Checkpoint(run)
+        self._loop.set(at.values)
+        return at
+
+    def _epoch(self, at: Checkpoint, data: Data) -> None:
+        """The rest of an epoch."""
+        settings, loop = self.settings, self._loop
+        order = np.random.default_rng([settings.seed, at.epoch]).permutation(data.count)
+        rest = order[at.step * settings.batch_size :]
+        scalars = {
+            contract.LEARNING_RATE: settings.learning_rate,
+            contract.PRIOR_WEIGHT: settings.prior_weight,
+        }
+        rates = {
+            name: np.array(scalars[of], loop.dtypes[name])
+            for of, name in loop.training.given.items()
+            if of in scalars
+        }
+        for batch in data.batches(settings.batch_size, rest):
+            count = len(next(iter(batch.values())))
+            loss, prior = loop.run({**batch, **rates, **self._drawn(data, count, at)})
+            self._require_numbers(at, loss, prior)
+            loop.accept()
+            for i, value in enumerate((loss, prior, 1.0)):
+                at.sums[i] += value * count
+            at.step, at.steps = at.step + 1, at.steps + 1
+            if settings.checkpoint_every and at.steps % settings.checkpoint_every == 0:
+                self._keep(at)
+
+    def _drawn(self, data: Data, count: int, at: Checkpoint) -> Mapping[str, Array]:
+        """References, and where between them and the samples gradients are taken."""
+        loop, each = self._loop, self.settings.references
+        rng = np.random.default_rng([self.settings.seed, at.epoch, at.step, 1])
+        found = {}
+        for name, pool in data.pools.items():
+            own = loop.shapes[name][0] == "N"
+            found[name] = pool[rng.integers(0, len(pool), (count, each))] if own else pool
+        for name in loop.training.places.values():
+            found[name] = rng.random((count, each)).astype(loop.dtypes[name])
+        return found
+
+    def _require_numbers(self, at: Checkpoint, loss: float, prior: float) -> None:
+        wrong = [n for n, v in (("loss", loss), ("prior", prior)) if not math.isfinite(v)]
+        cause = f"no finite number is what it gives for {' and '.join(wrong)}" if wrong else ""
+        if not wrong and self._due(at):
+            bad = [n for n, a in self._loop.made().items() if not np.isfinite(a).all()]
+            cause = f"{bad[0]!r} would have NaN or infinite elements" if bad else ""
+        if not cause:
+            return
+        if wrong and (worn := [n for n, a in self._loop.values().items() if not np.isfinite(a).all()]):
+            cause += f", since the step before made {worn[0]!r} infinite or NaN"
+        kept = self.checkpoint is not None and self.checkpoint.exists()
+        raise UserError(
+            cause,
+            where=f"training step {at.steps + 1} (epoch {at.epoch + 1})",
+            mend="lower the learning rate or the prior's weight"
+            + (f"; the last good state is in {self.checkpoint}" if kept else ""),
+        )
+
+    def _due(self, at: Checkpoint) -> bool:
+        """Whether a checkpoint may follow the step that is running, so that it must be good."""
+        every = self.settings.checkpoint_every
+        return self.checkpoint is not None and bool(every) and (at.steps + 1) % every == 0
+
+    def _keep(self, at: Checkpoint) -> None:
+        if self.checkpoint is None:
+            return
+        values = self._loop.values()
+        if all(np.isfinite(a).all() for a in values.values()):
+            at.values = values
+            at.save(self.checkpoint)
+
+    def _validated(self, data: Data, prefix: str = "validation_") -> Metrics:
+        names = {v.name for v in self._evaluator.get_inputs()}
+        binding = self._evaluator.io_binding()
+        for name, value in self._loop.current.items():
+            if name in names:
+                binding.bind_ortvalue_input(name, value)
+        wanted = [self._loop.training.loss, self._output.name]
+        total = right = weight = 0.0
+        for batch in data.batches(max(self.settings.batch_size, 256), np.arange(data.count)):
+            for name, array in batch.items():
+                if name in names:
+                    binding.bind_cpu_input(name, array)
+            for name in wanted:
+                binding.bind_output(name, "cpu")
+            self._evaluator.run_with_iobinding(binding)
+            loss, output = (v.numpy() for v in binding.get_outputs())
+            binding.clear_binding_outputs()
+            count = len(output)
+            total, weight = total + float(loss) * count, weight + count
+            if self._classes is not None:
+                labels = batch[self._loop.training.given[contract.LABELS]]
+                flat = output.reshape(count, -1)
+                chosen = flat[:, 0] > 0 if flat.shape[1] == 1 else flat.argmax(1)
+                right += float((chosen == labels).sum())
+        found = {f"{prefix}loss": total / weight}
+        return found if self._classes is None else {**found, f"{prefix}accuracy": right / weight}
+
+    def _judge(self, at: Checkpoint, loss: float) -> None:
+        if not self.settings.patience:
+            return
+        if at.best is None or loss < at.best:
+            at.best, at.waited, at.best_values = loss, 0, self._loop.values()
+        else:
+            at.waited += 1
+
+    def _waited(self, at: Checkpoint) -> bool:
+        return 0 < self.settings.patience <= at.waited
+
+
+def _loss_of(step: onnx.ModelProto) -> Loss:
+    metadata = {p.key: p.value for p in step.metadata_props}
+    return next(p for p in parse_pipeline(metadata[Metadata.PIPELINE]) if isinstance(p, Loss))

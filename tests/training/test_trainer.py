@@ -1,0 +1,204 @@
+"""Runs: resumed to the byte, stopped early, refused with a reason, and written back into the model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from places import ROOT
+from stepping import initial, mlp
+
+from irshap.errors import ModelError, UserError
+from irshap.ir.types import Array
+from irshap.training import Settings, Trainer, train_step
+
+FOLDER = ROOT / "tests" / "fixtures" / "training"
+NET = onnx.load(FOLDER / "mlp_f32.onnx")
+
+
+def blobs(count: int = 90, seed: int = 0) -> tuple[Array, Array]:
+    """Three classes around three centres."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count)
+    centres = np.random.default_rng(9).normal(size=(3, 6)) * 2
+    return (centres[labels] + rng.normal(size=(count, 6))).astype(np.float32), labels
+
+
+def trainer(checkpoint: Path | None = None, step: dict[str, Any] | None = None, **settings: Any) -> Trainer:
+    made = train_step(NET, **(step or {"prior": "sparse", "method": "input-x-gradient"}))
+    chosen = Settings(**{"epochs": 4, "batch_size": 16, "learning_rate": 0.1, "prior_weight": 0.1} | settings)
+    return Trainer(made, NET, chosen, checkpoint=checkpoint)
+
+
+def test_training_teaches(tmp_path: Path) -> None:
+    x, labels = blobs()
+    held, held_labels = blobs(60, seed=1)
+    told: list[int] = []
+    run = trainer(epochs=12)
+    before = run.evaluate(held, held_labels)
+    history = run.fit(
+        x, labels, validation=held, validation_labels=held_labels, progress=lambda e, m: told.append(e)
+    )
+    assert told == list(range(1, 13)) and history == run.history
+    assert history[-1]["loss"] < history[0]["loss"] / 2
+    assert history[-1]["validation_accuracy"] > 0.9 > before["accuracy"]
+    run.save(tmp_path / "trained.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "trained.onnx")
+    (logits,) = session.run(None, {"x": held})
+    assert float((logits.argmax(1) == held_labels).mean()) == history[-1]["validation_accuracy"]
+    # nothing but the weights is another
+    trained = onnx.load(tmp_path / "trained.onnx")
+    assert trained.graph.node == NET.graph.node and trained.graph.input == NET.graph.input
+    assert {n: a.shape for n, a in initial(trained).items()} == {n: a.shape for n, a in initial(NET).items()}
+
+
+@pytest.mark.parametrize("optimizer", ["sgd{momentum=0.9}", "adamw"])
+def test_resumed_to_the_byte(tmp_path: Path, optimizer: str) -> None:
+    x, labels = blobs()
+    step = {"prior": "sparse", "method": "expected-gradients", "optimizer": optimizer}
+    whole = trainer(step=step, references=2)
+    history = whole.fit(x, labels)
+    first = trainer(tmp_path / "run.npz", step, references=2, epochs=2, checkpoint_every=4)
+    first.fit(x, labels)
+    second = trainer(tmp_path / "run.npz", step, references=2)
+    assert second.fit(x, labels) == history
+    assert second.trained.SerializeToString() == whole.trained.SerializeToString()
+    # a run that is over stays as it is
+    third = trainer(tmp_path / "run.npz", step, references=2)
+    assert third.fit(x, labels) == history
+    assert third.trained.SerializeToString() == whole.trained.SerializeToString()
+
+
+KILLED = """
+import sys
+sys.path[:0] = {paths!r}
+from pathlib import Path
+from test_trainer import blobs, trainer
+run = trainer(Path({checkpoint!r}), epochs=30, checkpoint_every=1)
+print("ready", flush=True)
+run.fit(*blobs())
+run.save({output!r})
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_steps(tmp_path: Path) -> None:
+    """SIGKILL six times: the final model's bytes are those of an undisturbed run."""
+    whole = trainer(epochs=30)
+    whole.fit(*blobs())
+    output, checkpoint = tmp_path / "trained.onnx", tmp_path / "run.npz"
+    paths = [str(ROOT), *(str(ROOT / "tests" / p) for p in ("", "helpers", "training"))]
+    code = textwrap.dedent(KILLED).format(paths=paths, checkpoint=str(checkpoint), output=str(output))
+    rng = np.random.default_rng(4)
+    killed = 0
+    while killed < 6 and not output.exists():
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(float(rng.uniform(0.0, 0.03)))
+            process.send_signal(signal.SIGKILL)
+            killed += process.wait() == -signal.SIGKILL
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert killed >= 3
+    assert output.read_bytes() == whole.trained.SerializeToString(deterministic=True)
+
+
+def test_early_stopping_takes_the_best_epoch(tmp_path: Path) -> None:
+    x, labels = blobs(30)
+    held, held_labels = blobs(60, seed=5)
+    run = trainer(tmp_path / "run.npz", {}, epochs=80, patience=3, learning_rate=1.5)
+    history = run.fit(x, labels, validation=held, validation_labels=held_labels)
+    losses = [m["validation_loss"] for m in history]
+    assert len(losses) < 80 and int(np.argmin(losses)) == len(losses) - 4
+    assert run.evaluate(held, held_labels)["loss"] == pytest.approx(min(losses), rel=1e-6)
+    again = trainer(tmp_path / "run.npz", {}, epochs=80, patience=3, learning_rate=1.5)
+    assert again.fit(x, labels, validation=held, validation_labels=held_labels) == history
+    assert again.trained.SerializeToString() == run.trained.SerializeToString()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    x, labels = blobs()
+    good = trainer(tmp_path / "run.npz", epochs=1)
+    good.fit(x, labels)
+    kept = (tmp_path / "run.npz").read_bytes()
+    step = {"prior": "sparse", "method": "input-x-gradient"}
+    wild = Trainer(
+        train_step(NET, **step), NET, Settings(learning_rate=1e30), checkpoint=tmp_path / "wild.npz"
+    )
+    with pytest.raises(UserError) as error:
+        wild.fit(x, labels)
+    assert "training step " in str(error.value) and "no finite number is what it gives for loss" in str(
+        error.value
+    )
+    assert "lower the learning rate" in str(error.value)
+    with pytest.raises(UserError, match="is of another run"):
+        Trainer(train_step(NET, **step), NET, checkpoint=tmp_path / "run.npz").fit(x, labels)
+    assert (tmp_path / "run.npz").read_bytes() == kept
+    nothing = np.zeros_like(x)
+    assert np.isfinite(trainer(epochs=1).fit(nothing, labels)[0]["prior"])
+
+
+def test_batch_statistics_are_written_back() -> None:
+    net = onnx.load(FOLDER / "cnn_f32.onnx")
+    rng = np.random.default_rng(0)
+    x, labels = rng.normal(size=(24, 2, 8, 8)).astype(np.float32) * 3 + 1, rng.integers(0, 3, 24)
+    run = Trainer(train_step(net, batch_norm="batch"), net, Settings(epochs=3, batch_size=8))
+    run.fit(x, labels, validation=x, validation_labels=labels)
+    before, after = initial(net), initial(run.trained)
+    assert any(np.abs(before[n] - after[n]).max() > 0.1 for n in before if "running" in n)
+    session = onnxruntime.InferenceSession(run.trained.SerializeToString())
+    (logits,) = session.run(None, {"x": x})
+    shifted = logits - logits.max(1, keepdims=True)
+    each = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(24), labels]
+    assert run.history[-1]["validation_loss"] == pytest.approx(each.mean(), rel=1e-5)
+
+
+def refused(text: str, data: Any, labels: Any = None, **step: Any) -> None:
+    with pytest.raises(UserError, match=text):
+        Trainer(train_step(NET, **step), NET, Settings(epochs=1)).fit(data, labels)
+
+
+def test_data_is_checked_first() -> None:
+    x, labels = blobs()
+    refused("label 7 in row 3 is no class: the output has 3", x, np.where(np.arange(90) == 3, 7, labels))
+    refused("label -1 in row 0 is no class", x, labels - 1 - labels[0])
+    refused("labels are float64, and must be whole", x, labels + 0.5)
+    refused("'labels' has 89 rows, and 'x' 90", x, labels[:-1])
+    refused("there is no 'labels'", x)
+    bad = x.copy()
+    bad[5, 1] = np.nan
+    refused("1 of 540 values are NaN or infinite, the first in row 5", bad, labels)
+    refused(r"shape", x[:, :4], labels)
+    refused("there is no 'x_mask'", x, labels, prior="right-reasons")
+    refused("there is no 'x_references'", x, labels, prior="sparse", method="integrated-gradients{steps=2}")
+    with pytest.raises(UserError, match="batch_size is 0"):
+        Settings(batch_size=0)
+
+
+def test_steps_that_are_none() -> None:
+    with pytest.raises(ModelError, match="it is no training step"):
+        Trainer(NET, NET)
+    with pytest.raises(ModelError, match="only gives gradients"):
+        Trainer(train_step(NET, optimizer="gradients"), NET)
+    with pytest.raises(ModelError, match="wasn't made of this model"):
+        Trainer(train_step(NET), mlp())
+
+
+@pytest.mark.parametrize(("loss", "labels"), [("mse", (90, 3)), ("binary-cross-entropy", (90, 3))])
+def test_losses_without_classes(loss: str, labels: tuple[int, ...]) -> None:
+    wanted = np.random.default_rng(0).random(labels)
+    run = Trainer(train_step(NET, loss=loss), NET, Settings(epochs=3))
+    history = run.fit(blobs()[0], wanted)
+    assert history[-1]["loss"] < history[0]["loss"] and "accuracy" not in run.evaluate(blobs()[0], wanted)
