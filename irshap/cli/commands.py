@@ -29,6 +29,8 @@ _COMMANDS = {
         "Tell whether a model scales with its inputs.",
     ),
     "x-dnn": ("irshap.cli.homogeneity", "Take the biases out of a model, so that it scales."),
+    "train-step": ("irshap.cli.training", "Compile a step of training, with a prior on attributions."),
+    "train": ("irshap.cli.training", "Train a model by such steps."),
     "passes": ("irshap.cli.listing", "List the passes and named pipelines."),
     "methods": ("irshap.cli.listing", "List the attribution methods and their options."),
     "ops": ("irshap.cli.listing", "List the ops of the IR."),

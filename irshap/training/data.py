@@ -56,7 +56,7 @@ class Data:
         Raises:
             UserError: one is missing, unknown, of another shape or type, or has NaN; labels out of range.
         """
-        found = _named(source, training)
+        found = _named(source, training, labels if isinstance(labels, str) else contract.LABELS)
         given = training.given
         if isinstance(labels, str):
             if labels not in found:
@@ -121,17 +121,18 @@ class Data:
             yield {name: array[chosen] for name, array in self.rows.items()}
 
 
-def _named(source: Any, training: Training) -> Arrays:
+def _named(source: Any, training: Training, labels: str) -> Arrays:
     if isinstance(source, (str, os.PathLike)) and Path(source).suffix == ".parquet":
-        return read_table(source, training)
+        return read_table(source, training, labels)
     names = list(training.inputs)
     return dict(as_arrays(source, names, UserError, "data"))
 
 
-def read_table(path: str | os.PathLike[str], training: Training) -> Arrays:
+def read_table(path: str | os.PathLike[str], training: Training, labels: str = contract.LABELS) -> Arrays:
     """The columns of a Parquet file: those of no name that the step knows are the features of its only input.
 
-    Columns are read in their order; lists of equal length are rows of arrays.
+    `labels` is the column of labels.  Columns are read in their order; lists of equal length are rows of
+    arrays.
 
     Raises:
         UserError: it can't be read, or the package pyarrow is missing.
@@ -147,7 +148,7 @@ def read_table(path: str | os.PathLike[str], training: Training) -> Arrays:
     except Exception as error:  # pyarrow has its own errors beside Python's
         raise UserError(f"can't be read: {str(error).splitlines()[0]}", where=where) from error
     columns = {name: np.array(table.column(name).to_pylist()) for name in table.column_names}
-    known = {*training.inputs, contract.LABELS, contract.EVENTS, contract.SAMPLE_WEIGHTS}
+    known = {*training.inputs, labels, contract.EVENTS, contract.SAMPLE_WEIGHTS}
     known |= {contract.mask(n) for n in training.inputs} | {contract.references(n) for n in training.inputs}
     features = [name for name in columns if name not in known]
     found = {name: array for name, array in columns.items() if name in known}
