@@ -18,7 +18,7 @@ from irshap.errors import UserError
 if TYPE_CHECKING:
     from irshap.compiler.compile import CompiledModel
 
-__all__ = ["compile_command"]
+__all__ = ["compile_command", "read_names"]
 
 VERIFY = click.Choice(["none", "types", "numeric"])
 
@@ -59,7 +59,8 @@ def compile_command(
         _print(report, compiled)
 
 
-def _names(file: str | None) -> Any:
+def read_names(file: str | None) -> Any:
+    """What a file of names says, or None without one."""
     if file is None:
         return None
     try:
@@ -85,7 +86,7 @@ def _compile(
                     "model": model,
                     "print_after": "all" if "all" in print_after else print_after,
                     "instruments": [progress],
-                    "names": _names(names),
+                    "names": read_names(names),
                 }
             ),
         )

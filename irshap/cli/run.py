@@ -16,7 +16,7 @@ from irshap.files import write_npz
 if TYPE_CHECKING:
     from irshap.runtime import Explanation
 
-__all__ = ["explanation_rows", "run_command"]
+__all__ = ["explanation_rows", "given_inputs", "given_references", "run_command"]
 
 
 @click.command("run")
@@ -59,9 +59,9 @@ def run_command(
 
     require_folder(output)
     explainer = Explainer(explained, list(provider) or None)
-    given, named = _inputs(samples, target, explainer.tensors.target or TARGET)
+    given, named = given_inputs(samples, target, explainer.tensors.target or TARGET)
     if references is not None:
-        named |= _references(references, explainer.tensors.references)
+        named |= given_references(references, explainer.tensors.references)
     start = time.perf_counter()
     explanation = explainer(given, **named)
     seconds = time.perf_counter() - start
@@ -80,7 +80,8 @@ def run_command(
         _check(records, max_error)
 
 
-def _inputs(samples: str, target: int | None, name: str) -> tuple[Any, dict[str, Any]]:
+def given_inputs(samples: str, target: int | None, name: str) -> tuple[Any, dict[str, Any]]:
+    """What `Explainer` is called with: samples, and by `name` the class to explain, where one is given."""
     if target is None:
         return samples, {}
     import numpy as np
@@ -95,7 +96,7 @@ def _inputs(samples: str, target: int | None, name: str) -> tuple[Any, dict[str,
     return given, {name: np.full(count, target, dtype=np.int64)}
 
 
-def _references(file: str, inputs: Mapping[str, str]) -> dict[str, Any]:
+def given_references(file: str, inputs: Mapping[str, str]) -> dict[str, Any]:
     """The arrays of a file for the inputs of references, by the model's inputs that they are for."""
     from irshap.errors import UserError
     from irshap.runtime.arrays import as_arrays, unknown_names

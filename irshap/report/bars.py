@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from irshap.errors import UserError
-from irshap.report.drawing import AGAINST, FOR, MUTED, Sample, axes_of, sample_of, stacked
+from irshap.report.drawing import AGAINST, FOR, MUTED, Sample, axes_of, sample_of, shorten, stacked
 from irshap.runtime import Explanation
 from irshap.runtime.arrays import Array
 
@@ -52,7 +52,7 @@ def waterfall(
         )  # fmt: skip
     low, high = min(starts.min(), ends.min()), max(starts.max(), ends.max())
     ax.set_xlim(low - 0.15 * (high - low or 1.0), high + 0.15 * (high - low or 1.0))
-    ax.set_xlabel("explained output" if found.target is None else f"output for {found.target}")
+    ax.set_xlabel("explained output" if found.target is None else f"output for {shorten(found.target)}")
     return ax.figure
 
 
@@ -118,7 +118,7 @@ def beeswarm(
             }
         drawn = ax.scatter(given, heights, s=12, linewidths=0, **shade)
     ax.axvline(0, color=MUTED, linewidth=0.8, zorder=0)
-    ax.set_yticks(range(len(order)), [names[i] for i in order])
+    ax.set_yticks(range(len(order)), [shorten(names[i]) for i in order])
     ax.set_ylim(len(order) - 0.4, -0.6)
     ax.set_xlabel("attribution")
     if data is not None and drawn is not None:
@@ -179,7 +179,7 @@ def _bars(ax: Any, names: Sequence[str], sizes: Array, starts: Array, *, signed:
         range(len(sizes)), sizes, left=starts, color=[FOR if s >= 0 else AGAINST for s in sizes], height=0.7
     )
     ax.bar_label(drawn, [f"{s:{'+' if signed else ''}.3g}" for s in sizes], padding=3, fontsize=8)
-    ax.set_yticks(range(len(sizes)), names)
+    ax.set_yticks(range(len(sizes)), [shorten(name) for name in names])
     ax.set_ylim(len(sizes) - 0.4, -0.6)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)

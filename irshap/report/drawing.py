@@ -14,19 +14,19 @@ from irshap.runtime.arrays import Array
 from irshap.runtime.labels import flat_names
 
 __all__ = ["AGAINST", "FOR", "MUTED", "Sample", "axes_of", "colours", "matplotlib", "new_figure", "scale_of"]
-__all__ += ["sample_of", "stacked"]
+__all__ += ["sample_of", "shorten", "stacked"]
 
 AGAINST, FOR, MUTED = "#1746c8", "#d3121f", "#555555"
 
 
-def matplotlib(module: str) -> Any:
-    """A module of matplotlib.
+def matplotlib(module: str = "") -> Any:
+    """A module of matplotlib, or matplotlib itself.
 
     Raises:
         UserError: it is missing.
     """
     try:
-        return import_module(f"matplotlib.{module}")
+        return import_module(f"matplotlib.{module}" if module else "matplotlib")
     except ImportError:
         raise UserError("drawing needs matplotlib", mend='install it: pip install "irshap[plot]"') from None
 
@@ -47,6 +47,14 @@ def colours() -> Any:
     """From what speaks against the output to what speaks for it, white at 0."""
     make = matplotlib("colors").LinearSegmentedColormap.from_list
     return make("attributions", [AGAINST, "white", FOR])
+
+
+def shorten(name: str) -> str:
+    """A name that leaves room for what is drawn beside it."""
+    return name if len(name) <= _LONG else f"{name[: _LONG - 1]}…"
+
+
+_LONG = 40
 
 
 def scale_of(values: Array) -> float:

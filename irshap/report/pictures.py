@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 
 from irshap.errors import UserError
-from irshap.report.drawing import axes_of, colours, new_figure, sample_of, scale_of
+from irshap.report.drawing import axes_of, colours, new_figure, sample_of, scale_of, shorten
 from irshap.runtime import Explanation
 from irshap.runtime.arrays import Array
 
-__all__ = ["channel_axis", "image", "images", "require_layout"]
+__all__ = ["channel_axis", "heat_of", "image", "images", "overlay", "plain", "require_layout"]
 
 _CHANNELS = (1, 3, 4)
+_PALE = 0.45
+"""How much of a picture shows below its map."""
 
 
 def image(
@@ -42,14 +44,14 @@ def image(
         UserError: no such sample, class or tensor, or none of height and width.
     """
     found = sample_of(explanation, sample, rank, name)
-    heat = _map(found.values, layout, found.data is None)
+    heat = heat_of(found.values, layout, found.data is None)
     below = found.data if picture is None else np.asarray(picture)
     ax = axes_of(ax, 3.4, 3.0)
     gray = None if below is None else _gray(below, layout)
     height, width = heat.shape if gray is None else gray.shape[:2]
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     if gray is not None:
-        ax.imshow(gray, cmap="gray_r", extent=extent, alpha=0.45)  # pale, so that colours stay what they are
+        ax.imshow(gray, cmap="gray_r", extent=extent, alpha=_PALE)  # so that colours stay what they are
     end = scale_of(heat) if scale is None else scale
     drawn = ax.imshow(
         heat,
@@ -63,7 +65,7 @@ def image(
     ax.set_yticks([])
     ax.figure.colorbar(drawn, ax=ax, ticks=[-end, 0, end], format="%.2g", shrink=0.8)
     if found.target is not None:
-        ax.set_title(found.target, fontsize=9)
+        ax.set_title(shorten(found.target), fontsize=9)
     return ax.figure
 
 
@@ -83,7 +85,7 @@ def images(
     ranks = _ranks(explanation)
     grid = [[sample_of(explanation, i, k, name) for k in range(ranks)] for i in range(len(explanation))]
     inner = grid[0][0].data is None
-    maps = [[_map(found.values, layout, inner) for found in row] for row in grid]
+    maps = [[heat_of(found.values, layout, inner) for found in row] for row in grid]
     end = scale_of(np.array([np.abs(heat).max(initial=0.0) for row in maps for heat in row]))
     shown = [row[0].data if pictures is None else np.asarray(pictures[i]) for i, row in enumerate(grid)]
     first = 0 if any(below is None for below in shown) else 1
@@ -95,10 +97,10 @@ def images(
         panel.set_yticks([])
     for row, found, heats, below in zip(panels, grid, maps, shown, strict=True):
         if first and below is not None:
-            row[0].imshow(_plain(below, layout), cmap="gray_r")
+            row[0].imshow(plain(below, layout), cmap="gray_r")
         for panel, one, heat in zip(row[first:], found, heats, strict=True):
             drawn = panel.imshow(heat, cmap=colours(), vmin=-end, vmax=end)
-            panel.set_title(one.target or "", fontsize=8)
+            panel.set_title(shorten(one.target or ""), fontsize=8)
     figure.colorbar(drawn, ax=panels, ticks=[-end, 0, end], format="%.2g", shrink=0.8, aspect=30)
     return figure
 
@@ -109,8 +111,14 @@ def _ranks(explanation: Explanation) -> int:
     return first.shape[1] if explanation.several else 1
 
 
-def _map(values: Array, layout: str, inner: bool) -> Array:
-    """[H, W]: summed over channels, so that maps add up to what all channels get."""
+def heat_of(values: Array, layout: str, inner: bool) -> Array:
+    """[H, W]: summed over channels, so that maps add up to what all channels get.
+
+    Args:
+        values: one sample's attributions.
+        layout: as in `channel_axis`.
+        inner: likewise.
+    """
     axis = channel_axis(values.shape, layout, inner)
     return np.asarray(values if axis is None else values.sum(axis=axis))
 
@@ -147,7 +155,7 @@ def require_layout(layout: str) -> None:
         raise UserError(f"no layout is called {layout!r}", mend=mend)
 
 
-def _plain(picture: Array, layout: str) -> Array:
+def plain(picture: Array, layout: str) -> Array:
     """A picture as matplotlib draws it: [H, W], or [H, W, 3] from 0 to 1."""
     axis = channel_axis(picture.shape, layout)
     if axis is None:
@@ -160,10 +168,28 @@ def _plain(picture: Array, layout: str) -> Array:
     return np.asarray(last.mean(axis=-1))
 
 
+def overlay(heat: Array, picture: Array | None, layout: str, end: float) -> Array:
+    """A map in colours over its picture in pale gray, [H, W, 3] from 0 to 1; on white where there is none.
+
+    Args:
+        heat: the map [H, W].
+        picture: [H, W], [C, H, W] or [H, W, C] of the same height and width.
+        end: the end of the symmetric scale; what lies beyond is drawn as the end.
+    """
+    shades = np.asarray(colours()(0.5 + 0.5 * np.clip(heat / end, -1, 1)))[..., :3]
+    if picture is None:
+        return shades
+    gray = _gray(picture, layout)
+    low, high = gray.min(), gray.max()
+    below = 1 - _PALE * (gray - low) / ((high - low) or 1.0)
+    cover = _alpha(heat, end)[..., None]
+    return np.asarray(cover * shades + (1 - cover) * below[..., None])
+
+
 def _gray(picture: Array, layout: str) -> Array:
-    plain = _plain(picture, layout)
+    shown = plain(picture, layout)
     # gray_r draws large numbers dark: a colour picture is turned so that it stays as bright as it is
-    return 1 - plain @ np.array([0.299, 0.587, 0.114]) if plain.ndim == 3 else plain
+    return 1 - shown @ np.array([0.299, 0.587, 0.114]) if shown.ndim == 3 else shown
 
 
 def _alpha(heat: Array, end: float) -> Array:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
+
+import numpy as np
 
 from irshap.errors import UserError
 from irshap.report.drawing import (
@@ -17,11 +20,12 @@ from irshap.report.drawing import (
     matplotlib,
     sample_of,
     scale_of,
+    shorten,
 )
 from irshap.runtime import Explanation
 from irshap.runtime.arrays import Array
 
-__all__ = ["logo", "steps", "tokens", "tokens_html"]
+__all__ = ["Word", "is_one_hot", "logo", "steps", "tokens", "tokens_html", "words_of"]
 
 
 def steps(
@@ -31,6 +35,7 @@ def steps(
     rank: int = 0,
     name: str | None = None,
     time: int = 0,
+    scale: float | None = None,
     ax: Any = None,
 ) -> Any:
     """A heat map of one sample [T, F] or [T]: time goes right, a row for each feature.
@@ -39,6 +44,7 @@ def steps(
         rank: which of several explained classes.
         name: the attributed tensor, where there are several.
         time: the sample's axis of time, 0 for [T, F], 1 for [F, T].
+        scale: the end of the symmetric scale; None: this sample's largest magnitude.
 
     Raises:
         UserError: no such sample, class, tensor or axis.
@@ -50,11 +56,11 @@ def steps(
         raise UserError(what, mend="draw image(...) or bar(...)")
     heat = values.T if time == 0 else values
     ax = axes_of(ax, 7.0, 1.3 + 0.3 * min(len(heat), 20))
-    end = scale_of(heat)
+    end = scale_of(heat) if scale is None else scale
     drawn = ax.imshow(heat, cmap=colours(), vmin=-end, vmax=end, aspect="auto", interpolation="nearest")
     given = explanation.names.features.get(found.name) if time == 0 else None
     if given and len(given) == len(heat):
-        ax.set_yticks(range(len(heat)), given)
+        ax.set_yticks(range(len(heat)), [shorten(name) for name in given])
     elif len(heat) == 1:
         ax.set_yticks([])
     ax.set_xlabel("step")
@@ -131,17 +137,54 @@ def tokens_html(
     Raises:
         UserError: as `tokens`.
     """
+    spans = []
+    for word in words_of(explanation, sample, rank=rank, name=name, texts=texts):
+        style = f"background:{word.shade};color:{word.ink};padding:0 .15em"
+        spans.append(f'<span style="{style}" title="{word.value:+.4g}">{escape(word.text)}</span>')
+    return f'<p style="line-height:1.9">{" ".join(spans)}</p>'
+
+
+@dataclass(frozen=True)
+class Word:
+    """A token on the colour of its attribution: `shade` is the colour's, `ink` the text's, as #rrggbb."""
+
+    text: str
+    value: float
+    shade: str
+    ink: str
+
+
+def words_of(
+    explanation: Explanation,
+    sample: int = 0,
+    *,
+    rank: int = 0,
+    name: str | None = None,
+    texts: Sequence[str] | None = None,
+    scale: float | None = None,
+) -> list[Word]:
+    """The tokens of one sample and their colours.
+
+    Args:
+        rank: as in `tokens`.
+        name: likewise.
+        texts: likewise.
+        scale: as in `steps`.
+
+    Raises:
+        UserError: as `tokens`.
+    """
     found = sample_of(explanation, sample, rank, name)
     words, values = _words(explanation, found, sample, texts)
-    end = scale_of(values)
-    spans = []
-    for word, value in zip(words, values, strict=True):
-        strength = abs(value) / end
-        shade = FOR if value >= 0 else AGAINST
-        ink = "#fff" if strength > 0.55 else "#000"
-        style = f"background:{_mixed(shade, strength)};color:{ink};padding:0 .15em"
-        spans.append(f'<span style="{style}" title="{value:+.4g}">{escape(word)}</span>')
-    return f'<p style="line-height:1.9">{" ".join(spans)}</p>'
+    end = scale_of(values) if scale is None else scale
+    return [_word(text, value, value / end) for text, value in zip(words, map(float, values), strict=True)]
+
+
+def _word(text: str, value: float, part: float) -> Word:
+    shade = _mixed(FOR if part >= 0 else AGAINST, min(abs(part), 1.0))
+    return Word(
+        text, value, shade, "#000000" if _contrast(shade, 0.0) >= _contrast(shade, 1.0) else "#ffffff"
+    )
 
 
 def logo(
@@ -207,13 +250,22 @@ def _words(
     return list(map(str, texts)), values
 
 
+def is_one_hot(data: Array, count: int) -> bool:
+    """Whether samples [N, L, letters] or [N, letters, L] hold one of so many letters, or none, everywhere."""
+    return data.ndim == 3 and any(_of_letters(turned, count) for turned in (data, data.swapaxes(1, 2)))
+
+
+def _of_letters(hot: Array, count: int) -> bool:
+    zeros_and_ones = bool(((hot == 0) | (hot == 1)).all())
+    return hot.shape[-1] == count and zeros_and_ones and bool((hot.sum(axis=-1) <= 1).all())
+
+
 def _one_hot(found: Sample, count: int) -> tuple[Array, Array]:
     """Attributions and sample as [L, letters]."""
     data = found.data
     if data is not None and data.ndim == 2 and data.shape == found.values.shape:
         for values, hot in ((found.values, data), (found.values.T, data.T)):
-            zeros_and_ones = ((hot == 0) | (hot == 1)).all()
-            if hot.shape[1] == count and zeros_and_ones and (hot.sum(axis=1) <= 1).all():
+            if _of_letters(hot, count):
                 return values, hot
     what = f"the sample is no one-hot sequence of {count} letters"
     raise UserError(what, mend="give letters= for another alphabet, or draw steps(...)")
@@ -223,3 +275,11 @@ def _mixed(colour: str, strength: float) -> str:
     """A colour on white."""
     parts = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return "#" + "".join(f"{round(255 + (part - 255) * strength):02x}" for part in parts)
+
+
+def _contrast(colour: str, other: float) -> float:
+    """The contrast of a colour with one of luminance `other`, from 1 to 21 (WCAG 2.2)."""
+    parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    light, dark = sorted((float(linear @ [0.2126, 0.7152, 0.0722]), other), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
