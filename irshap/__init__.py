@@ -1,7 +1,7 @@
 """irshap compiles an ONNX model into one ONNX file that also returns its attributions.
 
     compiled = irshap.compile("model.onnx", references)   # references: an array [R, ...]
-    compiled.save("explained.onnx")                       # runs on any ONNX runtime
+    compiled.save("explained.onnx")                       # docs/runtimes.md: what runs it
     explanation = irshap.Explainer("explained.onnx")(x)   # .values, .base_values, ...
 
 Method: DeepLIFT (Shrikumar, Greenside, Kundaje 2017), averaged over references as in DeepSHAP (Lundberg, Lee

@@ -133,6 +133,10 @@ class Metadata:
     NAMES = "irshap.names"
     """What people call features, classes and tokens, as JSON (`Names`), where it was said."""
 
+    BATCH = "irshap.batch"
+    """How many samples the file takes at a time, where that is fixed, as JSON:
+    `{"size": 1, "axes": {"image": 0, ...}}`, with the axis that counts them in each input and output."""
+
     SIZES = "irshap.sizes"
     """Sizes that open axes of the source model were given, as JSON: `{"t": 128}`."""
 

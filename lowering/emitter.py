@@ -163,13 +163,13 @@ class Emitter:
         self.bodies: dict[str, Emission] = {}
         """What the subgraph of a node holds, by the node's name."""
 
-    def inner(self) -> Emitter:
+    def inner(self, *, closed: bool = False) -> Emitter:
         """An emitter for a subgraph: it sees what is here by now, and has nodes and initializers of its own.
 
-        Sizes that are known out here are computed out here, once.
+        Sizes that are known out here are computed out here, once; not for one that is `closed`.
         """
         child = copy(self)
-        child.nodes, child.initializers, child._outer = [], {}, self
+        child.nodes, child.initializers, child._outer = [], {}, None if closed else self
         child._sources, child._dims, child._shapes = {}, {}, {}
         return child
 

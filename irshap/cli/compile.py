@@ -41,8 +41,8 @@ def compile_command(
 ) -> None:
     """Compile MODEL into one ONNX file with its prediction and its attributions.
 
-    The file runs on any ONNX runtime, and has the outputs of MODEL, then INPUT_attributions for each
-    attributed input, base_values and target_index.
+    The file has the outputs of MODEL, then INPUT_attributions for each attributed input, base_values and
+    target_index.  It runs in ONNX Runtime; --for makes it one for others (docs/runtimes.md tells which).
     """
     start = time.perf_counter()
     require_folder(output)

@@ -14,13 +14,22 @@ __all__ = ["compiling", "explained_arguments", "explaining", "reading"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+
+def _batch(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value not in ("auto", "none") and not (value.isdecimal() and int(value) > 0):
+        raise click.BadParameter(f"{value!r} is none of auto, none, or a number from 1 on")
+    return value
+
+
 _READING = (
     click.option(
         "--batch",
-        type=click.Choice(["auto", "none"]),
+        callback=_batch,
         default="auto",
         show_default=True,
-        help="With none, the model has no batch axis: its whole input is one sample, as a graph's nodes are.",
+        metavar="auto|none|SIZE",
+        help="With none, the model has no batch axis: its whole input is one sample, as a graph's nodes are. "
+        "With a size, the explained model takes that many samples at a time.",
     ),
     click.option(
         "--set",
@@ -122,7 +131,8 @@ _COMPILING = (
         type=click.Choice(DEVICES),
         default="cpu",
         show_default=True,
-        help="What the explained model is to be fast on; it runs on both.",
+        help="What the explained model is for: ONNX Runtime on a CPU or on CUDA, OpenVINO, ONNX Runtime in a "
+        "browser, or any runtime: the most portable form (docs/runtimes.md).",
     ),
     click.option(
         "--fp16/--no-fp16",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from irshap.cli.output import echo_json, require_folder, table
+from irshap.cli.output import echo_json, printable, require_folder, table
 from irshap.contract import TARGET
-from irshap.errors import CheckFailed
+from irshap.errors import CheckFailed, UserError, near
 from irshap.files import write_npz
 
 if TYPE_CHECKING:
@@ -42,6 +44,18 @@ __all__ = ["explanation_rows", "given_inputs", "given_references", "run_command"
     type=click.FloatRange(min=0),
     help="Exit with 1 if a completeness error exceeds this times max(1, |f(x) - base|).",
 )
+@click.option(
+    "--compare",
+    is_flag=True,
+    help="Tell how far the runtimes of --with are from ONNX Runtime; exit with 1 beyond 1e-4 of the largest.",
+)
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    metavar="openvino|web|node|reference",
+    help="A runtime to compare with; repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print all rows as JSON.")
 def run_command(
     explained: str,
@@ -52,12 +66,17 @@ def run_command(
     provider: tuple[str, ...],
     rows: int,
     max_error: float | None,
+    compare: bool,
+    others: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Explain the samples in INPUT (.npy [N, ...], or .npz by input) with the compiled model EXPLAINED."""
     from irshap.runtime import Explainer
 
     require_folder(output)
+    if compare != bool(others):
+        mend = "write --compare --with openvino, web, node or reference"
+        raise UserError("--compare and --with belong together", mend=mend)
     explainer = Explainer(explained, list(provider) or None)
     given, named = given_inputs(samples, target, explainer.tensors.target or TARGET)
     if references is not None:
@@ -68,16 +87,66 @@ def run_command(
     if output is not None:
         write_npz(output, explanation.raw)
     records = explanation_rows(explanation)
+    told = compared(explained, others, explainer.feeds(given, **named)) if compare else []
     if as_json:
-        echo_json({"samples": len(explanation), "seconds": seconds, "rows": records, "output": output})
+        report = {"samples": len(explanation), "seconds": seconds, "rows": records, "output": output}
+        echo_json(report | ({"compared": told} if compare else {}))
     else:
         _print(records[:rows], len(records))
         click.echo(
             f"{len(explanation)} samples in {seconds * 1e3:.1f} ms"
             + (f", saved in {output}" if output else "")
         )
+        _print_compared(told)
     if max_error is not None:
         _check(records, max_error)
+    _require_near(told)
+
+
+WITHIN = 1e-4
+"""How far a runtime's output may be from ONNX Runtime's, by the largest number of that output."""
+
+
+def compared(model: str, engines: Sequence[str], feeds: Sequence[Any]) -> list[dict[str, Any]]:
+    """How far each output of each engine is from ONNX Runtime's, on a CPU; the worst of all feeds.
+
+    Raises:
+        UserError: no such engine, or it isn't installed, or doesn't run the model.
+    """
+    from irshap.engines import ENGINES, distances, own_results
+
+    for name in engines:
+        if name not in ENGINES:
+            raise UserError(f"no runtime is called {name!r}", mend=near(name, ENGINES))
+    wanted = own_results(Path(model), feeds)
+    listed = []
+    for name in engines:
+        engine = ENGINES[name]()
+        found, version = engine.run(Path(model), feeds), engine.version()
+        each = [d for ours, theirs in zip(wanted, found, strict=True) for d in distances(theirs, ours)]
+        for output in wanted[0]:
+            worst = max((d for d in each if d.name == output), key=lambda d: (d.strange, d.relative))
+            told = {"runtime": name, "version": version, "output": output, "strange": worst.strange}
+            listed.append({**told, "distance": worst.relative if math.isfinite(worst.relative) else None})
+    return listed
+
+
+def _print_compared(listed: list[dict[str, Any]]) -> None:
+    if not listed:
+        return
+    rows = []
+    for told in listed:
+        far = "differs" if told["distance"] is None else f"{told['distance']:.1e}"
+        far = f"{told['strange']} are NaN or infinite" if told["strange"] else far
+        rows.append([f"{told['runtime']} {told['version']}", printable(told["output"]), far])
+    table(["runtime", "output", "from ONNX Runtime, by the largest"], rows)
+
+
+def _require_near(listed: list[dict[str, Any]]) -> None:
+    far = [t for t in listed if t["distance"] is None or t["distance"] > WITHIN]
+    if far:
+        names = ", ".join(dict.fromkeys(f"{t['runtime']} ({printable(t['output'])})" for t in far))
+        raise CheckFailed(f"more than {WITHIN:g} of the largest from ONNX Runtime: {names}")
 
 
 def given_inputs(samples: str, target: int | None, name: str) -> tuple[Any, dict[str, Any]]:
@@ -86,7 +155,6 @@ def given_inputs(samples: str, target: int | None, name: str) -> tuple[Any, dict
         return samples, {}
     import numpy as np
 
-    from irshap.errors import UserError
     from irshap.runtime.arrays import as_arrays
 
     # One class for all samples: as many as the input has rows.
@@ -98,7 +166,6 @@ def given_inputs(samples: str, target: int | None, name: str) -> tuple[Any, dict
 
 def given_references(file: str, inputs: Mapping[str, str]) -> dict[str, Any]:
     """The arrays of a file for the inputs of references, by the model's inputs that they are for."""
-    from irshap.errors import UserError
     from irshap.runtime.arrays import as_arrays, unknown_names
 
     if not inputs:

@@ -83,7 +83,8 @@ def compile(
             cells go together: an array of integers of the input's shape without the batch, or broadcast to
             it; for several inputs a mapping from their names to arrays, in which equal numbers are one group.
             Or the path of a .npy or .npz file.  None: each cell, or token, by itself.
-        device: what the compiled model is to be fast on, "cpu" or "cuda"; it runs on both.
+        device: what the compiled model is for: "cpu" or "cuda" (ONNX Runtime on these; it runs on both),
+            "openvino", "web" (ONNX Runtime in a browser), or "any", the most portable form.
         fp16: whether attributions are computed in float16 where that does little harm (see the pass fp16);
             the model's own outputs stay exact.  None: where the pipeline has that pass.
         quantized: whether activations that the model rounds to integers are explained as the clips that these
@@ -133,6 +134,7 @@ def compile(
         per_sample=given.per_sample,
         grouped=groups is not None,
         reading=read.reading,
+        batch=read.fixed_batch,
     )
     if (asked[0].takes, asked[-1].gives) != ("model", "model"):
         mend = "begin with lift, end with lower; a named pipeline takes more: @default{before=(lower, PASS)}"

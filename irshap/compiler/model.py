@@ -26,14 +26,16 @@ class Model:
         batch_axes: which axis counts samples, by inputs and outputs: `{"states": 1}`.  Others that have the
             same name there have it, too.  Without it the batch is looked for.
         batch: "auto" finds the model's batch; "none" is for a model whose whole input is one sample, such as
-            the nodes of a graph [V, F]: its float inputs get an axis in front, references are [R, V, F].
+            the nodes of a graph [V, F]: its float inputs get an axis in front, references are [R, V, F].  A
+            number finds the batch, and fixes it: the compiled file takes that many samples at a time, and no
+            size in it is open for it.
     """
 
     source: Any
     set: Mapping[str, object] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
     batch_axes: Mapping[str, int] = field(default_factory=dict)
-    batch: str = "auto"
+    batch: str | int = "auto"
 
     @staticmethod
     def of(given: Any, example: Mapping[str, Array]) -> Model:
@@ -52,5 +54,11 @@ class Model:
     def reading(self) -> Lift:
         """The pass that reads it so."""
         said = (self.set, self.dims, self.batch_axes)
+        batch = str(self.batch) if self.fixed_batch is None else "auto"
         values, sizes, axes = (",".join(f"{name}={value}" for name, value in each.items()) for each in said)
-        return Lift(self.batch, values, sizes, axes)
+        return Lift(batch, values, sizes, axes)
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """How many samples the compiled file takes at a time, None for any number."""
+        return int(self.batch) if str(self.batch).isdecimal() else None

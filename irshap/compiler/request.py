@@ -10,6 +10,8 @@ from irshap.attribution.targets import target_text
 from irshap.compiler.catalog import METHODS
 from irshap.errors import PipelineError, near
 from irshap.lowering.lift import Lift
+from irshap.passes.close_loops import CloseLoops
+from irshap.passes.fix_batch import FixBatch
 from irshap.passes.fp16 import Fp16
 from irshap.passes.methods.base import Method
 from irshap.passes.quantized import Quantized
@@ -37,6 +39,7 @@ def requested(
     per_sample: bool = False,
     grouped: bool = False,
     reading: Lift | None = None,
+    batch: int | None = None,
 ) -> tuple[Pass, ...]:
     """The passes that these arguments of `irshap.compile` ask for.
 
@@ -45,6 +48,7 @@ def requested(
         per_sample: whether every sample brings references of its own; no pass then binds any.
         grouped: whether groups of cells are given.
         reading: how the model is read, where not as it stands.
+        batch: how many samples the compiled model takes at a time; None: any number.
 
     Raises:
         PipelineError: an unknown name, or two arguments that contradict each other.
@@ -81,6 +85,10 @@ def requested(
     if quantized and not any(isinstance(p, Quantized) for p in pipeline):
         at = next((i + 1 for i, p in enumerate(pipeline) if isinstance(p, Lift)), 0)
         pipeline.insert(at, Quantized())
+    if batch is not None and not any(isinstance(p, FixBatch) for p in pipeline):
+        # what looks for open sizes comes behind it
+        at = next((i for i, p in enumerate(pipeline) if isinstance(p, CloseLoops)), len(pipeline) - 1)
+        pipeline.insert(at, FixBatch(batch))
     found = _with_fp16(pipeline, fp16, given=passes is not None)
     if strategy != "auto":
         found = with_strategy(found, strategy)

@@ -14,7 +14,7 @@ import numpy as np
 from irshap.ir.builder import emit1
 from irshap.ir.core import Op, Precision, Sample, Value
 from irshap.ir.degrees import Degree
-from irshap.ir.types import Array
+from irshap.ir.types import Array, DType
 from irshap.ops.arithmetic import Abs, guarded_quotient, least_size, maximum, minimum, ratio, where
 from irshap.ops.families import Elementwise
 from irshap.ops.logic import Equal, Greater, Less
@@ -22,7 +22,7 @@ from irshap.ops.program import constant
 from irshap.ops.samples import randn
 
 __all__ = ["Elu", "Exp", "Log", "Logistic", "Relu", "Sigmoid", "Softplus", "Sqrt", "Tanh"]
-__all__ += ["inverse_or_zero", "logc", "phi", "tanhc", "unary_samples"]
+__all__ += ["inverse_or_zero", "least_angle", "logc", "phi", "tanhc", "unary_samples"]
 
 
 def unary_samples(cls: type[Op], *shifts: float) -> Iterable[Sample]:
@@ -38,9 +38,14 @@ def tanhc(u: Value) -> Value:
     and whose last digit is odd, so that no difference of numbers in use is its negative.  (ONNX Runtime drops
     an addition of what is 0 in float32.)
     """
-    kind = u.dtype.numpy.type
-    moved = u + float(np.nextafter(kind(np.finfo(np.float32).tiny ** 0.5), kind(1)))
+    moved = u + least_angle(u.dtype)
     return emit1(Tanh(), moved) / moved
+
+
+def least_angle(dtype: DType) -> float:
+    """About the root of float32's smallest normal number, with an odd last digit."""
+    kind = dtype.numpy.type
+    return float(np.nextafter(kind(np.finfo(np.float32).tiny ** 0.5), kind(1)))
 
 
 def _tanhc_of_half(x: Value, x0: Value) -> Value:

@@ -32,13 +32,14 @@ class Scan(NonDifferentiable):
     slice [...] at a time, and captured values, which every trip sees whole.  The body is closed: it has an
     input for each, in this order, and an output for each carried value; any further ones are rows.  Results:
     the carried values' final state, then the rows of all trips, [trips, ...].  `last_first`: from the last
-    slice to the first.
+    slice to the first.  `closed`: what it captures is nothing, and so it stays where it is written down.
     """
 
     carried: int
     scanned: int
     body: Graph
     last_first: bool = False
+    closed: bool = False
     mnemonic = "scan"
     precision = Precision.FULL
     reason = "loops are made after differentiation"
@@ -58,6 +59,8 @@ class Scan(NonDifferentiable):
         sliced = tensors(types[self.carried : self.carried + self.scanned])
         require(len(types) == len(self.body.inputs), f"the body takes {len(self.body.inputs)} operands")
         require(self.carried >= 0 < self.scanned, "it needs something to scan, which counts the trips")
+        captured = len(types) - self.carried - self.scanned
+        require(not (self.closed and captured), "a closed loop captures nothing")
         require(len(self.body.outputs) >= self.carried, "the body has an output for each carried value")
         require(
             all(t.rank and same(t.dims[0], sliced[0].dims[0]) for t in sliced),
@@ -125,7 +128,7 @@ class Scan(NonDifferentiable):
     @cached_property
     def _structure(self) -> tuple[object, ...]:
         """What makes two loops the same."""
-        return (self.carried, self.scanned, self.last_first, *structure(self.body))
+        return (self.carried, self.scanned, self.last_first, self.closed, *structure(self.body))
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Scan) and self._structure == other._structure)
@@ -152,6 +155,7 @@ class Scan(NonDifferentiable):
         given = tuple(randn(*shape, dtype=np.float32) for shape in ((2, 3), (4, 2, 3)))
         yield Sample(cls(1, 1, running), given, batch=(0, 1))
         yield Sample(cls(1, 1, running, last_first=True), given, batch=(0, 1))
+        yield Sample(cls(1, 1, running, closed=True), given, batch=(0, 1))
         state, rows = (np.zeros(2, np.int64), np.array(1.0, np.float32)), np.arange(6).reshape(3, 2)
         yield Sample(cls(2, 2, both), (*state, rows, np.array([0.5, -2.0, 4.0], np.float32)))
 

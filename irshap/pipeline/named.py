@@ -24,6 +24,13 @@ PIPELINES: dict[str, str] = {
         "lift,single,target,canonicalize,piecewise,fuse-activations,nest-concats,autodiff,@method,eliminate-split-tile,"
         "broadcast-target,dce,fold-references,absorb-scales,canonicalize,dce,lower"
     ),
+    # For runtimes of other makers: nothing that some don't read (loops that capture, MaxUnpool), nothing that
+    # some get wrong in silence (guards that reassociation moves, weights in two layouts); docs/runtimes.md.
+    "any": (
+        "lift,single,target,canonicalize,piecewise,fuse-activations,nest-concats,autodiff,@method,firm-guards,"
+        "eliminate-split-tile,broadcast-target,canonicalize,dce,fold-references,conv-adjoint,absorb-scales,"
+        "canonicalize,dce,close-loops,own-weights,lower"
+    ),
     # For methods that look at the sample alone: nothing to bind, and one backward pass.
     "sample": "lift,single,target,canonicalize,piecewise,autodiff,@method,dce,lower",
     # For methods that take gradients between references and samples: what follows from references alone is
@@ -61,27 +68,30 @@ PIPELINES: dict[str, str] = {
     "gradient": "lift,single,target,canonicalize,piecewise,autodiff,gradient,dce,lower",
 }
 
-DEVICES = ("cpu", "cuda")
+DEVICES = ("cpu", "cuda", "openvino", "web", "any")
+"""What an explained model can be compiled for; docs/runtimes.md tells what runs which."""
 
 SESSIONS = ("default", "explainer")
 """Whose memory a limit is for: ONNX Runtime's session as it is made without options, or `Explainer`'s."""
 
 _FOR_METHODS = {
-    (Points.SAMPLE, "cpu"): "@sample",
-    (Points.SAMPLE, "cuda"): "@sample",
-    (Points.SAMPLE_AND_REFERENCE, "cpu"): "@default",
-    (Points.SAMPLE_AND_REFERENCE, "cuda"): "@cuda",
-    (Points.PATH, "cpu"): "@path",
-    (Points.PATH, "cuda"): "@cuda-path",
-    (Points.NEARBY, "cpu"): "@nearby",
-    (Points.NEARBY, "cuda"): "@sample",
-    (Points.MASKS, "cpu"): "@masks",
-    (Points.MASKS, "cuda"): "@masks",
-    (Points.COALITIONS, "cpu"): "@coalitions",
-    (Points.COALITIONS, "cuda"): "@coalitions",
+    Points.SAMPLE: {"cpu": "@sample"},
+    Points.SAMPLE_AND_REFERENCE: {"cpu": "@default", "cuda": "@cuda", "any": "@any"},
+    Points.PATH: {"cpu": "@path", "cuda": "@cuda-path"},
+    Points.NEARBY: {"cpu": "@nearby", "cuda": "@sample"},
+    Points.MASKS: {"cpu": "@masks"},
+    Points.COALITIONS: {"cpu": "@coalitions"},
 }
+"""For each kind of points the pipeline on a CPU, and those for devices that want another one."""
+
+_PORTABLE = "{before=(lower, close-loops, own-weights)}"
+"""What runtimes of other makers want of any pipeline."""
 
 
 def for_method(points: Points, device: str) -> str:
     """The text of the pipeline, with a slot `@method`, for methods that run these points on a device."""
-    return _FOR_METHODS[points, device]
+    known = _FOR_METHODS[points]
+    if device in ("openvino", "any"):
+        return known.get("any") or known.get("cuda", known["cpu"]) + _PORTABLE
+    # a browser runs ONNX Runtime's own kernels for CPUs
+    return known["cpu"] if device == "web" else known.get(device, known["cpu"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -73,15 +74,18 @@ class Explainer:
         self.input_names = tuple(self._inputs)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.tensors = _tensors(self.metadata, self.input_names, self._outputs, where)
+        self._batch, self._axes = _fixed_batch(self.metadata, where)
         references = {name: self._inputs[name].shape for name in self.tensors.references.values()}
         if alone := [name for name, shape in references.items() if "R" not in shape]:
             what = f"its input {alone[0]!r} should take references, and has no axis R for them"
             raise ModelError(what, where=where, mend="compile the model again")
         self._references = {name: shape.index("R") for name, shape in references.items()}
         # an input without such an axis is the same for all samples
-        own = {name for name, shape in references.items() if "N" in shape}
+        own = {name for name in references if "N" in self._shape(self._inputs[name])}
         theirs = self.tensors.inputs - {self.tensors.target_weights} - own
-        rows = {n: _rows(v.shape) for n, v in self._inputs.items() if n not in theirs}
+        if self._batch:
+            theirs = theirs - set(self._axes)
+        rows = {n: _rows(self._shape(v)) for n, v in self._inputs.items() if n not in theirs}
         self.sample_axes = {n: axis for n, axis in rows.items() if axis is not None}
         self.attributed = tuple(self.tensors.attributions)
         if not self.attributed:
@@ -104,7 +108,7 @@ class Explainer:
         """
         feed = self._feed(arrays, named)
         try:
-            results = run(self._session, self._outputs, feed)
+            results = self._run(feed)
         except Exception as error:  # ONNX Runtime's errors have no common base but this
             if self.tensors.target is not None:
                 raise TargetError(
@@ -113,7 +117,8 @@ class Explainer:
             raise UserError(f"ONNX Runtime failed: {_line(error)}", where="explained model") from error
         raw = dict(zip(self._outputs, map(np.asarray, results), strict=True))
         name = self.metadata.get(contract.Metadata.EXPLAINED_OUTPUT)
-        places = ((v.name, _rows(v.shape)) for v in (*self._inputs.values(), *self._session.get_outputs()))
+        ends = (*self._inputs.values(), *self._session.get_outputs())
+        places = ((v.name, _rows(self._shape(v))) for v in ends)
         axes = dict(places)
         own = {n: feed[n] for n in self._own_inputs() if n in self.sample_axes}
         require_finite_results(own, self.sample_axes, [raw[n] for n in self.tensors.outputs])
@@ -123,6 +128,47 @@ class Explainer:
     def providers(self) -> tuple[str, ...]:
         """ONNX Runtime's execution providers that the model runs on, the preferred first."""
         return tuple(self._session.get_providers())
+
+    def _shape(self, end: Any) -> list[Any]:
+        """The shape of an input or output, N where it counts samples, also where their number is fixed."""
+        shape = list(end.shape)
+        if (axis := self._axes.get(end.name)) is not None:
+            shape[axis] = "N"
+        return shape
+
+    def feeds(self, /, *arrays: Source, **named: Source) -> list[Arrays]:
+        """What the file is given for these samples: arrays by input, checked and converted.
+
+        One feed, or of a file for a fixed number of samples one for each so many.
+
+        Raises:
+            UserError: as when it explains them.
+        """
+        return self._parts(self._feed(arrays, named))
+
+    def _parts(self, feed: Arrays) -> list[Arrays]:
+        if self._batch is None:
+            return [feed]
+        count = next(feed[n].shape[axis] for n, axis in self.sample_axes.items())
+        if count % self._batch:
+            what = f"{count} samples, for a file that takes {self._batch} at a time"
+            raise UserError(what, mend="give a multiple, or compile with another --batch")
+        parts = []
+        for start in range(0, count, self._batch):
+            rows = range(start, start + self._batch)
+            parts.append({**feed, **{n: np.take(feed[n], rows, a) for n, a in self.sample_axes.items()}})
+        return parts
+
+    def _run(self, feed: Arrays) -> list[Any]:
+        """The outputs, in order."""
+        rounds = [run(self._session, self._outputs, part) for part in self._parts(feed)]
+        if len(rounds) == 1:
+            return rounds[0]
+        axes = (self._axes.get(name) for name in self._outputs)
+        return [
+            each[0] if axis is None else np.concatenate(each, axis)
+            for axis, *each in zip(axes, *rounds, strict=True)
+        ]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """By the path of its file, which another process reads again."""
@@ -214,7 +260,7 @@ class Explainer:
         shape = next((v.shape for v in self._session.get_outputs() if v.name == explained), None)
         if shape is None:
             return None
-        batch = _rows(shape) or 0
+        batch = self._axes.get(str(explained), _rows(shape) or 0)
         sizes = [size for axis, size in enumerate(shape) if axis != batch]
         return prod(sizes) if all(isinstance(size, int) for size in sizes) else None
 
@@ -227,7 +273,7 @@ class Explainer:
         dtype = np.dtype(np.float32) if meta.type == BFLOAT16 else _DTYPES.get(meta.type)
         if dtype is None:
             raise UserError(f"input {name!r} has type {meta.type}, which irshap can't feed")
-        shape = [d if isinstance(d, int) and d >= 0 else str(d or "?") for d in meta.shape]
+        shape = [d if isinstance(d, int) and d >= 0 else str(d or "?") for d in self._shape(meta)]
         if self._references.get(name):
             require_own(array, len(shape), f"input {name!r}")
         return conform(array, dtype, shape, UserError, f"input {name!r}")
@@ -249,6 +295,20 @@ def _tensors(
         what = f"its metadata {contract.Metadata.TENSORS} names tensors that it hasn't: {sorted(strange)}"
         raise ModelError(what, where=where, mend="compile the model again")
     return found
+
+
+def _fixed_batch(metadata: Mapping[str, str], where: str) -> tuple[int | None, dict[str, int]]:
+    """How many samples a file takes at a time, if that is fixed, and by tensor the axis that counts them."""
+    text = metadata.get(contract.Metadata.BATCH)
+    if text is None:
+        return None, {}
+    try:
+        told = json.loads(text)
+        size, axes = int(told["size"]), {str(name): int(axis) for name, axis in told["axes"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what = f"its metadata {contract.Metadata.BATCH} is damaged: {error}"
+        raise ModelError(what, where=where, mend="compile the model again") from error
+    return size, axes
 
 
 def _rows(shape: Sequence[Any]) -> int | None:

@@ -7,7 +7,7 @@ import numpy as np
 from irshap.ir.core import Value
 from irshap.ir.dims import Dim, N, same, symbols_of
 from irshap.lowering.alike import lower_alike
-from irshap.lowering.emitter import Export, exporter
+from irshap.lowering.emitter import FLOOR, Export, exporter
 from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import index, program, scatter
 from irshap.ops.reduce import Expand
@@ -51,11 +51,17 @@ def _read_gather_elements(n: Import) -> Value:
     return n.one(index.GatherElements(axis), scatter.leading(x, where, axis), where)
 
 
-@exporter(index.ScatterAdd, opset=ADDS_SINCE)
+def _adds_since(op: index.ScatterAdd) -> int:
+    return FLOOR if op.distinct else ADDS_SINCE
+
+
+@exporter(index.ScatterAdd, opset=_adds_since)
 def _write_scatter_add(e: Export, op: index.ScatterAdd) -> None:
-    # ONNX Runtime's CPU kernels add no float16
+    # what goes to distinct places is set there, which more runtimes do; ONNX Runtime's CPU kernels add no
+    # float16
     zeros = e.zeros(e.node.results[0].shape)
-    e.narrow("ScatterElements", [zeros, e.inputs[1], e.wide()], axis=op.axis, reduction="add")
+    reduction = None if op.distinct else "add"
+    e.narrow("ScatterElements", [zeros, e.inputs[1], e.wide()], axis=op.axis, reduction=reduction)
 
 
 @exporter(index.Unpool)

@@ -15,15 +15,15 @@ __all__ = ["own_constants"]
 
 @exporter(scan.Scan)
 def _write_scan(e: Export, op: scan.Scan) -> None:
-    """The body is a subgraph: what it captures is read there under its name out here."""
-    inner, body = e.emitter.inner(), op.body
+    """The body is a subgraph: what it captures is read there under its name out here, unless it's closed."""
+    inner, body = e.emitter.inner(closed=op.closed), op.body
     passed = op.carried + op.scanned
     where: dict[Value, str] = dict(zip(body.inputs[passed:], e.inputs[passed:], strict=True))
     for value in body.inputs[:passed]:
         where[value] = inner.fresh(str(value.name))
         inner.know(where[value], value.type)
     unshared = own_constants(body)
-    for node in body.nodes:
+    for node in () if op.closed else body.nodes:
         if isinstance(node.op, Constant) and node.results[0] not in unshared:
             known = e.emitter.initializers.get(node.op.value)
             if known is not None:
