@@ -58,7 +58,7 @@ PIPELINES: dict[str, str] = {
         "canonicalize,dce,order,lower"
     ),
     # A training step; with a prior it is one on the attributions of a method, whose derivative is taken.
-    "train": "lift,trainable,canonicalize,loss,gradients,step,canonicalize,dce,order,lower",
+    "train": "lift,trainable,canonicalize,loss,gradients,step,canonicalize,max-unpool,dce,order,lower",
     "train-prior": (
         "lift,trainable,target,canonicalize,piecewise,autodiff,@method,eliminate-split-tile,broadcast-target,"
         "canonicalize,dce,loss,prior,gradients,step,canonicalize,max-unpool,dce,order,lower"
