@@ -82,7 +82,7 @@ def _emit(
     if isinstance(node.op, Constant):
         # a scalar that is only read in another shape is written in that
         if node.results[0] in used:
-            where[node.results[0]] = emitter.constant(node.op.value.array, node.results[0].name)
+            where[node.results[0]] = emitter.constant(node.op.value.array, node.results[0].name, owned=True)
         return
     stem = node.origin[0] if node.origin else node.op.mnemonic
     results = []

@@ -18,7 +18,8 @@ from irshap.errors import UserError
 from irshap.ir.core import Node, Op, Output, Value
 from irshap.ir.dims import Dim, as_dim, same, symbols_of
 from irshap.ir.types import Array, DType, Tensor, TensorType, Type
-from irshap.lowering.files.spool import refer
+from irshap.lowering.files.held import hold
+from irshap.lowering.files.protos import OUTLINE_OVER
 
 __all__ = ["EXPORTERS", "FLOOR", "Emission", "Emitter", "Export", "Exporter", "exporter", "fill_tensor"]
 __all__ += ["onnx_dtype", "onnx_type", "tensor_proto"]
@@ -160,6 +161,7 @@ class Emitter:
         self._dims: dict[Dim, str] = {}
         self._shapes: dict[tuple[Dim, ...], str] = {}
         self._outer: Emitter | None = None
+        self._owned: set[str] = set()
         self.bodies: dict[str, Emission] = {}
         """What the subgraph of a node holds, by the node's name."""
 
@@ -179,7 +181,7 @@ class Emitter:
         """Puts what was emitted into a graph, in place: helper.make_graph would copy all weights."""
         graph.node.extend(self.nodes)
         for name, array in self.initializers.values():
-            fill_tensor(graph.initializer.add(), array, name)
+            fill_tensor(graph.initializer.add(), array, name, owned=name in self._owned)
         graph.input.extend(helper.make_value_info(name, onnx_type(type)) for name, type in inputs)
         graph.output.extend(helper.make_value_info(o.name, onnx_type(o.value.type)) for o in outputs)
 
@@ -207,11 +209,14 @@ class Emitter:
         )
         self.nodes.append(node)
 
-    def constant(self, array: Array, hint: str | None = None) -> str:
-        """The name of an initializer with these values."""
+    def constant(self, array: Array, hint: str | None = None, *, owned: bool = False) -> str:
+        """The name of an initializer with these values; `owned`: the graph has the array itself."""
         key = Tensor.wrap(array)
         if key not in self.initializers:
-            self.initializers[key] = (self.fresh(hint or f"constant_{len(self.initializers)}"), array)
+            name = self.fresh(hint or f"constant_{len(self.initializers)}")
+            self.initializers[key] = (name, array)
+            if owned:
+                self._owned.add(name)
         return self.initializers[key][0]
 
     def know(self, name: str, type: object) -> None:
@@ -354,8 +359,8 @@ def tensor_proto(array: Array, name: str) -> onnx.TensorProto:
     return proto
 
 
-def fill_tensor(proto: onnx.TensorProto, array: Array, name: str) -> None:
-    """Makes `proto` an initializer: in place: large weights are copied once, what is in a spool isn't."""
+def fill_tensor(proto: onnx.TensorProto, array: Array, name: str, *, owned: bool = False) -> None:
+    """Makes `proto` an initializer, in place, with a copy of the array, or a large one itself if `owned`."""
     if array.dtype == object:
         proto.name, proto.data_type = name, onnx.TensorProto.STRING
         proto.dims.extend(array.shape)
@@ -363,7 +368,9 @@ def fill_tensor(proto: onnx.TensorProto, array: Array, name: str) -> None:
     elif array.dtype.isbuiltin == 1 and array.dtype.isnative and sys.byteorder == "little":
         proto.name, proto.data_type = name, onnx_dtype(DType.of(array))
         proto.dims.extend(array.shape)
-        if not refer(proto, array):
+        if owned and array.nbytes > OUTLINE_OVER:
+            hold(proto, array)
+        else:
             proto.raw_data = array.tobytes()
     else:
         proto.CopyFrom(numpy_helper.from_array(array, name))

@@ -28,7 +28,7 @@ from irshap.lowering.bodies import body_of
 from irshap.lowering.control_flow import inlined
 from irshap.lowering.emitter import onnx_type, tensor_proto
 from irshap.lowering.files.arrays import array_of, dense, dtype_of
-from irshap.lowering.files.load import OLDEST_OPSET, infer_shapes, inline_functions, load_model
+from irshap.lowering.files.load import OLDEST_OPSET, infer_shapes, inline_functions, open_model
 from irshap.lowering.files.protos import first_line, outline
 from irshap.lowering.files.scopes import captured_names
 from irshap.lowering.given import named_pairs, open_axes, with_sizes, with_values
@@ -79,7 +79,7 @@ class Lift(Pass):
     takes = "model"
 
     def run(self, ir: Any, context: Context) -> Graph:
-        model = load_model(ir)
+        model, context.weights_of_source = open_model(ir)
         context.source = model
         graph, sizes = _lifted(model, self, context.given)
         if sizes:
@@ -102,7 +102,8 @@ def lift(source: Any, *, batch: str = "auto", set: str = "", dims: str = "", bat
     Raises:
         ModelError: the model can't be read, isn't valid, or has no such input or axis.
     """
-    return _lifted(load_model(source), Lift(batch, set, dims, batch_axes), {})[0]
+    opened = open_model(source)
+    return _lifted(opened.model, Lift(batch, set, dims, batch_axes), {})[0]
 
 
 def _lifted(

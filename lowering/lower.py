@@ -14,11 +14,12 @@ from irshap.lowering.emission import emit_nodes
 from irshap.lowering.emitter import Emitter
 from irshap.lowering.files.convert import ir_version_for
 from irshap.lowering.files.halves import half_of, with_halves
+from irshap.lowering.files.wire import resident
 from irshap.lowering.opaque import used_domains
 from irshap.ops.program import PARAMETER, STATE, TRAINING, Input, Opaque
 from irshap.pipeline.base import Context, Pass, Semantics
 
-__all__ = ["Lower", "lower"]
+__all__ = ["Lower", "lower", "lowered"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,18 @@ class Lower(Pass):
     gives = "model"
 
     def run(self, ir: Graph, context: Context) -> onnx.ModelProto:
-        model, kind = lower(ir, opset=self.opset, metadata=context.metadata), half_of(context.source)
-        return with_halves(model, kind) if kind else model
+        model, kind = lowered(ir, opset=self.opset, metadata=context.metadata), half_of(context.source)
+        model = with_halves(model, kind) if kind else model
+        return model if context.keeps_graph else resident(model)
 
 
 def lower(graph: Graph, *, opset: int = 0, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
-    """Lowers a graph to ONNX.
+    """As `lowered`, with all data in the model."""
+    return resident(lowered(graph, opset=opset, metadata=metadata))
+
+
+def lowered(graph: Graph, *, opset: int = 0, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
+    """Lowers a graph to ONNX; large constants stay where the graph has them, and must be kept there.
 
     Args:
         opset: the lowest acceptable opset; raised to the source's, and where the graph's ops need more.

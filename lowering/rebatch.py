@@ -17,7 +17,8 @@ from irshap.ir.dims import N, same, symbols_of
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.lowering.files.protos import first_line, nodes
 from irshap.lowering.files.session import RuntimeRefusal, Session
-from irshap.lowering.lower import lower
+from irshap.lowering.files.wire import resident
+from irshap.lowering.lower import lowered
 from irshap.ops.quantized import DynamicQuantize, Quantize
 
 __all__ = ["TRIALS", "check_axis", "close", "has_rows", "random", "refuse_too_large", "rounding", "rows_of"]
@@ -125,7 +126,7 @@ def refuse_too_large(original: onnx.ModelProto, graph: Graph) -> None:
 def _difference(original: onnx.ModelProto, graph: Graph, batched: Mapping[str, int]) -> str:
     refuse_too_large(original, graph)
     alone = runner(original)
-    together = runner(lower(graph))
+    together = runner(lowered(graph))
     for trial in TRIALS:
         feeds = {str(v.name): random(str(v.name), v.type, seed, trial) for seed, v in enumerate(graph.inputs)}
         rows = [
@@ -199,7 +200,7 @@ def runner(model: onnx.ModelProto) -> Callable[[Mapping[str, Array]], list[Any]]
     from onnx.reference import ReferenceEvaluator
 
     try:
-        evaluator = ReferenceEvaluator(model)
+        evaluator = ReferenceEvaluator(resident(model))
     except (LookupError, RuntimeError, TypeError, ValueError) as error:
         raise RuntimeRefusal(first_line(error)) from error
 

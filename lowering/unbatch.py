@@ -22,7 +22,7 @@ from irshap.ir.dims import N, symbols_of
 from irshap.ir.types import Array, TensorType
 from irshap.lowering.batch_plan import BatchPlan, forget_shapes
 from irshap.lowering.files.session import RuntimeRefusal
-from irshap.lowering.lower import lower
+from irshap.lowering.lower import lowered
 from irshap.lowering.rebatch import TRIALS, close, random, refuse_too_large, rounding, rows_of, runner
 from irshap.ops.vectorize import many, vectorize, with_batch_on
 
@@ -193,7 +193,7 @@ class Check:
 
         What the original takes may leave nothing (8 frames behind four poolings) that the graph would take.
         """
-        run = runner(lower(graph))
+        run = runner(lowered(graph))
         for trial in TRIALS[TRIALS.index(self.trial) :]:
             feeds = self._feeds(_ROWS[1], trial, draw)
             with suppress(RuntimeRefusal):

@@ -24,6 +24,7 @@ from irshap.ir.core import Graph, Role
 from irshap.ir.dims import N
 from irshap.ir.types import Array, TensorType
 from irshap.ir.walks import ancestors
+from irshap.lowering.files.held import data_of
 from irshap.lowering.files.protos import is_outlined, outline
 from irshap.ops.program import batch_from_shape
 from irshap.passes.methods.base import Method
@@ -141,7 +142,7 @@ def compile(
         raise PipelineError("compiling starts and ends with a model", where="pipeline", mend=mend)
     limit = None if memory_limit is None else parse_size(str(memory_limit))
     Settings.of(session)
-    context = Context(groups=read_groups(groups))
+    context = Context(groups=read_groups(groups), keeps_graph=True)
     called = Names.of(names)
     if text := called.to_text():
         context.metadata[Metadata.NAMES] = text
@@ -264,7 +265,7 @@ def _model_digest(model: onnx.ModelProto) -> str:
     digest = sha256(outline(model).SerializeToString(deterministic=True))
     for tensor in model.graph.initializer:
         if is_outlined(tensor):
-            digest.update(tensor.raw_data)
+            digest.update(data_of(tensor))
     return digest.hexdigest()
 
 

@@ -18,7 +18,7 @@ from irshap.cost.choose import Choice
 from irshap.errors import ModelError
 from irshap.ir.core import Graph
 from irshap.lowering.files.save import MAX_PROTO, save_model
-from irshap.lowering.files.spool import resident, spooled_file
+from irshap.lowering.files.wire import pieces, resident
 from irshap.pipeline.report import Report
 from irshap.runtime import Explainer
 
@@ -30,7 +30,7 @@ class CompiledModel:
     """An explained model.
 
     Attributes:
-        lowered: `model`, but for large arrays of which it says where a temporary file has them.
+        lowered: `model`, but for large arrays, which are those of `graph`.
         graph: the last form of the program in irshap's IR.
         report: what each pass did.
         pipeline: the canonical text of the passes that made it.
@@ -56,7 +56,7 @@ class CompiledModel:
         return resident(self.lowered)
 
     def __getstate__(self) -> dict[str, Any]:
-        # a copy, maybe in another process, may outlive the temporary file
+        # a copy, maybe in another process, has arrays of its own
         return {**self.__dict__, "lowered": self.model}
 
     @property
@@ -103,12 +103,11 @@ class CompiledModel:
             raise ModelError(
                 "is over 2 GiB, more than one ONNX file holds", where="compiled model", mend=mend
             )
-        return self.model.SerializeToString(deterministic=True)
+        return b"".join(pieces(self.lowered))
 
     @property
     def _nbytes(self) -> int:
-        spooled = (place for t in self.lowered.graph.initializer if (place := spooled_file(t)))
-        return self.lowered.ByteSize() + sum(length for _, _, length in spooled)
+        return sum(map(len, pieces(self.lowered)))
 
     def __repr__(self) -> str:
         outputs = ", ".join(o.name for o in self.lowered.graph.output)

@@ -12,7 +12,7 @@ from onnx import helper
 from irshap import contract
 from irshap.errors import ModelError, TargetError, UserError, near
 from irshap.lowering.files.cut import cut_to
-from irshap.lowering.files.load import load_model
+from irshap.lowering.files.load import open_model
 from irshap.lowering.files.session import RuntimeRefusal, Session
 from irshap.runtime.arrays import Array, Arrays, Source, as_arrays, conform, unknown_names
 
@@ -43,7 +43,8 @@ class Forward:
     """
 
     def __init__(self, source: Any, batch: int = 64) -> None:
-        model = load_model(source if isinstance(source, (str, onnx.ModelProto)) else _content(source))
+        opened = open_model(source if isinstance(source, (str, onnx.ModelProto)) else _content(source))
+        model, self._weights = opened
         metadata = {p.key: p.value for p in model.metadata_props}
         names = [o.name for o in model.graph.output]
         self.digest = metadata.get(contract.Metadata.MODEL_SHA256, "")
@@ -60,7 +61,7 @@ class Forward:
         fixed = {_sizes(kind)[axis] for n, kind in self._inputs.items() if (axis := self.axes[n]) is not None}
         self._batch = 1 if fixed == {1} else batch
         try:
-            self._session = Session(self.model, threads=0)
+            self._session = Session(self.model, threads=0, arena=True)
         except RuntimeRefusal as error:
             raise ModelError(f"ONNX Runtime can't load it: {error}", where="the measured model") from error
 

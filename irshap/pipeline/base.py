@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
@@ -62,6 +62,8 @@ class Context:
         groups: for methods that replace groups of cells, their numbers by input, "" for one array without an
             input's name; as read, not checked yet.
         source: the ONNX model that is compiled (for its opset, and for messages).
+        weights_of_source: arrays that `source` refers to, kept with it.
+        keeps_graph: whether who asks keeps the last graph, so that what it is lowered to may refer to it.
         metadata: key-value pairs for the lowered model.
         unbound: no references are there yet, and passes that bind them leave their number a symbol.
         expected: how many there will be, 0 if that isn't known either.
@@ -74,6 +76,8 @@ class Context:
     weights: Array | None = None
     groups: Mapping[str, Array] = field(default_factory=dict)
     source: Any = None
+    weights_of_source: Sequence[Array] = ()
+    keeps_graph: bool = False
     metadata: dict[str, str] = field(default_factory=dict)
     unbound: bool = False
     expected: int = 0

@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 
 from irshap.errors import ModelError
 from irshap.ir.types import Array, DType
+from irshap.lowering.files.held import held
 from irshap.lowering.files.protos import first_line
 
 __all__ = ["array_of", "dense", "dtype_of"]
@@ -31,6 +32,8 @@ def dtype_of(code: int) -> DType:
 def array_of(tensor: onnx.TensorProto) -> Array:
     """A tensor's elements; ModelError where its data isn't what its type and dims say."""
     dtype_of(tensor.data_type)
+    if (array := held(tensor)) is not None:
+        return array
     try:
         return numpy_helper.to_array(tensor)
     except (TypeError, ValueError) as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -12,12 +14,15 @@ from onnx.external_data_helper import load_external_data_for_tensor
 
 from irshap.errors import ModelError
 from irshap.lowering.files.protos import first_line, nbytes, tensors
+from irshap.lowering.files.weights import HELD_FROM, Weights
 
 __all__ = ["read_external_data"]
 
+_PIECE = 16 * 2**20
 
-def read_external_data(model: onnx.ModelProto, folder: Path | None, where: str) -> None:
-    """Load all external data of `model` into its tensors, in place.
+
+def read_external_data(model: onnx.ModelProto, folder: Path | None, where: str, weights: Weights) -> None:
+    """Load all external data of `model` into its tensors, in place, or hand it over to `weights`.
 
     It is read only from regular files in `folder` or below.  Refused, like by the newest onnx, are absolute
     locations, `..`, files that are, or are reached through, symbolic links, also when these point to the
@@ -27,25 +32,58 @@ def read_external_data(model: onnx.ModelProto, folder: Path | None, where: str) 
         model: may hold external data anywhere: initializers, attributes, subgraphs, functions.
         folder: the model's; None when it has none, which makes any external data an error.
         where: names the model in errors.
+        weights: takes that of large initializers.
 
     Raises:
         ModelError: data that is refused, missing, or whose size doesn't fit the tensor's type and dims.
     """
+    outside = [t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL]
+    if sum(map(nbytes, outside)) > HELD_FROM:
+        for tensor in filter(weights.takes, outside):
+            with _reading(tensor, folder, where) as place:
+                weights.take(tensor, _pieces(tensor, place))
+                _forget_place(tensor)
     for tensor in tensors(model):
-        if tensor.data_location != TensorProto.EXTERNAL:
-            continue
-        place = f"{where}, tensor {tensor.name!r}"
-        if folder is None:
-            mend = "give the model's path, or load its data first"
-            raise ModelError("uses external data, but has no folder", where=place, mend=mend)
-        _confine(tensor, folder, place)
-        try:
-            # onnx opens the file without following links, which closes the gap between check and use.
-            load_external_data_for_tensor(tensor, os.fspath(folder))
-            tensor.ClearField("data_location")
-            del tensor.external_data[:]
-        except (OSError, ValueError, RuntimeError, MemoryError, checker.ValidationError) as error:
-            raise ModelError(f"external data can't be read: {first_line(error)}", where=place) from error
+        if tensor.data_location == TensorProto.EXTERNAL:
+            with _reading(tensor, folder, where) as place:
+                load_external_data_for_tensor(tensor, os.fspath(place))
+                _forget_place(tensor)
+
+
+@contextmanager
+def _reading(tensor: TensorProto, folder: Path | None, where: str) -> Iterator[Path]:
+    """The folder that a tensor's data is read from, as far as it may be."""
+    place = f"{where}, tensor {tensor.name!r}"
+    if folder is None:
+        mend = "give the model's path, or load its data first"
+        raise ModelError("uses external data, but has no folder", where=place, mend=mend)
+    _confine(tensor, folder, place)
+    try:
+        yield folder
+    except (OSError, ValueError, RuntimeError, MemoryError, checker.ValidationError) as error:
+        raise ModelError(f"external data can't be read: {first_line(error)}", where=place) from error
+
+
+def _forget_place(tensor: TensorProto) -> None:
+    tensor.ClearField("data_location")
+    del tensor.external_data[:]
+
+
+def _pieces(tensor: TensorProto, folder: Path) -> Iterator[bytes]:
+    """A tensor's data, a piece at a time, by onnx's reader.
+
+    It opens the file without following links, which closes the gap between check and use.
+    """
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    start, length = int(entries["offset"]), int(entries["length"])
+    for at in range(0, length, _PIECE):
+        size = min(_PIECE, length - at)
+        piece = TensorProto(data_type=TensorProto.UINT8, dims=[size], data_location=TensorProto.EXTERNAL)
+        given = {"location": entries["location"], "offset": str(start + at), "length": str(size)}
+        for key, value in given.items():
+            piece.external_data.add(key=key, value=value)
+        load_external_data_for_tensor(piece, os.fspath(folder))
+        yield piece.raw_data
 
 
 def _confine(tensor: TensorProto, folder: Path, place: str) -> None:

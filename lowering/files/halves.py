@@ -8,6 +8,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from irshap.lowering.files.arrays import array_of
+from irshap.lowering.files.protos import nbytes
+
 __all__ = ["half_of", "with_halves"]
 
 _HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -19,9 +22,7 @@ _LARGE = 4096
 def half_of(model: onnx.ModelProto | None) -> int:
     """The element type of the half precision that a model's large weights are in, or 0."""
     found = (
-        {t.data_type for t in model.graph.initializer if t.ByteSize() >= _LARGE}
-        if model is not None
-        else set()
+        {t.data_type for t in model.graph.initializer if nbytes(t) >= _LARGE} if model is not None else set()
     )
     return next((kind for kind in _HALVES if kind in found), 0)
 
@@ -36,9 +37,9 @@ def with_halves(model: onnx.ModelProto, kind: int) -> onnx.ModelProto:
     taken |= {t.name for t in model.graph.initializer} | {v.name for v in model.graph.input}
     casts = []
     for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or len(tensor.raw_data) < _LARGE:
+        if tensor.data_type != TensorProto.FLOAT or nbytes(tensor) < _LARGE:
             continue
-        array = numpy_helper.to_array(tensor)
+        array = array_of(tensor)
         with np.errstate(over="ignore"):
             half = array.astype(dtype)
         if not np.array_equal(half.astype(np.float32), array):

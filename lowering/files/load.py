@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import TensorProto, checker, inliner, numpy_helper
 
 from irshap.errors import ModelError
+from irshap.ir.types import Array
 from irshap.lowering.files.external import read_external_data
 from irshap.lowering.files.protos import (
     OUTLINE_OVER,
@@ -26,8 +28,10 @@ from irshap.lowering.files.protos import (
     outline,
     tensors,
 )
+from irshap.lowering.files.weights import Weights
+from irshap.lowering.files.wire import resident
 
-__all__ = ["infer_shapes", "inline_functions", "load_model"]
+__all__ = ["Opened", "infer_shapes", "inline_functions", "load_model", "open_model"]
 
 OLDEST_OPSET = 7
 MAX_PROTO = 2**31 - 1  # protobuf's limit for one message
@@ -51,8 +55,32 @@ _LOOKALIKES = {
 }
 
 
+class Opened(NamedTuple):
+    """A model that was read.
+
+    Attributes:
+        model: valid, and without external data.
+        arrays: the data of large weights, which the model's tensors have while these are held.
+    """
+
+    model: onnx.ModelProto
+    arrays: Sequence[Array]
+
+
 def load_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.ModelProto:
     """Read a model and check it; the result is valid, holds all its weights and shares nothing with `source`.
+
+    As `open_model`, all in memory.
+    """
+    opened = open_model(source)
+    return resident(opened.model)
+
+
+def open_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Opened:
+    """Read a model and check it; the result is valid and shares nothing with `source`.
+
+    Large weights are copied to a temporary file and mapped from it, so that they take no memory but what is
+    read of them for a moment; a file that is written anew meanwhile does no harm.
 
     Args:
         source: a path, a serialized model, or a model in memory, which stays as it is.
@@ -65,27 +93,27 @@ def load_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx
         ModelError: no such file, not ONNX, truncated, invalid, over 2 GiB in one message, an opset below 7 or
             newer than the installed onnx, or external data that is refused, missing or of the wrong size.
     """
-    folder = None
+    folder, weights = None, Weights()
     if isinstance(source, onnx.ModelProto):
         where = "the model in memory"
-        model = onnx.ModelProto()
-        model.CopyFrom(source)
+        model = weights.copied(source)
     elif isinstance(source, bytes):
         where = "the model's bytes"
-        model = _parse(source, where)
+        model = _parse(source, where, weights)
     else:
         # Names are untrusted too: a control character in one must not reach the terminal.
         where = first_line(ValueError(os.fspath(source)))
-        model = _parse(_read(Path(source), where), where)
+        model = _parse(_read(Path(source), where), where, weights)
         folder = Path(source).parent
     _check_versions(model, where)
-    read_external_data(model, folder, where)
+    read_external_data(model, folder, where, weights)
+    weights.hold()
     _check(model, where)
     for node in messages(model):
         if isinstance(node, onnx.NodeProto):
             _refuse_fatal(node)
             _cut_blanks(node)
-    return model
+    return Opened(model, weights.arrays)
 
 
 def _cut_blanks(node: onnx.NodeProto) -> None:
@@ -211,7 +239,7 @@ def _too_large(where: str) -> ModelError:
     return ModelError("is over 2 GiB, the limit of one ONNX message", where=where, mend=mend)
 
 
-def _parse(data: bytes, where: str) -> onnx.ModelProto:
+def _parse(data: bytes, where: str, weights: Weights) -> onnx.ModelProto:
     if not data:
         raise ModelError("is empty, not an ONNX model", where=where)
     if len(data) > MAX_PROTO:
@@ -220,7 +248,7 @@ def _parse(data: bytes, where: str) -> onnx.ModelProto:
         if data.startswith(magic):
             raise ModelError(f"is {what}", where=where, mend=mend or "give an ONNX model")
     try:
-        model = onnx.ModelProto.FromString(data)
+        model = weights.parsed(data)
     except DecodeError as error:
         # Writers put the field ir_version first, so its tag tells a damaged model from something else.
         if data[:1] == b"\x08":

@@ -15,6 +15,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from onnx import TensorProto
 
+from irshap.lowering.files.held import held
+
 __all__ = [
     "OUTLINE_OVER",
     "first_line",
@@ -31,6 +33,7 @@ __all__ = [
 # Shape inference reads small constants (the operand of a Reshape), so those stay in the outline.
 OUTLINE_OVER = 4096
 _TENSOR_FIELDS = [field for field in TensorProto.DESCRIPTOR.fields if field.name != "raw_data"]
+_PLACE = ("data_location", "external_data")
 _SUB_BYTE_BITS = {"FLOAT4E2M1": 4, "INT2": 2, "INT4": 4, "UINT2": 2, "UINT4": 4}
 
 
@@ -101,7 +104,7 @@ def nbytes(tensor: TensorProto) -> int:
 
 def is_outlined(tensor: TensorProto) -> bool:
     """Whether `outline` leaves out this initializer's data."""
-    return tensor.HasField("raw_data") and nbytes(tensor) > OUTLINE_OVER
+    return (tensor.HasField("raw_data") or held(tensor) is not None) and nbytes(tensor) > OUTLINE_OVER
 
 
 def outline(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -112,7 +115,7 @@ def outline(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         target = copy.graph.initializer.add()
         if is_outlined(tensor):
-            _copy_fields(tensor, target)
+            _copy_fields(tensor, target, skip=_PLACE)
             target.raw_data = b""
         else:
             target.CopyFrom(tensor)

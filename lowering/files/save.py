@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from google.protobuf.message import EncodeError
 from onnx import TensorProto, checker
 
 from irshap.errors import ModelError, UserError
+from irshap.lowering.files.held import data_of, held
 from irshap.lowering.files.protos import first_line, is_outlined, nbytes, outline, tensors
-from irshap.lowering.files.spool import copy_data, resident, spooled_file
+from irshap.lowering.files.wire import pieces
 
 __all__ = ["MAX_PROTO", "save_model"]
 
@@ -39,7 +40,7 @@ def save_model(
     A data file that an earlier, larger output left is not removed.
 
     Args:
-        model: stays as it is; its weights are in memory, or in a spool (irshap.lowering.files.spool).
+        model: stays as it is; its weights are its own, or held (irshap.lowering.files.held).
         path: the file to write; its folder exists.
         external_over: the size in bytes above which weights become external data.
         check: run onnx.checker with full check on what was written before it takes its place.
@@ -74,23 +75,26 @@ def save_model(
 def _write(model: onnx.ModelProto, stage: Path, name: str, external_over: int, where: str) -> Sequence[str]:
     """Write the model's file, and its data file if needed, into `stage`; the names of what was written."""
     external = (t for t in tensors(model) if t.data_location == TensorProto.EXTERNAL)
-    if not all(map(spooled_file, external)):
+    if any(held(t) is None for t in external):
         raise ModelError("refers to external data", where=where, mend="read it with load_model first")
     shell = outline(model)
-    large = [tensor for tensor in model.graph.initializer if is_outlined(tensor) or spooled_file(tensor)]
+    large = [tensor for tensor in model.graph.initializer if is_outlined(tensor)]
     try:
-        size = len(shell.SerializeToString()) + sum(nbytes(tensor) + _TAG_BYTES for tensor in large)
-    except EncodeError as error:
+        rest = sum(map(len, pieces(shell)))
+    except EncodeError:
+        rest = MAX_PROTO + 1
+    if rest > MAX_PROTO:
         mend = "keep large constants in initializers, not in nodes"
-        raise ModelError("is over 2 GiB without its initializers", where=where, mend=mend) from error
+        raise ModelError("is over 2 GiB without its initializers", where=where, mend=mend)
+    size = rest + sum(nbytes(tensor) + _TAG_BYTES for tensor in large)
     if not large or size <= min(external_over, MAX_PROTO):
         try:
-            _write_file(stage / name, resident(model).SerializeToString(deterministic=True))
+            _write_file(stage / name, pieces(model))
         except EncodeError as error:  # protobuf says no more of a message that would fit
             raise MemoryError(f"{where} has {size / 2**30:.1f} GiB, which are put together first") from error
         return [name]
     _write_data(large, shell, stage / f"{name}.data")
-    _write_file(stage / name, shell.SerializeToString(deterministic=True))
+    _write_file(stage / name, pieces(shell))
     return [name, f"{name}.data"]
 
 
@@ -102,7 +106,7 @@ def _write_data(large: Sequence[TensorProto], shell: onnx.ModelProto, file: Path
             offset = -(-stream.tell() // _PAGE) * _PAGE
             stream.write(b"\0" * (offset - stream.tell()))
             length = nbytes(tensor)
-            copy_data(tensor, stream)
+            stream.write(data_of(tensor))
             target = targets[tensor.name]
             target.ClearField("raw_data")
             target.ClearField("external_data")
@@ -113,9 +117,9 @@ def _write_data(large: Sequence[TensorProto], shell: onnx.ModelProto, file: Path
         os.fsync(stream.fileno())
 
 
-def _write_file(file: Path, content: bytes) -> None:
+def _write_file(file: Path, content: Iterable[bytes | memoryview]) -> None:
     with file.open("xb") as stream:
-        stream.write(content)
+        stream.writelines(content)
         stream.flush()
         os.fsync(stream.fileno())
 

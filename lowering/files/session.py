@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import re
-import tempfile
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,11 @@ import onnxruntime
 from onnx import helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state
 
+from irshap.ir.types import Array
+from irshap.lowering.files.held import held
 from irshap.lowering.files.protos import first_line, nbytes
-from irshap.lowering.files.save import save_model
-from irshap.lowering.files.spool import resident
+from irshap.lowering.files.weights import HELD_FROM
+from irshap.lowering.files.wire import pieces
 
 __all__ = ["RuntimeRefusal", "Session"]
 
@@ -30,9 +31,6 @@ _ERRORS: tuple[type[Exception], ...] = (*_OWN, RuntimeError, ValueError, TypeErr
 # Types that numpy itself doesn't have: they go in and come out as bits.
 _NARROW = ("bfloat16", "float8", "float4", "int4", "int2")
 
-
-_MAPPED = 256 * 2**20
-"""Bytes of weights from which on a session maps them from a temporary file, instead of holding copies."""
 
 _PLACE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with[^]]*\])?\s*")
 
@@ -47,32 +45,44 @@ class Session:
     Args:
         threads: 1 repeats to the bit; 0 is ONNX Runtime's choice, for work that takes long.
         fuse: whether ONNX Runtime may merge nodes into kernels of its own.
+        arena: whether memory is kept from run to run, which saves time and takes more of it.
 
     Raises:
         RuntimeRefusal: ONNX Runtime doesn't load the model.
     """
 
-    def __init__(self, model: onnx.ModelProto, *, threads: int = 1, fuse: bool = True) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, *, threads: int = 1, fuse: bool = True, arena: bool = False
+    ) -> None:
         options = onnxruntime.SessionOptions()
         # what goes wrong comes as an exception; the log would go to the terminal
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = arena
         if not fuse:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         self.inputs = {v.name: v.type for v in model.graph.input}
         self.outputs = [v.name for v in model.graph.output]
-        large = sum(nbytes(t) for t in model.graph.initializer) > _MAPPED
+        # what stands in the message is copied with it, and once more where it is parsed
+        shared = {t.name: (t, a) for t in model.graph.initializer if (a := held(t)) is not None}
+        if sum(a.nbytes for _, a in shared.values()) <= HELD_FROM:
+            shared = {}
+        # ONNX Runtime reads these arrays where they are, for as long as it runs
+        self._shared = [_shared(array, tensor.data_type) for tensor, array in shared.values()]
         try:
-            if not large:
-                self._session = _session(resident(model).SerializeToString(), options)
-                return
-            with tempfile.TemporaryDirectory(prefix="irshap-") as folder:
-                path = str(Path(folder, "model.onnx"))
-                save_model(model, path, external_over=0, check=False)
-                del model  # a caller who keeps nothing of it has the memory back while the session is made
-                self._session = _session(path, options)
+            if shared:
+                # for the optimizers, and for the kernels, which would get copies otherwise
+                options.add_external_initializers(list(shared), self._shared)
+            for name, value in zip(shared, self._shared, strict=True):
+                options.add_initializer(name, value)
+            message = b"".join(pieces(model, apart=shared))
+            # there is nothing to fall back to, and trying would be told on standard output
+            self._session = onnxruntime.InferenceSession(
+                message, options, ["CPUExecutionProvider"], enable_fallback=0
+            )
         except _ERRORS as error:
             raise _refusal(error) from error
+        _trim()
 
     def run(self, feeds: Mapping[str, Any]) -> list[Any]:
         """The outputs in order: an array each, a list of arrays for a sequence, None for an empty optional.
@@ -88,6 +98,28 @@ class Session:
         except _ERRORS as error:
             raise _refusal(error) from error
 
+    def run_into(self, feeds: Mapping[str, Array], outputs: Sequence[Array]) -> None:
+        """Writes the outputs, plain tensors of known shapes, into arrays of their types.
+
+        Raises:
+            RuntimeRefusal: ONNX Runtime fails on these inputs.
+        """
+        try:
+            binding = self._session.io_binding()
+            for name, array in feeds.items():
+                binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+            for name, array in zip(self.outputs, outputs, strict=True):
+                binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+            self._session.run_with_iobinding(binding)
+        except _ERRORS as error:
+            raise _refusal(error) from error
+        _trim()
+
+    def close(self) -> None:
+        """Gives its memory back; it runs no more."""
+        del self._session, self._shared
+        _trim()
+
     def _value(self, name: str, value: Any) -> Any:
         type = self.inputs[name]
         if not type.HasField("tensor_type"):
@@ -96,9 +128,18 @@ class Session:
         return make(np.ascontiguousarray(value), type.tensor_type.elem_type)
 
 
-def _session(model: bytes | str, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    # there is nothing to fall back to, and trying would be told on standard output
-    return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"], enable_fallback=0)
+def _trim() -> None:
+    """Gives back what loading or a run has freed, and glibc would keep: about as much as the weights."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library, or another system
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _shared(array: Array, kind: int) -> onnxruntime.OrtValue:
+    """An array as ONNX Runtime's, without a copy."""
+    if array.dtype.isbuiltin == 1:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    bits = array.view(f"u{array.itemsize}")
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, kind)
 
 
 def _is_plain(type: str) -> bool:

@@ -3,143 +3,95 @@
 from __future__ import annotations
 
 import mmap
-import os
 import tempfile
-import weakref
 from collections.abc import Sequence
-from io import BytesIO
-from pathlib import Path
-from typing import Any, BinaryIO
+from math import prod
+from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto
 
 from irshap.errors import UserError
 from irshap.ir.types import Array
-from irshap.lowering.files.protos import OUTLINE_OVER
 
-__all__ = ["Spool", "copy_data", "place_of", "refer", "resident", "spooled_file"]
+__all__ = ["Region", "Spool"]
 
-_PIECE = 16 * 2**20
-
-_LIVE: weakref.WeakValueDictionary[str, _Mapping] = weakref.WeakValueDictionary()
-
-
-class _Mapping(mmap.mmap):
-    """A file in memory as far as it is read; gone with the last array in it."""
-
-    path: Path
+_ALIGNED = 4096
+"""Arrays begin at pages."""
 
 
 class Spool:
-    """A file of one array, written from its beginning to its end.
+    """A temporary file of arrays: each has a region, which is written from its beginning to its end.
 
-    It lies in the folder for temporary files (TMPDIR).  A full disk is a UserError; it would end the process
-    if memory were mapped first and then written.
+    It lies in the folder for temporary files (TMPDIR), and has no name there (on POSIX systems; on Windows it
+    goes with the last who has it open): however the process ends, nothing stays behind.  All arrays share the
+    file, since a process may have so many open.  A full disk is a UserError; it would end the process if
+    memory were mapped first and then written.
     """
 
     def __init__(self) -> None:
         try:
-            handle, name = tempfile.mkstemp(prefix="irshap-")
+            self._file = tempfile.TemporaryFile(prefix="irshap-")  # noqa: SIM115
         except OSError as error:
             raise _unwritable(error, tempfile.tempdir) from error
-        self._path, self._file = Path(name), os.fdopen(handle, "w+b")
-        self._remove = weakref.finalize(self, _remove, self._path, os.getpid())
+        self._size = 0
+        self._mapping: mmap.mmap | None = None
 
-    def append(self, array: Array) -> None:
-        """Writes the elements of an array behind those before."""
+    def region(self, nbytes: int) -> Region:
+        """Room for an array of so many bytes; all are asked for before the first one is read."""
+        if self._mapping is not None:
+            raise ValueError("a spool that is read has no more room")
+        start = -(-self._size // _ALIGNED) * _ALIGNED
+        self._size = start + nbytes
+        return Region(self, start)
+
+    def write(self, at: int, data: Any) -> None:
+        """Writes bytes at a place of the file."""
         try:
-            self._file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            self._file.seek(at)
+            self._file.write(data)
         except OSError as error:
-            raise _unwritable(error, self._path.parent) from error
+            raise _unwritable(error, tempfile.gettempdir()) from error
+
+    @property
+    def mapping(self) -> mmap.mmap:
+        """The whole file, in memory as far as it is read; what is written later is seen in it, too."""
+        if self._mapping is None:
+            try:
+                self._file.truncate(self._size)
+            except OSError as error:
+                raise _unwritable(error, tempfile.gettempdir()) from error
+            self._mapping = mmap.mmap(self._file.fileno(), self._size, access=mmap.ACCESS_READ)
+        self._file.flush()
+        return self._mapping
+
+
+class Region:
+    """The place of one array in a spool."""
+
+    def __init__(self, spool: Spool, start: int) -> None:
+        self._spool, self._start, self._end = spool, start, start
+
+    def append(self, array: Array | bytes | memoryview) -> None:
+        """Writes the elements of an array, or bytes, behind those before."""
+        data = (
+            np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+            if isinstance(array, np.ndarray)
+            else array
+        )
+        self._spool.write(self._end, data)
+        self._end += len(data)
 
     def array(self, dtype: np.dtype[Any], shape: Sequence[int]) -> Array:
-        """All that was written, read-only."""
-        self._file.flush()
-        mapping = _Mapping(self._file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._file.close()
-        mapping.path = self._path
-        self._remove.detach()
-        weakref.finalize(mapping, _remove, self._path, os.getpid())
-        _LIVE[str(self._path)] = mapping
-        return np.frombuffer(mapping, dtype).reshape(shape)
+        """All that was written, read-only; it holds the file."""
+        count = prod(shape)
+        if not count:
+            return np.empty(shape, dtype)
+        return np.frombuffer(self._spool.mapping, dtype, count, self._start).reshape(shape)
 
 
-def _unwritable(error: OSError, folder: str | Path | None) -> UserError:
+def _unwritable(error: OSError, folder: str | None) -> UserError:
     return UserError(
-        f"what is stored of the references can't be written: {error.strerror}",
+        f"what is stored of the references, or weights, can't be written: {error.strerror}",
         where=str(folder or "the folder for temporary files"),
         mend="make room there, or name another folder by TMPDIR",
     )
-
-
-def _remove(path: Path, owner: int) -> None:
-    """Removes the file of a process; one that was forked from it leaves it there."""
-    if os.getpid() == owner:
-        path.unlink(missing_ok=True)
-
-
-def place_of(array: Array) -> tuple[Path, int] | None:
-    """The file that an array is mapped from, and where in it, if a `Spool` wrote all of it."""
-    owner: Any = array
-    while isinstance(owner, np.ndarray | memoryview):
-        owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
-    if not isinstance(owner, _Mapping) or not array.flags.c_contiguous:
-        return None
-    start = np.frombuffer(owner, np.uint8).ctypes.data
-    return owner.path, array.ctypes.data - start
-
-
-def refer(tensor: TensorProto, array: Array) -> bool:
-    """Makes `tensor`'s data that of an array in a spool, without a copy; False if it is in none, or small."""
-    place = place_of(array) if array.nbytes > OUTLINE_OVER else None
-    if place is None:
-        return False
-    tensor.data_location = TensorProto.EXTERNAL
-    entries = {"location": str(place[0]), "offset": str(place[1]), "length": str(array.nbytes)}
-    for key, value in entries.items():
-        tensor.external_data.add(key=key, value=value)
-    return True
-
-
-def spooled_file(tensor: TensorProto) -> tuple[Path, int, int] | None:
-    """File, offset and length of a tensor's data in a spool of this process; None where it isn't in one."""
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return None
-    entries = {e.key: e.value for e in tensor.external_data}
-    if entries.get("location") not in _LIVE:
-        return None
-    return Path(entries["location"]), int(entries["offset"]), int(entries["length"])
-
-
-def copy_data(tensor: TensorProto, target: BinaryIO) -> None:
-    """Writes a tensor's raw data to a file; from a spool, piece by piece."""
-    place = spooled_file(tensor)
-    if place is None:
-        target.write(tensor.raw_data)
-        return
-    file, offset, left = place
-    if not file.exists():  # who tidied up left the mapping
-        target.write(memoryview(_LIVE[str(file)])[offset : offset + left])
-        return
-    with file.open("rb") as source:
-        source.seek(offset)
-        while left and (piece := source.read(min(left, _PIECE))):
-            left -= target.write(piece)
-
-
-def resident(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with all its data in memory: itself, or a copy where some is in a spool."""
-    if not any(map(spooled_file, model.graph.initializer)):
-        return model
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    for tensor in copy.graph.initializer:
-        if spooled_file(tensor):
-            data = BytesIO()
-            copy_data(tensor, data)
-            tensor.ClearField("external_data")
-            tensor.ClearField("data_location")
-            tensor.raw_data = data.getvalue()
-    return copy

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import accumulate
 
+import numpy as np
 import sympy
 
 from irshap.errors import IRError, ReferencesError, UserError
@@ -15,9 +17,12 @@ from irshap.ir.evaluator import evaluate
 from irshap.ir.types import Array, DType, TensorType
 from irshap.ir.walks import determined, is_float, live
 from irshap.lowering.files.session import RuntimeRefusal, Session
-from irshap.lowering.lower import lower
+from irshap.lowering.lower import lowered
 
 __all__ = ["FixedProgram", "check_size", "fixed_values", "read_by_others"]
+
+_LINE = 64
+"""Bytes of a line of a cache."""
 
 _CHEAP = 4096
 """Values of up to this many bytes are not worth counting against a limit."""
@@ -76,7 +81,7 @@ class FixedProgram:
             # but in float64 some kernels of ONNX Runtime's own have float32 inside
             fuse = not any(is_float(v) and v.dtype is DType.F64 for v in self._graph.values())
             with suppress(RuntimeRefusal):
-                self._session = Session(lower(self._graph), threads=0, fuse=fuse)
+                self._session = Session(lowered(self._graph), threads=0, fuse=fuse)
 
     def __call__(self, given: Mapping[Value, Array]) -> list[Array]:
         """The values of `wanted`, from those of the graph's inputs for references and weights.
@@ -88,11 +93,19 @@ class FixedProgram:
         feeds = {str(v.name): named[str(v.name)] for v in self._graph.inputs}
         if self._session is not None:
             try:
-                return self._session.run(feeds)
+                found = _rooms([o.value.tensor for o in self._graph.outputs])
+                self._session.run_into(feeds, found)
+                return found
             except RuntimeRefusal:
-                self._session = None
+                self.close()
                 return self._evaluated(feeds)
         return list(evaluate(self._graph, feeds).values())
+
+    def close(self) -> None:
+        """Gives back the memory that ONNX Runtime takes."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
 
     def _evaluated(self, feeds: Mapping[str, Array]) -> list[Array]:
         """By the evaluator, where ONNX Runtime fails; where both do, these references are at fault."""
@@ -102,3 +115,17 @@ class FixedProgram:
             what = f"the model can't be computed on the references: {error.what}"
             mend = "are they in the range that the model takes (token ids, say)?"
             raise ReferencesError(what, where=error.where, mend=mend) from error
+
+
+def _rooms(types: Sequence[TensorType]) -> list[Array]:
+    """Arrays to write into, one behind another: malloc gives back a large block, unlike many smaller ones."""
+    starts = list(accumulate((_aligned(int(t.nbytes)) for t in types), initial=0))
+    block = np.empty(starts[-1], np.uint8)
+    return [
+        block[start : start + int(t.nbytes)].view(t.dtype.numpy).reshape([int(d) for d in t.dims])
+        for start, t in zip(starts, types, strict=False)
+    ]
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _LINE) * _LINE

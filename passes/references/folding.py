@@ -34,7 +34,9 @@ def folded(graph: Graph, context: Context, name: str, limit: int) -> Graph:
     made = (v for v in read_by_others(graph, fixed) if not isinstance(v.node.op, Constant | Input))
     kept = tuple(dict.fromkeys(made))
     check_size(name, (v.tensor.substitute(binding) for v in kept), limit)
-    arrays = dict(zip(kept, FixedProgram(graph, kept, binding)(given), strict=True))
+    program = FixedProgram(graph, kept, binding)
+    arrays = dict(zip(kept, program(given), strict=True))
+    program.close()
     context.count("folded", len(kept))
     context.count("stored_bytes", sum(a.nbytes for a in arrays.values()))
 

@@ -27,7 +27,7 @@ __all__ = ["Storage", "Stored", "StoredArrays", "StoredInputs", "stored_type"]
 
 
 _SPOOLED = 256 * 2**20
-"""Bytes from which on what is stored goes to files as it is computed, but for arrays of less than a 256th."""
+"""Bytes from which on what is stored goes to a file as it is computed."""
 
 
 class Stored(Protocol):
@@ -85,21 +85,18 @@ class StoredArrays:
         self._totals = [np.zeros((), n.results[0].dtype.numpy) for n in parts.known]
         whole = int(plan.whole)
         types = storage.types()
-        spooled = sum(int(t.nbytes) for t in types.values()) > _SPOOLED
-        # a process may have so many files open
-        least = _SPOOLED // 256
+        spool = Spool() if sum(int(t.nbytes) for t in types.values()) > _SPOOLED else None
         stores = {
-            v: _Store(storage, v, level.size, types[v], spooled=spooled and int(types[v].nbytes) >= least)
-            for level in loop.levels
-            for v in level.stored
+            v: _Store(storage, v, level.size, types[v], spool) for level in loop.levels for v in level.stored
         }
-        for found in self._computed(plan.size, range(0, whole, plan.size)):
-            for value, array in zip(parts.stored, found, strict=True):
-                stores[value].add(array)
+        for chunk in self._chunks(plan.size, range(0, whole, plan.size)):
+            for value in parts.stored:
+                # nothing of a chunk is left when the next one is computed
+                stores[value].add(chunk.pop(value))
         self._whole = {v: store.array() for v, store in stores.items()}
         self._rest: list[Array] = []
         if plan.left:
-            (self._rest,) = self._computed(plan.left, [whole])
+            (self._rest,) = (list(chunk.values()) for chunk in self._chunks(plan.left, [whole]))
         self._known = [
             np.asarray(total / int(terms(n, {R: whole + plan.left})), total.dtype)
             for n, total in zip(parts.known, self._totals, strict=True)
@@ -122,18 +119,23 @@ class StoredArrays:
         """A constant for each."""
         return _constants(b, [n.results[0] for n in self._storage.loop.parts.known], self._known)
 
-    def _computed(self, size: int, starts: Sequence[int]) -> Iterator[list[Array]]:
+    def _chunks(self, size: int, starts: Sequence[int]) -> Iterator[dict[Value, Array]]:
         """The stored values for `size` references from each start on; known sums add up on the way."""
         parts = self._storage.loop.parts
         if not starts:
             return
         program = FixedProgram(parts.graph, parts.computed, {R: size})
         for start in starts:
-            found = program({v: self._rows(v, slice(start, start + size)) for v in self._given})
-            for i, node in enumerate(parts.known):
-                (total,) = sum_of(node).evaluate(found[len(parts.stored) + i])
-                self._totals[i] = self._totals[i] + total
-            yield [self._rounded(v, a, size) for v, a in zip(parts.stored, found, strict=False)]
+            rows = {v: self._rows(v, slice(start, start + size)) for v in self._given}
+            yield self._chunk(program(rows), size)
+        program.close()
+
+    def _chunk(self, found: Sequence[Array], size: int) -> dict[Value, Array]:
+        parts = self._storage.loop.parts
+        for i, node in enumerate(parts.known):
+            (total,) = sum_of(node).evaluate(found[len(parts.stored) + i])
+            self._totals[i] = self._totals[i] + total
+        return {v: self._rounded(v, a, size) for v, a in zip(parts.stored, found, strict=False)}
 
     def _rows(self, value: Value, rows: slice) -> Array:
         along = self._storage.loop.parts.axes.axis(value)
@@ -180,32 +182,38 @@ class StoredInputs:
 class _Store:
     """A stored value of all whole chunks, [trips, ...], for a level that takes several of them at a time.
 
-    In memory, or `spooled`: written to a file as it is computed.
+    In memory, or with a `spool` written to a file as it is computed.
     """
 
-    def __init__(self, storage: Storage, value: Value, size: int, kind: TensorType, *, spooled: bool) -> None:
+    def __init__(
+        self, storage: Storage, value: Value, size: int, kind: TensorType, spool: Spool | None
+    ) -> None:
         along = storage.loop.parts.axes.axis(value)
         assert along is not None
         self._along, self._each, self._kind = along, size // storage.loop.plan.size, kind
         self._chunks, self._trips = list[Array](), list[Array]()
-        self._spool = Spool() if spooled and kind.nbytes else None
+        self._region = None if spool is None else spool.region(int(kind.nbytes))
 
     def add(self, chunk: Array) -> None:
-        self._chunks.append(chunk)
+        if self._region is not None and self._each == 1:
+            self._region.append(chunk)
+            return
+        # what is kept is copied out of the block that all values of a chunk stand in
+        self._chunks.append(chunk.copy())
         if len(self._chunks) < self._each:
             return
         trip = _joined(self._chunks, self._along)
         self._chunks = []
-        if self._spool is None:
+        if self._region is None:
             self._trips.append(trip)
         else:
-            self._spool.append(trip)
+            self._region.append(trip)
 
     def array(self) -> Array:
         """All that was added."""
         dtype, shape = self._kind.dtype.numpy, [int(d) for d in self._kind.dims]
-        if self._spool is not None:
-            return self._spool.array(dtype, shape)
+        if self._region is not None:
+            return self._region.array(dtype, shape)
         trips, self._trips = self._trips, []
         return np.concatenate([t.reshape(-1) for t in trips] or [np.empty(0, dtype)]).reshape(shape)
 
