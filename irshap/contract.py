@@ -48,6 +48,7 @@ __all__ = [
     "next_of",
     "places",
     "references",
+    "summary",
 ]
 
 VERSION = "0.1.0"
@@ -167,6 +168,11 @@ def hypothetical(name: str) -> str:
     return name + _HYPOTHETICAL
 
 
+def summary(name: str, kind: str) -> str:
+    """The output with a summary of this kind of what is attributed to the tensor `name`."""
+    return f"{name}_{kind}"
+
+
 def references(name: str) -> str:
     """The input with references [R, ...] for the input `name`, where they are not bound when compiling."""
     return name + _REFERENCES
@@ -214,6 +220,7 @@ class Tensors:
         attributions: for each attributed tensor the output with its attributions.
         multipliers, hypothetical: those on request, likewise.
         references: for each of the model's inputs the one with its references.
+        summaries: for each output that sums attributions up, the tensor that these are for.
     """
 
     attributions: Mapping[str, str] = field(default_factory=dict)
@@ -227,6 +234,7 @@ class Tensors:
     target_weights: str | None = None
     reference_weights: str | None = None
     references: Mapping[str, str] = field(default_factory=dict)
+    summaries: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def by_name(cls, inputs: Iterable[str], outputs: Iterable[str]) -> Tensors:
@@ -267,9 +275,8 @@ class Tensors:
         """The outputs that are irshap's."""
         single = (self.base_values, self.target_index, self.target_values, self.completeness_error)
         each = (self.attributions, self.multipliers, self.hypothetical)
-        return {
-            name for name in (*single, *(n for names in each for n in names.values())) if name is not None
-        }
+        named = (*single, *(n for names in each for n in names.values()), *self.summaries)
+        return {name for name in named if name is not None}
 
     @property
     def inputs(self) -> set[str]:

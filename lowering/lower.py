@@ -128,6 +128,7 @@ def _roles(graph: Graph, outputs: list[Output]) -> Tensors | None:
         target_weights=given("target weights"),
         reference_weights=given("weights"),
         references={str(op.of): op.name for op in kinds.get("references", ())},
+        summaries={o.name: str(o.of) for o in found[Role.SUMMARY]},
     )
 
 

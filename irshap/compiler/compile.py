@@ -28,6 +28,7 @@ from irshap.lowering.files.held import data_of
 from irshap.lowering.files.protos import is_outlined, outline
 from irshap.ops.program import batch_from_shape
 from irshap.passes.methods.base import Method
+from irshap.passes.summary import Summary
 from irshap.passes.target import Target
 from irshap.pipeline.base import Context, Pass
 from irshap.pipeline.instrument import Instrument
@@ -54,6 +55,7 @@ def compile(
     session: str = "default",
     instruments: Sequence[Instrument] = (),
     names: Any = None,
+    summary: str | Summary | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX model into one that also returns its attributions.
 
@@ -106,6 +108,8 @@ def compile(
         names: what people call features, classes and tokens, stored in the file: `Names(...)`, or a mapping
             such as `{"features": ["age", "height"], "classes": ["no", "yes"], "tokens": [...]}`, for several
             attributed inputs by input.  Explanations have them.
+        summary: further outputs that sum attributions up, as text such as "top=5,heatmap=(224,224)", or as a
+            `Summary`: the largest, sums over axes or `groups`, normalized maps, pictures of uint8.
         instruments: what watches the passes, such as VerifyNumeric() of irshap.checks.instruments.
 
     Raises:
@@ -136,6 +140,7 @@ def compile(
         grouped=groups is not None,
         reading=read.reading,
         batch=read.fixed_batch,
+        summary=summary,
     )
     if (asked[0].takes, asked[-1].gives) != ("model", "model"):
         mend = "begin with lift, end with lower; a named pipeline takes more: @default{before=(lower, PASS)}"

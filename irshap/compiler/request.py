@@ -15,13 +15,14 @@ from irshap.passes.fix_batch import FixBatch
 from irshap.passes.fp16 import Fp16
 from irshap.passes.methods.base import Method
 from irshap.passes.quantized import Quantized
+from irshap.passes.summary import Summary
 from irshap.passes.target import Target
 from irshap.pipeline.base import Pass
 from irshap.pipeline.named import DEVICES, for_method
 from irshap.pipeline.strategies import STRATEGIES, with_strategy
 from irshap.pipeline.text import format_pipeline, parse_pipeline
 
-__all__ = ["as_method", "as_target", "requested", "with_options"]
+__all__ = ["as_method", "as_summary", "as_target", "requested", "with_options"]
 
 _PassT = TypeVar("_PassT", bound=Pass)
 
@@ -40,6 +41,7 @@ def requested(
     grouped: bool = False,
     reading: Lift | None = None,
     batch: int | None = None,
+    summary: str | Summary | None = None,
 ) -> tuple[Pass, ...]:
     """The passes that these arguments of `irshap.compile` ask for.
 
@@ -49,6 +51,7 @@ def requested(
         grouped: whether groups of cells are given.
         reading: how the model is read, where not as it stands.
         batch: how many samples the compiled model takes at a time; None: any number.
+        summary: what is summed up of attributions; None: nothing.
 
     Raises:
         PipelineError: an unknown name, or two arguments that contradict each other.
@@ -63,7 +66,8 @@ def requested(
         how = _with_data(how, "weights", "weights are given", "compares with no references")
     if per_sample:
         how = _with_data(how, "per_sample", "references per sample are asked for", "compares with none")
-    if grouped:
+    summed = None if summary is None else as_summary(summary)
+    if grouped and not (summed and summed.groups and not hasattr(how, "groups")):
         how = _with_data(how, "groups", "groups are given", "replaces no groups")
     if passes is None:
         text = for_method(how.points, device)
@@ -85,15 +89,36 @@ def requested(
     if quantized and not any(isinstance(p, Quantized) for p in pipeline):
         at = next((i + 1 for i, p in enumerate(pipeline) if isinstance(p, Lift)), 0)
         pipeline.insert(at, Quantized())
-    if batch is not None and not any(isinstance(p, FixBatch) for p in pipeline):
-        # what looks for open sizes comes behind it
-        at = next((i for i, p in enumerate(pipeline) if isinstance(p, CloseLoops)), len(pipeline) - 1)
-        pipeline.insert(at, FixBatch(batch))
     found = _with_fp16(pipeline, fp16, given=passes is not None)
     if strategy != "auto":
         found = with_strategy(found, strategy)
+    last = [p for p in (summed, None if batch is None else FixBatch(batch)) if p is not None]
+    found = _before_lowering(found, last)
     # read back, so that a dataclass is checked as its text is
     return parse_pipeline(format_pipeline(found))
+
+
+def as_summary(summary: str | Summary) -> Summary:
+    """A summary from the text of its options, such as `top=5,heatmap=(224,224)`, or as it is.
+
+    Raises:
+        PipelineError: no such option.
+    """
+    if isinstance(summary, Summary):
+        return summary
+    found = parse_pipeline(f"summary{{{summary}}}")
+    if len(found) != 1 or not isinstance(found[0], Summary):
+        raise PipelineError(f"{summary!r} is no summary", mend="give its options, such as top=5")
+    return found[0]
+
+
+def _before_lowering(pipeline: Sequence[Pass], added: Sequence[Pass]) -> Sequence[Pass]:
+    """The pipeline with further passes behind all that changes numbers."""
+    if twice := next((p for p in added if any(type(p) is type(q) for q in pipeline)), None):
+        raise PipelineError(f"the given passes have {twice.name} already", mend="leave one of the two out")
+    # what looks for open sizes comes behind them
+    at = next((i for i, p in enumerate(pipeline) if isinstance(p, CloseLoops)), len(pipeline) - 1)
+    return [*pipeline[:at], *added, *pipeline[at:]]
 
 
 def _require_texts(**given: object) -> None:

@@ -1,0 +1,178 @@
+"""Summaries in the file, against numpy on the Explanation of the same file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx.parser
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+from places import FIXTURES
+
+import irshap
+from irshap import demo
+from irshap.cli.commands import run
+from irshap.errors import IrshapError, ModelError, PipelineError, UserError
+from irshap.ir.types import Array
+from irshap.passes.summary import Summary
+
+REFERENCES = np.load(demo.references_path())[:4]
+IMAGES = demo.digits()[0]
+GROUPS = np.array([7, 2, 7, -1])[np.arange(64).reshape(8, 8) // 16]
+ALL = "top=5,sum=(1,-1),groups=true,normalize=max,heatmap=(13,5)"
+
+
+def bilinear(picture: Array, size: tuple[int, int]) -> Array:
+    """A picture [H, W] of another size; centres of pixels on centres, edges repeated."""
+
+    def along(array: Array, new: int) -> Array:
+        old = array.shape[0]
+        at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+        low = np.floor(at).astype(int)
+        part = (at - low)[:, None]
+        return np.asarray(array[low] * (1 - part) + array[np.minimum(low + 1, old - 1)] * part)
+
+    return along(along(picture, size[0]).T, size[1]).T
+
+
+def check(values: Array, raw: dict[str, Array], rows: int, name: str = "image") -> None:
+    """Each summary of attributions [..., C, H, W] whose first axes are samples and classes."""
+    for place in np.ndindex(values.shape[:rows]):
+        a = values[place].astype(np.float64)
+        top = np.argsort(-np.abs(values[place].ravel()), kind="stable")[:5]
+        np.testing.assert_array_equal(raw[f"{name}_top_indices"][place], top)
+        np.testing.assert_array_equal(raw[f"{name}_top_values"][place], values[place].ravel()[top])
+        np.testing.assert_allclose(raw[f"{name}_sums"][place], a.sum(axis=(0, 2)), atol=1e-5)
+        whole = np.broadcast_to(GROUPS, a.shape)
+        sums = [a[whole == group].sum() for group in (-1, 2, 7)]
+        np.testing.assert_allclose(raw[f"{name}_group_sums"][place], sums, atol=1e-5)
+        np.testing.assert_allclose(raw[f"{name}_normalized"][place], a / np.abs(a).max(), atol=1e-6)
+        picture = bilinear(a.sum(axis=0), (13, 5))
+        wanted = 128 + 127 * picture / np.abs(picture).max()
+        found = raw[f"{name}_heatmap"][place]
+        assert found.dtype == np.uint8
+        assert np.abs(found - wanted).max() < 0.501  # halves may round to either side
+        assert {found.min(), found.max()} & {1, 255}
+
+
+@pytest.mark.parametrize("device", ["cpu", "any"])
+@pytest.mark.parametrize(("target", "rows"), [("argmax", 1), ("top-2", 2)])
+def test_it_is_what_numpy_makes_of_the_explanation(target: str, rows: int, device: str) -> None:
+    compiled = irshap.compile(
+        demo.model_path(), REFERENCES, target=target, groups=GROUPS, summary=ALL, device=device
+    )
+    found = compiled.explainer()(IMAGES[:3])
+    check(found.values, found.raw, rows)
+    assert list(found.outputs) == ["logits"]
+    without = irshap.compile(demo.model_path(), REFERENCES, target=target, device=device).explainer()
+    np.testing.assert_array_equal(found.values, without(IMAGES[:3]).values)
+
+
+def test_with_a_fixed_batch_and_weights_of_a_path_method() -> None:
+    model = irshap.Model(demo.model_path(), batch=1)
+    method = "integrated-gradients{steps=3}"
+    compiled = irshap.compile(model, REFERENCES, method=method, groups=GROUPS, summary=ALL)
+    found = compiled.explainer()(IMAGES[:3])
+    check(found.values, found.raw, 1)
+
+
+def test_the_sum_of_sizes() -> None:
+    summary = Summary(normalize="sum", heatmap=(0, 0))
+    found = irshap.compile(demo.model_path(), REFERENCES, summary=summary).explainer()(IMAGES[:2])
+    np.testing.assert_allclose(np.abs(found.raw["image_normalized"]).sum(axis=(1, 2, 3)), 1, rtol=1e-5)
+    assert found.raw["image_heatmap"].shape == (2, 8, 8)
+
+
+def test_nothing_is_attributed() -> None:
+    summary = "normalize=max,heatmap=(4,4)"
+    explainer = irshap.compile(demo.model_path(), REFERENCES[:1], summary=summary).explainer()
+    found = explainer(REFERENCES[:1])
+    assert not found.values.any()
+    assert not found.raw["image_normalized"].any()
+    assert (found.raw["image_heatmap"] == 128).all()
+
+
+def test_channels_last_are_summed() -> None:
+    graph = """<ir_version: 8, opset_import: ["": 17]> g (float[N, 6, 5, 3] x) => (float[N, 2] y)
+    <float[90, 2] w> { f = Flatten(x) y = MatMul(f, w) }"""
+    rng = np.random.default_rng(0)
+    model = onnx.parser.parse_model(graph)
+    del model.graph.initializer[:]
+    model.graph.initializer.append(numpy_helper.from_array(rng.normal(size=(90, 2)).astype(np.float32), "w"))
+    x = rng.normal(size=(2, 6, 5, 3)).astype(np.float32)
+    found = irshap.compile(model, x[:1] * 0, summary="heatmap=(0,0)").explainer()(x)
+    summed = found.values.sum(axis=3)
+    wanted = 128 + 127 * summed / np.abs(summed).max(axis=(1, 2), keepdims=True)
+    assert np.abs(found.raw["x_heatmap"] - wanted).max() < 0.501
+
+
+def test_several_inputs_and_tokens() -> None:
+    pair = np.load(FIXTURES / "two_inputs.npz")
+    x, r = ({n: pair[f"{kind}.{n}"] for n in ("image", "features")} for kind in ("inputs", "references"))
+    found = irshap.compile(FIXTURES / "two_inputs.onnx", r, summary="top=2").explainer()(x)
+    for name, values in found.values.items():  # type: ignore[union-attr]
+        flat = values.reshape(len(values), -1)
+        order = np.argsort(-np.abs(flat), axis=1, kind="stable")[:, :2]
+        np.testing.assert_array_equal(found.raw[f"{name}_top_indices"], order)
+    text = np.load(FIXTURES / "families" / "text.npz")
+    path = FIXTURES / "families" / "text_torchscript.onnx"
+    tokens = irshap.compile(path, text["references.tokens"], summary="top=3").explainer()
+    assert tokens(text["inputs.tokens"]).raw["tokens_top_indices"].shape == (4, 3)
+
+
+def test_attributions_may_be_left_out() -> None:
+    compiled = irshap.compile(demo.model_path(), REFERENCES, summary="heatmap=(8,8),keep=false")
+    session = onnxruntime.InferenceSession(bytes(compiled), providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    assert names == ["logits", "base_values", "target_index", "image_heatmap"]
+    kept = irshap.compile(demo.model_path(), REFERENCES, summary="heatmap=(8,8)").explainer()
+    found = dict(zip(names, session.run(None, {"image": IMAGES[:2]}), strict=True))
+    np.testing.assert_array_equal(found["image_heatmap"], kept(IMAGES[:2]).raw["image_heatmap"])
+    with pytest.raises(ModelError, match="returns no attributions"):
+        compiled.explainer()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"summary": "top=65"}, "no top 65 of 64"),
+        ({"summary": "top=-1"}, "no top -1"),
+        ({"summary": "sum=(4)"}, "the axes 1 to 3"),
+        ({"summary": "sum=(0)"}, "the axes 1 to 3"),
+        ({"summary": "groups=true"}, "no groups are given"),
+        ({"summary": "groups=true", "groups": np.zeros((5, 5), int)}, r"\[5, 5\]"),
+        ({"summary": "groups=true", "groups": np.zeros(8)}, "need integers"),
+        ({"summary": "groups=true", "groups": {"picture": np.zeros(8, int)}}, "no groups for 'image'"),
+        ({"summary": "top=1", "groups": GROUPS}, "replaces no groups"),
+        ({"summary": "best=3"}, "best"),
+        ({"summary": "top=1},dce{"}, "no summary"),
+        ({"summary": "heatmap=3"}, "heatmap"),
+        ({"summary": "top=1", "passes": "@default{before=(lower, summary)}"}, "have summary already"),
+    ],
+)
+def test_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((UserError, PipelineError), match=message):
+        irshap.compile(demo.model_path(), REFERENCES, **arguments)
+
+
+def test_tokens_have_no_heat_map() -> None:
+    text = np.load(FIXTURES / "families" / "text.npz")
+    path = FIXTURES / "families" / "text_torchscript.onnx"
+    with pytest.raises(IrshapError, match="has no heat map"):
+        irshap.compile(path, text["references.tokens"], summary="heatmap=(0,0)")
+
+
+def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    references, groups, out = (tmp_path / name for name in ("r.npy", "g.npy", "e.onnx"))
+    np.save(references, REFERENCES)
+    np.save(groups, GROUPS)
+    given = ["compile", str(demo.model_path()), "-r", str(references), "-o", str(out)]
+    assert run([*given, "--summary", "top=3,groups=true", "--groups", str(groups)]) == 0
+    printed = capsys.readouterr().out
+    assert "image_top_indices : i64[N, 3]" in printed
+    assert "image_group_sums : f32[N, 3]" in printed
+    assert run([*given, "--summary", "top=300"]) == 2
+    assert "no top 300 of 64" in capsys.readouterr().err
