@@ -21,8 +21,8 @@ from irshap.ir.types import Array, DType, Tensor, TensorType, Type
 from irshap.lowering.files.held import hold
 from irshap.lowering.files.protos import OUTLINE_OVER
 
-__all__ = ["EXPORTERS", "FLOOR", "Emission", "Emitter", "Export", "Exporter", "exporter", "fill_tensor"]
-__all__ += ["onnx_dtype", "onnx_type", "tensor_proto"]
+__all__ = ["EXPORTERS", "FLOOR", "Emission", "Emitter", "Export", "Exporter", "FreshNames", "exporter"]
+__all__ += ["fill_tensor", "onnx_dtype", "onnx_type", "tensor_proto"]
 
 FLOOR = 13
 """The lowest opset that irshap writes: from here on axes of Squeeze, Unsqueeze and ReduceSum are inputs."""
@@ -132,7 +132,7 @@ def _made_up() -> frozenset[str]:
     return frozenset({"reorder", *ops, *map(str.lower, ops)})
 
 
-class _Names:
+class FreshNames:
     """Names, each given once."""
 
     def __init__(self, taken: Sequence[str] = ()) -> None:
@@ -156,7 +156,7 @@ class Emitter:
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[Tensor, tuple[str, Array]] = {}
-        self._tensor_names, self._node_names = _Names([*reserved, *_made_up()]), _Names()
+        self._tensor_names, self._node_names = FreshNames([*reserved, *_made_up()]), FreshNames()
         self._sources: dict[sympy.Expr, tuple[str, int]] = {}
         self._dims: dict[Dim, str] = {}
         self._shapes: dict[tuple[Dim, ...], str] = {}

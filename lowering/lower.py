@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -11,9 +12,10 @@ from onnx import helper
 from irshap.contract import VERSION, Metadata, Tensors, Training
 from irshap.ir.core import Graph, Output, Role
 from irshap.lowering.emission import emit_nodes
-from irshap.lowering.emitter import Emitter
+from irshap.lowering.emitter import Emitter, FreshNames
 from irshap.lowering.files.convert import ir_version_for
 from irshap.lowering.files.halves import half_of, with_halves
+from irshap.lowering.files.scopes import captured_names
 from irshap.lowering.files.wire import resident
 from irshap.lowering.opaque import used_domains
 from irshap.ops.program import PARAMETER, STATE, TRAINING, Input, Opaque
@@ -65,6 +67,7 @@ def lowered(graph: Graph, *, opset: int = 0, metadata: Mapping[str, str] | None 
         names = [str(v.name) for v in graph.inputs], [o.name for o in emission.outputs]
         if tensors != Tensors.by_name(*names):
             given[Metadata.TENSORS] = tensors.to_text()
+        _name_by_part(emission.emitter.nodes, [o.name for o in emission.outputs if o.role is Role.MODEL])
     if step := _step(graph, emission.outputs):
         given[Metadata.TRAINING] = step.to_text()
     return _model(graph, emission.outputs, emission.emitter, given)
@@ -95,6 +98,30 @@ def _step(graph: Graph, outputs: list[Output]) -> Training | None:
         prior=next((o.name for o in by_role[Role.PRIOR]), None),
         gradients=bool(by_role[Role.GRADIENT]),
     )
+
+
+def _name_by_part(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> None:
+    """Puts `forward/` before the names of nodes that the model's own outputs need, `explain/` before others'.
+
+    Viewers group nodes by such names.
+    """
+    makers = {name: node for node in nodes for name in node.output}
+    forward: set[str] = set()
+    open_ = [makers[name] for name in outputs if name in makers]
+    while open_:
+        node = open_.pop()
+        if node.name not in forward:
+            forward.add(node.name)
+            read = (*node.input, *captured_names(node))
+            open_ += [makers[name] for name in read if name in makers]
+    names = FreshNames()  # a model may have both a and /a
+    for node in nodes:
+        part = "forward" if node.name in forward else "explain"
+        node.name = names.fresh(f"{part}/{_PART.sub('', node.name)}")
+
+
+_PART = re.compile(r"^(?:(?:forward|explain)/|/)+")
+"""What a name begins with already where the model was compiled before."""
 
 
 def _roles(graph: Graph, outputs: list[Output]) -> Tensors | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, TextIO
 
@@ -16,7 +17,7 @@ from irshap.pipeline.report import Report, program_size
 from irshap.pipeline.text import pass_text
 from irshap.text.printer import print_graph
 
-__all__ = ["VERIFY", "PrintAfter", "TimePasses", "VerifyNumeric", "VerifyTypes", "watching"]
+__all__ = ["VERIFY", "PrintAfter", "TellPasses", "TimePasses", "VerifyNumeric", "VerifyTypes", "watching"]
 
 
 class VerifyTypes(Instrument):
@@ -62,6 +63,29 @@ class PrintAfter(Instrument):
         return None
 
 
+class TellPasses(Instrument):
+    """Says in a line what each pass did, as soon as it is done; to standard error by default."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = out
+        self._count = self._place = 0
+        self._start = 0.0
+
+    def begins(self, passes: Sequence[Pass]) -> None:
+        self._count = len(passes)
+
+    def before(self, index: int, instance: Pass) -> None:
+        self._place, self._start = index + 1, time.perf_counter()
+
+    def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:
+        seconds = time.perf_counter() - self._start
+        sizes = ["a file" if size is None else str(size) for size in map(program_size, (given, made))]
+        told = [f"{what} {number}" for what, number in sorted(context.statistics.items())]
+        nodes = f"{sizes[1]} nodes" if sizes[0] == sizes[1] else f"{sizes[0]} to {sizes[1]} nodes"
+        line = ", ".join([f"{seconds:.2f} s", nodes, *told])
+        print(f"{self._place:>2}/{self._count} {pass_text(instance)}: {line}", file=_stream(self._out))
+
+
 class TimePasses(Instrument):
     """Prints a table of the passes' times at the end; to standard error by default."""
 
@@ -77,7 +101,11 @@ VERIFY: dict[str, type[Instrument] | None] = {"none": None, "types": VerifyTypes
 
 
 def watching(
-    *, verify: str = "none", print_after: Collection[str] | Literal["all"] = (), time_passes: bool = False
+    *,
+    verify: str = "none",
+    print_after: Collection[str] | Literal["all"] = (),
+    time_passes: bool = False,
+    verbose: bool = False,
 ) -> list[Instrument]:
     """The instruments that these options, as commands have them, ask for.
 
@@ -90,6 +118,8 @@ def watching(
     found: list[Instrument] = [] if level is None else [level()]
     if print_after:
         found.append(PrintAfter(print_after))
+    if verbose:
+        found.append(TellPasses())
     return [*found, TimePasses()] if time_passes else found
 
 

@@ -23,8 +23,9 @@ _COMMANDS = {
     "verify": ("irshap.cli.verify", "Check that attributions sum to f(x) - base."),
     "evaluate": ("irshap.cli.evaluate", "Measure how good attributions are, side by side."),
     "axioms": ("irshap.cli.axioms", "Try which axioms a method, or an explained model, keeps."),
-    "print": ("irshap.cli.ir", "Print a model in irshap's IR."),
+    "print": ("irshap.cli.ir", "Print a model in irshap's IR, or draw it."),
     "opt": ("irshap.cli.ir", "Run passes on IR text."),
+    "diff": ("irshap.cli.diff", "Tell what differs between two programs."),
     "homogeneity": (
         "irshap.cli.homogeneity",
         "Tell whether a model scales with its inputs.",
@@ -35,6 +36,7 @@ _COMMANDS = {
     "passes": ("irshap.cli.listing", "List the passes and named pipelines."),
     "methods": ("irshap.cli.listing", "List the attribution methods and their options."),
     "ops": ("irshap.cli.listing", "List the ops of the IR."),
+    "doctor": ("irshap.cli.doctor", "Tell which versions and parts are there, and try them."),
     "demo": ("irshap.cli.demo", "Compile a small CNN and explain digits with it."),
 }
 """Where each command stands, and its line in `irshap --help`, which so waits for no module."""

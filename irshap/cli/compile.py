@@ -41,6 +41,7 @@ VERIFY = click.Choice(["none", "types", "numeric"])
 )
 @click.option("--print-after", multiple=True, metavar="PASS", help="Print the IR after this pass, or all.")
 @click.option("--time-passes", is_flag=True, help="Print the time that each pass took.")
+@click.option("--verbose", "-v", is_flag=True, help="Say in a line what each pass does.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def compile_command(
     model: str, output: str, external_data: bool | None, as_json: bool, **options: Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import click
 
 from irshap.cli.compile import VERIFY
 from irshap.cli.output import require_folder
-from irshap.errors import ParseError, PipelineError
+from irshap.errors import PipelineError, UserError
 from irshap.files import atomic
 
 __all__ = ["opt_command", "print_command"]
@@ -23,24 +22,25 @@ __all__ = ["opt_command", "print_command"]
     "--full", is_flag=True, help="Print large constants too; without it the text can't be read back."
 )
 @click.option("--output", "-o", metavar="FILE.ir", help="Write to this file.")
-def print_command(model: str, passes: str, full: bool, output: str | None) -> None:
-    """Print MODEL in irshap's IR."""
-    from irshap.compiler.catalog import PassManager
-    from irshap.ir.core import Graph
+@click.option("--graph", metavar="OUT.svg", help="Draw it instead: .svg, .png or .pdf; needs graphviz.")
+def print_command(model: str, passes: str, full: bool, output: str | None, graph: str | None) -> None:
+    """Print MODEL in irshap's IR, or draw it."""
+    from irshap.cli.programs import read_program
     from irshap.text import print_graph
+    from irshap.text.drawing import FORMATS, draw_graph
 
     require_folder(output)
-    from irshap.cli.progress import PassProgress
-
-    progress = PassProgress()
-    manager = PassManager.from_text(passes, [progress])
-    if manager.passes[-1].gives != "graph":
-        what = f"pass {manager.passes[-1].name} gives a model, which has no text"
-        raise PipelineError(what, mend="leave it out, or use irshap compile")
-    with progress:
-        graph = manager.run(model)
-    assert isinstance(graph, Graph)
-    _emit(print_graph(graph, elide=not full), output)
+    require_folder(graph)
+    kind = Path(graph or "").suffix.removeprefix(".")
+    if graph is not None and kind not in FORMATS:
+        raise UserError("names no kind of drawing", where=graph, mend=f"end it with .{', .'.join(FORMATS)}")
+    program = read_program(model, passes)
+    if graph is None:
+        _emit(print_graph(program, elide=not full), output)
+        return
+    drawing = draw_graph(program, kind)
+    with atomic(graph) as file:
+        file.write(drawing)
 
 
 @click.command("opt")
@@ -71,6 +71,7 @@ def opt_command(
     """Run passes on IR text (- for standard input) and print the result."""
     from irshap.checks.instruments import watching
     from irshap.checks.verifier import verify as verify_graph
+    from irshap.cli.programs import read_text
     from irshap.compiler.catalog import PassManager
     from irshap.compiler.references import check_weights
     from irshap.ir.core import Graph
@@ -86,7 +87,7 @@ def opt_command(
     manager = PassManager.from_text(passes, [*watched, progress])
     if manager.passes[-1].gives != "graph" and output is None:
         raise PipelineError(f"pass {manager.passes[-1].name} gives a model", mend="give --output for it")
-    graph = parse_graph(_read(file))
+    graph = parse_graph(read_text(file))
     # The text comes from outside: passes may trust a graph only once it is checked.
     verify_graph(graph)
     context = Context(references=_references(references, graph))
@@ -117,18 +118,6 @@ def _references(source: str | None, graph: Any) -> dict[str, Any]:
         v.node.op.of for v in graph.inputs if isinstance(v.node.op, Input) and v.node.op.kind == "references"
     }
     return check_references(source, inputs, {w for w in wanted if w})
-
-
-def _read(file: str) -> str:
-    try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ParseError(
-            "is no text", where=file, mend="IR text comes from irshap print MODEL --full"
-        ) from None
-    except OSError as error:
-        raise ParseError(f"can't be read: {error.strerror}", where=file) from None
 
 
 def _emit(text: str, output: str | None) -> None:

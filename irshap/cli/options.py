@@ -237,7 +237,9 @@ def explained_arguments(options: dict[str, Any]) -> dict[str, Any]:
             named_pairs(said["batch_axis"], "the axis of a batch", int),
             given.pop("batch", "auto"),
         )
-    watched = {name: given.pop(name) for name in ("verify", "print_after", "time_passes") if name in given}
+    watched = {
+        name: given.pop(name) for name in ("verify", "print_after", "time_passes", "verbose") if name in given
+    }
     return {
         **given,
         "references": references,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -118,9 +119,11 @@ def _sanitized(hint: str) -> str:
 class Printer:
     """Prints one graph, or single statements of it in the graph's own names (for messages)."""
 
-    def __init__(self, graph: Graph, *, elide: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, *, elide: bool = False, names: Mapping[Value, str] | None = None
+    ) -> None:
         self._graph, self._elide = graph, elide
-        self._names = value_names(graph)
+        self._names = value_names(graph) if names is None else names
         self._types: dict[Type, str] = {}
 
     def value(self, value: Value) -> str:

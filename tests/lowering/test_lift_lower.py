@@ -17,6 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from places import FAMILIES
 
+import irshap
 from irshap.errors import ModelError, UserError
 from irshap.ir.types import Array
 from irshap.lowering import lift, lower
@@ -129,6 +130,31 @@ def test_odd_names() -> None:
 def test_node_names_are_unique_and_kept() -> None:
     model = parsed("(float[2] x) => (float[2] z) { [a] y = Relu(x) [a] w = Bernoulli(y) [b] z = Neg(w) }")
     assert names(lower(lift(model)).graph.node) == ["a", "a_1", "b"]
+
+
+def test_names_of_nodes_tell_the_model_from_its_explanation() -> None:
+    text = "(float[N,2] x) => (float[N,2] y) { h = Relu(x) g = Tanh(h) y = Neg(g) }"
+    model, references = parsed(text), np.zeros((2, 2), np.float32)
+    for node, name in zip(model.graph.node, ("/a", "a", "forward/b"), strict=True):
+        node.name = name
+    for passes in ("@naive", "@default"):
+        explained = irshap.compile(model, references, passes=passes).model.graph
+        found = names(explained.node)
+        assert len(set(found)) == len(found)
+        made = {o: n for n in explained.node for o in n.output}
+        # what the model's own output needs, and nothing else, is called forward
+        needed, todo = set(), ["y"]
+        while todo:
+            if (node := made.get(todo.pop())) is not None:
+                needed.add(node.name)
+                todo += node.input
+        assert needed == {name for name in found if name.startswith("forward/")}
+        assert {name for name in found if name not in needed} == {
+            n for n in found if n.startswith("explain/")
+        }
+    again = irshap.compile(irshap.compile(model, references).model, references).model.graph
+    assert not [name for name in names(again.node) if "explain/explain" in name]
+    assert not [name for name in names(lower(lift(model)).graph.node) if name.startswith("explain/")]
 
 
 def test_what_the_model_says_of_itself() -> None:

@@ -1,0 +1,61 @@
+"""Programs as commands read them: out of ONNX models, or of IR text."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irshap.errors import ParseError, PipelineError
+
+if TYPE_CHECKING:
+    from irshap.ir.core import Graph
+
+__all__ = ["read_program", "read_text"]
+
+
+def read_program(file: str, passes: str | None) -> Graph:
+    """A program out of an ONNX model, or of IR text, after these passes; None: `lift`, or none.
+
+    Raises:
+        UserError: the file can't be read, or passes that give no program.
+    """
+    from irshap.checks.verifier import verify
+    from irshap.cli.progress import PassProgress
+    from irshap.compiler.catalog import PassManager
+    from irshap.ir.core import Graph
+    from irshap.text import parse_graph
+
+    given: Graph | str = file
+    if Path(file).suffix == ".ir" or file == "-":
+        given = parse_graph(read_text(file))
+        # the text comes from outside: passes may trust a graph only once it is checked
+        verify(given)
+        if passes is None:
+            return given
+    progress = PassProgress()
+    manager = PassManager.from_text(passes or "lift", [progress])
+    if manager.passes[-1].gives != "graph":
+        what = f"pass {manager.passes[-1].name} gives a model, which has no text"
+        raise PipelineError(what, mend="leave it out, or use irshap compile")
+    with progress:
+        made = manager.run(given)
+    assert isinstance(made, Graph)
+    return made
+
+
+def read_text(file: str) -> str:
+    """IR text of a file, or of standard input ("-").
+
+    Raises:
+        ParseError: it can't be read, or is no text.
+    """
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ParseError(
+            "is no text", where=file, mend="IR text comes from irshap print MODEL --full"
+        ) from None
+    except OSError as error:
+        raise ParseError(f"can't be read: {error.strerror}", where=file) from None
