@@ -78,6 +78,22 @@ def test_contributings_commands_run(tmp_path: Path) -> None:
     assert done.stdout.strip() in page  # what the page says is printed
 
 
+GALLERY = sorted((ROOT / "docs" / "examples" / "gallery").glob("*.py"))
+
+
+@pytest.mark.parametrize("script", GALLERY, ids=lambda path: path.stem)
+def test_gallery_runs(script: Path, tmp_path: Path) -> None:
+    """Each script asserts what attributions must find, and writes a picture of the size that is committed."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), "out.png"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    committed = ROOT / "docs" / "images" / "gallery" / f"{script.stem}.png"
+    made, kept = (path.read_bytes()[:24] for path in (tmp_path / "out.png", committed))
+    assert made == kept  # PNG's head, with width and height
+    assert f"examples/gallery/{script.name}" in (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+
+
 def test_links_lead_somewhere() -> None:
     files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     links = [(f, link) for f in files for link in re.findall(r"\]\(([^)#]+)", f.read_text(encoding="utf-8"))]
