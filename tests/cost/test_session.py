@@ -249,7 +249,7 @@ def test_a_load_widens_positions(tmp_path: Path) -> None:
     compiled = irshap.compile(model, references)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
-    onnxruntime.InferenceSession(compiled.lowered.SerializeToString(), options)
+    onnxruntime.InferenceSession(compiled.model.SerializeToString(), options)
     stage = stages(model, "@default", expected=count, exact=True)[-1]
     found = schedule(stage.graph, stored=stage.stored)
     assert [step.kind for step in found.loaded] == ["Cast"]
@@ -262,7 +262,7 @@ def test_a_load_widens_positions(tmp_path: Path) -> None:
 
     read = {i for step in found.steps for i in step.operands}
     held = read.intersection([*found.constants, *(i for step in found.loaded for i in step.results)])
-    assert predicted(found.constants) == pytest.approx(written(compiled.lowered.graph), abs=200)
+    assert predicted(found.constants) == pytest.approx(written(compiled.model.graph), abs=200)
     optimized = onnx.load(tmp_path / "optimized.onnx")
     assert predicted(held) == pytest.approx(written(optimized.graph), abs=200)
     assert predicted(held) > predicted(found.constants)

@@ -17,6 +17,7 @@ from irshap.ir.types import Array
 from irshap.ops.vectorize import apply
 
 INTERNAL = {
+    "conv_weights": "the adjoint of a convolution in its weights sums over samples",
     "by_row": "found on the graph for all samples",
     "piecewise": "found on the graph for all samples",
     "repeat_rows": "pairs samples with references, once there are some",

@@ -138,6 +138,8 @@ def test_names_in_files_stay() -> None:
         "irshap.incomplete",
         "irshap.uncovered",
         "irshap.tensors",
+        "irshap.batch",
+        "irshap.training",
     }
 
 
@@ -154,4 +156,5 @@ def test_a_compiled_file_uses_these_names() -> None:
     named = {value for name, value in vars(contract.Metadata).items() if name.isupper()}
     rest = contract.Metadata
     unneeded = {rest.GAPS, rest.HELD, rest.NAMES, rest.SIZES, rest.TENSORS, rest.UNCOVERED}
+    unneeded |= {rest.BATCH, rest.TRAINING}
     assert {key for key in keys if key.startswith("irshap.")} == named - unneeded
