@@ -44,6 +44,9 @@ class Loop:
     Args:
         step: the training step.
         values: what parameters and states start from; states that are left out start from zeros.
+
+    Raises:
+        ModelError: it is no training step, or ONNX Runtime doesn't take it.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class Loop:
         threads: int,
     ) -> None:
         metadata = {p.key: p.value for p in step.metadata_props}
+        if Metadata.TRAINING not in metadata:
+            raise ModelError("it is no training step", mend="make one with irshap train-step")
         self.training = Training.from_text(metadata[Metadata.TRAINING])
         self._session = session_of(step, providers, threads)
         self.handed = {**self.training.parameters, **self.training.states}

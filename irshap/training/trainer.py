@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ class Trainer:
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self._step = step.model if isinstance(step, TrainingStep) else load_model(step)
         self._model = load_model(model)
-        self._evaluation = evaluation(self._step, self._model)
+        self._providers = providers
         start = {t.name: t for t in self._model.graph.initializer}
         values = {name: numpy_helper.to_array(t) for name, t in start.items()}
         self._loop = Loop(self._step, values, providers, self.settings.threads)
@@ -116,7 +117,6 @@ class Trainer:
             if name not in start or list(start[name].dims) != self._loop.shapes[name]:
                 what = f"the step wasn't made of this model, which has no parameter {name!r} like that"
                 raise ModelError(what, mend="give the model that irshap train-step was given")
-        self._evaluator = session_of(self._evaluation, providers, self.settings.threads)
         self._loss = _loss_of(self._step)
         self.history: list[Metrics] = []
 
@@ -205,8 +205,16 @@ class Trainer:
         """How many classes labels may be; None where they are none."""
         if self._loss.kind not in ("cross-entropy", "hinge"):
             return None
-        sizes = [s for s in self._output.shape[1:] if s != 1]
+        told = {v.name: v.type.tensor_type.shape.dim for v in self._model.graph.output}
+        shape = [d.dim_value for d in told.get(self._loss.output or next(iter(told)), ())] or [0]
+        # where the file doesn't say it, the program that is made of it does
+        sizes = [s for s in (shape if all(shape[1:]) else self._output.shape)[1:] if s != 1]
         return 2 if not sizes else int(sizes[0])
+
+    @cached_property
+    def _evaluator(self) -> Any:
+        program = evaluation(self._step, self._model)
+        return session_of(program, self._providers, self.settings.threads)
 
     @property
     def _output(self) -> Any:
