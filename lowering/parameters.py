@@ -29,7 +29,7 @@ def chosen_initializers(model: onnx.ModelProto, patterns: str, statistics: bool)
     if not patterns and not statistics:
         return {}
     graph = model.graph
-    read = {name for node in graph.node for name in node.input}
+    read = {name for node in graph.node if node.op_type not in _SETTINGS for name in node.input}
     running = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:]}
     floats = {t.name: t for t in graph.initializer if dtype_of(t.data_type) in (DType.F32, DType.F64)}
     found = dict.fromkeys((n for n in floats if n in running), STATE) if statistics else {}
@@ -47,6 +47,10 @@ def chosen_initializers(model: onnx.ModelProto, patterns: str, statistics: bool)
             raise ModelError(what, mend=near(pattern, [n for n in floats if n not in running]))
         found |= dict.fromkeys(weights, PARAMETER)
     return found
+
+
+_SETTINGS = {"DequantizeLinear", "QuantizeLinear", "Resize", "Upsample"}
+"""What has float operands that aren't weights: scales, which must be known."""
 
 
 def _count(tensor: onnx.TensorProto) -> int:

@@ -81,6 +81,12 @@ class Data:
             if of is None:
                 continue
             shape, dtype = shapes[of], dtypes[of]
+            if name not in references and shape[:1] != ["N"]:
+                raise UserError(
+                    f"its first axis doesn't count samples: the step takes {shape}",
+                    where=f"data, {name!r}",
+                    mend="export the model with the batch first",
+                )
             per_sample = name in references and "N" in shape
             shape = ["R", *shape[2:]] if per_sample else ["N" if d == "N" else d for d in shape]
             where = f"data, {name!r}"

@@ -188,6 +188,11 @@ def _with_prior(
         explained = Target("sum", output=NAME)
         at = next(i for i, p in enumerate(passes) if isinstance(p, Target))
         passes.insert(at, LogProbabilities(loss.output))
+    if explained.target == "weights" or (explained.target == "input" and loss.kind not in _CLASSES):
+        raise PipelineError(
+            f"target={explained.target} needs an input beside the labels, which a training step doesn't have",
+            mend="attribute a class by its index, or a sum: target=sum[...]",
+        )
     if loss.output and not explained.output:
         explained = replace(explained, output=loss.output)
     return passes, explained

@@ -142,6 +142,8 @@ def test_refusals() -> None:
     axes = "total-variation{axes=(4,)}"
     _refused(UserError, "total variation over axis 4", net, method="gradient", prior=axes)
     _refused(PipelineError, "there is none", net, method="gradient")
+    options = {"loss": "mse", "target": "input", "prior": "sparse", "method": "gradient"}
+    _refused(PipelineError, "target=input needs an input beside the labels", net, **options)
     _refused(PipelineError, "nesterov needs a momentum", net, optimizer="sgd{nesterov=true}")
     unread = onnx.ModelProto()
     unread.CopyFrom(net)
