@@ -78,6 +78,33 @@ def test_contributings_commands_run(tmp_path: Path) -> None:
     assert done.stdout.strip() in page  # what the page says is printed
 
 
+EQUIPPED = re.compile(r"^```(python with (.+))$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["docs/from_shap.md", "docs/from_captum.md"])
+def test_page_runs_with_other_packages(page: str, tmp_path: Path) -> None:
+    """Blocks marked `python with PACKAGES` run where these are installed."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    ((kind, packages),) = set(EQUIPPED.findall(text))
+    for package in packages.split(", "):
+        pytest.importorskip(package)
+    run(tmp_path / Path(page).name, program(text, kind), tmp_path)
+
+
+def test_troubleshooting_quotes_messages() -> None:
+    """Each message on the page is one that the sources have; names and numbers in it are three dots."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    terms = [line for line in page.splitlines() if line.startswith("`")]
+    files = (file for top in ("irshap", "passes", "lowering") for file in (ROOT / top).rglob("*.py"))
+    # a text that is broken over lines is one text
+    sources = re.sub(r'"\s*\n\s*f?"', "", "\n".join(f.read_text(encoding="utf-8") for f in files))
+    quoted = [
+        re.escape(text).replace("…", r"\{.+?\}") for line in terms for text in re.findall(r"`(.+?)`", line)
+    ]
+    assert len(quoted) > 20
+    assert [text for text in quoted if not re.search(text, sources)] == []
+
+
 GALLERY = sorted((ROOT / "docs" / "examples" / "gallery").glob("*.py"))
 
 
