@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """`python alone` is for tests/test_docs.py, which runs the blocks; readers see Python."""
-    return markdown.replace("```python alone\n", "```python\n")
+    """`python alone` and `python with ...` are for tests/test_docs.py, which runs the blocks."""
+    return re.sub(r"^```python (alone|with .+)$", "```python", markdown, flags=re.MULTILINE)
