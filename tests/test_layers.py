@@ -9,8 +9,9 @@ from pathlib import Path
 import networkx as nx
 from places import ROOT
 
-FLOORS = ("errors", "contract", "files", "runtime", "engines", "report", "ir", "ops", "text", "attribution")
-FLOORS += ("pipeline", "lowering", "checks", "passes", "cost", "compiler", "metrics", "training", "demo")
+FLOORS = ("errors", "contract", "files", "runtime", "engines", "serving", "report", "ir", "ops", "text")
+FLOORS += ("attribution", "pipeline", "lowering", "checks", "passes", "cost", "compiler", "metrics", "training")
+FLOORS += ("demo",)
 FLOORS += ("cli",)
 """Each package imports only from those before it and from itself; `irshap` itself names the public ones."""
 

@@ -19,6 +19,7 @@ _COMMANDS = {
     "references": ("irshap.cli.references", "Make references of data."),
     "run": ("irshap.cli.run", "Explain samples with a compiled model."),
     "report": ("irshap.cli.report", "Show explanations: a page of HTML, or tables."),
+    "package": ("irshap.cli.package", "Write the folder that a server takes."),
     "cost": ("irshap.cli.cost", "Predict work, memory and how many references fit."),
     "verify": ("irshap.cli.verify", "Check that attributions sum to f(x) - base."),
     "evaluate": ("irshap.cli.evaluate", "Measure how good attributions are, side by side."),

@@ -1,0 +1,168 @@
+"""Packages for servers: what is in them, whatever a model's tensors are called, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnxruntime
+import pytest
+from google.protobuf import text_format
+from onnx import numpy_helper
+
+import irshap
+from irshap import demo
+from irshap.cli.commands import run
+from irshap.errors import ModelError, UserError
+from irshap.serving import KINDS, package
+from irshap.serving.triton import quoted
+
+REFERENCES = np.load(demo.references_path())[:3]
+HOSTILE = 'a"] }\n# \\ {x: é\x07'
+"""A tensor's name that would end strings, lines and lists."""
+
+
+@pytest.fixture(scope="module")
+def explained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("explained") / "digits explained.onnx"
+    compiled = irshap.compile(demo.model_path(), REFERENCES, target="input")
+    compiled.save(path)
+    return path
+
+
+def hostile(folder: Path) -> Path:
+    """An explained model whose input has that name."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[N, 3] x) => (float[N, 2] y) <float[3, 2] w>'
+        "{ y = MatMul(x, w) }"
+    )
+    del model.graph.initializer[:]
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((3, 2), np.float32), "w"))
+    model.graph.input[0].name = model.graph.node[0].input[0] = HOSTILE
+    irshap.compile(model, np.zeros((1, 3), np.float32)).save(folder / "hostile.onnx")
+    return folder / "hostile.onnx"
+
+
+def test_a_triton_repository(explained: Path, tmp_path: Path) -> None:
+    made = package(explained, "triton", tmp_path / "models", batch=4)
+    assert made.name == "digits_explained"
+    assert made.files == ("digits_explained/1/model.onnx", "digits_explained/config.pbtxt")
+    assert (made.folder / made.files[0]).read_bytes() == explained.read_bytes()
+    lines = (made.folder / made.files[1]).read_text().splitlines()
+    assert lines == [
+        'name: "digits_explained"',
+        'platform: "onnxruntime_onnx"',
+        "max_batch_size: 4",
+        'input [ { name: "image" data_type: TYPE_FP32 dims: [ 1, 8, 8 ] } ]',
+        'input [ { name: "target" data_type: TYPE_INT64 dims: [ 1 ] reshape { shape: [ ] } } ]',
+        'output [ { name: "logits" data_type: TYPE_FP32 dims: [ 10 ] } ]',
+        'output [ { name: "image_attributions" data_type: TYPE_FP32 dims: [ 1, 8, 8 ] } ]',
+        'output [ { name: "base_values" data_type: TYPE_FP32 dims: [ 1 ] reshape { shape: [ ] } } ]',
+        'output [ { name: "target_index" data_type: TYPE_INT64 dims: [ 1 ] reshape { shape: [ ] } } ]',
+        "instance_group [ { count: 1 kind: KIND_CPU } ]",
+        "dynamic_batching { max_queue_delay_microseconds: 500 }",
+        'model_warmup [ { name: "zeros" batch_size: 1 '
+        'inputs { key: "image" value { data_type: TYPE_FP32 dims: [ 1, 8, 8 ] zero_data: true } } '
+        'inputs { key: "target" value { data_type: TYPE_INT64 dims: [ 1 ] zero_data: true } } } ]',
+    ]
+
+
+def test_a_fixed_batch_is_not_joined(tmp_path: Path) -> None:
+    irshap.compile(irshap.Model(demo.model_path(), batch=2), REFERENCES).save(tmp_path / "two.onnx")
+    made = package(tmp_path / "two.onnx", "triton", tmp_path / "models")
+    text = (made.folder / "two" / "config.pbtxt").read_text()
+    assert "max_batch_size: 0\n" in text
+    assert "dims: [ 2, 1, 8, 8 ]" in text
+    assert "dynamic_batching" not in text
+
+
+def test_names_are_quoted(tmp_path: Path) -> None:
+    entry = text_format.Parse(f'key: "{quoted(HOSTILE)}"', onnx.StringStringEntryProto())
+    assert entry.key == HOSTILE
+    path = hostile(tmp_path)
+    made = package(path, "triton", tmp_path / "triton")
+    text = (made.folder / "hostile" / "config.pbtxt").read_text()
+    assert text.count("\n") == len(re.findall(r"^[a-z_]+[: ]", text, re.MULTILINE))
+    settings = package(path, "kserve", tmp_path / "kserve", uri='s3://x" \n').folder
+    told = json.loads((settings / "model-settings.json").read_text())
+    assert told["inputs"] == [{"name": HOSTILE, "datatype": "FP32", "shape": [-1, 3]}]
+    service = (settings / "inference-service.yaml").read_text()
+    assert '      storageUri: "s3://x\\" \\n"\n' in service
+
+
+@pytest.mark.parametrize("kind", ["kserve", "docker"])
+def test_its_files_run_the_model(kind: str, explained: Path, tmp_path: Path) -> None:
+    made = package(explained, kind, tmp_path / "out", name="digits.v2")
+    texts = {name: (made.folder / name).read_text() for name in made.files if name.endswith(".py")}
+    for name, text in texts.items():
+        compile(text, name, "exec")
+    space: dict[str, Any] = {"__name__": "explained_model"}
+    exec(texts["explained_model.py"], space)
+    model = space["Explained"](made.folder / "model.onnx")
+    images = demo.digits()[0][:2]
+    feeds = {
+        "image": model.feed("image", [2, 1, 8, 8], images.ravel().tolist()),
+        "target": model.feed("target", [2], [3, 8]),
+    }
+    session = onnxruntime.InferenceSession(str(explained), providers=["CPUExecutionProvider"])
+    wanted = session.run(["image_attributions"], {"image": images, "target": np.array([3, 8])})[0]
+    np.testing.assert_array_equal(model.run(feeds, ["image_attributions"])["image_attributions"], wanted)
+    for wrong in (("picture", [1], [1]), ("image", [3], [1.0]), ("target", [1], ["a"])):
+        with pytest.raises(space["BadRequest"]):
+            model.feed(*wrong)
+    with pytest.raises(space["BadRequest"], match="no value for input target"):
+        model.run({"image": feeds["image"]})
+
+
+def test_weights_beside_the_file_come_along(tmp_path: Path) -> None:
+    irshap.compile(demo.model_path(), REFERENCES).save(tmp_path / "big.onnx", external_data=True)
+    made = package(tmp_path / "big.onnx", "triton", tmp_path / "models")
+    assert "big/1/big.onnx.data" in made.files
+    onnxruntime.InferenceSession(made.folder / "big" / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+    model = onnx.load(tmp_path / "big.onnx", load_external_data=False)
+    stored = next(t for t in model.graph.initializer if t.external_data)
+    next(e for e in stored.external_data if e.key == "location").value = "../big.onnx.data"
+    onnx.save(model, tmp_path / "away.onnx")
+    with pytest.raises(ModelError, match="isn't beside it"):
+        package(tmp_path / "away.onnx", "triton", tmp_path / "no")
+
+
+def test_refused(explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="did you mean triton"):
+        package(explained, "tritn", tmp_path / "out")
+    with pytest.raises(ModelError, match="was not compiled by irshap"):
+        package(demo.model_path(), "triton", tmp_path / "out")
+    with pytest.raises(ModelError, match="no such file"):
+        package(tmp_path / "none.onnx", "triton", tmp_path / "out")
+    with pytest.raises(UserError, match="is no name"):
+        package(explained, "triton", tmp_path / "out", name="../up")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(UserError, match="is there already"):
+        package(explained, "triton", tmp_path / "full")
+    with pytest.raises(UserError, match="folder doesn't exist"):
+        package(explained, "triton", tmp_path / "a" / "b")
+    monkeypatch.setitem(__import__("sys").modules, "mlflow.onnx", None)
+    with pytest.raises(UserError, match=r"pip install irshap\[mlflow\]"):
+        package(explained, "mlflow", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["full"]
+
+
+def test_on_the_command_line(explained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    assert run(["package", str(explained), "--kind", "docker", "-o", str(tmp_path / "out")]) == 0
+    assert "docker build -t digits_explained" in capsys.readouterr().out
+    assert run(["package", str(explained), "--kind", "docker", "-o", str(tmp_path / "out")]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_the_command_lists_all_kinds() -> None:
+    from irshap.cli import package as command
+
+    assert set(command.KINDS) == set(KINDS)
