@@ -44,9 +44,9 @@ class OpenVINO(Engine):
 
 
 def _reason(error: Exception) -> str:
-    """The line of its message that isn't a place in its sources."""
-    lines = [line for line in str(error).splitlines() if line.strip() and "src/" not in line]
-    return first_line("\n".join(lines) or error)
+    """The lines of its message that aren't places in its sources, as one."""
+    lines = [line.strip(" -:") for line in str(error).splitlines() if "src/" not in line]
+    return first_line(": ".join(line for line in lines if line) or error)
 
 
 def _package() -> Any:

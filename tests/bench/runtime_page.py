@@ -61,7 +61,7 @@ AVOIDED = {
     "guards by addition": (
         "OpenVINO folds (x - r) + t into x + (t - r), which is 0 where x = r: 0/0.  They are choices "
         "(`firm-guards`); in ONNX Runtime a difference, its guard and a division then take 1.7 to 2.5 times "
-        "as long (64 planes of 112 x 112), so that they aren't elsewhere"
+        "as long (`tests/bench/guards.py`, 2 and 10 times 64 planes of 112 x 112), so they are sums elsewhere"
     ),
     "one array read in two layouts": (
         "OpenVINO reorders weights once for each address and shape.  Of square ones the second reader gets "
@@ -73,7 +73,7 @@ AVOIDED = {
 FOOT = """
 `--batch 1` fixes the number of samples, for runtimes that want every size known; `Explainer` then runs a file
 sample by sample. OpenVINO needs the hint `INFERENCE_PRECISION_HINT: f32`: on processors with bfloat16 it
-takes that otherwise, and attributions are off by 6 to 15 % where completeness shows 1 %.
+takes that otherwise, and single attributions are off by far more than their sum shows.
 
 `irshap run FILE INPUT --compare --with openvino` (`web`, `node`, `reference`) tells how far a runtime is from
 ONNX Runtime on your machine.

@@ -152,7 +152,7 @@ def cell(runtime: str, file: Path, feeds: list[Arrays], folder: Path) -> dict[st
         return {"refused": f"more than {PATIENCE} s"}
     if not made.exists():
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        return {"refused": lines[-1][:300]}
+        return {"refused": lines[-1].removeprefix(f"{file}: ")[:300]}
     with np.load(made) as arrays:
         found: list[Arrays] = [{} for _ in feeds]
         for key in arrays.files:
