@@ -15,7 +15,17 @@ from irshap.ir.types import Array
 from irshap.lowering.shape_arithmetic import Facts
 from irshap.ops.program import Constant
 
-__all__ = ["IMPORTERS", "LARGEST_MADE", "NO_RULE", "Import", "Importer", "Unmodeled", "importer", "kind_of"]
+__all__ = [
+    "IMPORTERS",
+    "LARGEST_MADE",
+    "NO_RULE",
+    "Failing",
+    "Import",
+    "Importer",
+    "Unmodeled",
+    "importer",
+    "kind_of",
+]
 
 LARGEST_MADE = 2**20
 """Constants that importers make have at most as many elements: a few bytes could ask for any memory."""
@@ -40,6 +50,10 @@ class Unmodeled(Exception):
     """Why a node can't be lifted to an op with rules; it becomes an opaque node that remembers this."""
 
 
+class Failing(Unmodeled):
+    """Why a node fails whatever it is given: a model that needs it can't be run."""
+
+
 class Import:
     """One ONNX node on its way in.
 
@@ -59,6 +73,7 @@ class Import:
         self.proto, self.opset, self.builder, self.facts = proto, opset, builder, facts
         self.batched, self.rebatched = batch
         self.inputs: list[Value | None] = list(inputs)
+        self.fails = False
         self.attributes: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in proto.attribute}
 
     def attribute(self, name: str, default: Any) -> Any:

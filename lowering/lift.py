@@ -19,7 +19,7 @@ from onnx import helper
 from irshap.contract import Metadata
 from irshap.errors import IRError, ModelError
 from irshap.ir.builder import Builder
-from irshap.ir.core import Graph, Output, Source, TypeMismatch, Value
+from irshap.ir.core import Graph, Node, Output, Source, TypeMismatch, Value
 from irshap.ir.dims import Dim, N, Shape, symbol, symbols_of
 from irshap.ir.types import Array, DType, ForeignType, Tensor, TensorType, Type
 from irshap.ir.walks import is_float, live
@@ -32,7 +32,7 @@ from irshap.lowering.files.load import OLDEST_OPSET, infer_shapes, inline_functi
 from irshap.lowering.files.protos import first_line, outline
 from irshap.lowering.files.scopes import captured_names
 from irshap.lowering.given import named_pairs, open_axes, with_sizes, with_values
-from irshap.lowering.importer import IMPORTERS, NO_RULE, Import, Unmodeled, kind_of
+from irshap.lowering.importer import IMPORTERS, NO_RULE, Failing, Import, Unmodeled, kind_of
 from irshap.lowering.one_sample import with_samples, without_batch_name
 from irshap.lowering.opaque import is_unknown, used_domains
 from irshap.lowering.ops.sequence import SEQUENCES
@@ -217,6 +217,7 @@ class _Lifter:
         self.types, self.inputs = types, types.graph.input
         self.symbols = _Symbols()
         self.facts = Facts()
+        self.failing: dict[Node, str] = {}
 
     def run(self) -> Graph:
         graph = self.model.graph
@@ -231,6 +232,10 @@ class _Lifter:
             built = self.builder.build(graph.name or "model", outputs)
         # shape arithmetic that is worked out leaves nodes behind that no output needs
         nodes = tuple(live(built.nodes, (o.value for o in built.outputs)))
+        for node in nodes:
+            if node in self.failing:
+                mend = "Export the model again: no runtime can run it"
+                raise ModelError(self.failing[node], where=node.label, mend=mend)
         return replace(built, nodes=nodes, source=self._source())
 
     @cached_property
@@ -274,6 +279,8 @@ class _Lifter:
                 results, why = self._through_body(proto, inputs, why)
             if results is None:
                 results = self._opaque(proto, view.inputs, why)
+                if view.fails:
+                    self.failing |= {v.node: why for v in results}
                 self._note_items(view, results[0] if results else None)
         for name, value in zip(proto.output, results, strict=False):
             if name:
@@ -310,6 +317,7 @@ class _Lifter:
                 return None, f"its last {missing} outputs have no form in the IR"
             return [self.facts.worked_out(v, self.builder) for v in results], ""
         except Unmodeled as error:
+            view.fails = isinstance(error, Failing)
             return None, str(error)
         except (TypeMismatch, IRError) as error:
             return None, f"{error}{_open_sizes(view)}"

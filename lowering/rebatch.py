@@ -19,6 +19,7 @@ from irshap.lowering.files.protos import first_line, nodes
 from irshap.lowering.files.session import RuntimeRefusal, Session
 from irshap.lowering.files.wire import resident
 from irshap.lowering.lower import lowered
+from irshap.ops.pool import MaxPool
 from irshap.ops.quantized import DynamicQuantize, Quantize
 
 __all__ = ["TRIALS", "check_axis", "close", "has_rows", "random", "refuse_too_large", "rounding", "rows_of"]
@@ -48,13 +49,28 @@ def why_not_row_by_row(original: onnx.ModelProto, graph: Graph, batched: Mapping
     try:
         why = _difference(original, graph, batched)
     except (IrshapError, RuntimeRefusal, EncodeError) as error:
-        return f"a batch of 1 can't become any other: with {_ROWS} rows, {error}"
+        told = f"with {_ROWS} rows, {error}"
+        if known := _miscounted(graph):
+            told = f"{known} ({told})"
+        return f"a batch of 1 can't become any other: {told}"
     if not why:
         return ""
     # the rules of the ops can often tell which of them mixes rows
     axes = batch_axes(graph)
     reasons = [reason for o in graph.outputs if (reason := axes.reason(o.value)) is not None]
     return f"a batch of 1 can't become any other: {reasons[0] if reasons else why}"
+
+
+def _miscounted(graph: Graph) -> str:
+    """Which node makes ONNX Runtime refuse a model, where that is known; otherwise ""."""
+    for node in graph.nodes:
+        if isinstance(node.op, MaxPool) and node.op.dropped(node.operands[0].tensor) is not None:
+            return (
+                f"{node.label} leaves out a window that would start in the padding (ceil_mode=1), which ONNX "
+                "Runtime counts when it loads the model: what follows doesn't fit. Export it with "
+                "ceil_mode=0, and pads that make as many windows"
+            )
+    return ""
 
 
 def check_axis(output: Output, axis: int, why: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from irshap.ir.builder import emit1
 from irshap.ir.core import Axes, MixesBatch, Op, Point, Precision, Sample, Value, require, tensors
 from irshap.ir.degrees import Degree
-from irshap.ir.dims import Dim, product
+from irshap.ir.dims import Dim, product, same
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.arithmetic import maximum, quotient_or_zero, share_quotient, where
 from irshap.ops.index import GatherElements, ScatterAdd
@@ -50,6 +50,16 @@ class MaxPool(Op):
         geometry = zip(x.dims[2:], self.kernel, self.strides, self.pads, self.dilations, strict=True)
         y = x.with_shape((*x.dims[:2], *(window_count(*g, ceil=self.ceil) for g in geometry)))
         return (y, y.with_dtype(DType.I64))
+
+    def dropped(self, x: TensorType) -> int | None:
+        """The first spatial axis on which a window that starts in the padding behind the end is left out."""
+        geometry = zip(x.dims[2:], self.kernel, self.strides, self.pads, self.dilations, strict=True)
+        for axis, (size, kernel, stride, pads, dilation) in enumerate(geometry):
+            # with as much more behind the end as a stride, floor counts what ceil does, starts not looked at
+            all_of = window_count(size, kernel, stride, (pads[0], pads[1] + stride - 1), dilation)
+            if self.ceil and not same(all_of, window_count(size, kernel, stride, pads, dilation, ceil=True)):
+                return axis
+        return None
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         (x,) = arrays

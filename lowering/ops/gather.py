@@ -10,7 +10,7 @@ from irshap.ir.types import DType, Tensor
 from irshap.lowering.alike import lower_alike
 from irshap.lowering.emitter import Export, exporter
 from irshap.lowering.importer import Import, Unmodeled, importer
-from irshap.lowering.ops.index import ADDS_SINCE, counted_from_front
+from irshap.lowering.ops.index import ADDS_SINCE, counted_from_front, require_in_range
 from irshap.lowering.symbolic import each, truth
 from irshap.ops import gather, generate, program
 from irshap.ops.cast import cast
@@ -106,7 +106,9 @@ def _read_non_zero(n: Import) -> Value:
 
 @importer("GatherND")
 def _read_gather_nd(n: Import) -> Value:
-    return n.one(gather.GatherND(n.attribute("batch_dims", 0)), n.tensor(0), n.tensor(1))
+    batch = n.attribute("batch_dims", 0)
+    require_in_range(n, 1, n.tensor(0).shape[batch:])
+    return n.one(gather.GatherND(batch), n.tensor(0), n.tensor(1))
 
 
 @exporter(gather.ScatterRows, opset=ADDS_SINCE)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from irshap.ir.core import Value
 from irshap.ir.dims import Dim, N, same, symbols_of
 from irshap.lowering.alike import lower_alike
 from irshap.lowering.emitter import FLOOR, Export, exporter
-from irshap.lowering.importer import Import, Unmodeled, importer
+from irshap.lowering.importer import Failing, Import, Unmodeled, importer
 from irshap.ops import index, program, scatter
 from irshap.ops.reduce import Expand
 
-__all__ = ["ADDS_SINCE", "counted_from_front", "for_all_rows"]
+__all__ = ["ADDS_SINCE", "counted_from_front", "for_all_rows", "require_in_range"]
 
 ADDS_SINCE = 16
 """The opset from which on scattering adds."""
@@ -28,8 +30,23 @@ def counted_from_front(n: Import, i: int, size: Dim) -> Value:
         return value
     given = op.value.array.astype(np.int64)
     if given.size and not (-size <= given.min() and given.max() < size):
-        raise Unmodeled(f"its indices are out of range for {size}")
+        raise _out_of_range(int(given[(given < -size) | (given >= size)].flat[0]), size)
     return program.constant(np.where(given < 0, given + size, given))
+
+
+def require_in_range(n: Import, i: int, sizes: Sequence[Dim]) -> None:
+    """Refuses constant positions [..., axes] that lie beyond axes of these sizes, where these are known."""
+    op = n.tensor(i).node.op
+    if not isinstance(op, program.Constant) or not op.value.array.ndim:
+        return
+    for axis, size in zip(range(op.value.array.shape[-1]), sizes, strict=False):
+        given = op.value.array[..., axis].astype(np.int64)
+        if isinstance(size, int) and (beyond := given[(given < -size) | (given >= size)]).size:
+            raise _out_of_range(int(beyond.flat[0]), size)
+
+
+def _out_of_range(position: int, size: int) -> Failing:
+    return Failing(f"its index {position} is out of range for an axis of {size} elements")
 
 
 def for_all_rows(n: Import, value: Value, axis: int) -> Value:

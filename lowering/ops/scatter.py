@@ -13,7 +13,7 @@ from irshap.ir.types import Array
 from irshap.lowering.boxes import Span, box
 from irshap.lowering.emitter import FLOOR, Export, exporter
 from irshap.lowering.importer import Import, Unmodeled, importer
-from irshap.lowering.ops.index import ADDS_SINCE, counted_from_front, for_all_rows
+from irshap.lowering.ops.index import ADDS_SINCE, counted_from_front, for_all_rows, require_in_range
 from irshap.ops import program, scatter
 from irshap.ops.reduce import Expand
 from irshap.ops.shape import Slice, concat, reshape, transpose
@@ -67,6 +67,7 @@ def _write_scatter_elements(e: Export, op: scatter.ScatterElements) -> None:
 @importer("ScatterND")
 def _read_scatter_nd(n: Import) -> Value:
     op, where = scatter.ScatterND(_adds(n)), n.tensor(1)
+    require_in_range(n, 1, n.tensor(0).shape)
     if (in_box := _in_box(n, op)) is not None:
         return in_box
     if (in_each := _in_each_row(n, op)) is not None:

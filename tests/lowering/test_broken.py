@@ -12,8 +12,10 @@ import pytest
 
 import irshap
 from irshap.errors import ModelError, NotDifferentiable, UserError
+from irshap.ir.types import DType, TensorType
 from irshap.lowering import lift
 from irshap.lowering.unbatch import _together
+from irshap.ops.pool import MaxPool
 
 BROKEN = {
     "an axis that no tensor has": (
@@ -161,3 +163,46 @@ def test_an_output_that_single_samples_give_without_axes() -> None:
     """The batch is lost on the way, and of one sample the result is a scalar."""
     with pytest.raises(ModelError, match="can't be joined"):
         _together([np.float32(1.0), np.float32(2.0)], 0, True)
+
+
+FAILING = {
+    "ScatterND": "<int64[1,1] i = {9}, float[1] u = {1}> { q = ScatterND(c, i, u) y = Mul(x, q) }",
+    "ScatterElements": "<int64[1] i = {9}, float[1] u = {1}> { q = ScatterElements(c, i, u) y = Mul(x, q) }",
+    "Gather": "<int64[6] i = {0, 1, 2, 3, 4, 9}> { q = Gather(c, i) y = Mul(x, q) }",
+    "GatherElements": "<int64[6] i = {0, 1, 2, 3, 4, 9}> { q = GatherElements(c, i) y = Mul(x, q) }",
+    "GatherND": "<int64[6,1] i = {0, 1, 2, 3, 4, 9}> { q = GatherND(c, i) y = Mul(x, q) }",
+}
+
+
+@pytest.mark.parametrize("kind", FAILING)
+def test_an_index_that_no_element_has(kind: str) -> None:
+    """The node is told, not the references, on which it doesn't depend."""
+    inits = "float[6] c = {1, 2, 3, 4, 5, 6}, "
+    text = FAILING[kind].replace("<", f"<{inits}", 1)
+    model = parsed(f"(float[N,6] x) => (float[N,6] y) {text}")
+    with pytest.raises(ModelError, match=f"q \\({kind}\\): its index 9 is out of range for an axis of 6"):
+        irshap.compile(model, np.zeros((1, 6), np.float32), target=0)
+    # what no output needs is never run
+    unread = parsed(f"(float[N,6] x) => (float[N,6] y) {text.replace('Mul(x, q)', 'Relu(x)')}")
+    assert irshap.compile(unread, np.zeros((1, 6), np.float32), target=0)
+
+
+def test_a_window_that_is_left_out() -> None:
+    """Of [1, 1, 6] windows begin at 0, 4 and 8: ONNX leaves out the last, ONNX Runtime counts it."""
+    model = parsed(
+        """(float[1,1,6] x) => (float[1,3] y) <float[2,3] w = {1, 2, 3, 4, 5, 6}> {
+        p = MaxPool<kernel_shape=[1], strides=[4], ceil_mode=1>(x)
+        e = Exp(p) f = Flatten(e) y = MatMul(f, w) }"""
+    )
+    with pytest.raises(UserError, match=r"p \(max_pool\) leaves out a window .*ceil_mode=0, and pads"):
+        irshap.compile(model, np.zeros((1, 1, 6), np.float32), target=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "pads", "dropped"),
+    [(6, (0, 0), True), (5, (0, 0), False), (4, (0, 1), True), (4, (1, 0), False)],
+)
+def test_which_windows_are_left_out(size: int, pads: tuple[int, int], dropped: bool) -> None:
+    pool = MaxPool((1 if size > 4 else 2,), (4,), (pads,), (1,), ceil=True)
+    found = pool.dropped(TensorType(DType.F32, (1, 1, size)))
+    assert (found == 0) is dropped
