@@ -1,6 +1,6 @@
 """What keeps an explanation from the time of inference: a lower bound from ONNX Runtime's own kernels.
 
-    python tests/bench/floor.py --nets FOLDER [--references 10] [--runs 7] [NAME ...]
+    python tests/bench/floor.py --nets FOLDER [--references 10] [--runs 7] [--threads 1] [NAME ...]
 
 The bound adds up the inference of 1 and of R samples, which is what layers and their adjoints take at least,
 and the elementwise nodes of @default on pairs of samples and references, at the highest rate that such nodes
@@ -17,6 +17,7 @@ import onnx
 from onnx import helper, numpy_helper
 from op_profile import Runs, options, random_inputs
 
+import irshap.compiler.catalog  # noqa: F401  registers all passes
 from irshap.cost import Phase, cost, evaluate, stages
 from irshap.ir.dims import N, R
 from irshap.ops.families import Elementwise, ZippedElementwise
@@ -28,7 +29,7 @@ LINKS = 8
 """How often the chain is repeated."""
 
 
-def rate(size: int, runs: int) -> float:
+def rate(size: int, runs: int, threads: int) -> float:
     """Elements in a second, over a chain of elementwise nodes on tensors of this size."""
     inputs = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, size]) for n in ("x", "y")]
     nodes, before = [], "x"
@@ -44,7 +45,7 @@ def rate(size: int, runs: int) -> float:
         file = Path(folder) / "chain.onnx"
         onnx.save(model, file)
         x = np.linspace(3, 4, size, dtype=np.float32)[None]
-        chain = Runs(file, {"x": x, "y": x})
+        chain = Runs(file, {"x": x, "y": x}, threads=threads)
         for _ in range(runs):
             chain.run()
     return len(nodes) * size / min(chain.seconds)
@@ -56,13 +57,12 @@ def elements(network: Path, count: int) -> int:
     found = cost(last.graph, stored=last.stored).nodes
     kinds = Elementwise | ZippedElementwise
     pairs = [n for n in found if n.phase is Phase.EXPLANATION and isinstance(n.node.op, kinds)]
-    # arithmetic, comparisons and elementary functions count 1 for each number that they give
-    return sum(evaluate(n.flops, {N: 1, R: count}) for n in pairs)
+    return sum(evaluate(n.flops, {N: 1, R: count}) // n.node.op.cost for n in pairs)
 
 
 def main() -> None:
     given = options(__doc__).parse_args()
-    rates = {size: rate(size, given.runs) for size in SIZES}
+    rates = {size: rate(size, given.runs, given.threads) for size in SIZES}
     fastest = max(rates, key=lambda size: rates[size])
     print(
         f"Elementwise nodes: at most {rates[fastest] / 1e9:.1f} G numbers a second (tensors of {fastest}).\n"
@@ -70,7 +70,8 @@ def main() -> None:
     print("| network | elementwise, G numbers | bound, by inference |\n| --- | --- | --- |")
     for name in given.names:
         network = given.nets / f"{name}_torchscript.onnx"
-        systems = [Runs(network, {"image": x}) for x in random_inputs(network, 1, given.references)]
+        inputs = random_inputs(network, 1, given.references)
+        systems = [Runs(network, {"image": x}, threads=given.threads) for x in inputs]
         for _ in range(given.runs):
             for system in systems:
                 system.run()

@@ -1,6 +1,6 @@
 """Where the time of an explanation goes, by kind of ONNX node.
 
-    python tests/bench/op_profile.py --nets FOLDER [--references 20] [--passes @default] [NAME ...]
+    python tests/bench/op_profile.py --nets FOLDER [--references 20] [--threads 1] [--passes TEXT] [NAME ...]
 
 ONNX Runtime's profiler, the fastest of --runs runs.  Times are relative to plain inference of 1 and of R
 samples, interleaved with these runs.  FOLDER holds NAME_torchscript.onnx, as tests/bench/networks.py and
@@ -33,9 +33,12 @@ take time from the next one, which counts most for those with the shortest runs.
 class Runs:
     """A session with its feeds; keeps the seconds of each run."""
 
-    def __init__(self, model: Path, feeds: dict[str, Any], profile: Path | None = None) -> None:
+    def __init__(
+        self, model: Path, feeds: dict[str, Any], profile: Path | None = None, threads: int = 0
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.enable_mem_pattern = False
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3
         if profile is not None:
             options.enable_profiling = True
@@ -58,14 +61,14 @@ def random_inputs(network: Path, *counts: int) -> tuple[np.ndarray, ...]:
     return tuple(rng.standard_normal((count, *shape)).astype(np.float32) for count in counts)
 
 
-def profile(network: Path, count: int, passes: str, runs: int) -> tuple[Counter[str], float]:
+def profile(network: Path, count: int, passes: str, runs: int, threads: int) -> tuple[Counter[str], float]:
     """Seconds of each kind of node in the fastest run, and the time of that run over that of inference."""
     references, sample = random_inputs(network, count, 1)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "explained.onnx"
         irshap.compile(network, references, passes=passes).save(file)
-        one, many = (Runs(network, {"image": x}) for x in (sample, references))
-        explained = Runs(file, {"image": sample}, Path(folder) / "profile")
+        one, many = (Runs(network, {"image": x}, threads=threads) for x in (sample, references))
+        explained = Runs(file, {"image": sample}, Path(folder) / "profile", threads)
         for _ in range(runs):
             for system in (one, many, explained):
                 system.run()
@@ -97,6 +100,7 @@ def options(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--nets", type=Path, required=True)
     parser.add_argument("--references", type=int, default=20)
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=0, help="0: one for each core")
     return parser
 
 
@@ -108,7 +112,7 @@ def main() -> None:
     columns: dict[str, tuple[Counter[str], float]] = {}
     for name in given.names:
         network = given.nets / f"{name}_torchscript.onnx"
-        columns[name] = profile(network, given.references, given.passes, given.runs)
+        columns[name] = profile(network, given.references, given.passes, given.runs, given.threads)
     shares = Counter[str]()
     for found, ratio in columns.values():
         shares.update({kind: ratio * t / found.total() for kind, t in found.items()})

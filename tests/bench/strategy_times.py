@@ -1,9 +1,10 @@
 """How long a run takes with each strategy, against plain inference and against the first of them.
 
-    python tests/bench/strategy_times.py --nets FOLDER [--runs 7] [NAME ...] [--programs stream ...]
+    python tests/bench/strategy_times.py --nets FOLDER [--threads 1] [NAME ...] [--programs stream ...]
 
-Programs are the strategies of @default, and "stream:data", which reads what is stored from a data file.  Runs
-of all of them and of plain inference of 1 and of R samples take turns; times are medians.
+Programs are the strategies of @default, "stream:data", which reads what is stored from a data file, and
+pipelines, such as "@default{without=polyphase}".  Runs of all of them and of plain inference of 1 and of R
+samples take turns; times are medians.
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ def main() -> None:
         network = given.nets / f"{name}_torchscript.onnx"
         sample, references = random_inputs(network, 1, given.references)
         with tempfile.TemporaryDirectory() as folder:
-            runs = {x.shape[0]: Runs(network, {"image": x}) for x in (sample, references)}
+            inputs = (sample, references)
+            runs = {x.shape[0]: Runs(network, {"image": x}, threads=given.threads) for x in inputs}
             programs: dict[str, Runs] = {}
             sizes: dict[str, int] = {}
-            for program in given.programs:
-                file = Path(folder) / f"{program.replace(':', ' ')}.onnx"
-                compiled = irshap.compile(network, references, passes=pipeline(program.removesuffix(DATA)))
+            for i, program in enumerate(given.programs):
+                file = Path(folder) / f"{i}.onnx"
+                passes = program if program.startswith("@") else pipeline(program.removesuffix(DATA))
+                compiled = irshap.compile(network, references, passes=passes)
                 compiled.save(file, external_data=program.endswith(DATA))
                 del compiled
                 sizes[program] = sum(f.stat().st_size for f in Path(folder).glob(f"{file.name}*"))
-                programs[program] = Runs(file, {"image": sample})
+                programs[program] = Runs(file, {"image": sample}, threads=given.threads)
             for _ in range(given.runs + 1):
                 for system in (*runs.values(), *programs.values()):
                     system.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from places import BENCH
+from places import BENCH, FAMILIES, ROOT
 
 
 @pytest.fixture
@@ -219,3 +220,14 @@ def test_limits_lead_to_different_strategies(bench: Any, tmp_path: Path) -> None
     assert "| a | 9 | fold, data file | 51 | 7 | yes |\n| a | 9 | fold, data file | 47 | - | **no** |" in text
     assert text.count("| network |") == 1 and "1 of 2 limits kept" in text
     assert text.startswith(f"# Title\n\n{HEADING}\n\nSaid.\n\n|") and text.endswith(".\n\n## Next\n\nMore.\n")
+
+
+def test_the_floor_is_found_by_a_process_of_its_own() -> None:
+    """Nothing but the script has imported the passes there."""
+    network = FAMILIES / "densenet_torchscript.onnx"
+    code = f"import floor, pathlib; print(floor.elements(pathlib.Path({str(network)!r}), 3))"
+    paths = [str(ROOT), str(BENCH)]
+    run = f"import sys; sys.path[:0] = {paths!r}; {code}"
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0
