@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import keyword
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,14 +11,13 @@ from types import MappingProxyType
 from typing import Any
 
 import onnx
-import sympy
 from onnx import helper
 
 from irshap.contract import Metadata
 from irshap.errors import IRError, ModelError
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Node, Output, Source, TypeMismatch, Value
-from irshap.ir.dims import Dim, N, Shape, symbol, symbols_of
+from irshap.ir.dims import Dim
 from irshap.ir.types import Array, DType, ForeignType, Tensor, TensorType, Type
 from irshap.ir.walks import is_float, live
 from irshap.lowering.batch_plan import BatchPlan, named_batch, with_more_rows, with_shared_axes
@@ -40,6 +37,7 @@ from irshap.lowering.parameters import chosen_initializers
 from irshap.lowering.rebatch import check_axis, has_rows, why_not_row_by_row
 from irshap.lowering.row_wise import rows_of_node
 from irshap.lowering.shape_arithmetic import KNOWN_LIMIT, Facts
+from irshap.lowering.sizes import Symbols, open_sizes
 from irshap.lowering.unbatch import follows_batch, with_samples_in_front
 from irshap.ops.program import Constant, Input, Opaque
 from irshap.pipeline.base import Context, Pass, Semantics
@@ -215,7 +213,7 @@ class _Lifter:
         self.opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
         self.opset = self.opsets.get("", OLDEST_OPSET)
         self.types, self.inputs = types, types.graph.input
-        self.symbols = _Symbols()
+        self.symbols = Symbols()
         self.facts = Facts()
         self.failing: dict[Node, str] = {}
 
@@ -320,7 +318,7 @@ class _Lifter:
             view.fails = isinstance(error, Failing)
             return None, str(error)
         except (TypeMismatch, IRError) as error:
-            return None, f"{error}{_open_sizes(view)}"
+            return None, f"{error}{open_sizes(view)}"
         except _STUMBLES as error:
             return None, f"its inputs and attributes don't fit together: {first_line(error)}"
 
@@ -438,47 +436,6 @@ class _Lifter:
         if not tensor.HasField("shape"):
             return TensorType(dtype, None)
         return TensorType(dtype, self.symbols.shape(tensor.shape.dim, known or {}))
-
-
-class _Symbols:
-    """Dimension symbols for the names in a model."""
-
-    def __init__(self) -> None:
-        self._symbols: dict[str, sympy.Expr] = {}
-        self._taken = {"R"}  # the number of references; N is what re-batching names so
-        self._unknown = 0
-
-    def shape(self, dims: Iterable[Any], known: Mapping[str, Dim]) -> Shape:
-        result: list[Dim] = []
-        for dim in dims:
-            if dim.HasField("dim_value") and dim.dim_value >= 0:
-                result.append(int(dim.dim_value))
-            elif dim.dim_param:
-                result.append(known[dim.dim_param] if dim.dim_param in known else self[dim.dim_param])
-            else:
-                self._unknown += 1
-                result.append(self[f"unknown_{self._unknown}"])
-        return tuple(result)
-
-    def __getitem__(self, name: str) -> sympy.Expr:
-        if name not in self._symbols:
-            clean = re.sub(r"\W", "_", name, flags=re.ASCII)
-            clean = clean if re.match(r"[A-Za-z_]", clean) else f"d{clean}"
-            while clean in self._taken or keyword.iskeyword(clean):
-                clean += "_"
-            self._taken.add(clean)
-            self._symbols[name] = symbol(clean)
-        return self._symbols[name]
-
-
-def _open_sizes(view: Import) -> str:
-    """What a user may do where operands would fit together if their sizes were known."""
-    shapes = (getattr(v.type, "shape", None) or () for v in view.inputs if v is not None)
-    names = sorted(map(str, symbols_of(d for shape in shapes for d in shape) - {N}))
-    known = [name for name in names if not name.startswith("unknown_")]
-    return (
-        f" (sizes that are open can be fixed: dims {', '.join(f'{n}=...' for n in known)})" if known else ""
-    )
 
 
 def _named(value: Value, name: str) -> Value:

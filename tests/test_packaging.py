@@ -54,6 +54,15 @@ def test_every_module_stands_in_a_package() -> None:
     assert not loose, "these folders need an __init__.py, and a place in pyproject.toml's packages"
 
 
+def test_every_data_file_is_listed(config: dict[str, Any]) -> None:
+    patterns = config["tool"]["setuptools"]["package-data"]["irshap"]
+    listed = {path for pattern in patterns for path in (ROOT / "irshap").glob(pattern)}
+    files = {
+        path for path in (ROOT / "irshap").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {path for path in files if path.suffix != ".py"} == listed
+
+
 def test_version_agrees(config: dict[str, Any]) -> None:
     assert irshap.__version__ == config["project"]["version"]
 

@@ -22,6 +22,9 @@ __all__ = ["EXACT", "page", "share_lost"]
 EXACT = 1e-4
 """The share of f(x) - base up to which attributions sum up: what `irshap verify` allows in float32."""
 
+_ROWS = 5000
+"""How many rows the table has: a browser takes more only slowly."""
+
 _CLASSES = 5
 """Of how many classes a sample's attributions are drawn: those of the largest outputs."""
 
@@ -75,7 +78,8 @@ def page(
             tiles=_tiles(explanation, records),
             scales=[_scale(name, kind, ends[name]) for name, kind in chosen.items()],
             several=len(chosen) > 1,
-            rows=[_row(record, len(drawn)) for record in records],
+            rows=[_row(record, len(drawn)) for record in records[:_ROWS]],
+            records=len(records),
             classes=explanation.several,
             together=_together(explanation, chosen, look),
             samples=samples,

@@ -191,6 +191,13 @@ def test_many_samples_and_classes() -> None:
     assert document.count("tr") == 1 + 20
 
 
+def test_a_long_table_is_cut_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irshap.report.document._ROWS", 7)
+    page = report.page(digits("all"), most=1)
+    assert Document(page).count("tr") == 1 + 7 and "The first 7 of 20 rows." in page
+    assert "3 of 3 rows" not in report.page(letters(), most=1)
+
+
 def test_the_same_page_for_the_same_explanation() -> None:
     for e in (table(), two()):
         assert report.page(e, most=2) == report.page(e, most=2)
