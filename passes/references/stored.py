@@ -11,7 +11,7 @@ import numpy as np
 from irshap.errors import UserError
 from irshap.ir.builder import Builder
 from irshap.ir.core import Precision, Value
-from irshap.ir.dims import Dim, R, product
+from irshap.ir.dims import Dim, R, product, same
 from irshap.ir.types import Array, DType, Tensor, TensorType
 from irshap.ir.walks import ancestors, is_float
 from irshap.lowering.files.spool import Spool
@@ -193,10 +193,12 @@ class _Store:
         self._along, self._each, self._kind = along, size // storage.loop.plan.size, kind
         self._chunks, self._trips = list[Array](), list[Array]()
         self._region = None if spool is None else spool.region(int(kind.nbytes))
+        before = storage.type(value, 1).dims[: along.axis]
+        self._apart = self._each > 1 and not same(product((*before, along.outer)), 1)
 
     def add(self, chunk: Array) -> None:
-        if self._region is not None and self._each == 1:
-            self._region.append(chunk)
+        if self._region is not None and not self._apart:
+            self._region.append(chunk)  # one reference behind another, as they are stored
             return
         # what is kept is copied out of the block that all values of a chunk stand in
         self._chunks.append(chunk.copy())
