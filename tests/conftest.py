@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 from goldens import FOLDER, check_golden
+from hypothesis import settings
 
 from irshap.compiler import catalog
 from irshap.pipeline.base import Context
 
 _ = catalog  # importing it registers all passes and methods
+
+# how long an example takes says more of the machine than of irshap
+settings.register_profile("irshap", deadline=None)
+settings.load_profile("irshap")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

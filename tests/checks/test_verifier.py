@@ -39,7 +39,7 @@ def fault(graph: Graph) -> str:
     return str(caught.value)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(graphs(runnable=False))
 def test_graphs_that_the_builder_makes_are_right(graph: Graph) -> None:
     verify(graph)

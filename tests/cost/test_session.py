@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from places import BENCH
@@ -77,7 +77,6 @@ requests = st.lists(st.tuples(st.integers(1, 40 * MIB), st.integers(0, 30), st.b
 
 
 @given(requests)
-@settings(deadline=None)
 def test_heap_blocks_never_overlap(given_requests: list[tuple[int, int, bool]]) -> None:
     heap = Heap()
     live: dict[int, tuple[int, int]] = {}
@@ -93,7 +92,6 @@ def test_heap_blocks_never_overlap(given_requests: list[tuple[int, int, bool]]) 
 
 
 @given(requests)
-@settings(deadline=None)
 def test_arena_chunks_never_overlap_and_merge_again(given_requests: list[tuple[int, int, bool]]) -> None:
     heap = Heap()
     arena = Arena(heap)

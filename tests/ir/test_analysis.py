@@ -148,7 +148,7 @@ def test_bytes_that_are_not_known() -> None:
     assert peak(parse_graph("graph @empty"), {}) == (0, None)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(graphs())
 def test_bytes_with_numbers_are_the_symbolic_ones(graph: Graph) -> None:
     rows, numbers = live_bytes(graph).rows, live_bytes(graph, BINDING).rows

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import sympy
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from irshap.errors import ParseError
@@ -91,7 +91,6 @@ def test_equality_is_three_valued_and_unknown_is_never_yes(a: Dim, b: Dim, verdi
     assert same_shape((1, a), (1, b)) is (verdict is True)
 
 
-@settings(deadline=None)
 @given(dims(), dims(), BINDINGS)
 def test_a_verdict_holds_for_every_binding(a: Dim, b: Dim, binding: dict[sympy.Expr, int]) -> None:
     verdict, numbers = equal(a, b), substitute(a, binding) == substitute(b, binding)
@@ -125,7 +124,6 @@ def test_division_is_exact_or_refused(a: Dim, b: Dim, quotient: Dim | None) -> N
     assert divide(a, b) == quotient
 
 
-@settings(deadline=None)
 @given(dims(), dims(), BINDINGS)
 def test_a_quotient_times_the_divisor_is_the_dividend(a: Dim, b: Dim, binding: dict[sympy.Expr, int]) -> None:
     quotient = divide(a, b)
@@ -159,7 +157,6 @@ def test_nothing_is_left_to_compute() -> None:
     assert substitute(minimum(maximum(M, N), maximum(3, N)), {M: 2}) == maximum(N, 2)
 
 
-@settings(deadline=None)
 @given(dims())
 def test_text_round_trip(dim: Dim) -> None:
     assert parse_dim(dim_text(dim)) == dim

@@ -51,7 +51,7 @@ def test_symbols_are_bound_by_shapes() -> None:
     assert bind_symbols(GRAPH, INPUTS) == {N: 1, R: 2}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(graphs())
 def test_every_result_has_its_declared_type_and_text_changes_nothing(graph: Graph) -> None:
     """The evaluator compares each array with its type, so running is the check."""

@@ -89,7 +89,7 @@ def test_what_a_rule_emits_is_rewritten_too_and_inputs_stay() -> None:
     assert fired["neg_of_neg"] == 1
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(graphs())
 def test_rules_that_hold_keep_every_output(graph: Graph) -> None:
     found, _ = apply(graph, RULES)

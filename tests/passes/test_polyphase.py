@@ -74,7 +74,7 @@ def _axes(draw: st.DrawFn) -> Axis:
     return axis
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(_axes(), min_size=1, max_size=3), st.integers(0, 99))
 def test_any_strided_adjoint(axes: list[Axis], seed: int) -> None:
     graph, context = _graph(axes, seed), Context()

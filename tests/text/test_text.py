@@ -55,13 +55,11 @@ def small(op: Any, *types: Type, given: tuple[Type, ...] | None = None, **kinds:
         return b.build("main", [Output("y", results[0])])
 
 
-@settings(deadline=None)
 @given(graphs(runnable=False))
 def test_round_trip(graph: Graph) -> None:
     verify(check_round_trip(graph))
 
 
-@settings(deadline=None)
 @given(tensors())
 @example(Tensor(np.array(-0.0)))
 @example(Tensor(np.uint32([0x7FC00001, 0xFFC00000, 0x7F800001]).view(np.float32)))
@@ -374,7 +372,7 @@ JUNK = [
 ]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.integers(0, len(PROGRAM)),
     st.integers(0, 12),
