@@ -30,7 +30,7 @@ PIPELINES: dict[str, str] = {
     "any": (
         "lift,single,target,canonicalize,piecewise,fuse-activations,nest-concats,autodiff,@method,firm-guards,"
         "eliminate-split-tile,broadcast-target,canonicalize,dce,fold-references,conv-adjoint,absorb-scales,"
-        "canonicalize,dce,close-loops,own-weights,lower"
+        "part-scatters,canonicalize,dce,close-loops,own-weights,lower"
     ),
     # For methods that look at the sample alone: nothing to bind, and one backward pass.
     "sample": "lift,single,target,canonicalize,piecewise,autodiff,@method,dce,lower",

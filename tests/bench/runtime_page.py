@@ -54,6 +54,10 @@ AVOIDED = {
         "OpenVINO has no converter.  What goes to distinct places is set by `ScatterElements` without "
         "reduction"
     ),
+    "`ScatterElements` with a reduction": (
+        "It came with opset 16.  What overlapping windows of max-pooling add is set in parts, of windows "
+        "that never meet, and the parts are added (`part-scatters`)"
+    ),
     "loops over references (`Scan`)": (
         "OpenVINO reads no body that captures a tensor.  All references are taken at once, and loops that a "
         "method needs carry what they read (`close-loops`)"

@@ -63,6 +63,7 @@ def test_it_explains_the_same_without_what_others_get_wrong(network: str, device
     np.testing.assert_allclose(found.values, wanted.values, rtol=0, atol=1e-5 * scale)
     kinds = {node.op_type for node, _ in nodes(compiled.model.graph)}
     assert not kinds & {"MaxUnpool", "Scan"}
+    assert not any(a.name == "reduction" for node, _ in nodes(compiled.model.graph) for a in node.attribute)
     assert not read_twice(compiled.model)
 
 
