@@ -14,10 +14,9 @@ PIPELINES: dict[str, str] = {
     "naive": "lift,single,target,canonicalize,piecewise,autodiff,@method,bind-references,dce,lower",
     # What is fastest in ONNX Runtime on a CPU; equal to naive up to rounding.
     "default": (
-        "lift,single,target,canonicalize,piecewise,fuse-activations,nest-concats,defer-scales,autodiff,@method,"
-        "eliminate-split-tile,broadcast-target,canonicalize,polyphase,dce,stream{otherwise=fold},conv-adjoint,"
-        "absorb-scales,max-unpool,narrow-positions,sink-reshapes,time-blocks,canonicalize,dce,share-weights,order,"
-        "lower"
+        "lift,single,target,canonicalize,piecewise,fuse-activations,nest-concats,autodiff,@method,eliminate-split-tile,"
+        "broadcast-target,canonicalize,polyphase,dce,stream{otherwise=fold},conv-adjoint,absorb-scales,"
+        "max-unpool,narrow-positions,sink-reshapes,time-blocks,canonicalize,dce,share-weights,order,lower"
     ),
     # For CUDA: cuDNN has kernels for the adjoint of a convolution, with the weights as they are; max-unpool
     # and loops over small chunks would go back to the CPU or pay for each node (docs/gpu.md).
