@@ -24,6 +24,9 @@ EXTRAS = {
     "interop": ("pandas", "shap", "xarray"),
     "sklearn": ("scikit-learn", "skl2onnx"),
     "torch": ("onnxscript", "torch"),
+    "openvino": ("openvino",),
+    "mlflow": ("mlflow",),
+    "parquet": ("pyarrow",),
     "browser": ("axe-playwright-python", "playwright"),
 }
 """The packages of each extra, as in pyproject.toml."""

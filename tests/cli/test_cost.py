@@ -81,7 +81,7 @@ def test_other_methods(capsys: pytest.CaptureFixture[str], method: str, pipeline
 def test_the_options_of_compile_mean_the_same() -> None:
     compiled, costed = ({o for p in c.params for o in p.opts} for c in (compile_command, cost_command))
     about_the_file = {"--output", "-o", "--names", "--verify", "--print-after", "--time-passes"}
-    about_the_file |= {"--verbose", "-v"}
+    about_the_file |= {"--verbose", "-v", "--summary"}
     assert compiled - costed == about_the_file
 
 
