@@ -50,7 +50,8 @@ class Data:
             source: the model's inputs by name; besides `labels`, and where the step has them `events`,
                 `sample_weights` (1 where left out), `<input>_mask`, `<input>_references`.
             labels: an array, or the name of one in `source`; None: it is called "labels" there.
-            shapes, dtypes: of the step's inputs.
+            shapes: of the step's inputs.
+            dtypes: theirs.
             classes: where labels are classes, how many there are.
 
         Raises:

@@ -137,7 +137,8 @@ class Trainer:
                 `sample_weights`, `<input>_mask`, `<input>_references` (where each sample has its own, what
                 they are drawn from: without any, the samples themselves).
             labels: an array, or the name of one in `data`.
-            validation, validation_labels: data that is only looked at after each epoch.
+            validation: data that is only looked at after each epoch.
+            validation_labels: its labels.
             progress: is told each epoch's number, from 1, and metrics.
 
         Returns:
