@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,14 @@ class Checkpoint:
         write(path, {kind: getattr(self, kind) for kind in _KINDS}, {}, header)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], run: str) -> Checkpoint | None:
+    def load(
+        cls, path: str | os.PathLike[str], run: str, shapes: Mapping[str, Sequence[int]]
+    ) -> Checkpoint | None:
         """The checkpoint at `path`; None where there is none.
+
+        Args:
+            run: the digest that it must have.
+            shapes: of the parameters and states that it must hold.
 
         Raises:
             UserError: it is damaged, or of another run.
@@ -62,11 +69,28 @@ class Checkpoint:
         if not Path(path).exists():
             return None
         values, _, header = read(path, _KINDS, "checkpoint")
-        found: dict[str, Any] = {**header, **values}
-        if found.get("run") != run:
+        if not isinstance(header, dict):
+            raise UserError("is no checkpoint", where=os.fspath(path))
+        if header.get("run") != run:
             raise UserError(
                 "is of another run: step, model, data or settings differ",
                 where=os.fspath(path),
                 mend="give another checkpoint, or remove it",
             )
+        known = {f.name: getattr(cls(run), f.name) for f in fields(cls) if f.name not in _KINDS}
+        fits = header.keys() == known.keys() and all(map(_alike, map(header.get, known), known.values()))
+        for kind, arrays in values.items():
+            told = {name: list(a.shape) for name, a in arrays.items()}
+            fits &= told == {n: list(s) for n, s in shapes.items()} or (kind == "best_values" and not told)
+        if not fits or len(header["sums"]) != 3:
+            mend = "give another checkpoint, or remove it"
+            raise UserError("is damaged: not what a run keeps", where=os.fspath(path), mend=mend)
+        found: dict[str, Any] = {**header, **values}
         return cls(**found)
+
+
+def _alike(told: Any, first: Any) -> bool:
+    """Whether this may be an attribute that starts as `first`."""
+    if first is None:
+        return told is None or isinstance(told, float)
+    return type(told) is type(first) and not (isinstance(told, int) and told < 0)

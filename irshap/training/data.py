@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class Data:
         shapes: Mapping[str, list[Any]],
         dtypes: Mapping[str, np.dtype[Any]],
         classes: int | None,
+        *,
+        probabilities: bool = False,
     ) -> Data:
         """Data from arrays by name, a path, or an array for a model with one input.
 
@@ -53,10 +56,15 @@ class Data:
             shapes: of the step's inputs.
             dtypes: theirs.
             classes: where labels are classes, how many there are.
+            probabilities: whether labels are such.
 
         Raises:
-            UserError: one is missing, unknown, of another shape or type, or has NaN; labels out of range.
+            UserError: one is missing, of another shape or type, or has NaN; labels, events or weights out of
+                range; a name that is nearly one that is left out.
         """
+        limits = {contract.SAMPLE_WEIGHTS: (0.0, np.inf), contract.EVENTS: (0.0, 1.0)}
+        if probabilities:
+            limits[contract.LABELS] = (0.0, 1.0)
         found = _named(source, training, labels if isinstance(labels, str) else contract.LABELS)
         given = training.given
         if isinstance(labels, str):
@@ -74,8 +82,7 @@ class Data:
         first = next(iter(inputs))
         if first not in found:
             raise UserError(f"there is no {first!r}", where="data", mend=f"given: {', '.join(found)}")
-        count = len(found[first])
-        found.setdefault(contract.SAMPLE_WEIGHTS, np.ones(count))
+        _require_no_slip(found, {**wanted, **references})
         rows, pools = dict[str, Array](), dict[str, Array]()
         for name, array in found.items():
             of = wanted.get(name) or references.get(name)
@@ -93,8 +100,13 @@ class Data:
             where = f"data, {name!r}"
             if name == contract.LABELS and dtype == np.int64:
                 array = _whole(array, where)
+            elif name in {**roles, **masks} and dtype.kind == "f" and array.dtype.kind in "iub":
+                array = array.astype(dtype)  # counts, 0 and 1, masks: no pixels that miss their scale
             array = conform(_fitting(array, shape), dtype, shape, UserError, where)
             (pools if name in references else rows)[of] = array
+        count = len(rows[first])
+        weights = given[contract.SAMPLE_WEIGHTS]
+        rows.setdefault(weights, np.ones(count, dtypes[weights]))
         for name, of in {**wanted, **references}.items():
             if of in rows or of in pools:
                 continue
@@ -111,6 +123,14 @@ class Data:
             _require_classes(rows[given[contract.LABELS]], classes)
         if count == 0:
             raise UserError("there is no sample", where="data")
+        for of, array in pools.items():
+            if len(array) == 0:
+                raise UserError("there is no reference", where=f"data, {of!r}")
+        for role, (least, most) in limits.items():
+            if role in given:
+                _require_between(role, rows[given[role]], least, most)
+        if not rows[weights].any():
+            raise UserError("all sample weights are 0", where="data", mend="give some sample a weight")
         return cls(rows, pools, count)
 
     def digest(self) -> str:
@@ -150,21 +170,38 @@ def read_table(path: str | os.PathLike[str], training: Training, labels: str = c
     except ImportError:
         mend = "pip install irshap[parquet]"
         raise UserError("reading Parquet needs pyarrow", where=where, mend=mend) from None
+    if not Path(path).exists():
+        raise UserError("no such file", where=where)
     try:
         table = parquet.read_table(path)
     except Exception as error:  # pyarrow has its own errors beside Python's
         raise UserError(f"can't be read: {str(error).splitlines()[0]}", where=where) from error
-    columns = {name: np.array(table.column(name).to_pylist()) for name in table.column_names}
+    columns = {}
+    for name in table.column_names:
+        try:
+            columns[name] = np.array(table.column(name).to_pylist())
+        except ValueError:
+            raise UserError("its lists differ in length", where=f"{where}, column {name!r}") from None
     known = {*training.inputs, labels, contract.EVENTS, contract.SAMPLE_WEIGHTS}
     known |= {contract.mask(n) for n in training.inputs} | {contract.references(n) for n in training.inputs}
     features = [name for name in columns if name not in known]
     found = {name: array for name, array in columns.items() if name in known}
     if features and len(training.inputs) == 1 and training.inputs[0] not in found:
-        try:
-            found[training.inputs[0]] = np.stack([columns[n].astype(np.float64) for n in features], 1)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"a column is no number: {error}", where=where) from error
+        found[training.inputs[0]] = np.stack(
+            [_numbers(columns[n], f"{where}, column {n!r}") for n in features], 1
+        )
     return found
+
+
+def _numbers(column: Array, where: str) -> Array:
+    """A column of a table as float64; what is missing is NaN."""
+    try:
+        if column.dtype.kind in "Oiubf" and column.ndim == 1:
+            return column.astype(np.float64)
+    except (ValueError, TypeError):
+        pass
+    what = f"is no column of numbers: {column.dtype}{list(column.shape)}"
+    raise UserError(what, where=where, mend="drop it, or encode it as numbers")
 
 
 def _fitting(array: Array, shape: list[Any]) -> Array:
@@ -181,6 +218,26 @@ def _whole(array: Array, where: str) -> Array:
     if array.dtype.kind not in "iub":
         raise UserError(f"labels are {array.dtype}, and must be whole numbers: classes", where=where)
     return array.astype(np.int64)
+
+
+def _require_no_slip(found: Mapping[str, Array], wanted: Mapping[str, str]) -> None:
+    """Refuses a name that is nearly one that is left out, and would be passed over."""
+    missing = [name for name in wanted if name not in found]
+    for name in found:
+        if name not in wanted and get_close_matches(name, missing, cutoff=0.85):
+            raise UserError(f"{name!r} is nothing that is read", where="data", mend=near(name, missing))
+
+
+def _require_between(role: str, array: Array, least: float, most: float) -> None:
+    bad = np.argwhere((array < least) | (array > most))
+    if len(bad):
+        first = tuple(map(int, bad[0]))
+        allowed = f"{least:g} to {most:g}" if np.isfinite(most) else f"{least:g} or more"
+        raise UserError(
+            f"{float(array[first]):g} in row {first[0]} is out of range",
+            where=f"data, {role!r}",
+            mend=f"these are {allowed}",
+        )
 
 
 def _require_finite(name: str, array: Array) -> None:

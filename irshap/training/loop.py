@@ -13,7 +13,7 @@ from irshap.contract import Metadata, Training
 from irshap.errors import ModelError
 from irshap.runtime.arrays import Array, Arrays
 
-__all__ = ["Loop", "session_of"]
+__all__ = ["Loop", "run_bound", "session_of"]
 
 
 def session_of(model: onnx.ModelProto, providers: Sequence[Any] | None, threads: int) -> Any:
@@ -30,9 +30,26 @@ def session_of(model: onnx.ModelProto, providers: Sequence[Any] | None, threads:
             model.SerializeToString(), options, providers=list(providers or ["CPUExecutionProvider"])
         )
     except Exception as error:  # ONNX Runtime's errors have a class for each code, and no common one
-        message = str(error).splitlines()[0]
-        mend = "train in float32" if "Could not find an implementation" in message else None
-        raise ModelError(f"ONNX Runtime doesn't run the training step: {message}", mend=mend) from error
+        raise _refused(error) from error
+
+
+def run_bound(session: Any, binding: Any) -> None:
+    """One run.
+
+    Raises:
+        ModelError: it fails: some of ONNX Runtime's ops only then say what they don't take.
+    """
+    try:
+        session.run_with_iobinding(binding)
+    except Exception as error:  # as above
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> ModelError:
+    message = str(error).splitlines()[0]
+    lacking = ("Could not find an implementation", "does not support double")
+    mend = "train in float32" if any(text in message for text in lacking) else None
+    return ModelError(f"ONNX Runtime doesn't run the training step: {message}", mend=mend)
 
 
 class Loop:
@@ -87,11 +104,15 @@ class Loop:
         return binding
 
     def run(self, given: Mapping[str, Array]) -> tuple[float, float]:
-        """One step; loss and prior before it.  Nothing moves on before `accept`."""
+        """One step; loss and prior before it.  Nothing moves on before `accept`.
+
+        Raises:
+            ModelError: ONNX Runtime can't run it.
+        """
         binding = self._bindings[0]
         for name, array in given.items():
             binding.bind_cpu_input(name, array)
-        self._session.run_with_iobinding(binding)
+        run_bound(self._session, binding)
         found = [float(v.numpy()) for v in binding.get_outputs()[-len(self._scalars) :]]
         return (found[0], found[1]) if len(found) == 2 else (found[0], 0.0)
 

@@ -26,7 +26,7 @@ from irshap.passes.training.loss import Loss
 from irshap.pipeline.text import parse_pipeline
 from irshap.training.checkpoint import Checkpoint
 from irshap.training.data import Data
-from irshap.training.loop import Loop, session_of
+from irshap.training.loop import Loop, run_bound, session_of
 from irshap.training.step import TrainingStep, evaluation
 
 __all__ = ["Settings", "Trainer"]
@@ -118,6 +118,8 @@ class Trainer:
                 what = f"the step wasn't made of this model, which has no parameter {name!r} like that"
                 raise ModelError(what, mend="give the model that irshap train-step was given")
         self._loss = _loss_of(self._step)
+        self._running = {n for n in training.states if n in start}
+        """Statistics of batch normalizations."""
         self.history: list[Metrics] = []
 
     def fit(
@@ -199,7 +201,9 @@ class Trainer:
 
     def _known(self, data: Any, labels: Any) -> Data:
         loop = self._loop
-        return Data.of(data, labels, loop.training, loop.shapes, loop.dtypes, self._classes)
+        likely = self._loss.kind == "binary-cross-entropy"
+        step = (loop.training, loop.shapes, loop.dtypes)
+        return Data.of(data, labels, *step, self._classes, probabilities=likely)
 
     @property
     def _classes(self) -> int | None:
@@ -231,7 +235,8 @@ class Trainer:
         settings = {k: v for k, v in vars(self.settings).items() if k not in ("epochs", "checkpoint_every")}
         text = json.dumps([step, model, settings, *digests], sort_keys=True)
         run = sha256(text.encode()).hexdigest()
-        at = None if self.checkpoint is None else Checkpoint.load(self.checkpoint, run)
+        shapes = {name: self._loop.shapes[name] for name in self._loop.handed}
+        at = None if self.checkpoint is None else Checkpoint.load(self.checkpoint, run, shapes)
         if at is None:
             return Checkpoint(run)
         self._loop.set(at.values)
@@ -254,7 +259,8 @@ class Trainer:
         for batch in data.batches(settings.batch_size, rest):
             count = len(next(iter(batch.values())))
             loss, prior = loop.run({**batch, **rates, **self._drawn(data, count, at)})
-            self._require_numbers(at, loss, prior)
+            weights = batch[loop.training.given[contract.SAMPLE_WEIGHTS]]
+            self._require_numbers(at, loss, prior, weights, data.count)
             loop.accept()
             for i, value in enumerate((loss, prior, 1.0)):
                 at.sums[i] += value * count
@@ -274,36 +280,48 @@ class Trainer:
             found[name] = rng.random((count, each)).astype(loop.dtypes[name])
         return found
 
-    def _require_numbers(self, at: Checkpoint, loss: float, prior: float) -> None:
+    def _require_numbers(self, at: Checkpoint, loss: float, prior: float, weights: Array, of: int) -> None:
+        """Refuses what isn't finite: a loss, and where it may be kept what the step made.
+
+        Args:
+            weights: of the batch's samples.
+            of: how many samples an epoch has.
+        """
+        mend = "lower the learning rate or the prior's weight"
         wrong = [n for n, v in (("loss", loss), ("prior", prior)) if not math.isfinite(v)]
         cause = f"no finite number is what it gives for {' and '.join(wrong)}" if wrong else ""
-        if not wrong and self._due(at):
+        if not wrong and self._due(at, of):
             bad = [n for n, a in self._loop.made().items() if not np.isfinite(a).all()]
             cause = f"{bad[0]!r} would have NaN or infinite elements" if bad else ""
+            if bad and bad[0] in self._running and len(weights) == 1:
+                cause += ", since a batch of one sample has no variance"
+                mend = "choose a batch size that doesn't leave one sample over"
         if not cause:
             return
         if wrong and (worn := [n for n, a in self._loop.values().items() if not np.isfinite(a).all()]):
             cause += f", since the step before made {worn[0]!r} infinite or NaN"
+        if not weights.any():
+            cause += ", since all samples of this batch have the weight 0"
+            mend = "leave samples of weight 0 out, or take larger batches"
         kept = self.checkpoint is not None and self.checkpoint.exists()
         raise UserError(
             cause,
             where=f"training step {at.steps + 1} (epoch {at.epoch + 1})",
-            mend="lower the learning rate or the prior's weight"
-            + (f"; the last good state is in {self.checkpoint}" if kept else ""),
+            mend=mend + (f"; the last good state is in {self.checkpoint}" if kept else ""),
         )
 
-    def _due(self, at: Checkpoint) -> bool:
-        """Whether a checkpoint may follow the step that is running, so that it must be good."""
+    def _due(self, at: Checkpoint, samples: int) -> bool:
+        """Whether what the step that is running makes may be kept, so that it must be good."""
+        if (at.step + 1) * self.settings.batch_size >= samples:
+            return True
         every = self.settings.checkpoint_every
         return self.checkpoint is not None and bool(every) and (at.steps + 1) % every == 0
 
     def _keep(self, at: Checkpoint) -> None:
         if self.checkpoint is None:
             return
-        values = self._loop.values()
-        if all(np.isfinite(a).all() for a in values.values()):
-            at.values = values
-            at.save(self.checkpoint)
+        at.values = self._loop.values()
+        at.save(self.checkpoint)
 
     def _validated(self, data: Data, prefix: str = "validation_") -> Metrics:
         names = {v.name for v in self._evaluator.get_inputs()}
@@ -319,18 +337,20 @@ class Trainer:
                     binding.bind_cpu_input(name, array)
             for name in wanted:
                 binding.bind_output(name, "cpu")
-            self._evaluator.run_with_iobinding(binding)
+            run_bound(self._evaluator, binding)
             loss, output = (v.numpy() for v in binding.get_outputs())
             binding.clear_binding_outputs()
             count = len(output)
-            total, weight = total + float(loss) * count, weight + count
+            # a batch of no weight has no mean
+            if each := float(batch[self._loop.training.given[contract.SAMPLE_WEIGHTS]].sum()):
+                total, weight = total + float(loss) * each, weight + each
             if self._classes is not None:
                 labels = batch[self._loop.training.given[contract.LABELS]]
                 flat = output.reshape(count, -1)
                 chosen = flat[:, 0] > 0 if flat.shape[1] == 1 else flat.argmax(1)
                 right += float((chosen == labels).sum())
         found = {f"{prefix}loss": total / weight}
-        return found if self._classes is None else {**found, f"{prefix}accuracy": right / weight}
+        return found if self._classes is None else {**found, f"{prefix}accuracy": right / data.count}
 
     def _judge(self, at: Checkpoint, loss: float) -> None:
         if not self.settings.patience:

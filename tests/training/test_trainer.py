@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,8 +16,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 from places import ROOT
-from stepping import initial, mlp
+from stepping import initial, mlp, network
 
 from irshap.errors import ModelError, UserError
 from irshap.ir.types import Array
@@ -115,6 +117,42 @@ def test_killed_at_random_steps(tmp_path: Path) -> None:
     assert output.read_bytes() == whole.trained.SerializeToString(deterministic=True)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"more": 1},
+        {"epoch": "1"},
+        {"epoch": -1},
+        {"sums": [0.0]},
+        {"history": 3},
+        {"best": "none"},
+        None,
+        "left out",
+        "short",
+        "added",
+    ],
+    ids=str,
+)
+def test_checkpoints_that_are_none(tmp_path: Path, changed: Any) -> None:
+    x, labels = blobs()
+    path = tmp_path / "run.npz"
+    trainer(path, {}, epochs=1).fit(x, labels)
+    with np.load(path) as found:
+        arrays = dict(found)
+    header, name = json.loads(str(arrays["irshap"])), "values/layers.0.weight"
+    if changed == "left out":
+        del arrays[name]
+    elif changed == "short":
+        arrays[name] = arrays[name][:1]
+    elif changed == "added":
+        arrays["values/other"] = arrays[name]
+    else:
+        arrays["irshap"] = np.array(json.dumps(None if changed is None else {**header, **changed}))
+    np.savez(path, **arrays)
+    with pytest.raises(UserError, match=r"run\.npz: is (damaged|no checkpoint)"):
+        trainer(path, {}, epochs=2).fit(x, labels)
+
+
 def test_early_stopping_takes_the_best_epoch(tmp_path: Path) -> None:
     x, labels = blobs(30)
     held, held_labels = blobs(60, seed=5)
@@ -185,6 +223,82 @@ def test_data_is_checked_first() -> None:
     refused("there is no 'x_references'", x, labels, prior="sparse", method="integrated-gradients{steps=2}")
     with pytest.raises(UserError, match="batch_size is 0"):
         Settings(batch_size=0)
+
+
+def test_data_of_little_use_is_refused(tmp_path: Path) -> None:
+    x, labels = blobs()
+    count = len(x)
+    known = {"x": x, "labels": labels}
+    refused(r"'x': has shape \[\]", {**known, "x": np.float32(1)})
+    refused(
+        "'sample_weight' is nothing that is read.*sample_weights", {**known, "sample_weight": np.ones(count)}
+    )
+    refused("-1 in row 0 is out of range.*0 or more", {**known, "sample_weights": -np.ones(count)})
+    refused("all sample weights are 0", {**known, "sample_weights": np.zeros(count)})
+    late = np.arange(count) < 2
+    refused("this batch have the weight 0", {**known, "sample_weights": late})
+    refused("2 in row 0 is out of range.*0 to 1", x, np.full((count, 3), 2.0), loss="binary-cross-entropy")
+    for method in ("integrated-gradients{steps=2}", "expected-gradients"):
+        nothing = {**known, "x_references": x[:0]}
+        refused("'x_references': there is no reference", nothing, prior="sparse", method=method)
+    # what counts, or is 0 or 1, may be integers or truths
+    kinds = {"sample_weights": np.ones(count, np.int64), "x_mask": np.ones(x.shape, bool)}
+    histories = [
+        trainer(step={"prior": "right-reasons"}, epochs=1).fit({**known, **k})
+        for k in (kinds, {n: a.astype(np.float32) for n, a in kinds.items()})
+    ]
+    assert histories[0] == histories[1]
+
+
+def test_validation_is_weighted() -> None:
+    """The loss of 300 samples is that of those with a weight, whatever batches they are in."""
+    x, labels = blobs(300)
+    run, weights = trainer(step={}), np.arange(300) % 100 < 7
+    weights[256:] = False
+    found = run.evaluate({"x": x, "labels": labels, "sample_weights": weights})
+    assert found["loss"] == pytest.approx(run.evaluate(x[weights], labels[weights])["loss"], rel=1e-5)
+
+
+def test_nothing_that_is_no_number_is_kept(tmp_path: Path) -> None:
+    """What the last step of an epoch makes, and a running variance, which no loss shows."""
+    net, path = onnx.load(FOLDER / "mlp_f32.onnx"), tmp_path / "run.npz"
+    wild = train_step(net, optimizer="sgd{weight_decay=1000.0}")
+    with pytest.raises(UserError, match=r"training step 1 .*would have NaN or infinite"):
+        Trainer(wild, net, Settings(epochs=1, batch_size=90, learning_rate=1e38), checkpoint=path).fit(
+            *blobs()
+        )
+    values = {"p1.2": np.zeros(4), "p1.3": np.ones(4)}
+    layers: list[Any] = [
+        ("Gemm", [(6, 4)], {}),
+        ("BatchNormalization", [(4,), (4,), *values.values()], {}),
+        ("Gemm", [(4, 3)], {}),
+    ]
+    net = network((6,), 3, layers)
+    step = train_step(net, batch_norm="batch")
+    with pytest.raises(UserError, match=r"'p1\.3' would have .* a batch of one sample has no variance"):
+        Trainer(step, net, Settings(epochs=1, batch_size=89), checkpoint=path).fit(*blobs())
+    assert not path.exists()
+    assert len(Trainer(step, net, Settings(epochs=1, batch_size=88)).fit(*blobs())) == 1
+
+
+def test_what_runs_in_no_session_says_so() -> None:
+    """ONNX Runtime's LSTM refuses float64 when it runs, not when it is made."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+        helper.make_node("LSTM", ["t", "w", "r"], ["", "h"], hidden_size=3),
+        helper.make_node("Squeeze", ["h", "axes"], ["y"]),
+    ]
+    arrays = {"w": np.ones((1, 12, 2)), "r": np.ones((1, 12, 3)), "axes": np.array([0])}
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.DOUBLE, ["N", 4, 2])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, ["N", 3])],
+        [onnx.numpy_helper.from_array(a, n) for n, a in arrays.items()],
+    )
+    net = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(ModelError, match=r"does not support double.*train in float32"):
+        Trainer(train_step(net), net).fit(np.ones((5, 4, 2)), np.zeros(5))
 
 
 def test_steps_that_are_none() -> None:
