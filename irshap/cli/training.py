@@ -147,6 +147,15 @@ def train_command(
     from irshap.training import Settings, Trainer
 
     require_folder(output)
+    if checkpoint is not None:
+        require_folder(checkpoint)
+    given = {"DATA": data, "--labels": labels, "--validation": validation, "--checkpoint": checkpoint}
+    given |= {"--validation-labels": validation_labels}
+    for name, path in given.items():
+        if path is not None and Path(path).resolve() == Path(output).resolve():
+            raise UserError(
+                f"--output is {name}, which it would overwrite", where=output, mend="give another path"
+            )
     names = ("prior_weight", "learning_rate", "epochs", "batch_size", "seed", "references", "patience")
     settings = Settings(**{n: options.pop(n) for n in (*names, "checkpoint_every", "threads")})
     if options["optimizer"] == "gradients":

@@ -79,6 +79,24 @@ def test_a_table(tmp_path: Path) -> None:
     assert Path(outs[0]).read_bytes() == Path(outs[1]).read_bytes()
 
 
+def test_tables_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
+    file = tmp_path / "data.parquet"
+    features = {f"f{i}": np.ones(4) for i in range(6)}
+    for changed, text in (
+        ({"f2": ["a", "b", "c", "d"]}, "column 'f2': is no column of numbers"),
+        ({"f2": ["1", "2", "3", "4"]}, "column 'f2': is no column of numbers"),
+        ({"x": [[1.0], [1.0, 2.0], [], [1.0]]}, "column 'x': its lists differ in length"),
+        ({"f5": [1.0, None, 1.0, 1.0]}, "1 of 24 values are NaN or infinite, the first in row 1"),
+    ):
+        parquet.write_table(pyarrow.table({**features, "labels": [0, 1, 2, 0], **changed}), file)
+        assert main(["train", NET, str(file), "-o", str(tmp_path / "o.onnx")]) == 2
+        assert text in capsys.readouterr().err
+    assert main(["train", NET, str(tmp_path / "none.parquet"), "-o", str(tmp_path / "o.onnx")]) == 2
+    assert "none.parquet: no such file" in capsys.readouterr().err
+
+
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out.onnx")
     for options, text in (
@@ -95,3 +113,19 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "label 5 in row 0 is no class: the output has 3" in capsys.readouterr().err
     assert main(["train", NET, str(tmp_path / "data.npz"), "-o", out, "--optimizer", "gradients"]) == 2
     assert not Path(out).exists()
+
+
+def test_paths_are_looked_at_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = str(tmp_path / "data.npz"), str(tmp_path / "out.onnx")
+    np.savez(data, x=np.ones((4, 6), np.float32), labels=np.array([0, 1, 2, 0]))
+    before = Path(data).read_bytes()
+    nowhere = str(tmp_path / "none" / "run.npz")
+    for options, text in (
+        (["-o", data], "--output is DATA, which it would overwrite"),
+        (["-o", out, "--checkpoint", out], "--output is --checkpoint, which"),
+        (["-o", out, "--checkpoint", nowhere], "its folder doesn't exist"),
+    ):
+        assert main(["train", NET, data, *options]) == 2
+        told = capsys.readouterr()
+        assert text in told.err and "epoch" not in told.out
+    assert Path(data).read_bytes() == before and not Path(out).exists()
