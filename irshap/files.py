@@ -10,14 +10,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from irshap.errors import UserError
+
 __all__ = ["atomic", "write_npz"]
 
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file to write that takes its place at `path` when all is written, and else leaves nothing."""
+    """A file to write that takes its place at `path` when all is written, and else leaves nothing.
+
+    Raises:
+        UserError: a device, a pipe or a folder is at `path`, which a file must not replace.
+    """
     target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+    if target.exists() and not target.is_file():
+        raise UserError("is not a regular file", where=os.fspath(path), mend="give the name of a file")
+    # a name may be as long as the system allows: the temporary one is no longer
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}-")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file

@@ -87,3 +87,5 @@ def require_folder(path: str | None) -> None:
         raise UserError("its folder doesn't exist", where=path, mend="create it first")
     if path is not None and Path(path).is_dir():
         raise UserError("is a folder", where=path, mend="give a file name in it")
+    if path is not None and Path(path).exists() and not Path(path).is_file():
+        raise UserError("is not a regular file", where=path, mend="give the name of a file")

@@ -62,7 +62,7 @@ def save_model(
         if path.exists() and not path.is_file():
             raise UserError("is not a regular file", where=where)
         # The folder is beside the output, since a rename is atomic only within one file system.
-        with tempfile.TemporaryDirectory(prefix=f".{path.name[:100]}.", dir=path.parent) as stage:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name[:50]}.", dir=path.parent) as stage:
             names = _write(model, Path(stage), path.name, external_over, where)
             if check:
                 _check(Path(stage, path.name), where)

@@ -20,6 +20,7 @@ import irshap
 from irshap import demo
 from irshap.cli import main
 from irshap.cli.progress import PassProgress
+from irshap.errors import UserError
 from irshap.passes.canonicalize import Canonicalize
 from irshap.passes.dce import DeadCodeElimination
 from irshap.pipeline.base import PASSES
@@ -476,3 +477,33 @@ def test_compile_a_quantized_model(shell: Shell) -> None:
     assert "lift,quantized,single" in shell.out
     assert "rounds to few levels" in shell.err and "completeness_error" in shell.err
     assert "completeness_error" in [o.name for o in onnx.load("out.onnx").graph.output]
+
+
+OUTPUTS = [
+    COMPILE[:-1],
+    ("print", "toy.onnx", "--output"),
+    ("print", "toy.onnx", "--graph"),
+    ("run", "explained.onnx", "x.npy", "--output"),
+    ("report", "explained.onnx", "x.npy", "--html"),
+    ("references", "x.npy", "--kind", "mean", "--output"),
+]
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+def test_what_is_no_file_is_not_replaced(shell: Shell, command: tuple[str, ...]) -> None:
+    irshap.compile("toy.onnx", ROWS).save("explained.onnx")
+    pipe = shell.folder / "pipe.svg"
+    os.mkfifo(pipe)
+    assert "pipe.svg: is not a regular file" in shell.refused(*command, "pipe.svg")
+    assert pipe.is_fifo()
+    with pytest.raises(UserError, match="not a regular file"):
+        irshap.compile("toy.onnx", ROWS).explainer()(ROWS).save(pipe)
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("letter", ["l", "\N{OCTOPUS}"])
+def test_names_as_long_as_the_system_allows(shell: Shell, letter: str) -> None:
+    name = letter * (240 // len(letter.encode())) + ".npz"
+    shell.ok(*COMPILE[:-1], name)
+    shell.ok("run", name, "x.npy", "--output", f"_{name}")
+    assert "x_attributions" in np.load(shell.folder / f"_{name}").files
