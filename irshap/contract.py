@@ -390,4 +390,9 @@ def _by_tensor(given: Any, what: str) -> dict[str, tuple[str, ...]]:
 def _texts(given: Any, what: str) -> tuple[str, ...]:
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise UserError(f"names of {what} are no list", mend="give a list of texts")
-    return tuple(map(str, given))
+    texts = tuple(map(str, given))
+    for text in texts:
+        # JSON can say half of a pair, "\\ud800"
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UserError(f"names of {what} have {text[:40]!r}, which is no text", mend="write it in UTF-8")
+    return texts

@@ -92,7 +92,8 @@ class PassError(IrshapError):
 
 def near(word: str, known: Iterable[str]) -> str:
     """A hint listing the names in `known` nearest to `word`, or all of them when few or none is near."""
-    names = sorted(known)
+    # names may come from a model: none breaks the line
+    names = sorted("".join(c if c.isprintable() else "?" for c in name) for name in known)
     close = get_close_matches(word, names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?"

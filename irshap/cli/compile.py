@@ -74,7 +74,7 @@ def read_names(file: str | None) -> Any:
         return json.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}", where=file) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         mend = 'write {"features": [...], "classes": [...]}'
         raise UserError(f"is no JSON: {error}", where=file, mend=mend) from error
 
@@ -129,7 +129,7 @@ def _print(report: dict[str, Any], compiled: CompiledModel) -> None:
     )
     for kind in ("inputs", "outputs"):
         for name, type in report[kind].items():
-            click.echo(f"  {kind[:-1]:<8} {name} : {type}")
+            click.echo(printable(f"  {kind[:-1]:<8} {name} : {type}"))
     if Metadata.REFERENCES in report["metadata"]:
         click.echo(f"  against  {report['metadata'][Metadata.REFERENCES]} references")
     if held := report["metadata"].get(Metadata.HELD):

@@ -108,9 +108,11 @@ def report_command(
         look=Look(layout, letters, features),
         most=most,
     )
+    # a file's name may be no text
+    content = text.encode(errors="replace")
     with atomic(html) as file:
-        file.write(text.encode())
-    click.echo(f"{html}: {size_text(len(text.encode()))}, {len(explanation)} samples")
+        file.write(content)
+    click.echo(printable(f"{html}: {size_text(len(content))}, {len(explanation)} samples"))
 
 
 def _kinds(given: tuple[str, ...]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from irshap.cli.output import echo_json, require_folder, size_text
+from irshap.cli.output import echo_json, printable, require_folder, size_text
 from irshap.errors import UserError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def train_step_command(model: str, output: str, as_json: bool, **options: Any) -
     click.echo(f"{output}: {size_text(report['bytes'])}, {report['nodes']} nodes")
     for kind in ("inputs", "outputs"):
         for name, type in report[kind].items():
-            click.echo(f"  {kind[:-1]:<8} {name} : {type}")
+            click.echo(printable(f"  {kind[:-1]:<8} {name} : {type}"))
     click.echo(f"  passes   {step.pipeline}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from base64 import b64encode
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,12 @@ def embedded_figure(figure: Any) -> Embedded:
     """A figure of matplotlib as SVG; the same bytes for the same drawing."""
     content = io.BytesIO()
     # names of parts would be random; text as outlines takes ten times as much, in bytes and in the browser
-    with matplotlib().rc_context({"svg.hashsalt": "irshap", "svg.fonttype": "none"}):
+    with (
+        matplotlib().rc_context({"svg.hashsalt": "irshap", "svg.fonttype": "none"}),
+        warnings.catch_warnings(),
+    ):
+        # the browser has the glyphs that matplotlib's font lacks
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None})
     width, height = figure.get_size_inches()
     return Embedded(_address("svg+xml", content.getvalue()), round(96 * width), round(96 * height))

@@ -49,7 +49,9 @@ def read(
     arrays = as_arrays(path, [], UserError, what)
     try:
         header = json.loads(str(arrays.pop(_HEADER)[()]))
-    except (KeyError, ValueError, IndexError) as error:
+        if not isinstance(header, dict):
+            raise ValueError("no header")
+    except (KeyError, ValueError, IndexError, RecursionError) as error:
         mend = "give a file that Explanation.save wrote" if what == "explanation" else None
         raise UserError(f"is no {what}", where=where, mend=mend) from error
     found: dict[str, Arrays] = {kind: {} for kind in kinds}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -261,12 +262,21 @@ class Explanation:
             UserError: no such file, or another one.
         """
         parts, told, header = archive.read(path, (*_BY_TENSOR, "outputs"))
-        listed, single = header["inputs"], header["single"]
+        told = {name: told[name] for name in _TOLD if name in told}
+        where, mend = os.fspath(path), "give a file that Explanation.save wrote"
+        try:
+            listed, single = tuple(map(str, header["inputs"])), bool(header["single"])
+            names, axes = contract.Names.from_text(header["names"]), dict(header["axes"])
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"is no explanation: its header is damaged ({error})"
+            raise UserError(what, where=where, mend=mend) from error
         if set(parts["values"]) != set(listed):
             what = (
                 f"has attributions of {sorted(parts['values'])}, and says that there are of {sorted(listed)}"
             )
-            raise UserError(what, where=os.fspath(path), mend="give a file that Explanation.save wrote")
+            raise UserError(what, where=where, mend=mend)
+        if not reading.fit_together(told, parts["values"]):
+            raise UserError("its arrays don't fit together", where=where, mend=mend)
         return cls(
             values=_alone(parts["values"], single),
             data=_alone(parts["data"], single),
@@ -274,9 +284,9 @@ class Explanation:
             hypothetical=_alone(parts["hypothetical"], single) if parts["hypothetical"] else None,
             outputs=parts["outputs"],
             raw={},
-            names=contract.Names.from_text(header["names"]),
-            inputs=tuple(header["inputs"]),
-            axes=header["axes"],
+            names=names,
+            inputs=listed,
+            axes=axes,
             **{name: told.get(name) for name in _TOLD},
         )
 
@@ -302,7 +312,10 @@ class Explanation:
             count: how many, largest magnitudes first; features of all attributed inputs together.
         """
         rows = 1 + self._classes
-        parts = [array.reshape(int(np.prod(array.shape[:rows])), -1) for array in self._values.values()]
+        parts = [
+            array.reshape(prod(array.shape[:rows]), prod(array.shape[rows:]))
+            for array in self._values.values()
+        ]
         texts = [t for n, a in self._values.items() for t in flat_names(n, a.shape[rows:], self.names)]
         return [summary.largest_of(texts, row, count) for row in np.concatenate(parts, axis=1)]
 

@@ -11,7 +11,7 @@ from irshap.contract import Tensors
 from irshap.errors import ModelError
 from irshap.runtime.arrays import Array, Arrays
 
-__all__ = ["class_axes", "completeness_error", "explained_numbers", "total"]
+__all__ = ["class_axes", "completeness_error", "explained_numbers", "fit_together", "total"]
 
 
 def explained_numbers(
@@ -60,6 +60,19 @@ def total(values: Mapping[str, Array], classes: int) -> Array:
     for array in values.values():
         found = found + array.sum(axis=tuple(range(1 + classes, array.ndim)), dtype=np.float64)
     return np.asarray(found)
+
+
+def fit_together(told: Arrays, values: Arrays) -> bool:
+    """Whether what is told of samples and their classes, and attributions, are of the same ones."""
+    heads = {array.shape for array in told.values()}
+    head = next(iter(heads), ())
+    kinds = {"target_index": "iu"}
+    return (
+        len(heads) <= 1
+        and len(head) <= 2
+        and all(array.dtype.kind in kinds.get(name, "f") for name, array in told.items())
+        and all(a.ndim and a.dtype.kind == "f" and a.shape[: len(head)] == head for a in values.values())
+    )
 
 
 def _require_fit(raw: Arrays, told: list[str], index: str | None, attributions: list[str]) -> None:

@@ -32,7 +32,7 @@ def sample_rows(which: Any, count: int) -> Any:
         IndexError: no such sample.
         UserError: it is none of these.
     """
-    if isinstance(which, int | np.integer):
+    if isinstance(which, int | np.integer) and not isinstance(which, bool):
         if not -count <= which < count:
             raise IndexError(f"sample {which} of {count}")
         return [int(which)]
@@ -66,8 +66,14 @@ def _place(entry: Any, known: Sequence[str]) -> int:
     if isinstance(entry, str):
         if entry not in known:
             raise UserError(f"no feature is called {entry!r}", mend=near(entry, known))
+        if known.count(entry) > 1:
+            raise UserError(f"{known.count(entry)} features are called {entry!r}", mend="give their places")
         return known.index(entry)
-    if not isinstance(entry, int | np.integer) or not -len(known) <= entry < len(known):
+    if (
+        isinstance(entry, bool)
+        or not isinstance(entry, int | np.integer)
+        or not -len(known) <= entry < len(known)
+    ):
         raise UserError(f"feature {entry} of {len(known)}")
     return int(entry)
 
@@ -87,4 +93,6 @@ def class_places(which: int | str, index: Array, texts: Array) -> Array:
     if not hits.any(axis=1).all():
         known = near(str(which), sorted(set(map(str, texts.ravel()))))
         raise UserError(f"class {which!r} isn't explained for each sample", mend=known)
+    if len(set(index[hits].tolist())) > 1 and (hits.sum(axis=1) > 1).any():
+        raise UserError(f"several of the explained classes are called {which!r}", mend="give the number")
     return np.asarray(hits.argmax(axis=1))

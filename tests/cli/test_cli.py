@@ -402,6 +402,22 @@ def test_names_from_a_model_cannot_steer_the_terminal(shell: Shell) -> None:
     shell("compile", "evil.onnx", "-o", "out.onnx")
     assert shell.code == 2
     assert "\x1b" not in shell.err
+    model.graph.input[0].name = model.graph.node[1].input[0] = "x\n\u202e"
+    onnx.save(model, shell.folder / "evil.onnx")
+    out = shell.ok("compile", "evil.onnx", "-r", "refs.npy", "-o", "out.onnx")
+    assert "  input    x?? : f32[N, 3]\n" in out and "\u202e" not in out
+    assert "known: x??\n" in shell.refused("run", "out.onnx", npz(shell, nope=ROWS))
+
+
+def npz(shell: Shell, **arrays: Any) -> str:
+    np.savez(shell.folder / "arrays.npz", **arrays)
+    return "arrays.npz"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"classes": ["a", "\\ud800"]}', "\udcff"])
+def test_names_that_are_no_text(shell: Shell, text: str) -> None:
+    (shell.folder / "names.json").write_bytes(text.encode(errors="surrogateescape"))
+    shell.refused(*COMPILE, "--names", "names.json")
 
 
 def test_progress_shows_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:

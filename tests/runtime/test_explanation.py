@@ -94,6 +94,8 @@ def test_names_stand_in_the_file_and_come_back(tmp_path: Path) -> None:
         ({"clases": ["a"]}, r"names have no 'clases'. did you mean classes\?"),
         ({"classes": "abcd"}, "names of classes are no list"),
         (["a", "b"], "names of type list aren't a mapping"),
+        ({"classes": ["a", "\ud800", "c", "d"]}, r"names of classes have '\\ud800', which is no text"),
+        ({"features": ["a", "b", "\udc00"]}, r"names of features of '' have '\\udc00'"),
     ],
 )
 def test_names_that_do_not_fit(names: Any, message: str) -> None:
@@ -156,6 +158,29 @@ def test_features_of_an_explanation() -> None:
         two()[:, "a"]
     with pytest.raises(UserError, match=r"3 indices"):
         whole[0, 0, 0]
+    with pytest.raises(UserError, match=r"feature True of 3"):
+        whole[:, True]
+    with pytest.raises(UserError, match=r"True are no samples"):
+        whole[True]
+
+
+def test_a_name_of_several_is_refused() -> None:
+    names = {"features": ["age", "age", "weight"], "classes": ["ant", "bee", "ant", "dog"]}
+    model = onnx.parser.parse_model(TABLE)
+    whole = irshap.compile(model, np.zeros((2, 3), np.float32), target="all", names=names).explainer()(ROWS)
+    with pytest.raises(UserError, match=r"2 features are called 'age'. give their places"):
+        whole[:, "age"]
+    with pytest.raises(
+        UserError, match=r"several of the explained classes are called 'ant'. give the number"
+    ):
+        whole.of_class("ant")
+    np.testing.assert_array_equal(whole.of_class(2).values, whole.values[:, 2])
+    np.testing.assert_array_equal(whole.of_class("bee").values, whole.values[:, 1])
+
+
+def test_no_samples_are_shown() -> None:
+    assert "Explanation of 0 samples" in explained("all")[1:1]._repr_html_()
+    assert explained()[1:1].largest() == []
 
 
 def test_one_class_of_several() -> None:
@@ -283,6 +308,31 @@ def test_an_explanation_in_a_file(tmp_path: Path) -> None:
     np.savez(tmp_path / "part.npz", **part)
     with pytest.raises(UserError, match=r"has attributions of \[\], and says that there are of \['x'\]"):
         irshap.Explanation.load(tmp_path / "part.npz")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"irshap": np.array("5")},
+        {"irshap": np.array("{}")},
+        {"irshap": np.array("[" * 100_000)},
+        {"irshap": np.array('{"inputs": 5, "names": "", "axes": {}, "single": true}')},
+        {"irshap": np.array('{"inputs": ["x"], "names": "{", "axes": {}, "single": true}')},
+        {"irshap": np.array('{"inputs": ["x"], "names": 5, "axes": {}, "single": true}')},
+        {"irshap": np.array('{"inputs": ["x"], "names": "", "axes": 5, "single": true}')},
+        {"base_values": np.zeros(9)},
+        {"target_index": np.array(3)},
+        {"target_index": np.zeros((5, 4))},
+        {"completeness_error": np.zeros(5)},
+        {"values/x": np.array(3.0)},
+        {"values/x": np.array(["a"] * 5)},
+    ],
+)
+def test_damaged_files_of_explanations(change: dict[str, Any], tmp_path: Path) -> None:
+    explained("all").save(tmp_path / "e.npz")
+    np.savez(tmp_path / "d.npz", **{**np.load(tmp_path / "e.npz"), **change})
+    with pytest.raises(UserError, match=r"d.npz: .*give a file that Explanation.save wrote"):
+        irshap.Explanation.load(tmp_path / "d.npz")
 
 
 def test_a_few_lines() -> None:
