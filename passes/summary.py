@@ -34,6 +34,9 @@ __all__ = ["Summary"]
 _MOST = 256 * 2**20
 """Bytes of the matrix that sums cells by group."""
 
+_LONGEST = 2**14
+"""Pixels of a side of a heat map."""
+
 
 @dataclass(frozen=True)
 class Summary(Pass):
@@ -67,6 +70,10 @@ class Summary(Pass):
             object.__setattr__(self, "semantics", Semantics.REPLACES)
 
     def run(self, ir: Graph, context: Context) -> Graph:
+        if self == Summary(keep=False):
+            raise UserError(
+                "nothing is left of attributions", where="summary", mend="say what to keep: top=5"
+            )
         given = ir.outputs_of(Role.ATTRIBUTION)
         classes = max((o.value.rank for role in _TOLD for o in ir.outputs_of(role)), default=1) - 1
         taken = own_names(ir) | {o.name for o in ir.outputs}
@@ -173,6 +180,9 @@ def _heatmap(a: Value, rows: int, size: tuple[int, int], of: str) -> Value:
             what, where="summary", mend="it takes pictures [N, C, H, W], [N, H, W, C] or [N, H, W]"
         )
     head, own = a.shape[:rows], a.shape[rows:]
+    if size != (0, 0) and not all(0 < side <= _LONGEST for side in size):
+        mend = f"give height and width from 1 to {_LONGEST}, or (0,0) for the map's own"
+        raise UserError(f"no heat map has the size {size}", where="summary", mend=mend)
     wanted = own if size == (0, 0) else size
     flat = reshape(a, (product(head), 1, *own))
     resized = reshape(emit1(Resize("linear", (product(head), 1, *wanted)), flat), (*head, *wanted))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from irshap.cli.output import printable
-from irshap.errors import PipelineError
+from irshap.errors import PipelineError, UserError
 
 __all__ = ["diff_command"]
 
@@ -41,6 +41,8 @@ def diff_command(a: str, b: str | None, passes: tuple[str, ...], context: int) -
     if b is None and len(passes) < 2:
         mend = "give B, or --passes twice: irshap diff MODEL --passes lift --passes lift,canonicalize"
         raise PipelineError("there is one program to compare", mend=mend)
+    if a == b == "-":
+        raise UserError("standard input is one program", where="-", mend="give a file for the other")
     first, second = (passes[0], passes[-1]) if passes else (None, None)
     before, after = read_program(a, first), read_program(a if b is None else b, second)
     found = difference(before, after, context=context)

@@ -31,7 +31,9 @@ def print_command(model: str, passes: str, full: bool, output: str | None, graph
 
     require_folder(output)
     require_folder(graph)
-    kind = Path(graph or "").suffix.removeprefix(".")
+    if graph is not None and output is not None:
+        raise UserError("--graph draws instead of printing", mend="leave --output out")
+    kind = Path(graph or "").suffix.removeprefix(".").lower()
     if graph is not None and kind not in FORMATS:
         raise UserError("names no kind of drawing", where=graph, mend=f"end it with .{', .'.join(FORMATS)}")
     program = read_program(model, passes)

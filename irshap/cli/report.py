@@ -86,6 +86,9 @@ def report_command(
 
     require_folder(html)
     said = _kinds(kind)
+    drawn = {"--kind": kind, "--title": title, "--layout": layout != "auto", "--letters": letters != "ACGT"}
+    if html is None and (alone := [option for option, given in drawn.items() if given]):
+        raise UserError("says how a page is drawn", where=alone[0], mend="give --html OUT.html, too")
     explainer = Explainer(explained, list(provider) or None, names=read_names(names))
     given, named = given_inputs(samples, target, explainer.tensors.target or TARGET)
     if references is not None:

@@ -348,7 +348,8 @@ def _content(model: ExplainedModel) -> tuple[str | bytes, str]:
 
 def _session(content: str | bytes, where: str, providers: Sequence[Any]) -> Any:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    # what goes wrong comes as an exception; the log would go to the terminal
+    options.log_severity_level = 4
     # patterns hold one block for all tensors beside the arena: up to twice the memory, and no time saved
     options.enable_mem_pattern = False
     chosen = [_with_options(provider) for provider in providers]

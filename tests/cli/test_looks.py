@@ -89,6 +89,7 @@ def test_diff_on_the_command_line(here: Path, capsys: pytest.CaptureFixture[str]
         (["a.ir"], "there is one program to compare. give B, or --passes twice"),
         (["a.ir", "a.ir", *["--passes", "dce"] * 3], "3 pipelines for two programs"),
         (["a.ir", "none.onnx"], "none.onnx: no such file"),
+        (["-", "-"], "standard input is one program"),
         ([model, model, "--passes", "lift,lower"], "pass lower gives a model, which has no text"),
     ):
         capsys.readouterr()
@@ -132,6 +133,8 @@ def test_drawings_that_cannot_be(
 ) -> None:
     assert main(["print", "a.ir", "--graph", "g.bmp"]) == 2
     assert "g.bmp: names no kind of drawing. end it with .svg, .png, .pdf" in capsys.readouterr().err
+    assert main(["print", "a.ir", "--graph", "g.svg", "--output", "g.ir"]) == 2
+    assert "--graph draws instead of printing. leave --output out" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "graphviz", None)  # type: ignore[arg-type]
     assert main(["print", "a.ir", "--passes", "dce", "--graph", "g.svg"]) == 2
     assert (

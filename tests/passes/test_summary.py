@@ -150,6 +150,10 @@ def test_attributions_may_be_left_out() -> None:
         ({"summary": "best=3"}, "best"),
         ({"summary": "top=1},dce{"}, "no summary"),
         ({"summary": "heatmap=3"}, "heatmap"),
+        ({"summary": "heatmap=(0,5)"}, r"no heat map has the size \(0, 5\)"),
+        ({"summary": "heatmap=(-1,3)"}, r"no heat map has the size \(-1, 3\)"),
+        ({"summary": "heatmap=(99999999999,5)"}, "from 1 to 16384"),
+        ({"summary": "keep=false"}, "nothing is left of attributions"),
         ({"summary": "top=1", "passes": "@default{before=(lower, summary)}"}, "have summary already"),
     ],
 )

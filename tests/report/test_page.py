@@ -234,6 +234,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: An
     for wrong, message in (
         (["--kind", "pictures", "--html", "o.html"], "no kind of input is called 'pictures'"),
         (["--kind", "image=bars", "--kind", "image=table"], "the same input has two kinds"),
+        (["--kind", "image"], "--kind: says how a page is drawn. give --html OUT.html, too"),
+        (["--title", "Ten"], "--title: says how a page is drawn"),
         (["--html", "none/o.html"], "its folder doesn't exist"),
         (["--names", "none.json"], "none.json: can't be read"),
     ):
