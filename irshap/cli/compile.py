@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irshap.cli.options import compiling, explained_arguments
-from irshap.cli.output import echo_json, printable, require_folder, size_text, warn_incomplete
+from irshap.cli.output import echo_json, printable, require_apart, require_folder, size_text, warn_incomplete
 from irshap.contract import Metadata
 from irshap.errors import UserError
 
@@ -53,8 +53,8 @@ def compile_command(
     """
     start = time.perf_counter()
     require_folder(output)
-    if Path(output).exists() and Path(model).exists() and Path(output).samefile(model):
-        raise UserError("is the model itself", where=output, mend="give another name for the explained model")
+    read = ("references", "weights", "groups", "names")
+    require_apart(output, model, {f"the {what}": options[what] for what in read})
     compiled = _compile(model, **options)
     compiled.save(output, external_data=external_data)
     seconds = time.perf_counter() - start

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irshap.cli.output import echo_json, printable, require_folder, size_text, table
-from irshap.errors import UserError
+from irshap.cli.output import echo_json, printable, require_apart, require_folder, size_text, table
 
 if TYPE_CHECKING:
     from irshap.attribution.homogeneity import Homogeneity
@@ -51,8 +50,7 @@ def x_dnn_command(model: str, output: str, as_json: bool) -> None:
     from irshap.lowering.files.save import save_model
 
     require_folder(output)
-    if Path(output).exists() and Path(model).exists() and Path(output).samefile(model):
-        raise UserError("is the model itself", where=output, mend="give another name for the new model")
+    require_apart(output, model)
     manager = PassManager.from_text(f"{_BIAS_FREE},lower")
     save_model(manager.run(model), output)
     removed = sum(r.statistics.get("biases removed", 0) for r in manager.report.passes)

@@ -17,6 +17,7 @@ from irshap.errors import UserError
 __all__ = [
     "echo_json",
     "printable",
+    "require_apart",
     "require_folder",
     "size_text",
     "table",
@@ -83,9 +84,43 @@ def size_text(count: int) -> str:
 
 def require_folder(path: str | None) -> None:
     """Refuses an output whose folder isn't there, before any work is done for it."""
+    if path is not None and any("\ud800" <= c <= "\udfff" for c in path):
+        raise UserError("its name is no UTF-8", where=printable(path), mend="give another name")
     if path is not None and not Path(path).parent.is_dir():
         raise UserError("its folder doesn't exist", where=path, mend="create it first")
     if path is not None and Path(path).is_dir():
         raise UserError("is a folder", where=path, mend="give a file name in it")
     if path is not None and Path(path).exists() and not Path(path).is_file():
         raise UserError("is not a regular file", where=path, mend="give the name of a file")
+
+
+def require_apart(output: str, model: str, inputs: Mapping[str, str | None] | None = None) -> None:
+    """Refuses an output that would overwrite the model, its data, or one of the inputs, by what they are.
+
+    Beside a large output its data file is written, so that one counts, too.
+    """
+    written = [p for p in (Path(output), Path(f"{output}.data")) if p.exists()]
+    if not written:
+        return
+    read = {what: Path(path) for what, path in (inputs or {}).items() if path is not None}
+    read["the model"] = Path(model)
+    read |= {f"the model's data {p.name!r}": p for p in _data_files(Path(model))}
+    for what, path in read.items():
+        if path.exists() and any(p.samefile(path) for p in written):
+            mend = "give another name for the new file"
+            raise UserError(f"it would overwrite {what}", where=output, mend=mend)
+
+
+def _data_files(model: Path) -> set[Path]:
+    """The files that a model's external data lies in; none of what is no model."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    from irshap.lowering.files.protos import tensors
+
+    try:
+        message = onnx.load_model(model, load_external_data=False)
+    except (OSError, DecodeError, ValueError):
+        return set()
+    entries = (entry for tensor in tensors(message) for entry in tensor.external_data)
+    return {model.parent / entry.value for entry in entries if entry.key == "location"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from irshap.cli.output import echo_json, printable, require_folder, size_text
+from irshap.cli.output import echo_json, printable, require_apart, require_folder, size_text
 from irshap.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def train_step_command(model: str, output: str, as_json: bool, **options: Any) -
     each parameter NAME_next (or NAME_gradient).
     """
     require_folder(output)
+    require_apart(output, model)
     step = _step(model, **options)
     step.save(output)
     report = {

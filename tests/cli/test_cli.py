@@ -303,7 +303,10 @@ def test_the_demo_model_is_accurate_enough() -> None:
         ((*COMPILE, "--print-after", "fold"), "can't print after pass 'fold'"),
         ((*COMPILE, "--rule", "resale"), "resale"),
         ((*COMPILE, "--emit", "completeness"), "completeness"),
-        (("compile", "toy.onnx", "-r", "refs.npy", "-o", "toy.onnx"), "toy.onnx: is the model itself"),
+        (
+            ("compile", "toy.onnx", "-r", "refs.npy", "-o", "toy.onnx"),
+            "toy.onnx: it would overwrite the model",
+        ),
         (("compile", "toy.onnx", "-r", "refs.npy", "-o", "no/out.onnx"), "its folder doesn't exist"),
         (("compile", "toy.onnx", "-r", "refs.npy", "-o", "."), "is a folder"),
         (("run", "missing.onnx", "x.npy"), "no such file"),

@@ -186,4 +186,4 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["homogeneity", str(path), "--values"]) == 0
     assert "/pool1/MaxPool" in capsys.readouterr().out
     assert main(["x-dnn", str(path), str(path)]) == 2
-    assert "is the model itself" in capsys.readouterr().err
+    assert "it would overwrite the model" in capsys.readouterr().err
