@@ -15,12 +15,12 @@ import numpy as np
 import onnx
 import pytest
 from places import FIXTURES
+from shells import Shell
 
 import irshap
 from irshap import demo
 from irshap.cli import main
 from irshap.cli.progress import PassProgress
-from irshap.errors import UserError
 from irshap.passes.canonicalize import Canonicalize
 from irshap.passes.dce import DeadCodeElimination
 from irshap.pipeline.base import PASSES
@@ -38,38 +38,6 @@ ROWS = np.float32([[1, 2, 3], [-1, 0, 2]])
 def toy(body: str = BODY, inputs: str = "float[N,3] x") -> onnx.ModelProto:
     head = f'<ir_version: 8, opset_import: ["" : 17]> toy ({inputs}) => (float[N,2] y)'
     return onnx.parser.parse_model(f"{head} {{ {body} }}")
-
-
-class Shell:
-    """Runs commands in a folder of its own and hands back what they print."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.capsys = folder, capsys
-        self.code, self.out, self.err = 0, "", ""
-
-    def __call__(self, *args: Any) -> Shell:
-        self.code = main([str(a) for a in args])
-        self.out, self.err = self.capsys.readouterr()
-        return self
-
-    def ok(self, *args: Any) -> str:
-        self(*args)
-        assert (self.code, self.err) == (0, "")
-        return self.out
-
-    def json(self, *args: Any) -> Any:
-        return json.loads(self.ok(*args, "--json"))
-
-    def refused(self, *args: Any, code: int = 2) -> str:
-        """Runs what must fail, with one message and without a trace in the folder; returns the message."""
-        before = {p: p.read_bytes() for p in self.folder.rglob("*") if p.is_file()}
-        self(*args)
-        assert self.code == code
-        assert self.out == ""
-        assert self.err.count("error: ") == 1
-        assert "Traceback" not in self.err
-        assert {p: p.read_bytes() for p in self.folder.rglob("*") if p.is_file()} == before
-        return self.err
 
 
 @pytest.fixture
@@ -496,33 +464,3 @@ def test_compile_a_quantized_model(shell: Shell) -> None:
     assert "lift,quantized,single" in shell.out
     assert "rounds to few levels" in shell.err and "completeness_error" in shell.err
     assert "completeness_error" in [o.name for o in onnx.load("out.onnx").graph.output]
-
-
-OUTPUTS = [
-    COMPILE[:-1],
-    ("print", "toy.onnx", "--output"),
-    ("print", "toy.onnx", "--graph"),
-    ("run", "explained.onnx", "x.npy", "--output"),
-    ("report", "explained.onnx", "x.npy", "--html"),
-    ("references", "x.npy", "--kind", "mean", "--output"),
-]
-
-
-@pytest.mark.parametrize("command", OUTPUTS)
-def test_what_is_no_file_is_not_replaced(shell: Shell, command: tuple[str, ...]) -> None:
-    irshap.compile("toy.onnx", ROWS).save("explained.onnx")
-    pipe = shell.folder / "pipe.svg"
-    os.mkfifo(pipe)
-    assert "pipe.svg: is not a regular file" in shell.refused(*command, "pipe.svg")
-    assert pipe.is_fifo()
-    with pytest.raises(UserError, match="not a regular file"):
-        irshap.compile("toy.onnx", ROWS).explainer()(ROWS).save(pipe)
-    assert pipe.is_fifo()
-
-
-@pytest.mark.parametrize("letter", ["l", "\N{OCTOPUS}"])
-def test_names_as_long_as_the_system_allows(shell: Shell, letter: str) -> None:
-    name = letter * (240 // len(letter.encode())) + ".npz"
-    shell.ok(*COMPILE[:-1], name)
-    shell.ok("run", name, "x.npy", "--output", f"_{name}")
-    assert "x_attributions" in np.load(shell.folder / f"_{name}").files

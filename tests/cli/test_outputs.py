@@ -2,72 +2,80 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from shells import Shell
 
+import irshap
 from irshap import demo
-from irshap.cli import main
+from irshap.errors import UserError
+
+COMPILE = ("compile", "q.onnx", "--references", "refs.npy", "--output")
 
 
 @pytest.fixture
-def parted(tmp_path: Path) -> Path:
-    """A model with its weights in a file of their own, and references beside it."""
+def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """In a folder with a model whose weights have a file of their own, references and samples."""
+    monkeypatch.chdir(tmp_path)
     model = onnx.load(demo.model_path())
-    onnx.save_model(
-        model, tmp_path / "q.onnx", save_as_external_data=True, location="q.bin", size_threshold=0
-    )
-    np.save(tmp_path / "refs.npy", np.load(demo.references_path())[:2])
-    return tmp_path
+    onnx.save_model(model, "q.onnx", save_as_external_data=True, location="q.bin", size_threshold=0)
+    np.save("refs.npy", np.load(demo.references_path())[:2])
+    np.save("x.npy", demo.digits()[0][:2])
+    return Shell(tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("q.onnx", "it would overwrite the model"),
-        ("q.bin", "it would overwrite the model's data 'q.bin'"),
-        ("refs.npy", "it would overwrite the references"),
-    ],
+    ("name", "what"),
+    [("q.onnx", "the model"), ("q.bin", "the model's data 'q.bin'"), ("refs.npy", "the references")],
 )
-def test_no_input_is_overwritten(
-    parted: Path, name: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = {p.name: p.read_bytes() for p in parted.iterdir()}
-    given = ["compile", str(parted / "q.onnx"), "-r", str(parted / "refs.npy"), "-o", str(parted / name)]
-    assert main(given) == 2
-    assert message in capsys.readouterr().err
-    assert {p.name: p.read_bytes() for p in parted.iterdir()} == before
+def test_no_input_is_overwritten(shell: Shell, name: str, what: str) -> None:
+    assert f"{name}: it would overwrite {what}" in shell.refused(*COMPILE, name)
 
 
-def test_nor_by_the_data_file_of_the_output(parted: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (parted / "q.bin").rename(parted / "out.onnx.data")
-    model = onnx.load(parted / "q.onnx", load_external_data=False)
+def test_nor_by_the_data_file_of_the_output(shell: Shell) -> None:
+    Path("q.bin").rename("out.onnx.data")
+    model = onnx.load("q.onnx", load_external_data=False)
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
             entry.value = "out.onnx.data" if entry.key == "location" else entry.value
-    onnx.save(model, parted / "q.onnx")
-    given = [
-        "compile",
-        str(parted / "q.onnx"),
-        "-r",
-        str(parted / "refs.npy"),
-        "-o",
-        str(parted / "out.onnx"),
-    ]
-    assert main(given) == 2
-    assert "it would overwrite the model's data 'out.onnx.data'" in capsys.readouterr().err
+    onnx.save(model, "q.onnx")
+    assert "it would overwrite the model's data 'out.onnx.data'" in shell.refused(*COMPILE, "out.onnx")
 
 
-def test_a_name_that_is_no_utf_8(parted: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = [
-        "compile",
-        str(parted / "q.onnx"),
-        "-r",
-        str(parted / "refs.npy"),
-        "-o",
-        str(parted / "\udcff.onnx"),
-    ]
-    assert main(given) == 2
-    assert "its name is no UTF-8" in capsys.readouterr().err
+def test_a_name_that_is_no_utf_8(shell: Shell) -> None:
+    assert "its name is no UTF-8" in shell.refused(*COMPILE, "\udcff.onnx")
+
+
+OUTPUTS = [
+    COMPILE,
+    ("print", "q.onnx", "--output"),
+    ("print", "q.onnx", "--graph"),
+    ("run", "explained.onnx", "x.npy", "--output"),
+    ("report", "explained.onnx", "x.npy", "--html"),
+    ("references", "x.npy", "--kind", "mean", "--output"),
+]
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+def test_what_is_no_file_is_not_replaced(shell: Shell, command: tuple[str, ...]) -> None:
+    compiled = irshap.compile("q.onnx", "refs.npy")
+    compiled.save("explained.onnx")
+    pipe = shell.folder / "pipe.svg"
+    os.mkfifo(pipe)
+    assert "pipe.svg: is not a regular file" in shell.refused(*command, "pipe.svg")
+    assert pipe.is_fifo()
+    with pytest.raises(UserError, match="not a regular file"):
+        compiled.explainer()("x.npy").save(pipe)
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("letter", ["l", "\N{OCTOPUS}"])
+def test_names_as_long_as_the_system_allows(shell: Shell, letter: str) -> None:
+    name = letter * (240 // len(letter.encode())) + ".npz"
+    shell.ok(*COMPILE, name)
+    shell.ok("run", name, "x.npy", "--output", f"_{name}")
+    assert "image_attributions" in np.load(shell.folder / f"_{name}").files
