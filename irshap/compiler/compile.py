@@ -11,6 +11,7 @@ import onnx
 
 from irshap.attribution.gaps import references_needed
 from irshap.attribution.sources import model_inputs
+from irshap.compiler.arguments import known_names
 from irshap.compiler.compiled import CompiledModel
 from irshap.compiler.model import Model
 from irshap.compiler.references import References, check_references, check_weights, read_groups
@@ -39,6 +40,7 @@ from irshap.runtime.labels import fitting
 __all__ = ["CompiledModel", "bound", "compile"]
 
 
+@known_names({"target": Target, "references": References, "model": Model})
 def compile(
     model: Any,
     references: Any = None,

@@ -17,6 +17,10 @@ REFERENCES = np.load(demo.references_path())[:2]
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        ({"wrt": ["image"]}, UserError, r"compile has no argument 'wrt'. say it by target=Target\(wrt=...\)"),
+        ({"per_sample": True}, UserError, r"say it by references=References\(per_sample=...\)"),
+        ({"dims": {}}, UserError, r"say it by model=Model\(dims=...\)"),
+        ({"memory_limt": 1}, UserError, "no argument 'memory_limt'. did you mean memory_limit"),
         ({"target": None}, TargetError, "target None is no class. Use a class index"),
         ({"target": 3.0}, TargetError, "target 3.0 is no class"),
         ({"target": True}, TargetError, "target True is no class"),
