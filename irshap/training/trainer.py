@@ -33,6 +33,9 @@ __all__ = ["Settings", "Trainer"]
 
 Metrics = dict[str, float]
 
+MOST_THREADS = 1024
+"""ONNX Runtime starts as many as it is told, until the system ends the process."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -67,6 +70,10 @@ class Settings:
         for name in ("seed", "patience", "checkpoint_every", "threads"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}, and must not be negative")
+        if self.threads > MOST_THREADS:
+            raise UserError(
+                f"threads is {self.threads}", mend=f"give up to {MOST_THREADS}; 0 is ONNX Runtime's choice"
+            )
         for name in ("learning_rate", "prior_weight"):
             if not math.isfinite(getattr(self, name)):
                 raise UserError(f"{name} is {getattr(self, name)}")

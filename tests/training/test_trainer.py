@@ -223,6 +223,8 @@ def test_data_is_checked_first() -> None:
     refused("there is no 'x_references'", x, labels, prior="sparse", method="integrated-gradients{steps=2}")
     with pytest.raises(UserError, match="batch_size is 0"):
         Settings(batch_size=0)
+    with pytest.raises(UserError, match=r"threads is 100000000\. give up to 1024"):
+        Settings(threads=10**8)
 
 
 def test_data_of_little_use_is_refused(tmp_path: Path) -> None:
