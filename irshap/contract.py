@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from irshap.errors import UserError, near
+from irshap.errors import UserError, is_text, near
 
 __all__ = [
     "BASE_VALUES",
@@ -44,6 +44,7 @@ __all__ = [
     "hypothetical",
     "is_references",
     "mask",
+    "metadata_of",
     "multipliers",
     "next_of",
     "places",
@@ -146,6 +147,11 @@ class Metadata:
 
     GAPS = "irshap.incomplete"
     """The ops whose difference is in no attribution, as JSON; see `irshap.attribution.gaps`."""
+
+
+def metadata_of(model: Any) -> dict[str, str]:
+    """What an `onnx.ModelProto` says of itself, by key."""
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def attributions(name: str) -> str:
@@ -392,7 +398,6 @@ def _texts(given: Any, what: str) -> tuple[str, ...]:
         raise UserError(f"names of {what} are no list", mend="give a list of texts")
     texts = tuple(map(str, given))
     for text in texts:
-        # JSON can say half of a pair, "\\ud800"
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if not is_text(text):
             raise UserError(f"names of {what} have {text[:40]!r}, which is no text", mend="write it in UTF-8")
     return texts

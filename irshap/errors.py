@@ -21,7 +21,9 @@ __all__ = [
     "ReferencesError",
     "TargetError",
     "UserError",
+    "is_text",
     "near",
+    "printable",
 ]
 
 
@@ -92,9 +94,18 @@ class PassError(IrshapError):
 
 def near(word: str, known: Iterable[str]) -> str:
     """A hint listing the names in `known` nearest to `word`, or all of them when few or none is near."""
-    # names may come from a model: none breaks the line
-    names = sorted("".join(c if c.isprintable() else "?" for c in name) for name in known)
+    names = sorted(map(printable, known))
     close = get_close_matches(word, names, n=3, cutoff=0.5)
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"known: {', '.join(names)}" if names else "none is known"
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text from a model or its user, without what would break a line or move a terminal's cursor."""
+    return "".join(c if c.isprintable() or c in keep else "?" for c in text)
+
+
+def is_text(text: str) -> bool:
+    """Whether UTF-8 can say it: JSON and names of files may hold half of a pair of surrogates."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)

@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 from onnx import helper
 
-from irshap.contract import Metadata
+from irshap.contract import Metadata, metadata_of
 from irshap.errors import IRError, ModelError
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Node, Output, Source, TypeMismatch, Value
@@ -246,7 +246,7 @@ class _Lifter:
         model = self.model
         producer = f"{model.producer_name} {model.producer_version}".strip()
         # a key may stand there twice; the last one counts, as in ONNX Runtime
-        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        metadata = metadata_of(model)
         pairs = tuple(sorted(metadata.items()))
         return Source(self.opset, producer, model.doc_string, "", pairs, self._aliases())
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from irshap.cli.output import echo_json, printable, table
-from irshap.errors import UserError
+from irshap.cli.output import echo_json, table
+from irshap.errors import UserError, printable
 
 if TYPE_CHECKING:
     from irshap.metrics.axioms import Verdict

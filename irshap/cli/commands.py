@@ -10,7 +10,7 @@ from importlib import import_module
 import click
 
 from irshap.contract import VERSION
-from irshap.errors import IrshapError
+from irshap.errors import IrshapError, printable
 
 __all__ = ["cli", "run"]
 
@@ -100,5 +100,4 @@ def run(args: Sequence[str] | None = None) -> int:
 
 def _complain(message: str) -> None:
     # Names in a message may come from a model, and must not reach the terminal as control sequences.
-    safe = "".join(c if c.isprintable() or c == "\n" else "?" for c in message)
-    click.echo(f"error: {safe}", err=True)
+    click.echo("error: " + printable(message, keep="\n"), err=True)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irshap.cli.options import compiling, explained_arguments
-from irshap.cli.output import echo_json, printable, require_apart, require_folder, size_text, warn_incomplete
-from irshap.contract import Metadata
-from irshap.errors import UserError
+from irshap.cli.output import echo_json, require_apart, require_folder, size_text, warn_incomplete
+from irshap.contract import Metadata, metadata_of
+from irshap.errors import UserError, printable
 
 if TYPE_CHECKING:
     from irshap.compiler.compile import CompiledModel
@@ -116,7 +116,7 @@ def _report(compiled: CompiledModel, output: str, seconds: float) -> dict[str, A
         "inputs": {str(v.name): str(v.type) for v in compiled.graph.inputs},
         "outputs": {o.name: values.get(o.name, "") for o in compiled.lowered.graph.output},
         "attributions": attributed,
-        "metadata": {p.key: p.value for p in compiled.lowered.metadata_props},
+        "metadata": metadata_of(compiled.lowered),
         **compiled.report.to_dict(),
         "strategy": None if compiled.choice is None else asdict(compiled.choice),
         "seconds": seconds,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from irshap.cli.output import printable
-from irshap.errors import PipelineError, UserError
+from irshap.errors import PipelineError, UserError, printable
 
 __all__ = ["diff_command"]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from irshap.cli.output import echo_json, printable, table
+from irshap.cli.output import echo_json, table
 from irshap.contract import VERSION
-from irshap.errors import CheckFailed, IrshapError
+from irshap.errors import CheckFailed, IrshapError, printable
 
 __all__ = ["EXTRAS", "doctor_command"]
 

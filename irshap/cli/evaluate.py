@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irshap.cli.output import echo_json, printable, require_folder, table
-from irshap.errors import UserError
+from irshap.cli.output import echo_json, require_folder, table
+from irshap.errors import UserError, printable
 from irshap.files import atomic
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irshap.cli.output import echo_json, printable, require_apart, require_folder, size_text, table
+from irshap.cli.output import echo_json, require_apart, require_folder, size_text, table
+from irshap.errors import printable
 
 if TYPE_CHECKING:
     from irshap.attribution.homogeneity import Homogeneity

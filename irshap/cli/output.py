@@ -12,11 +12,10 @@ from typing import Any
 import click
 
 from irshap.contract import COMPLETENESS_ERROR, Metadata
-from irshap.errors import UserError
+from irshap.errors import UserError, is_text, printable
 
 __all__ = [
     "echo_json",
-    "printable",
     "require_apart",
     "require_folder",
     "size_text",
@@ -67,11 +66,6 @@ def warn_incomplete(metadata: Mapping[str, str]) -> None:
         click.echo(printable(f"warning: {what}; see {COMPLETENESS_ERROR}"), err=True)
 
 
-def printable(text: str) -> str:
-    """A model's text without what would move a terminal's cursor."""
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
 def size_text(count: int) -> str:
     """`212.3 KiB`."""
     size, unit = float(count), "B"
@@ -84,7 +78,7 @@ def size_text(count: int) -> str:
 
 def require_folder(path: str | None) -> None:
     """Refuses an output whose folder isn't there, before any work is done for it."""
-    if path is not None and any("\ud800" <= c <= "\udfff" for c in path):
+    if path is not None and not is_text(path):
         raise UserError("its name is no UTF-8", where=printable(path), mend="give another name")
     if path is not None and not Path(path).parent.is_dir():
         raise UserError("its folder doesn't exist", where=path, mend="create it first")

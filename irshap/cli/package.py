@@ -6,7 +6,8 @@ from dataclasses import asdict
 
 import click
 
-from irshap.cli.output import echo_json, printable
+from irshap.cli.output import echo_json
+from irshap.errors import printable
 
 __all__ = ["package_command"]
 

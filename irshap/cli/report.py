@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irshap.cli.output import printable, require_folder, size_text, table
+from irshap.cli.output import require_folder, size_text, table
 from irshap.cli.run import given_inputs, given_references
 from irshap.contract import TARGET, Metadata
-from irshap.errors import UserError
+from irshap.errors import UserError, printable
 from irshap.files import atomic
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irshap.cli.output import echo_json, printable, require_folder, table
+from irshap.cli.output import echo_json, require_folder, table
 from irshap.contract import TARGET
-from irshap.errors import CheckFailed, UserError, near
+from irshap.errors import CheckFailed, UserError, near, printable
 from irshap.files import write_npz
 
 if TYPE_CHECKING:

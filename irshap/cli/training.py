@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from irshap.cli.output import echo_json, printable, require_apart, require_folder, size_text
-from irshap.errors import UserError
+from irshap.cli.output import echo_json, require_apart, require_folder, size_text
+from irshap.errors import UserError, printable
 
 if TYPE_CHECKING:
     from irshap.training import TrainingStep

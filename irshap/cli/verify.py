@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irshap.cli.options import explained_arguments, explaining
-from irshap.cli.output import echo_json, printable, table
-from irshap.errors import CheckFailed
+from irshap.cli.output import echo_json, table
+from irshap.errors import CheckFailed, printable
 
 if TYPE_CHECKING:
     from irshap.metrics.completeness import Completeness

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 
-from irshap.contract import Metadata
+from irshap.contract import Metadata, metadata_of
 from irshap.cost.choose import Choice
 from irshap.errors import ModelError
 from irshap.ir.core import Graph
@@ -62,7 +62,7 @@ class CompiledModel:
     @property
     def sizes(self) -> dict[str, int]:
         """Open axes of the source model whose size is fixed in this one: by its references, or as asked."""
-        metadata = {p.key: p.value for p in self.lowered.metadata_props}
+        metadata = metadata_of(self.lowered)
         found: dict[str, int] = json.loads(metadata.get(Metadata.SIZES, "{}"))
         return found
 

@@ -12,7 +12,7 @@ from irshap.attribution.gaps import Gap, from_text
 from irshap.compiler.compile import CompiledModel, bound, compile
 from irshap.compiler.model import Model
 from irshap.compiler.references import References, read_groups
-from irshap.contract import Metadata
+from irshap.contract import Metadata, metadata_of
 from irshap.errors import ModelError, UserError
 from irshap.ir.core import Graph, Role
 from irshap.ir.evaluator import evaluate
@@ -189,7 +189,7 @@ def _compare(
     compiled: CompiledModel, raw: Mapping[str, Array], tolerance: float | None, runtime: str
 ) -> Completeness:
     graph = compiled.graph
-    metadata = {p.key: p.value for p in compiled.lowered.metadata_props}
+    metadata = metadata_of(compiled.lowered)
     explained = metadata[Metadata.EXPLAINED_OUTPUT]
     dtype = _explained_array(graph, raw, explained).dtype
     if tolerance is None:

@@ -45,7 +45,7 @@ class Forward:
     def __init__(self, source: Any, batch: int = 64) -> None:
         opened = open_model(source if isinstance(source, (str, onnx.ModelProto)) else _content(source))
         model, self._weights = opened
-        metadata = {p.key: p.value for p in model.metadata_props}
+        metadata = contract.metadata_of(model)
         names = [o.name for o in model.graph.output]
         self.digest = metadata.get(contract.Metadata.MODEL_SHA256, "")
         self.tensors: contract.Tensors | None = None

@@ -10,7 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from irshap.contract import Metadata
+from irshap.contract import Metadata, metadata_of
 from irshap.errors import ModelError, UserError
 
 __all__ = ["Explained", "Port", "safe_name"]
@@ -68,7 +68,7 @@ class Explained:
             model = onnx.load(path, load_external_data=False)
         except (DecodeError, OSError) as error:
             raise ModelError(f"is no ONNX file: {error}", where=where) from error
-        metadata = {p.key: p.value for p in model.metadata_props}
+        metadata = metadata_of(model)
         if Metadata.PIPELINE not in metadata and Metadata.VERSION not in metadata:
             mend = "compile it first: irshap compile MODEL --references REFS --output EXPLAINED"
             raise ModelError("was not compiled by irshap", where=where, mend=mend)

@@ -15,6 +15,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from onnx import TensorProto
 
+from irshap.errors import printable
 from irshap.lowering.files.held import held
 
 __all__ = [
@@ -40,7 +41,7 @@ _SUB_BYTE_BITS = {"FLOAT4E2M1": 4, "INT2": 2, "INT4": 4, "UINT2": 2, "UINT4": 4}
 def first_line(error: BaseException) -> str:
     """The first line of a message, printable and at most 200 characters: names in it are untrusted."""
     line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    line = "".join(char if char.isprintable() else "?" for char in line).strip().rstrip(".")
+    line = printable(line).strip().rstrip(".")
     return line if len(line) <= 200 else line[:197] + "..."
 
 
