@@ -39,7 +39,7 @@ from irshap.lowering.row_wise import rows_of_node
 from irshap.lowering.shape_arithmetic import KNOWN_LIMIT, Facts
 from irshap.lowering.sizes import Symbols, open_sizes
 from irshap.lowering.unbatch import follows_batch, with_samples_in_front
-from irshap.ops.program import Constant, Input, Opaque
+from irshap.ops.program import Constant, Input, Opaque, new_input
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Lift", "lift"]
@@ -261,8 +261,7 @@ class _Lifter:
 
     def _given(self, name: str, array: Array, kind: str) -> Value:
         """An initializer as an input: each by itself, also where several hold the same numbers."""
-        type = TensorType(DType.of(array), array.shape)
-        return self.builder.emit(Input(name, kind), types=(type,), names=(name,))[0]
+        return new_input(name, TensorType(DType.of(array), array.shape), kind, builder=self.builder)
 
     def _node(self, proto: onnx.NodeProto) -> None:
         inputs = [self.values[name] if name else None for name in proto.input]

@@ -18,7 +18,7 @@ from irshap.lowering.files.halves import half_of, with_halves
 from irshap.lowering.files.scopes import captured_names
 from irshap.lowering.files.wire import resident
 from irshap.lowering.opaque import used_domains
-from irshap.ops.program import PARAMETER, STATE, TRAINING, Input, Opaque
+from irshap.ops.program import MASK, PARAMETER, PLACES, STATE, TRAINING, Input, Opaque
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Lower", "lower", "lowered"]
@@ -81,19 +81,18 @@ def _step(graph: Graph, outputs: list[Output]) -> Training | None:
     made = {str(o.of): o.name for role in (Role.GRADIENT, Role.NEXT) for o in by_role[role]}
     ops = [v.node.op for v in graph.inputs if isinstance(v.node.op, Input)]
 
-    def named(kind: str, of: str) -> dict[str, str]:
-        """The inputs for another input, by its name: what `of` says behind the kind of help."""
-        found = (op for op in ops if op.kind == kind and op.of is not None)
-        return {str(op.of)[len(of) :]: op.name for op in found if str(op.of).startswith(of)}
+    def named(kind: str) -> dict[str, str]:
+        """The inputs of a kind, by what they are for."""
+        return {op.of: op.name for op in ops if op.kind == kind and op.of is not None}
 
     return Training(
         parameters={op.name: made.get(op.name, "") for op in ops if op.kind == PARAMETER},
         states={op.name: made.get(op.name, "") for op in ops if op.kind == STATE},
         inputs=tuple(op.name for op in ops if op.kind == "model"),
-        given={of: n for of, n in named(TRAINING, "").items() if ":" not in of},
-        masks=named(TRAINING, "mask:"),
-        references=named("references", ""),
-        places=named(TRAINING, "places:"),
+        given=named(TRAINING),
+        masks=named(MASK),
+        references=named("references"),
+        places=named(PLACES),
         loss=by_role[Role.LOSS][0].name,
         prior=next((o.name for o in by_role[Role.PRIOR]), None),
         gradients=bool(by_role[Role.GRADIENT]),

@@ -12,7 +12,7 @@ from irshap.ir.core import Graph, Node, Output, Value
 from irshap.ir.dims import symbols_of
 from irshap.ir.rewrite import map_bodies, map_nodes
 from irshap.ir.types import TensorType
-from irshap.ops.program import Input
+from irshap.ops.program import new_input
 from irshap.ops.scan import Scan
 from irshap.pipeline.base import Context, Pass, Semantics
 
@@ -70,6 +70,4 @@ def _plain(value: Value) -> set[sympy.Expr]:
 
 def _inside(value: Value, i: int) -> Value:
     """An input of a body that stands for a value around it."""
-    with Builder() as b:
-        name = f"sizes_{i}"
-        return b.emit(Input(name), types=(value.type,), names=(name,))[0]
+    return new_input(f"sizes_{i}", value.type, builder=Builder())

@@ -32,7 +32,7 @@ from irshap.ir.types import DType, TensorType
 from irshap.ir.walks import is_float, live, upstream
 from irshap.ops.cast import Cast
 from irshap.ops.index import ArgMax, GatherElements, TopKIndices
-from irshap.ops.program import Full, Hold, Input, batch_from_shape, constant
+from irshap.ops.program import Full, Hold, batch_from_shape, constant, new_input
 from irshap.ops.reduce import Expand
 from irshap.ops.rows import RepeatRows
 from irshap.ops.shape import Slice, concat, reshape, to_front
@@ -160,8 +160,8 @@ class Target(Pass):
         if isinstance(form, Region):
             return Number(None, None, lambda rows: form.of(rows[0]), [y])
         if form == Word("weights"):
-            op = Input(contract.free(contract.TARGET_WEIGHTS, taken), "target weights")
-            weights = emit1(Hold(), b.emit(op, types=(y.type,), names=(op.name,))[0])
+            name = contract.free(contract.TARGET_WEIGHTS, taken)
+            weights = emit1(Hold(), new_input(name, y.type, "target weights", builder=b))
             whole = Region(self.target)
             return Number(None, None, lambda rows: whole.of(rows[0] * weights), [y])
         _check_classes(y, self.target)
@@ -182,8 +182,8 @@ class Target(Pass):
                 raise TargetError(f"target {self.target!r}: the output has {classes} classes")
             return emit1(Hold(), emit1(TopKIndices(1, k), y)), k
         if form == Word("input"):
-            op = Input(contract.free(contract.TARGET, taken), "target")
-            return b.emit(op, types=(TensorType(DType.I64, (N,)),), names=(op.name,))[0], None
+            name = contract.free(contract.TARGET, taken)
+            return new_input(name, TensorType(DType.I64, (N,)), "target", builder=b), None
         if form == Word("all"):
             if not isinstance(classes, int):
                 raise TargetError(f"target=all needs a fixed number of classes, not {classes}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, TextIO
 
@@ -13,7 +12,7 @@ from irshap.errors import PipelineError, near
 from irshap.ir.core import Graph
 from irshap.pipeline.base import Context, Pass
 from irshap.pipeline.instrument import Instrument
-from irshap.pipeline.report import Report, program_size
+from irshap.pipeline.report import PassRun, Report, program_size
 from irshap.pipeline.text import pass_text
 from irshap.text.printer import print_graph
 
@@ -69,21 +68,19 @@ class TellPasses(Instrument):
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out
         self._count = self._place = 0
-        self._start = 0.0
 
     def begins(self, passes: Sequence[Pass]) -> None:
         self._count = len(passes)
 
     def before(self, index: int, instance: Pass) -> None:
-        self._place, self._start = index + 1, time.perf_counter()
+        self._place = index + 1
 
-    def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:
-        seconds = time.perf_counter() - self._start
-        sizes = ["a file" if size is None else str(size) for size in map(program_size, (given, made))]
-        told = [f"{what} {number}" for what, number in sorted(context.statistics.items())]
+    def recorded(self, run: PassRun) -> None:
+        sizes = ["a file" if size is None else str(size) for size in (run.nodes_before, run.nodes_after)]
+        told = [f"{what} {number}" for what, number in sorted(run.statistics.items())]
         nodes = f"{sizes[1]} nodes" if sizes[0] == sizes[1] else f"{sizes[0]} to {sizes[1]} nodes"
-        line = ", ".join([f"{seconds:.2f} s", nodes, *told])
-        print(f"{self._place:>2}/{self._count} {pass_text(instance)}: {line}", file=_stream(self._out))
+        line = ", ".join([f"{run.seconds:.2f} s", nodes, *told])
+        print(f"{self._place:>2}/{self._count} {run.text}: {line}", file=_stream(self._out))
 
 
 class TimePasses(Instrument):

@@ -32,7 +32,7 @@ from irshap.passes.methods.base import Method
 from irshap.passes.summary import Summary
 from irshap.passes.target import Target
 from irshap.pipeline.base import Context, Pass
-from irshap.pipeline.instrument import Instrument
+from irshap.pipeline.instrument import Instrument, KeepGraph
 from irshap.pipeline.manager import PassManager
 from irshap.pipeline.strategies import STRATEGIES, slot_of
 from irshap.runtime.labels import fitting
@@ -153,7 +153,7 @@ def compile(
     called = Names.of(names)
     if text := called.to_text():
         context.metadata[Metadata.NAMES] = text
-    last = _Last()
+    last = KeepGraph()
     manager = PassManager(asked, [bound(given, context, asked), _Naming(called), *instruments, last])
     if limit is None:
         made = manager.run(read.source, context)
@@ -175,16 +175,6 @@ def _require_truth(**given: object) -> None:
     for name, value in given.items():
         if value is not None and not isinstance(value, bool | np.bool_):
             raise PipelineError(f"{name}={value!r} is neither True nor False", mend="give one of them")
-
-
-class _Last(Instrument):
-    """Keeps the last form of the program in IR."""
-
-    graph: Graph
-
-    def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:
-        if isinstance(made, Graph):
-            self.graph = made
 
 
 class _Naming(Instrument):

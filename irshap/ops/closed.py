@@ -17,7 +17,7 @@ from irshap.ir.evaluator import evaluate_values
 from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import Array, DType, TensorType, Type, same_type
 from irshap.ir.walks import structure
-from irshap.ops.program import Input
+from irshap.ops.program import new_input
 
 _ClosedT = TypeVar("_ClosedT", bound="Closed")
 
@@ -116,8 +116,5 @@ def in_parts(graph: Graph) -> Graph:
 def written(inputs: Mapping[str, tuple[Dim, ...]], make: Callable[..., Value]) -> Graph:
     """The body that `make` emits, of float32 inputs."""
     with Builder() as b:
-        given = [
-            b.emit(Input(name), types=(TensorType(DType.F32, shape),), names=(name,))[0]
-            for name, shape in inputs.items()
-        ]
+        given = [new_input(name, TensorType(DType.F32, shape)) for name, shape in inputs.items()]
         return b.build("body", [Output("y", make(*given))])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from irshap.errors import IRError
-from irshap.ir.builder import emit, emit1
+from irshap.ir.builder import Builder, current, emit, emit1
 from irshap.ir.core import (
     Axes,
     MixesBatch,
@@ -29,9 +29,8 @@ from irshap.ir.dims import Dim, N, Shape, symbols_of
 from irshap.ir.types import Array, DType, Tensor, TensorType, Type
 from irshap.ops.families import Linear, NonDifferentiable, zip_axes
 
-__all__ = ["PARAMETER", "STATE", "TRAINING", "Constant", "Dims", "Full", "Hold", "Input", "Opaque"]
-__all__ += ["Pullback", "Tap"]
-__all__ += ["constant", "without_tap"]
+__all__ = ["MASK", "PARAMETER", "PLACES", "STATE", "TRAINING", "Constant", "Dims", "Full", "Hold"]
+__all__ += ["Input", "Opaque", "Pullback", "Tap", "constant", "new_input", "without_tap"]
 
 NOTHING_VARIES = "it has no operand that varies"
 
@@ -42,7 +41,13 @@ STATE = "state"
 """The kind of an input that a training step hands on: momenta, running statistics, the count of steps."""
 
 TRAINING = "training"
-"""The kind of an input that only a training step has: labels, weights, masks, rates."""
+"""The kind of an input that only a training step has: labels, weights, rates; `of` says which."""
+
+MASK = "mask"
+"""The kind of an input that says what of the input `of` must not count."""
+
+PLACES = "places"
+"""The kind of an input that says where between references and samples of the input `of` gradients are."""
 
 
 def constant(array: ArrayLike, dtype: DType | None = None) -> Value:
@@ -65,7 +70,7 @@ class Input(NonDifferentiable):
 
     `kind`: "model" (the model's own), "references" (the reference set of the input `of`), "weights" (one
     for each reference), "target" (the class to explain), "target weights" (of the explained sum), and for
-    training `PARAMETER`, `STATE` and `TRAINING`.
+    training `PARAMETER`, `STATE`, `TRAINING`, and `MASK` and `PLACES` for the input `of`.
     """
 
     name: str
@@ -95,6 +100,13 @@ class Input(NonDifferentiable):
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         return ()
+
+
+def new_input(
+    name: str, type: Type, kind: str = "model", of: str | None = None, builder: Builder | None = None
+) -> Value:
+    """Emits an input of the program, by default into the current builder."""
+    return (builder or current()).emit(Input(name, kind, of), types=(type,), names=(name,))[0]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import Array, DType, TensorType, Type, same_type
 from irshap.ir.walks import structure
 from irshap.ops.families import NonDifferentiable
-from irshap.ops.program import Input
+from irshap.ops.program import new_input
 from irshap.ops.samples import randn
 
 __all__ = ["Scan"]
@@ -162,8 +162,5 @@ class Scan(NonDifferentiable):
 
 def _body(inputs: Mapping[str, tuple[str, tuple[Dim, ...]]], make: Callable[..., Sequence[Value]]) -> Graph:
     with Builder() as b:
-        given = [
-            b.emit(Input(name), types=(TensorType(DType(kind), shape),), names=(name,))[0]
-            for name, (kind, shape) in inputs.items()
-        ]
+        given = [new_input(name, TensorType(DType(kind), shape)) for name, (kind, shape) in inputs.items()]
         return b.build("body", [Output(f"next_{i}", v) for i, v in enumerate(make(*given))])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from irshap.ir.core import Graph
 from irshap.pipeline.base import Context, Pass
-from irshap.pipeline.report import Report
+from irshap.pipeline.report import PassRun, Report
 
-__all__ = ["Instrument"]
+__all__ = ["Instrument", "KeepGraph"]
 
 
 class Instrument:
@@ -28,5 +29,18 @@ class Instrument:
         """
         return None
 
+    def recorded(self, run: PassRun) -> None:
+        """The pass is over, and this stands in the report."""
+
     def ends(self, report: Report) -> None:
         """The run is over, or has failed."""
+
+
+class KeepGraph(Instrument):
+    """Keeps the last form of the program in IR."""
+
+    graph: Graph
+
+    def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:
+        if isinstance(made, Graph):
+            self.graph = made

@@ -161,17 +161,18 @@ class PassManager:
         except Exception as error:
             position = f"{index + 1} of {len(self.passes)}"
             raise explain_failure(error, instance, position, ir, result) from error
-        self.report.passes.append(
-            PassRun(
-                pass_text(instance),
-                seconds,
-                program_size(ir),
-                program_size(result),
-                dict(context.statistics),
-                tuple(sorted(result.properties)) if isinstance(result, Graph) else (),
-                "; ".join(note for note in notes if note) or "properties",
-            )
+        run = PassRun(
+            pass_text(instance),
+            seconds,
+            program_size(ir),
+            program_size(result),
+            dict(context.statistics),
+            tuple(sorted(result.properties)) if isinstance(result, Graph) else (),
+            "; ".join(note for note in notes if note) or "properties",
         )
+        self.report.passes.append(run)
+        for instrument in self.instruments:
+            instrument.recorded(run)
         return result
 
 

@@ -26,7 +26,7 @@ from irshap.passes.training.prior import Prior
 from irshap.passes.training.step import Step
 from irshap.passes.training.trainable import Trainable
 from irshap.pipeline.base import Context, Pass, Points
-from irshap.pipeline.instrument import Instrument
+from irshap.pipeline.instrument import Instrument, KeepGraph
 from irshap.pipeline.named import PIPELINES
 from irshap.pipeline.report import Report
 from irshap.pipeline.text import format_pipeline, parse_pipeline
@@ -131,7 +131,7 @@ def train_step(
     chosen = [_asked(p, given) for p in passes if optimizer != "gradients" or not isinstance(p, Step)]
     context = Context(groups=read_groups(groups))
     context.metadata[Metadata.VERSION] = VERSION
-    last = _Last()
+    last = KeepGraph()
     # read back, so that a dataclass is checked as its text is
     manager = PassManager(parse_pipeline(format_pipeline(chosen)), [*instruments, last])
     made = manager.run(read.source, context)
@@ -218,13 +218,3 @@ def _as_pass(kind: Any, what: str, given: Any) -> Any:
     options = f"{first}={name.strip()}" + (f",{rest.rstrip().removesuffix('}')}" if rest else "")
     (found,) = parse_pipeline(f"{kind.name}{{{options}}}")
     return found
-
-
-class _Last(Instrument):
-    """Keeps the last form of the program in IR."""
-
-    graph: Graph
-
-    def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:
-        if isinstance(made, Graph):
-            self.graph = made

@@ -9,14 +9,14 @@ import numpy as np
 
 from irshap import contract
 from irshap.attribution.outputs import own_names
-from irshap.ir.builder import current, emit1
+from irshap.ir.builder import emit1
 from irshap.ir.core import Role, Value
 from irshap.ir.dims import Dim, N, R, as_dim
 from irshap.ir.types import DType, TensorType
 from irshap.ops.cast import cast
 from irshap.ops.gather import Gather
 from irshap.ops.logic import Floor
-from irshap.ops.program import TRAINING, Dims, Input
+from irshap.ops.program import PLACES, Dims, new_input
 from irshap.ops.shape import reshape
 from irshap.passes.methods.chunks import in_chunks, summed
 from irshap.passes.methods.joint_batch import mean_over_references
@@ -98,8 +98,8 @@ def _at_given_places(paths: Paths) -> list[Value]:
     """The mean over the references of (x - r) times the gradient at r + a (x - r), a place for each pair."""
     target = paths.graph.output(Role.TARGET).value
     first = str(paths.graph.outputs_of(Role.SOURCE)[0].of)
-    op = Input(contract.free(contract.places(first), own_names(paths.graph)), TRAINING, f"places:{first}")
-    at = current().emit(op, types=(TensorType(target.dtype, (N, R)),), names=(op.name,))[0]
+    name = contract.free(contract.places(first), own_names(paths.graph))
+    at = new_input(name, TensorType(target.dtype, (N, R)), PLACES, first)
     moved = {}
     for value, (start, step) in paths.ends.items():
         column = reshape(cast(at, step.dtype), (step.shape[0], *[1] * (step.rank - 1)))

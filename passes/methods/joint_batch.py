@@ -13,7 +13,7 @@ from irshap.ir.core import Graph, Node, NoLocalRule, Role, Value
 from irshap.ir.dims import Dim, R, Shape, as_dim, divide, same
 from irshap.ir.types import Array, DType, TensorType
 from irshap.ir.walks import ancestors
-from irshap.ops.program import Input, Pullback
+from irshap.ops.program import Pullback, new_input
 from irshap.ops.reduce import Expand, ReduceMean, ReduceSum
 from irshap.ops.rows import RepeatRows, TileRows
 from irshap.ops.shape import concat, from_front, reshape, split
@@ -130,8 +130,8 @@ class JointBatch(WiderBatch):
     def _input(self, source: Value, shape: Shape) -> Value:
         """The input for the references of an input."""
         name = contract.free(contract.references(str(source.name)), self.taken)
-        op = Input(name, "references", source.name)
-        return self.builder.emit(op, types=(source.tensor.with_shape(shape),), names=(name,))[0]
+        kind = source.tensor.with_shape(shape)
+        return new_input(name, kind, "references", source.name, self.builder)
 
     def pullback(self, node: Node, op: Pullback) -> list[Value]:
         """One multiplier for both halves of the joint batch, as SHAP uses it."""
@@ -161,8 +161,8 @@ def refuse_both(*, weights: bool, per_sample: bool) -> None:
 
 def reference_weights(builder: Builder, dtype: DType, taken: Set[str]) -> Value:
     """A run-time input [R], which `bind-references` makes a constant."""
-    op = Input(contract.free(contract.REFERENCE_WEIGHTS, taken), "weights")
-    return builder.emit(op, types=(TensorType(dtype, (R,)),), names=(op.name,))[0]
+    name = contract.free(contract.REFERENCE_WEIGHTS, taken)
+    return new_input(name, TensorType(dtype, (R,)), "weights", builder=builder)
 
 
 def mean_over_references(rows: Value, weights: Value | None) -> Value:

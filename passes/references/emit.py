@@ -13,7 +13,7 @@ from irshap.ir.core import Graph, Node, Output, Value
 from irshap.ir.dims import Dim, R, divide, product, same
 from irshap.ir.types import TensorType
 from irshap.ops.cast import cast
-from irshap.ops.program import Constant, Full, Input
+from irshap.ops.program import Constant, Full, new_input
 from irshap.ops.reduce import number
 from irshap.ops.scan import Scan
 from irshap.ops.shape import reshape, transpose
@@ -142,7 +142,7 @@ def _grouped(value: Value, along: ReferenceAxis, groups: Dim) -> Value:
 
 def _inputs(b: Builder, prefix: str, keys: Sequence[_K], types: Iterable[TensorType]) -> dict[_K, Value]:
     named = [(key, f"{prefix}_{i}", kind) for i, (key, kind) in enumerate(zip(keys, types, strict=True))]
-    return {key: b.emit(Input(n), types=(t,), names=(n,))[0] for key, n, t in named}
+    return {key: new_input(n, t, builder=b) for key, n, t in named}
 
 
 def _zeros(b: Builder, like: Value) -> Value:

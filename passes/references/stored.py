@@ -16,7 +16,7 @@ from irshap.ir.types import Array, DType, Tensor, TensorType
 from irshap.ir.walks import ancestors, is_float
 from irshap.lowering.files.spool import Spool
 from irshap.ops.apart import Odd
-from irshap.ops.program import Constant, Input
+from irshap.ops.program import Constant, new_input
 from irshap.ops.shape import Reshape
 from irshap.passes.references.axes import ReferenceAxis
 from irshap.passes.references.fixed import FixedProgram
@@ -237,7 +237,7 @@ def _constants(b: Builder, values: Sequence[Value], arrays: Sequence[Array]) -> 
 
 def _inputs(b: Builder, prefix: str, types: Iterable[TensorType]) -> list[Value]:
     named = {f"{prefix}_{i}": kind for i, kind in enumerate(types)}
-    return [b.emit(Input(n, "references"), types=(t,), names=(n,))[0] for n, t in named.items()]
+    return [new_input(n, t, "references", builder=b) for n, t in named.items()]
 
 
 def _is_moved(value: Value) -> bool:

@@ -20,7 +20,7 @@ from irshap.ops.elementwise import Exp, Log, Softplus
 from irshap.ops.extremum import ReduceMax
 from irshap.ops.index import GatherElements
 from irshap.ops.logic import Equal, GreaterOrEqual
-from irshap.ops.program import TRAINING, Input, constant
+from irshap.ops.program import TRAINING, Input, constant, new_input
 from irshap.ops.reduce import ReduceMean, ReduceSum
 from irshap.ops.shape import reshape
 from irshap.ops.softmax import LogSoftmax
@@ -65,8 +65,7 @@ class Loss(Pass):
             taken = own_names(ir)
 
             def given(of: str, shape: Shape, dtype: DType) -> Value:
-                op = Input(contract.free(of, taken), TRAINING, of)
-                return b.emit(op, types=(TensorType(dtype, shape),), names=(op.name,))[0]
+                return new_input(contract.free(of, taken), TensorType(dtype, shape), TRAINING, of)
 
             mapping = {}
             if self.kind in ("cross-entropy", "hinge"):

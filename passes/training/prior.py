@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import Literal
 
 import numpy as np
@@ -19,7 +21,7 @@ from irshap.ops.arithmetic import Abs, where
 from irshap.ops.elementwise import Sqrt
 from irshap.ops.linear import matmul
 from irshap.ops.logic import Greater
-from irshap.ops.program import TRAINING, Input, constant
+from irshap.ops.program import MASK, TRAINING, constant, new_input
 from irshap.ops.reduce import ReduceMean, ReduceSum, number
 from irshap.ops.shape import Slice, concat, reshape
 from irshap.ops.top_k import TopK
@@ -60,27 +62,23 @@ class Prior(Pass):
             taken = own_names(ir)
             found = {str(o.of): mapping[o.value] for o in ir.outputs_of(Role.ATTRIBUTION)}
 
-            def given(name: str, of: str, type: TensorType) -> Value:
-                op = Input(contract.free(name, taken), TRAINING, of)
-                return b.emit(op, types=(type,), names=(op.name,))[0]
-
-            dtype = next(iter(found.values())).dtype
-            given(contract.PRIOR_WEIGHT, contract.PRIOR_WEIGHT, TensorType(dtype, ()))
+            weight = TensorType(next(iter(found.values())).dtype, ())
+            new_input(contract.free(contract.PRIOR_WEIGHT, taken), weight, TRAINING, contract.PRIOR_WEIGHT)
             if self.kind == "right-reasons":
-                masks = {n: given(contract.mask(n), f"mask:{n}", a.tensor) for n, a in found.items()}
-                parts = [_square(masks[n] * a) for n, a in found.items()]
+                masks = (contract.free(contract.mask(n), taken) for n in found)
+                parts = [
+                    _square(new_input(name, a.tensor, MASK, n) * a)
+                    for name, (n, a) in zip(masks, found.items(), strict=True)
+                ]
             elif self.kind == "total-variation":
                 parts = [_variation(a, self._axes(n, a)) for n, a in found.items()]
             elif self.kind == "group-lasso":
                 parts = [_lasso(a, _groups(context.groups, n, a)) for n, a in found.items()]
             else:
                 parts = [_sparse([_global(a) for a in found.values()])]
-            total = parts[0]
-            for part in parts[1:]:
-                total = total + part
             outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
             name = contract.free(contract.PRIOR, {o.name for o in outputs})
-            outputs.append(Output(name, total, Role.PRIOR))
+            outputs.append(Output(name, reduce(add, parts), Role.PRIOR))
             return b.build(ir.name, outputs, ir.properties, like=ir)
 
     def _axes(self, name: str, a: Value) -> Sequence[int]:
@@ -108,15 +106,13 @@ def _square(a: Value) -> Value:
 
 
 def _variation(a: Value, axes: Sequence[int]) -> Value:
-    total: Value | None = None
-    for axis in axes:
+    def along(axis: int) -> Value:
         size = a.shape[axis]
         later = emit1(Slice((axis,), (1,), (size,), (1,)), a)
         earlier = emit1(Slice((axis,), (0,), (as_dim(size - 1),), (1,)), a)
-        part = emit1(ReduceSum(_over(a), keepdims=False), emit1(Abs(), later - earlier))
-        total = part if total is None else total + part
-    assert total is not None
-    return _of_samples(total, a)
+        return emit1(ReduceSum(_over(a), keepdims=False), emit1(Abs(), later - earlier))
+
+    return _of_samples(reduce(add, map(along, axes)), a)
 
 
 def _global(a: Value) -> Value:

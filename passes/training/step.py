@@ -14,15 +14,31 @@ from irshap.ir.types import DType, TensorType
 from irshap.ops.cast import cast
 from irshap.ops.elementwise import Sqrt
 from irshap.ops.power import Pow
-from irshap.ops.program import STATE, TRAINING, Input, constant
+from irshap.ops.program import STATE, TRAINING, constant, new_input
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Optimizers", "Step"]
 
 Optimizers = Literal["sgd", "adamw"]
 
-State = Callable[[str, TensorType], Value]
-"""(name, type) -> an input that is handed on from step to step."""
+
+class _States:
+    """What a step hands on: inputs that are read, and outputs with what becomes of them."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self.taken = taken
+        self.outputs: list[Output] = []
+
+    def read(self, name: str, type: TensorType) -> Value:
+        return new_input(contract.free(name, self.taken), type, STATE)
+
+    def hand_on(self, old: Value, new: Value) -> None:
+        name = str(old.name)
+        self.outputs.append(Output(contract.next_of(name), new, Role.NEXT, name))
+
+
+Move = Callable[[Value, Value], Value]
+"""(parameter, gradient) -> the next parameter."""
 
 
 @dataclass(frozen=True)
@@ -57,58 +73,49 @@ class Step(Pass):
     def run(self, ir: Graph, context: Context) -> Graph:
         with Builder() as b:
             mapping = b.graft(ir)
-            taken = {str(v.name) for v in ir.inputs}
-            outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs if o.role is not Role.GRADIENT]
-
-            def state(name: str, type: TensorType) -> Value:
-                op = Input(contract.free(name, taken), STATE)
-                return b.emit(op, types=(type,), names=(op.name,))[0]
-
-            def hand_on(old: Value, new: Value) -> None:
-                name = str(old.name)
-                outputs.append(Output(contract.next_of(name), new, Role.NEXT, name))
-
+            states = _States({str(v.name) for v in ir.inputs})
             gradients = {str(o.of): mapping[o.value] for o in ir.outputs_of(Role.GRADIENT)}
             dtypes = {g.dtype for g in gradients.values()}
             if len(dtypes) > 1:
                 raise UserError("the parameters have several element types", mend="train those of one type")
-            op = Input(contract.free(contract.LEARNING_RATE, taken), TRAINING, contract.LEARNING_RATE)
-            rate = b.emit(op, types=(TensorType(dtypes.pop(), ()),), names=(op.name,))[0]
-            move = self._sgd if self.optimizer == "sgd" else self._adamw(state, hand_on, rate.dtype)
+            name = contract.free(contract.LEARNING_RATE, states.taken)
+            rate = new_input(name, TensorType(dtypes.pop(), ()), TRAINING, contract.LEARNING_RATE)
+            move = (self._sgd if self.optimizer == "sgd" else self._adamw)(rate, states)
             for name, gradient in gradients.items():
                 value = mapping[ir.input(name)]
-                hand_on(value, move(value, gradient, rate, state, hand_on))
-            return b.build(ir.name, outputs, ir.properties, like=ir)
+                states.hand_on(value, move(value, gradient))
+            kept = [replace(o, value=mapping[o.value]) for o in ir.outputs if o.role is not Role.GRADIENT]
+            return b.build(ir.name, [*kept, *states.outputs], ir.properties, like=ir)
 
-    def _sgd(self, p: Value, g: Value, rate: Value, state: State, hand_on: HandOn) -> Value:
-        d = g + p * self.weight_decay if self.weight_decay else g
-        if not self.momentum:
-            return p - rate * d
-        old = state(f"{p.name}_momentum", p.tensor)
-        v = old * self.momentum + d
-        hand_on(old, v)
-        return p - rate * (d + v * self.momentum if self.nesterov else v)
+    def _sgd(self, rate: Value, states: _States) -> Move:
+        def move(p: Value, g: Value) -> Value:
+            d = g + p * self.weight_decay if self.weight_decay else g
+            if not self.momentum:
+                return p - rate * d
+            old = states.read(f"{p.name}_momentum", p.tensor)
+            v = old * self.momentum + d
+            states.hand_on(old, v)
+            return p - rate * (d + v * self.momentum if self.nesterov else v)
 
-    def _adamw(self, state: State, hand_on: HandOn, dtype: DType) -> Move:
+        return move
+
+    def _adamw(self, rate: Value, states: _States) -> Move:
         # in float64: 1 - beta^t cancels
-        steps = state(contract.STEPS, TensorType(DType.F64, ()))
+        steps = states.read(contract.STEPS, TensorType(DType.F64, ()))
         t = steps + 1.0
-        hand_on(steps, t)
+        states.hand_on(steps, t)
         first, second = (
-            cast(1.0 - emit1(Pow(), constant(beta, DType.F64), t), dtype) for beta in (self.beta1, self.beta2)
+            cast(1.0 - emit1(Pow(), constant(beta, DType.F64), t), rate.dtype)
+            for beta in (self.beta1, self.beta2)
         )
 
-        def move(p: Value, g: Value, rate: Value, state: State, hand_on: HandOn) -> Value:
-            mean, square = (state(f"{p.name}_{what}", p.tensor) for what in ("mean", "square"))
+        def move(p: Value, g: Value) -> Value:
+            mean, square = (states.read(f"{p.name}_{what}", p.tensor) for what in ("mean", "square"))
             m = mean * self.beta1 + g * (1.0 - self.beta1)
             v = square * self.beta2 + g * g * (1.0 - self.beta2)
-            hand_on(mean, m)
-            hand_on(square, v)
+            states.hand_on(mean, m)
+            states.hand_on(square, v)
             kept = p * (1.0 - rate * self.weight_decay) if self.weight_decay else p
             return kept - m * (rate / first) / (emit1(Sqrt(), v / second) + self.epsilon)
 
         return move
-
-
-HandOn = Callable[[Value, Value], None]
-Move = Callable[[Value, Value, Value, State, HandOn], Value]
