@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from irshap.errors import UserError, is_text, near
+from irshap.errors import ModelError, UserError, is_text, near
 
 __all__ = [
     "BASE_VALUES",
@@ -321,10 +321,17 @@ class Training:
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
-    def from_text(cls, text: str) -> Training:
-        """What `to_text` wrote."""
-        found = json.loads(text)
-        return cls(**{**found, "inputs": tuple(found["inputs"])})
+    def of(cls, model: Any) -> Training:
+        """What an `onnx.ModelProto` says.
+
+        Raises:
+            ModelError: it is no training step.
+        """
+        try:
+            found = json.loads(metadata_of(model)[Metadata.TRAINING])
+            return cls(**{**found, "inputs": tuple(found["inputs"])})
+        except (KeyError, TypeError, ValueError):
+            raise ModelError("it is no training step", mend="make one with irshap train-step") from None
 
 
 ONLY = ""

@@ -38,9 +38,13 @@ def write(
 
 
 def read(
-    path: str | os.PathLike[str], kinds: tuple[str, ...], what: str = "explanation"
+    path: str | os.PathLike[str], kinds: tuple[str, ...], what: str, mend: str | None = None
 ) -> tuple[dict[str, Arrays], Arrays, dict[str, Any]]:
-    """What `write` wrote, an explanation or something else: arrays of these kinds, those without, the header.
+    """What `write` wrote: arrays of these kinds, those without, and the header.
+
+    Args:
+        what: it should be, and
+        mend: what to give instead, both for messages.
 
     Raises:
         UserError: no such file, or another one.
@@ -52,7 +56,6 @@ def read(
         if not isinstance(header, dict):
             raise ValueError("no header")
     except (KeyError, ValueError, IndexError, RecursionError) as error:
-        mend = "give a file that Explanation.save wrote" if what == "explanation" else None
         raise UserError(f"is no {what}", where=where, mend=mend) from error
     found: dict[str, Arrays] = {kind: {} for kind in kinds}
     for key in list(arrays):

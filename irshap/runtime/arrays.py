@@ -12,7 +12,7 @@ import numpy as np
 
 from irshap.errors import UserError, near
 
-__all__ = ["Array", "Arrays", "Source", "as_arrays", "conform", "unknown_names"]
+__all__ = ["DTYPES", "Array", "Arrays", "Source", "as_arrays", "conform", "unknown_names"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -176,3 +176,19 @@ def unknown_names(given: Iterable[str], known: Sequence[str], error: type[UserEr
     for name in given:
         if name not in known:
             raise error(f"the model has no such input {name!r}", where=what, mend=near(name, known))
+
+
+def _dtypes() -> dict[str, np.dtype[Any]]:
+    names = {
+        "float": "float32",
+        "double": "float64",
+        "float16": "float16",
+        "bool": "bool",
+        "string": "object",
+    }
+    names |= {f"{u}int{bits}": f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)}
+    return {f"tensor({name})": np.dtype(dtype) for name, dtype in names.items()}
+
+
+DTYPES = _dtypes()
+"""By the names that ONNX Runtime has for the types of tensors, what numpy calls their elements."""

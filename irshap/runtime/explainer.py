@@ -15,7 +15,7 @@ import onnxruntime
 
 from irshap import contract
 from irshap.errors import ModelError, TargetError, UserError
-from irshap.runtime.arrays import Array, Arrays, Source, as_arrays, conform, unknown_names
+from irshap.runtime.arrays import DTYPES, Array, Arrays, Source, as_arrays, conform, unknown_names
 from irshap.runtime.bfloat16 import BFLOAT16, run
 from irshap.runtime.explanation import Explanation
 from irshap.runtime.labels import fitting
@@ -270,7 +270,7 @@ class Explainer:
     def _conform(self, name: str, array: Array) -> Array:
         meta = self._inputs[name]
         # numpy has no bfloat16: it comes as float32, and is rounded on its way in
-        dtype = np.dtype(np.float32) if meta.type == BFLOAT16 else _DTYPES.get(meta.type)
+        dtype = np.dtype(np.float32) if meta.type == BFLOAT16 else DTYPES.get(meta.type)
         if dtype is None:
             raise UserError(f"input {name!r} has type {meta.type}, which irshap can't feed")
         shape = [d if isinstance(d, int) and d >= 0 else str(d or "?") for d in self._shape(meta)]
@@ -362,18 +362,3 @@ def _session(content: str | bytes, where: str, providers: Sequence[Any]) -> Any:
 def _line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0].removeprefix("[ONNXRuntimeError] : ") if lines else type(error).__name__
-
-
-def _dtypes() -> dict[str, np.dtype[Any]]:
-    names = {
-        "float": "float32",
-        "double": "float64",
-        "float16": "float16",
-        "bool": "bool",
-        "string": "object",
-    }
-    names |= {f"{u}int{bits}": f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)}
-    return {f"tensor({name})": np.dtype(dtype) for name, dtype in names.items()}
-
-
-_DTYPES = _dtypes()

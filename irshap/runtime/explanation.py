@@ -261,9 +261,9 @@ class Explanation:
         Raises:
             UserError: no such file, or another one.
         """
-        parts, told, header = archive.read(path, (*_BY_TENSOR, "outputs"))
-        told = {name: told[name] for name in _TOLD if name in told}
         where, mend = os.fspath(path), "give a file that Explanation.save wrote"
+        parts, told, header = archive.read(path, (*_BY_TENSOR, "outputs"), "explanation", mend)
+        told = {name: told[name] for name in reading.TOLD if name in told}
         try:
             listed, single = tuple(map(str, header["inputs"])), bool(header["single"])
             names, axes = contract.Names.from_text(header["names"]), dict(header["axes"])
@@ -287,7 +287,7 @@ class Explanation:
             names=names,
             inputs=listed,
             axes=axes,
-            **{name: told.get(name) for name in _TOLD},
+            **{name: told.get(name) for name in reading.TOLD},
         )
 
     def records(self) -> list[dict[str, Any]]:
@@ -348,7 +348,7 @@ class Explanation:
         return {name: list(array.shape[1 + self._classes :]) for name, array in self._values.items()}
 
     def _told(self) -> Arrays:
-        told = {name: getattr(self, name) for name in _TOLD}
+        told = {name: getattr(self, name) for name in reading.TOLD}
         return {name: array for name, array in told.items() if array is not None}
 
     def _named(self, name: str | None) -> str:
@@ -393,7 +393,6 @@ class Explanation:
 
 _ON_REQUEST = ("multipliers", "hypothetical")
 _BY_TENSOR = ("values", "data", *_ON_REQUEST)
-_TOLD = ("base_values", "target_index", "target_values", "completeness_error")
 
 
 def _alone(arrays: Arrays, single: bool) -> Array | Arrays:

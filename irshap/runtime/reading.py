@@ -11,7 +11,11 @@ from irshap.contract import Tensors
 from irshap.errors import ModelError
 from irshap.runtime.arrays import Array, Arrays
 
-__all__ = ["class_axes", "completeness_error", "explained_numbers", "fit_together", "total"]
+__all__ = ["TOLD", "class_axes", "completeness_error", "explained_numbers", "fit_together", "total"]
+
+
+TOLD = ("target_index", "target_values", "base_values", "completeness_error")
+"""What may be told of each sample, or of each of its classes."""
 
 
 def explained_numbers(
@@ -28,11 +32,15 @@ def explained_numbers(
     Raises:
         ModelError: outputs that are no such things, whatever the file says of them.
     """
-    told = (roles.target_index, roles.target_values, roles.base_values, roles.completeness_error)
-    index, target, base, error = (None if name is None else raw[name] for name in told)
-    _require_fit(
-        raw, [n for n in told if n is not None], roles.target_index, list(roles.attributions.values())
-    )
+    names = {role: name for role in TOLD if (name := getattr(roles, role)) is not None}
+    told = {role: raw[name] for role, name in names.items()}
+    values = {name: raw[name] for name in roles.attributions.values()}
+    if not fit_together(told, values):
+        arrays = [*((name, raw[name]) for name in names.values()), *values.items()]
+        listed = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in arrays)
+        mend = "compile the model again"
+        raise ModelError(f"its outputs don't fit together: {listed}", where="explained model", mend=mend)
+    index, target, base, error = map(told.get, TOLD)
     own = raw.keys() - roles.outputs
     if target is None and index is not None and explained is not None and explained in own:
         target = _picked(raw[explained], index, axis)
@@ -73,18 +81,6 @@ def fit_together(told: Arrays, values: Arrays) -> bool:
         and all(array.dtype.kind in kinds.get(name, "f") for name, array in told.items())
         and all(a.ndim and a.dtype.kind == "f" and a.shape[: len(head)] == head for a in values.values())
     )
-
-
-def _require_fit(raw: Arrays, told: list[str], index: str | None, attributions: list[str]) -> None:
-    """Refuses what no compiled file returns: a file's metadata may say anything."""
-    heads = {raw[name].shape for name in told}
-    head = min(heads, key=len, default=())
-    fits = len(heads) <= 1 and len(head) <= 2
-    fits = fits and all(raw[name].shape[: len(head)] == head for name in attributions)
-    if not fits or (index is not None and raw[index].dtype.kind != "i"):
-        listed = ", ".join(f"{n} {raw[n].dtype} {list(raw[n].shape)}" for n in [*told, *attributions])
-        mend = "compile the model again"
-        raise ModelError(f"its outputs don't fit together: {listed}", where="explained model", mend=mend)
 
 
 def _picked(output: Array, index: Array, axis: int) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 from irshap.errors import TargetError, UserError
 from irshap.runtime.arrays import Array
 
-__all__ = ["class_indices", "require_finite_results", "require_own", "require_references"]
+__all__ = ["class_indices", "not_finite", "require_finite_results", "require_own", "require_references"]
 
 
 def require_finite_results(
@@ -27,10 +27,10 @@ def require_finite_results(
     Raises:
         UserError: says which input, sample and element.
     """
-    strange = {name: places for name, array in feed.items() if len(places := _not_finite(array))}
+    strange = {name: places for name, array in feed.items() if len(places := not_finite(array))}
     if not strange:
         return
-    lost = {int(row[0]) for array in results if array.ndim for row in _not_finite(array)}
+    lost = {int(row[0]) for array in results if array.ndim for row in not_finite(array)}
     for name, places in strange.items():
         axis = axes.get(name, 0)
         for place in places:
@@ -62,7 +62,7 @@ def require_references(given: Mapping[str, Array], axes: Mapping[str, int]) -> N
         listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
         raise UserError(f"the inputs have different numbers of references ({listed})")
     for name, array in given.items():
-        if len(places := _not_finite(array)):
+        if len(places := not_finite(array)):
             first = [int(i) for i in places[0]]
             what = f"{len(places)} of {array.size} values are NaN or infinite, the first at {first}"
             raise UserError(what, where=f"input {name!r}", mend="drop such references or mend their values")
@@ -83,7 +83,7 @@ def require_own(array: Array, rank: int, where: str) -> None:
         raise UserError(what, where=where, mend=mend)
 
 
-def _not_finite(array: Array) -> Array:
+def not_finite(array: Array) -> Array:
     """The places of NaN and infinity, [places, axes]."""
     if array.dtype.kind != "f":
         return np.empty((0, array.ndim), np.int64)

@@ -69,8 +69,6 @@ class Checkpoint:
         if not Path(path).exists():
             return None
         values, _, header = read(path, _KINDS, "checkpoint")
-        if not isinstance(header, dict):
-            raise UserError("is no checkpoint", where=os.fspath(path))
         if header.get("run") != run:
             raise UserError(
                 "is of another run: step, model, data or settings differ",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from hashlib import sha256
@@ -16,6 +16,7 @@ from irshap import contract
 from irshap.contract import Training
 from irshap.errors import UserError, near
 from irshap.runtime.arrays import Array, Arrays, as_arrays, conform
+from irshap.runtime.samples import not_finite
 
 __all__ = ["Data", "read_table"]
 
@@ -41,7 +42,7 @@ class Data:
         source: Any,
         labels: Any,
         training: Training,
-        shapes: Mapping[str, list[Any]],
+        shapes: Mapping[str, Sequence[Any]],
         dtypes: Mapping[str, np.dtype[Any]],
         classes: int | None,
         *,
@@ -62,76 +63,30 @@ class Data:
             UserError: one is missing, of another shape or type, or has NaN; labels, events or weights out of
                 range; a name that is nearly one that is left out.
         """
-        limits = {contract.SAMPLE_WEIGHTS: (0.0, np.inf), contract.EVENTS: (0.0, 1.0)}
-        if probabilities:
-            limits[contract.LABELS] = (0.0, 1.0)
-        found = _named(source, training, labels if isinstance(labels, str) else contract.LABELS)
-        given = training.given
-        if isinstance(labels, str):
-            if labels not in found:
-                raise UserError(f"there is no {labels!r} for labels", where="data", mend=near(labels, found))
-            found[contract.LABELS] = found.pop(labels)
-        elif labels is not None:
-            found[contract.LABELS] = as_arrays(labels, ["labels"], UserError, "labels")["labels"]
-        inputs = {name: name for name in training.inputs}
-        listed = (contract.LABELS, contract.EVENTS, contract.SAMPLE_WEIGHTS)
-        roles = {of: given[of] for of in listed if of in given}
-        masks = {contract.mask(name): of for name, of in training.masks.items()}
-        wanted = {**inputs, **roles, **masks}
-        references = {contract.references(name): of for name, of in training.references.items()}
-        first = next(iter(inputs))
+        found = _read(source, labels, training)
+        places = _places(training, shapes, dtypes, (0.0, 1.0) if probabilities else None)
+        first = training.inputs[0]
         if first not in found:
             raise UserError(f"there is no {first!r}", where="data", mend=f"given: {', '.join(found)}")
-        _require_no_slip(found, {**wanted, **references})
-        rows, pools = dict[str, Array](), dict[str, Array]()
-        for name, array in found.items():
-            of = wanted.get(name) or references.get(name)
-            if of is None:
-                continue
-            shape, dtype = shapes[of], dtypes[of]
-            if name not in references and shape[:1] != ["N"]:
-                raise UserError(
-                    f"its first axis doesn't count samples: the step takes {shape}",
-                    where=f"data, {name!r}",
-                    mend="export the model with the batch first",
-                )
-            per_sample = name in references and "N" in shape
-            shape = ["R", *shape[2:]] if per_sample else ["N" if d == "N" else d for d in shape]
-            where = f"data, {name!r}"
-            if name == contract.LABELS and dtype == np.int64:
-                array = _whole(array, where)
-            elif name in {**roles, **masks} and dtype.kind == "f" and array.dtype.kind in "iub":
-                array = array.astype(dtype)  # counts, 0 and 1, masks: no pixels that miss their scale
-            array = conform(_fitting(array, shape), dtype, shape, UserError, where)
-            (pools if name in references else rows)[of] = array
-        count = len(rows[first])
-        weights = given[contract.SAMPLE_WEIGHTS]
-        rows.setdefault(weights, np.ones(count, dtypes[weights]))
-        for name, of in {**wanted, **references}.items():
-            if of in rows or of in pools:
-                continue
-            if name in references and "N" in shapes[of]:
-                pools[of] = rows[inputs[next(n for n, o in training.references.items() if o == of)]]
-                continue
-            raise UserError(f"there is no {name!r}", where="data", mend=f"given: {', '.join(found)}")
-        for of, array in rows.items():
-            if len(array) != count:
-                raise UserError(f"{of!r} has {len(array)} rows, and {first!r} {count}", where="data")
-        for of, array in {**rows, **pools}.items():
-            _require_finite(of, array)
-        if classes is not None:
-            _require_classes(rows[given[contract.LABELS]], classes)
-        if count == 0:
+        _require_no_slip(found, [place.name for place in places])
+        arrays = {p.of: p.taken(found[p.name]) for p in places if p.name in found}
+        count, weights = len(arrays[first]), training.given[contract.SAMPLE_WEIGHTS]
+        if not count:
             raise UserError("there is no sample", where="data")
-        for of, array in pools.items():
-            if len(array) == 0:
-                raise UserError("there is no reference", where=f"data, {of!r}")
-        for role, (least, most) in limits.items():
-            if role in given:
-                _require_between(role, rows[given[role]], least, most)
-        if not rows[weights].any():
+        arrays.setdefault(weights, np.ones(count, dtypes[weights]))
+        for place in places:
+            if place.of not in arrays:
+                if place.default is None:
+                    mend = f"given: {', '.join(found)}"
+                    raise UserError(f"there is no {place.name!r}", where="data", mend=mend)
+                arrays[place.of] = arrays[place.default]
+            place.check(arrays[place.of], first, count)
+        if classes is not None:
+            _require_classes(arrays[training.given[contract.LABELS]], classes)
+        if not arrays[weights].any():
             raise UserError("all sample weights are 0", where="data", mend="give some sample a weight")
-        return cls(rows, pools, count)
+        pools = {place.of: arrays[place.of] for place in places if place.pool}
+        return cls({of: a for of, a in arrays.items() if of not in pools}, pools, count)
 
     def digest(self) -> str:
         """A text that other data doesn't have."""
@@ -148,11 +103,99 @@ class Data:
             yield {name: array[chosen] for name, array in self.rows.items()}
 
 
-def _named(source: Any, training: Training, labels: str) -> Arrays:
+@dataclass(frozen=True)
+class _Place:
+    """What the step takes, and how it is called in the data.
+
+    Attributes:
+        of: the step's input.
+        pool: whether it is references, with no row for each sample.
+        counts: whether integers and truth values are taken for floats.  Of a model's inputs they are mostly
+            pixels that miss their scale.
+        limits: the least and the largest number that it may hold.
+        default: the input whose array stands for it where it is left out.
+    """
+
+    name: str
+    of: str
+    shape: Sequence[Any]
+    dtype: np.dtype[Any]
+    pool: bool = False
+    counts: bool = False
+    limits: tuple[float, float] | None = None
+    default: str | None = None
+
+    @property
+    def where(self) -> str:
+        return f"data, {self.name!r}"
+
+    def taken(self, array: Array) -> Array:
+        """An array as the step takes it."""
+        if not self.pool and self.shape[:1] != ["N"]:
+            what = f"its first axis doesn't count samples: the step takes {self.shape}"
+            raise UserError(what, where=self.where, mend="export the model with the batch first")
+        shape = ["R", *self.shape[2:]] if self.pool and "N" in self.shape else list(self.shape)
+        if self.name == contract.LABELS and self.dtype == np.int64:
+            array = _whole(array, self.where)
+        elif self.counts and self.dtype.kind == "f" and array.dtype.kind in "iub":
+            array = array.astype(self.dtype)
+        return conform(_fitting(array, shape), self.dtype, shape, UserError, self.where)
+
+    def check(self, array: Array, first: str, count: int) -> None:
+        """Refuses another number of rows than the `count` of the input `first`, and what isn't finite."""
+        if self.pool and not len(array):
+            raise UserError("there is no reference", where=self.where)
+        if not self.pool and len(array) != count:
+            raise UserError(f"{self.of!r} has {len(array)} rows, and {first!r} {count}", where="data")
+        _require_finite(self.where, array)
+        if self.limits is not None:
+            _require_between(self.where, array, *self.limits)
+
+
+def _places(
+    training: Training,
+    shapes: Mapping[str, Sequence[Any]],
+    dtypes: Mapping[str, np.dtype[Any]],
+    labels: tuple[float, float] | None,
+) -> list[_Place]:
+    """Everything that data may hold, the model's inputs first; `labels`: what limits these."""
+
+    def place(name: str, of: str, **more: Any) -> _Place:
+        return _Place(name, of, shapes[of], dtypes[of], **more)
+
+    limits = {
+        contract.LABELS: labels,
+        contract.EVENTS: (0.0, 1.0),
+        contract.SAMPLE_WEIGHTS: (0.0, np.inf),
+    }
+    found = [place(name, name) for name in training.inputs]
+    found += [
+        place(of, training.given[of], counts=True, limits=limit)
+        for of, limit in limits.items()
+        if of in training.given
+    ]
+    found += [place(contract.mask(name), of, counts=True) for name, of in training.masks.items()]
+    for name, of in training.references.items():
+        # where each sample has its own, they are drawn, and may be samples
+        drawn = name if "N" in shapes[of] else None
+        found.append(place(contract.references(name), of, pool=True, default=drawn))
+    return found
+
+
+def _read(source: Any, labels: Any, training: Training) -> Arrays:
+    """The arrays by name, labels among them by theirs."""
+    called = labels if isinstance(labels, str) else contract.LABELS
     if isinstance(source, (str, os.PathLike)) and Path(source).suffix == ".parquet":
-        return read_table(source, training, labels)
-    names = list(training.inputs)
-    return dict(as_arrays(source, names, UserError, "data"))
+        found = read_table(source, training, called)
+    else:
+        found = dict(as_arrays(source, list(training.inputs), UserError, "data"))
+    if isinstance(labels, str):
+        if labels not in found:
+            raise UserError(f"there is no {labels!r} for labels", where="data", mend=near(labels, found))
+        found[contract.LABELS] = found.pop(labels)
+    elif labels is not None:
+        found[contract.LABELS] = as_arrays(labels, ["labels"], UserError, "labels")["labels"]
+    return found
 
 
 def read_table(path: str | os.PathLike[str], training: Training, labels: str = contract.LABELS) -> Arrays:
@@ -220,7 +263,7 @@ def _whole(array: Array, where: str) -> Array:
     return array.astype(np.int64)
 
 
-def _require_no_slip(found: Mapping[str, Array], wanted: Mapping[str, str]) -> None:
+def _require_no_slip(found: Mapping[str, Array], wanted: Sequence[str]) -> None:
     """Refuses a name that is nearly one that is left out, and would be passed over."""
     missing = [name for name in wanted if name not in found]
     for name in found:
@@ -228,27 +271,19 @@ def _require_no_slip(found: Mapping[str, Array], wanted: Mapping[str, str]) -> N
             raise UserError(f"{name!r} is nothing that is read", where="data", mend=near(name, missing))
 
 
-def _require_between(role: str, array: Array, least: float, most: float) -> None:
+def _require_between(where: str, array: Array, least: float, most: float) -> None:
     bad = np.argwhere((array < least) | (array > most))
     if len(bad):
         first = tuple(map(int, bad[0]))
         allowed = f"{least:g} to {most:g}" if np.isfinite(most) else f"{least:g} or more"
-        raise UserError(
-            f"{float(array[first]):g} in row {first[0]} is out of range",
-            where=f"data, {role!r}",
-            mend=f"these are {allowed}",
-        )
+        what = f"{float(array[first]):g} in row {first[0]} is out of range"
+        raise UserError(what, where=where, mend=f"these are {allowed}")
 
 
-def _require_finite(name: str, array: Array) -> None:
-    if array.dtype.kind != "f" or np.isfinite(array).all():
-        return
-    bad = np.argwhere(~np.isfinite(array))
-    raise UserError(
-        f"{len(bad)} of {array.size} values are NaN or infinite, the first in row {int(bad[0][0])}",
-        where=f"data, {name!r}",
-        mend="mend or drop these rows",
-    )
+def _require_finite(where: str, array: Array) -> None:
+    if len(bad := not_finite(array)):
+        what = f"{len(bad)} of {array.size} values are NaN or infinite, the first in row {int(bad[0][0])}"
+        raise UserError(what, where=where, mend="mend or drop these rows")
 
 
 def _require_classes(labels: Array, classes: int) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 
-from irshap.contract import Metadata, Training
+from irshap.contract import Training
 from irshap.errors import ModelError
-from irshap.runtime.arrays import Array, Arrays
+from irshap.lowering.files.session import RuntimeRefusal, refusing
+from irshap.runtime.arrays import DTYPES, Array, Arrays
 
 __all__ = ["Loop", "run_bound", "session_of"]
 
@@ -25,12 +27,10 @@ def session_of(model: onnx.ModelProto, providers: Sequence[Any] | None, threads:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
-    try:
+    with _telling():
         return onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=list(providers or ["CPUExecutionProvider"])
         )
-    except Exception as error:  # ONNX Runtime's errors have a class for each code, and no common one
-        raise _refused(error) from error
 
 
 def run_bound(session: Any, binding: Any) -> None:
@@ -39,17 +39,19 @@ def run_bound(session: Any, binding: Any) -> None:
     Raises:
         ModelError: it fails: some of ONNX Runtime's ops only then say what they don't take.
     """
-    try:
+    with _telling():
         session.run_with_iobinding(binding)
-    except Exception as error:  # as above
-        raise _refused(error) from error
 
 
-def _refused(error: Exception) -> ModelError:
-    message = str(error).splitlines()[0]
-    lacking = ("Could not find an implementation", "does not support double")
-    mend = "train in float32" if any(text in message for text in lacking) else None
-    return ModelError(f"ONNX Runtime doesn't run the training step: {message}", mend=mend)
+@contextmanager
+def _telling() -> Iterator[None]:
+    try:
+        with refusing():
+            yield
+    except RuntimeRefusal as error:
+        lacking = ("Could not find an implementation", "does not support double")
+        mend = "train in float32" if any(text in str(error) for text in lacking) else None
+        raise ModelError(f"ONNX Runtime doesn't run the training step: {error}", mend=mend) from error
 
 
 class Loop:
@@ -73,14 +75,11 @@ class Loop:
         providers: Sequence[Any] | None,
         threads: int,
     ) -> None:
-        metadata = {p.key: p.value for p in step.metadata_props}
-        if Metadata.TRAINING not in metadata:
-            raise ModelError("it is no training step", mend="make one with irshap train-step")
-        self.training = Training.from_text(metadata[Metadata.TRAINING])
+        self.training = Training.of(step)
         self._session = session_of(step, providers, threads)
         self.handed = {**self.training.parameters, **self.training.states}
         types = {v.name: v for v in self._session.get_inputs()}
-        self.dtypes: dict[str, Any] = {name: _DTYPES[v.type] for name, v in types.items()}
+        self.dtypes: dict[str, Any] = {name: DTYPES[v.type] for name, v in types.items()}
         self.shapes = {name: v.shape for name, v in types.items()}
         self._device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
         self._scalars = [n for n in (self.training.loss, self.training.prior) if n is not None]
@@ -138,13 +137,3 @@ class Loop:
         """Other values for parameters and states."""
         for name, value in values.items():
             self._current[name].update_inplace(np.ascontiguousarray(value, self.dtypes[name]))
-
-
-_DTYPES: dict[str, Any] = {
-    "tensor(float)": np.dtype(np.float32),
-    "tensor(double)": np.dtype(np.float64),
-    "tensor(int64)": np.dtype(np.int64),
-    "tensor(int32)": np.dtype(np.int32),
-    "tensor(bool)": np.dtype(np.bool_),
-    "tensor(float16)": np.dtype(np.float16),
-}

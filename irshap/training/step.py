@@ -13,8 +13,8 @@ from irshap.compiler.catalog import PassManager
 from irshap.compiler.model import Model
 from irshap.compiler.references import read_groups
 from irshap.compiler.request import as_method, as_target
-from irshap.contract import VERSION, Metadata, Training
-from irshap.errors import ModelError, PipelineError
+from irshap.contract import VERSION, Metadata, Training, metadata_of
+from irshap.errors import PipelineError
 from irshap.ir.core import Graph
 from irshap.lowering.files.save import save_model
 from irshap.lowering.lift import Lift
@@ -31,7 +31,7 @@ from irshap.pipeline.named import PIPELINES
 from irshap.pipeline.report import Report
 from irshap.pipeline.text import format_pipeline, parse_pipeline
 
-__all__ = ["TrainingStep", "evaluation", "train_step"]
+__all__ = ["TrainingStep", "evaluation", "passes_of", "train_step"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +55,7 @@ class TrainingStep:
     @property
     def training(self) -> Training:
         """What the model's inputs and outputs are for."""
-        metadata = {p.key: p.value for p in self.model.metadata_props}
-        return Training.from_text(metadata[Metadata.TRAINING])
+        return Training.of(self.model)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the step to `path`: all of it or nothing, the same bytes for the same compilation.
@@ -138,17 +137,23 @@ def train_step(
     return TrainingStep(made, last.graph, manager.report, manager.text)
 
 
+def passes_of(step: onnx.ModelProto) -> tuple[Pass, ...]:
+    """The passes that made a training step.
+
+    Raises:
+        ModelError: `step` is no training step.
+    """
+    Training.of(step)
+    return parse_pipeline(metadata_of(step)[Metadata.PIPELINE])
+
+
 def evaluation(step: onnx.ModelProto, model: Any) -> onnx.ModelProto:
     """A program that gives a model's outputs and its loss, with the parameters of a step as inputs.
 
     Raises:
         ModelError: `step` is no training step.
     """
-    metadata = {p.key: p.value for p in step.metadata_props}
-    if Metadata.TRAINING not in metadata:
-        raise ModelError("it is no training step", mend="make one with irshap train-step")
-    made = parse_pipeline(metadata[Metadata.PIPELINE])
-    given = [p for p in made if isinstance(p, Lift | Trainable | Loss)]
+    given = [p for p in passes_of(step) if isinstance(p, Lift | Trainable | Loss)]
     given = [replace(p, batch_norm="running") if isinstance(p, Trainable) else p for p in given]
     manager = PassManager([_asked(p, given) for p in parse_pipeline(PIPELINES["train-evaluate"])])
     result: onnx.ModelProto = manager.run(Model.of(model, {}).source, Context())

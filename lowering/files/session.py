@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from irshap.lowering.files.protos import first_line, nbytes
 from irshap.lowering.files.weights import HELD_FROM
 from irshap.lowering.files.wire import pieces
 
-__all__ = ["RuntimeRefusal", "Session"]
+__all__ = ["RuntimeRefusal", "Session", "refusing"]
 
 # ONNX Runtime's own errors derive from Exception directly, a class for each status code.
 _OWN = (
@@ -37,6 +37,15 @@ _PLACE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\((?:[^()]|\([^()]*\))*\)(?: c
 
 class RuntimeRefusal(Exception):
     """ONNX Runtime doesn't take a model or an input: no kernel, an unknown opset, shapes that don't fit."""
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Makes an error of ONNX Runtime a RuntimeRefusal, without the places in its own sources."""
+    try:
+        yield
+    except _ERRORS as error:
+        raise RuntimeRefusal(first_line(Exception(_PLACE.sub("", str(error))))) from error
 
 
 class Session:
@@ -69,7 +78,7 @@ class Session:
             shared = {}
         # ONNX Runtime reads these arrays where they are, for as long as it runs
         self._shared = [_shared(array, tensor.data_type) for tensor, array in shared.values()]
-        try:
+        with refusing():
             if shared:
                 # for the optimizers, and for the kernels, which would get copies otherwise
                 options.add_external_initializers(list(shared), self._shared)
@@ -80,8 +89,6 @@ class Session:
             self._session = onnxruntime.InferenceSession(
                 message, options, ["CPUExecutionProvider"], enable_fallback=0
             )
-        except _ERRORS as error:
-            raise _refusal(error) from error
         _trim()
 
     def run(self, feeds: Mapping[str, Any]) -> list[Any]:
@@ -90,13 +97,11 @@ class Session:
         Raises:
             RuntimeRefusal: ONNX Runtime fails on these inputs.
         """
-        try:
+        with refusing():
             if all(_is_plain(v.type) for v in (*self._session.get_inputs(), *self._session.get_outputs())):
                 return list(self._session.run(None, dict(feeds)))
             values = {k: self._value(k, v) for k, v in feeds.items()}
             return [_fetched(v) for v in self._session.run_with_ort_values(self.outputs, values)]
-        except _ERRORS as error:
-            raise _refusal(error) from error
 
     def run_into(self, feeds: Mapping[str, Array], outputs: Sequence[Array]) -> None:
         """Writes the outputs, plain tensors of known shapes, into arrays of their types.
@@ -104,15 +109,13 @@ class Session:
         Raises:
             RuntimeRefusal: ONNX Runtime fails on these inputs.
         """
-        try:
+        with refusing():
             binding = self._session.io_binding()
             for name, array in feeds.items():
                 binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
             for name, array in zip(self.outputs, outputs, strict=True):
                 binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
             self._session.run_with_iobinding(binding)
-        except _ERRORS as error:
-            raise _refusal(error) from error
         _trim()
 
     def close(self) -> None:
@@ -156,8 +159,3 @@ def _fetched(value: Any) -> Any:
     # types of less than a byte are packed, as they are in a TensorProto
     tensor.raw_data = ctypes.string_at(value.data_ptr(), nbytes(tensor))
     return numpy_helper.to_array(tensor)
-
-
-def _refusal(error: Exception) -> RuntimeRefusal:
-    """Without the places in ONNX Runtime's own sources."""
-    return RuntimeRefusal(first_line(Exception(_PLACE.sub("", str(error)))))
