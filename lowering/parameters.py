@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from math import prod
 
 import onnx
 
@@ -39,7 +40,7 @@ def chosen_initializers(model: onnx.ModelProto, patterns: str, statistics: bool)
         fits = [name for name in floats if fnmatchcase(name, pattern)]
         weights = [name for name in fits if name not in running]
         if pattern == "*":
-            weights = [name for name in weights if name in read and _count(floats[name]) > 1]
+            weights = [name for name in weights if name in read and prod(floats[name].dims) > 1]
         if not weights:
             what = f"no float initializer is called {pattern!r}"
             if fits:
@@ -51,10 +52,3 @@ def chosen_initializers(model: onnx.ModelProto, patterns: str, statistics: bool)
 
 _SETTINGS = {"DequantizeLinear", "QuantizeLinear", "Resize", "Upsample"}
 """What has float operands that aren't weights: scales, which must be known."""
-
-
-def _count(tensor: onnx.TensorProto) -> int:
-    count = 1
-    for size in tensor.dims:
-        count *= size
-    return count

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from irshap.contract import Metadata
 from irshap.errors import UserError
 from irshap.ir.core import PUBLISHED, Graph
-from irshap.ir.dims import N, symbols_of
+from irshap.ir.dims import N
 from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import TensorType, Type
 from irshap.pipeline.base import Context, Pass, Semantics
@@ -40,4 +40,4 @@ class FixBatch(Pass):
 def _samples_axis(kind: Type) -> int | None:
     """The axis that is N long."""
     shape = (kind.shape or ()) if isinstance(kind, TensorType) else ()
-    return next((a for a, d in enumerate(shape) if d == N and N in symbols_of([d])), None)
+    return next((axis for axis, size in enumerate(shape) if size == N), None)

@@ -9,9 +9,9 @@ from pathlib import Path
 import networkx as nx
 from places import ROOT
 
-FLOORS = ("errors", "contract", "files", "runtime", "engines", "serving", "report", "ir", "ops", "text")
-FLOORS += ("attribution", "pipeline", "lowering", "checks", "passes", "cost", "compiler", "metrics")
-FLOORS += ("training", "demo", "cli")
+FLOORS = ("errors", "contract", "files", "runtime", "engines", "report", "ir", "ops", "text", "attribution")
+FLOORS += ("pipeline", "lowering", "serving", "checks", "passes", "cost", "compiler", "metrics", "training")
+FLOORS += ("demo", "cli")
 """Each package imports only from those before it and from itself; `irshap` itself names the public ones."""
 
 LAZY = ("irshap.cli", "irshap.demo")

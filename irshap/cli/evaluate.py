@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from irshap.cli.options import LAYOUT
 from irshap.cli.output import echo_json, require_folder, table
 from irshap.errors import UserError, printable
 from irshap.files import atomic
@@ -47,13 +48,7 @@ __all__ = ["evaluate_command"]
     "each measure's own]",
 )
 @click.option("--references", "-r", metavar="REFS", help="For the baselines mean and reference.")
-@click.option(
-    "--layout",
-    type=click.Choice(["auto", "channels-first", "channels-last"]),
-    default="auto",
-    show_default=True,
-    help="Where pictures have their channels.",
-)
+@LAYOUT
 @click.option(
     "--batch", type=click.IntRange(min=1), default=64, show_default=True, help="The most samples in one run."
 )

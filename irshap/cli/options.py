@@ -10,9 +10,18 @@ import click
 from irshap.pipeline.named import DEVICES, SESSIONS
 from irshap.pipeline.strategies import STRATEGIES
 
-__all__ = ["compiling", "explained_arguments", "explaining", "reading"]
+__all__ = ["LAYOUT", "compiling", "explained_arguments", "explaining", "reading"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+LAYOUT = click.option(
+    "--layout",
+    type=click.Choice(["auto", "channels-first", "channels-last"]),
+    default="auto",
+    show_default=True,
+    help="Where pictures have their channels.",
+)
 
 
 def _batch(context: click.Context, parameter: click.Parameter, value: str) -> str:

@@ -88,21 +88,28 @@ def require_folder(path: str | None) -> None:
         raise UserError("is not a regular file", where=path, mend="give the name of a file")
 
 
-def require_apart(output: str, model: str, inputs: Mapping[str, str | None] | None = None) -> None:
+def require_apart(
+    output: str, model: str | None = None, inputs: Mapping[str, str | None] | None = None
+) -> None:
     """Refuses an output that would overwrite the model, its data, or one of the inputs, by what they are.
 
     Beside a large output its data file is written, so that one counts, too.
     """
-    written = [p for p in (Path(output), Path(f"{output}.data")) if p.exists()]
-    if not written:
-        return
+    written = (Path(output), Path(f"{output}.data"))
     read = {what: Path(path) for what, path in (inputs or {}).items() if path is not None}
-    read["the model"] = Path(model)
-    read |= {f"the model's data {p.name!r}": p for p in _data_files(Path(model))}
+    if model is not None:
+        read["the model"] = Path(model)
+        if any(p.exists() for p in written):
+            read |= {f"the model's data {p.name!r}": p for p in _data_files(Path(model))}
     for what, path in read.items():
-        if path.exists() and any(p.samefile(path) for p in written):
+        if any(p.resolve() == path.resolve() or _is_same(p, path) for p in written):
             mend = "give another name for the new file"
             raise UserError(f"it would overwrite {what}", where=output, mend=mend)
+
+
+def _is_same(a: Path, b: Path) -> bool:
+    """Whether both are one file, by whatever names."""
+    return a.exists() and b.exists() and a.samefile(b)
 
 
 def _data_files(model: Path) -> set[Path]:
@@ -110,11 +117,10 @@ def _data_files(model: Path) -> set[Path]:
     import onnx
     from google.protobuf.message import DecodeError
 
-    from irshap.lowering.files.protos import tensors
+    from irshap.lowering.files.external import locations
 
     try:
         message = onnx.load_model(model, load_external_data=False)
     except (OSError, DecodeError, ValueError):
         return set()
-    entries = (entry for tensor in tensors(message) for entry in tensor.external_data)
-    return {model.parent / entry.value for entry in entries if entry.key == "location"}
+    return {model.parent / name for name in locations(message)}

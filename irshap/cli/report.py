@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from irshap.cli.options import LAYOUT
 from irshap.cli.output import require_folder, size_text, table
 from irshap.cli.run import given_inputs, given_references
 from irshap.contract import TARGET, Metadata
@@ -33,13 +34,7 @@ __all__ = ["report_command"]
     help="image, table, tokens, sequence, series or bars: how an input is drawn; repeatable.  "
     "[default: guessed from shapes]",
 )
-@click.option(
-    "--layout",
-    type=click.Choice(["auto", "channels-first", "channels-last"]),
-    default="auto",
-    show_default=True,
-    help="Of pictures.",
-)
+@LAYOUT
 @click.option("--letters", default="ACGT", show_default=True, help="Of one-hot sequences, in their order.")
 @click.option(
     "--samples", "-n", "most", type=click.IntRange(1), default=50, show_default=True, help="How many to draw."

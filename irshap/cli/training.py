@@ -150,13 +150,8 @@ def train_command(
     require_folder(output)
     if checkpoint is not None:
         require_folder(checkpoint)
-    given = {"DATA": data, "--labels": labels, "--validation": validation, "--checkpoint": checkpoint}
-    given |= {"--validation-labels": validation_labels}
-    for name, path in given.items():
-        if path is not None and Path(path).resolve() == Path(output).resolve():
-            raise UserError(
-                f"--output is {name}, which it would overwrite", where=output, mend="give another path"
-            )
+    read = {"DATA": data, "--labels": labels, "--validation": validation, "--checkpoint": checkpoint}
+    require_apart(output, inputs={**read, "--validation-labels": validation_labels})
     names = ("prior_weight", "learning_rate", "epochs", "batch_size", "seed", "references", "patience")
     settings = Settings(**{n: options.pop(n) for n in (*names, "checkpoint_every", "threads")})
     if options["optimizer"] == "gradients":

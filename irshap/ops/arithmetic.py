@@ -294,8 +294,8 @@ class _Guarded(Div, family=True):
 
     def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
         v = at.operands[1]
-        nothing = emit1(Less(), emit1(Abs(), v), constant(2.0 * least_size(v.dtype), v.dtype))
-        inverse = where(nothing, 0.0, 1.0 / where(nothing, 1.0, v))
+        one, zero = (constant(number, v.dtype) for number in (1.0, 0.0))
+        inverse = guarded_quotient(one, v, zero, 2.0 * least_size(v.dtype))
         partial = {0: lambda: cts[0] * inverse, 1: lambda: -cts[0] * (at.results[0] * inverse)}
         return tuple(unbroadcast(partial[i](), at.operands[i].shape) for i in wrt)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -32,13 +33,26 @@ from irshap.ops.window import padded, window_count, windows
 __all__ = ["Conv", "ConvTranspose", "ConvWeights"]
 
 
-class _Convolution(Bilinear, family=True):
-    """x [n, c, ...], weights, and a bias for each result channel."""
+Geometry: TypeAlias = tuple[tuple[int, ...], tuple[tuple[int, int], ...], tuple[int, ...], int]
+"""Strides, pads, dilations and groups."""
+
+
+class _Strided(Bilinear, family=True):
+    """One of the three that <y, conv(x, w)> is linear in, as it follows from the other two."""
 
     strides: tuple[int, ...]
     pads: tuple[tuple[int, int], ...]
     dilations: tuple[int, ...]
     group: int
+
+    @property
+    def _geometry(self) -> Geometry:
+        return (self.strides, self.pads, self.dilations, self.group)
+
+
+class _Convolution(_Strided, family=True):
+    """x [n, c, ...], weights, and a bias for each result channel."""
+
     precision = Precision.HALF
     layer = Layer.CONVOLUTION
 
@@ -109,10 +123,9 @@ class Conv(_Convolution):
         x, w = at.operands[:2]
         if i == 2:
             return self._bias(ct)
-        geometry = (self.strides, self.pads, self.dilations, self.group)
         if i == 1:
-            return emit1(ConvWeights(*geometry, tuple(map(_int, w.shape[2:]))), x, ct)
-        return emit1(ConvTranspose(*geometry, tuple(x.shape[2:])), ct, w)
+            return emit1(ConvWeights(*self._geometry, tuple(map(_int, w.shape[2:]))), x, ct)
+        return emit1(ConvTranspose(*self._geometry, tuple(x.shape[2:])), ct, w)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -199,11 +212,10 @@ class ConvTranspose(_Convolution):
         if i == 2:
             return self._bias(ct)
         x, w = at.operands[:2]
-        geometry = (self.strides, self.pads, self.dilations, self.group)
         if i == 1:
             # <ct, transposed(x, w)> = <x, conv(ct, w)>: x and ct change places
-            return emit1(ConvWeights(*geometry, tuple(map(_int, w.shape[2:]))), ct, x)
-        return emit1(Conv(*geometry), ct, w)
+            return emit1(ConvWeights(*self._geometry, tuple(map(_int, w.shape[2:]))), ct, x)
+        return emit1(Conv(*self._geometry), ct, w)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:
@@ -224,7 +236,7 @@ class ConvTranspose(_Convolution):
 
 
 @dataclass(frozen=True)
-class ConvWeights(Bilinear):
+class ConvWeights(_Strided):
     """The adjoint of `Conv` in its weights.
 
     g[o, i, k] = sum over n, s of y[n, o, s] x[n, i, s stride + k dilation], x being padded.  Operands x [n,
@@ -272,10 +284,9 @@ class ConvWeights(Bilinear):
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         x, y = at.operands
-        geometry = (self.strides, self.pads, self.dilations, self.group)
         if i == 1:
-            return emit1(Conv(*geometry), x, ct)
-        return emit1(ConvTranspose(*geometry, tuple(x.shape[2:])), y, ct)
+            return emit1(Conv(*self._geometry), x, ct)
+        return emit1(ConvTranspose(*self._geometry, tuple(x.shape[2:])), y, ct)
 
     @classmethod
     def samples(cls) -> Iterable[Sample]:

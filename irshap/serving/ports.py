@@ -8,10 +8,10 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from irshap.contract import Metadata, metadata_of
 from irshap.errors import ModelError, UserError
+from irshap.lowering.files.external import locations
 
 __all__ = ["Explained", "Port", "safe_name"]
 
@@ -113,7 +113,7 @@ def _port(value: onnx.ValueInfoProto, where: str) -> Port:
 
 def _data_files(model: onnx.ModelProto, where: str) -> tuple[str, ...]:
     """The files of weights, which must stand beside the model."""
-    names = {ExternalDataInfo(t).location for t in model.graph.initializer if uses_external_data(t)}
+    names = locations(model)
     for name in names:
         if Path(name).name != name or name in ("", ".", ".."):
             raise ModelError(f"its weights are in {name!r}, which isn't beside it", where=where)

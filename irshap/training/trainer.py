@@ -17,17 +17,16 @@ import onnx
 from onnx import numpy_helper
 
 from irshap import contract
-from irshap.contract import Metadata
 from irshap.errors import ModelError, UserError
 from irshap.ir.types import Array
 from irshap.lowering.files.load import load_model
 from irshap.lowering.files.save import save_model
 from irshap.passes.training.loss import Loss
-from irshap.pipeline.text import parse_pipeline
 from irshap.training.checkpoint import Checkpoint
 from irshap.training.data import Data
-from irshap.training.loop import Loop, run_bound, session_of
-from irshap.training.step import TrainingStep, evaluation
+from irshap.training.loop import Loop
+from irshap.training.step import TrainingStep, passes_of
+from irshap.training.validation import Validation
 
 __all__ = ["Settings", "Trainer"]
 
@@ -124,7 +123,7 @@ class Trainer:
             if name not in start or list(start[name].dims) != self._loop.shapes[name]:
                 what = f"the step wasn't made of this model, which has no parameter {name!r} like that"
                 raise ModelError(what, mend="give the model that irshap train-step was given")
-        self._loss = _loss_of(self._step)
+        self._loss = next(p for p in passes_of(self._step) if isinstance(p, Loss))
         self._running = {n for n in training.states if n in start}
         """Statistics of batch normalizations."""
         self.history: list[Metrics] = []
@@ -220,19 +219,12 @@ class Trainer:
         told = {v.name: v.type.tensor_type.shape.dim for v in self._model.graph.output}
         shape = [d.dim_value for d in told.get(self._loss.output or next(iter(told)), ())] or [0]
         # where the file doesn't say it, the program that is made of it does
-        sizes = [s for s in (shape if all(shape[1:]) else self._output.shape)[1:] if s != 1]
+        sizes = [s for s in (shape if all(shape[1:]) else self._validation.shape)[1:] if s != 1]
         return 2 if not sizes else int(sizes[0])
 
     @cached_property
-    def _evaluator(self) -> Any:
-        program = evaluation(self._step, self._model)
-        return session_of(program, self._providers, self.settings.threads)
-
-    @property
-    def _output(self) -> Any:
-        """The output that the loss is of."""
-        found = [o for o in self._evaluator.get_outputs() if o.name != self._loop.training.loss]
-        return next((o for o in found if o.name == self._loss.output), found[0])
+    def _validation(self) -> Validation:
+        return Validation(self._step, self._model, self._loss, self._providers, self.settings.threads)
 
     def _start(self, data: Data, other: Data | None) -> Checkpoint:
         digests = [data.digest(), "" if other is None else other.digest()]
@@ -331,33 +323,10 @@ class Trainer:
         at.save(self.checkpoint)
 
     def _validated(self, data: Data, prefix: str = "validation_") -> Metrics:
-        names = {v.name for v in self._evaluator.get_inputs()}
-        binding = self._evaluator.io_binding()
-        for name, value in self._loop.current.items():
-            if name in names:
-                binding.bind_ortvalue_input(name, value)
-        wanted = [self._loop.training.loss, self._output.name]
-        total = right = weight = 0.0
-        for batch in data.batches(max(self.settings.batch_size, 256), np.arange(data.count)):
-            for name, array in batch.items():
-                if name in names:
-                    binding.bind_cpu_input(name, array)
-            for name in wanted:
-                binding.bind_output(name, "cpu")
-            run_bound(self._evaluator, binding)
-            loss, output = (v.numpy() for v in binding.get_outputs())
-            binding.clear_binding_outputs()
-            count = len(output)
-            # a batch of no weight has no mean
-            if each := float(batch[self._loop.training.given[contract.SAMPLE_WEIGHTS]].sum()):
-                total, weight = total + float(loss) * each, weight + each
-            if self._classes is not None:
-                labels = batch[self._loop.training.given[contract.LABELS]]
-                flat = output.reshape(count, -1)
-                chosen = flat[:, 0] > 0 if flat.shape[1] == 1 else flat.argmax(1)
-                right += float((chosen == labels).sum())
-        found = {f"{prefix}loss": total / weight}
-        return found if self._classes is None else {**found, f"{prefix}accuracy": right / data.count}
+        size, classes = self.settings.batch_size, self._classes is not None
+        loss, right = self._validation.run(data, self._loop.current, size, classes=classes)
+        found = {f"{prefix}loss": loss}
+        return found if right is None else {**found, f"{prefix}accuracy": right}
 
     def _judge(self, at: Checkpoint, loss: float) -> None:
         if not self.settings.patience:
@@ -369,8 +338,3 @@ class Trainer:
 
     def _waited(self, at: Checkpoint) -> bool:
         return 0 < self.settings.patience <= at.waited
-
-
-def _loss_of(step: onnx.ModelProto) -> Loss:
-    metadata = {p.key: p.value for p in step.metadata_props}
-    return next(p for p in parse_pipeline(metadata[Metadata.PIPELINE]) if isinstance(p, Loss))

@@ -10,15 +10,21 @@ from pathlib import Path
 
 import onnx
 from onnx import TensorProto, checker
-from onnx.external_data_helper import load_external_data_for_tensor
+from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
 from irshap.errors import ModelError
 from irshap.lowering.files.protos import first_line, nbytes, tensors
 from irshap.lowering.files.weights import HELD_FROM, Weights
 
-__all__ = ["read_external_data"]
+__all__ = ["locations", "read_external_data"]
 
 _PIECE = 16 * 2**20
+
+
+def locations(model: onnx.ModelProto) -> set[str]:
+    """Where external data of a model lies, as it says: relative to its folder."""
+    outside = (t for t in tensors(model) if t.data_location == TensorProto.EXTERNAL)
+    return {ExternalDataInfo(tensor).location for tensor in outside}
 
 
 def read_external_data(model: onnx.ModelProto, folder: Path | None, where: str, weights: Weights) -> None:

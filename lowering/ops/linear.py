@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from irshap.ir.core import Value
 from irshap.lowering.alike import lower_alike
 from irshap.lowering.emitter import Export, exporter
 from irshap.lowering.importer import Import, Unmodeled, importer
+from irshap.lowering.ops.reduce import reduced
 from irshap.ops import linear
 from irshap.ops.shape import reshape
 
@@ -60,11 +62,7 @@ def _write_batch_moments(e: Export, op: linear.BatchMoments) -> None:
     axes = [0, *range(2, e.operand().rank)]
     apart = e.shape([e.operand().shape[1], *[1] * (e.operand().rank - 2)])
 
-    def mean(name: str, into: list[str] | None) -> str:
-        if e.opset >= 18:
-            return e.add("ReduceMean", [name, e.ints(axes)], into=into, keepdims=0)
-        return e.add("ReduceMean", [name], into=into, axes=axes, keepdims=0)
-
-    average = mean(e.inputs[0], [e.outputs[0]])
+    mean = partial(reduced, e, "ReduceMean", axes=axes, keepdims=False)
+    average = mean(e.inputs[0], into=[e.outputs[0]])
     centered = e.add("Sub", [e.inputs[0], e.add("Reshape", [average, apart])])
-    mean(e.add("Mul", [centered, centered]), [e.outputs[1]])
+    mean(e.add("Mul", [centered, centered]), into=[e.outputs[1]])

@@ -12,6 +12,7 @@ from irshap.ir.dims import same_shape
 from irshap.ir.types import DType
 from irshap.lowering.emitter import Export, exporter, onnx_dtype
 from irshap.lowering.importer import Import, Unmodeled, importer
+from irshap.lowering.ops.reduce import reduced
 from irshap.ops import norm
 from irshap.ops.elementwise import Sqrt
 from irshap.ops.reduce import ReduceMean
@@ -98,8 +99,8 @@ def _parts(e: Export, op: norm.Normalization) -> None:
     if not same_shape(shape, x.shape):
         a = e.add("Reshape", [a, e.shape(shape, infer=True)])
     if op.centered:
-        a = e.add("Sub", [a, _mean(e, a, axes)])
-    variance = _mean(e, e.add("Mul", [a, a]), axes)
+        a = e.add("Sub", [a, reduced(e, "ReduceMean", a, axes)])
+    variance = reduced(e, "ReduceMean", e.add("Mul", [a, a]), axes)
     guarded = e.add("Add", [variance, e.number(op.epsilon)])
     y = e.add("Div", [a, e.add("Sqrt", [guarded])])
     if not same_shape(shape, x.shape):
@@ -114,9 +115,3 @@ def _parts(e: Export, op: norm.Normalization) -> None:
         e.result("Add", [e.add("Mul", [y, scale]), bias[0]])
     else:
         e.result("Mul", [y, scale])
-
-
-def _mean(e: Export, name: str, axes: Sequence[int]) -> str:
-    if e.opset >= 18:
-        return e.add("ReduceMean", [name, e.ints(axes)], keepdims=1)
-    return e.add("ReduceMean", [name], axes=axes, keepdims=1)

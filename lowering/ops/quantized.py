@@ -12,6 +12,7 @@ from irshap.ir.dims import N, same
 from irshap.ir.types import Array, DType, Tensor
 from irshap.lowering.emitter import FLOOR, Export, exporter, onnx_dtype
 from irshap.lowering.importer import Import, Unmodeled, importer
+from irshap.lowering.ops.reduce import reduced
 from irshap.ops import quantized
 from irshap.ops.gather import Gather
 from irshap.ops.program import Constant, batch_from_shape, constant
@@ -210,7 +211,7 @@ def _write_fake(e: Export, op: quantized.FakeQuantize) -> None:
 def _write_range(e: Export, axes: Sequence[int], scale_to: str | None = None) -> tuple[str, str]:
     """Scale and zero point, as floats, over the range of the operand."""
     zero = e.number(0.0)
-    low, high = (_extreme(e, kind, axes) for kind in ("Min", "Max"))
+    low, high = (reduced(e, f"Reduce{kind}", e.inputs[0], axes) for kind in ("Min", "Max"))
     low, high = e.add("Min", [low, zero]), e.add("Max", [high, zero])
     flat = e.add("Equal", [low, high])
     steps = e.add("Div", [e.add("Sub", [high, low]), e.number(255.0)])
@@ -218,12 +219,6 @@ def _write_range(e: Export, axes: Sequence[int], scale_to: str | None = None) ->
     scale = e.add("Where", [flat, e.number(1.0), steps], into=into)
     rounded = e.add("Round", [e.add("Div", [e.add("Neg", [low]), scale])])
     return scale, e.add("Min", [e.add("Max", [rounded, zero]), e.number(255.0)])
-
-
-def _extreme(e: Export, kind: str, axes: Sequence[int]) -> str:
-    if e.opset >= 18:
-        return e.add(f"Reduce{kind}", [e.inputs[0], e.ints(axes)], keepdims=1)
-    return e.add(f"Reduce{kind}", [e.inputs[0]], axes=list(axes), keepdims=1)
 
 
 @exporter(quantized.DynamicQuantize)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from irshap.ir.core import Op, Value
@@ -13,7 +13,7 @@ from irshap.lowering.importer import Import, Unmodeled, importer
 from irshap.ops import reduce
 from irshap.ops.families import broadcast
 
-__all__ = ["lift_global_pool", "lift_reduction", "planes", "reduction", "write_reduction"]
+__all__ = ["lift_global_pool", "lift_reduction", "planes", "reduced", "reduction", "write_reduction"]
 
 _AXES_INPUT_SINCE = 18
 """The opset from which on the axes of most reductions are an input."""
@@ -71,10 +71,23 @@ def write_reduction(
     if not axes:
         # no axes would mean all of them: a new axis of one element is reduced instead
         axes, keepdims, operand = (0,), False, e.add("Unsqueeze", [e.inputs[0], e.ints([0])])
+    reduced(e, kind, operand, axes, keepdims=keepdims, into=e.outputs, axes_input_since=axes_input_since)
+
+
+def reduced(
+    e: Export,
+    kind: str,
+    operand: str,
+    axes: Sequence[int],
+    *,
+    keepdims: bool = True,
+    into: Sequence[str] | None = None,
+    axes_input_since: int = _AXES_INPUT_SINCE,
+) -> str:
+    """Adds ONNX's `kind` over `axes`, wherever this opset has them; returns its result."""
     if e.opset >= axes_input_since:
-        e.result(kind, [operand, e.ints(axes)], keepdims=int(keepdims))
-    else:
-        e.result(kind, [operand], axes=axes, keepdims=int(keepdims))
+        return e.add(kind, [operand, e.ints(axes)], into=into, keepdims=int(keepdims))
+    return e.add(kind, [operand], into=into, axes=list(axes), keepdims=int(keepdims))
 
 
 def lift_global_pool(kind: str, make: Make) -> None:

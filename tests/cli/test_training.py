@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -13,6 +14,10 @@ from places import ROOT
 from stepping import initial
 
 from irshap.cli import main
+from irshap.cli.training import LOSSES, OPTIMIZERS, PRIORS
+from irshap.passes.training.loss import Losses
+from irshap.passes.training.prior import Priors
+from irshap.passes.training.step import Optimizers
 
 NET = str(ROOT / "tests" / "fixtures" / "training" / "mlp_f32.onnx")
 
@@ -121,11 +126,18 @@ def test_paths_are_looked_at_first(tmp_path: Path, capsys: pytest.CaptureFixture
     before = Path(data).read_bytes()
     nowhere = str(tmp_path / "none" / "run.npz")
     for options, text in (
-        (["-o", data], "--output is DATA, which it would overwrite"),
-        (["-o", out, "--checkpoint", out], "--output is --checkpoint, which"),
+        (["-o", data], "data.npz: it would overwrite DATA"),
+        (["-o", out, "--checkpoint", out], "out.onnx: it would overwrite --checkpoint"),
         (["-o", out, "--checkpoint", nowhere], "its folder doesn't exist"),
     ):
         assert main(["train", NET, data, *options]) == 2
         told = capsys.readouterr()
         assert text in told.err and "epoch" not in told.out
     assert Path(data).read_bytes() == before and not Path(out).exists()
+
+
+def test_choices_are_those_of_the_passes() -> None:
+    """The command line names them without importing the passes."""
+    assert get_args(Losses) == LOSSES
+    assert get_args(Priors) == PRIORS
+    assert (*get_args(Optimizers), "gradients") == OPTIMIZERS

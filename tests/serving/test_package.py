@@ -18,6 +18,7 @@ from onnx import numpy_helper
 import irshap
 from irshap import demo
 from irshap.cli.commands import run
+from irshap.cli.package import KINDS as CHOICES
 from irshap.errors import ModelError, UserError
 from irshap.serving import KINDS, package
 from irshap.serving.triton import quoted
@@ -166,3 +167,8 @@ def test_the_command_lists_all_kinds() -> None:
     from irshap.cli import package as command
 
     assert set(command.KINDS) == set(KINDS)
+
+
+def test_the_command_knows_the_kinds() -> None:
+    """It names them without importing what writes them."""
+    assert set(CHOICES) == set(KINDS)

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import onnx
 
 from irshap.cost.formula import total
 from irshap.cost.nodes import fixed_values
@@ -161,7 +162,7 @@ class _Scheduler:
             dims = (product(first.dims),) if first.shape is not None else (0,)
             if first.shape is not None and isinstance(node.op, Elementwise):
                 dims = first.dims
-            width = 8 if proto.op_type == "MaxPool" and i else first.dtype.bytes
+            width = _fixed_width(proto, i) or first.dtype.bytes
             if proto.op_type in VIEWS:
                 dims, width = (self.slots[self.index[proto.input[0]]].size,), 1
         if proto.op_type in SHAPED and symbols_of(dims):
@@ -169,6 +170,14 @@ class _Scheduler:
         shape = (width, *dims) if known else None
         size = as_dim(product(dims) * width)
         return self._add(Slot(name, size, shape, load, outside))
+
+
+def _fixed_width(proto: Any, i: int) -> int | None:
+    """The bytes of an element of a node's i-th result where its op says so, as of positions; else None."""
+    if not onnx.defs.has(proto.op_type, proto.domain):
+        return None
+    outputs = onnx.defs.get_schema(proto.op_type, domain=proto.domain).outputs
+    return 8 if outputs[min(i, len(outputs) - 1)].types == {"tensor(int64)"} else None
 
 
 def _owners(emission: Emission) -> list[Node | None]:
