@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from irshap.attribution.groups import groups_by_name, groups_of_cells, members
 from irshap.attribution.outputs import own_names
 from irshap.contract import free, summary
-from irshap.errors import UserError, near
+from irshap.errors import UserError
 from irshap.ir.builder import Builder, emit, emit1
 from irshap.ir.core import Graph, Output, Role, Value
 from irshap.ir.dims import product
@@ -79,11 +80,11 @@ class Summary(Pass):
         taken = own_names(ir) | {o.name for o in ir.outputs}
         with Builder() as b:
             where = b.graft(ir)
+            groups = groups_by_name(context.groups, [str(o.of) for o in given]) if self.groups else {}
             made = []
             for output in given:
                 of = str(output.of)
-                groups = _numbers(context.groups, of, [str(o.of) for o in given]) if self.groups else None
-                for kind, value in self._of(where[output.value], 1 + classes, of, groups).items():
+                for kind, value in self._of(where[output.value], 1 + classes, of, groups.get(of)).items():
                     made.append(Output(free(summary(of, kind), taken), value, Role.SUMMARY, of))
             mapped = [replace(o, value=where[o.value]) for o in ir.outputs]
             kept = [o for o in mapped if self.keep or o.role is not Role.ATTRIBUTION]
@@ -102,10 +103,7 @@ class Summary(Pass):
             axes = _own_axes(self.sum, a.rank - rows, of)
             found["sums"] = emit1(ReduceSum(tuple(rows - 1 + axis for axis in axes), keepdims=False), a)
         if groups is not None:
-            found["group_sums"] = matmul(_matrix(flat, rows), _members(groups, a, rows, of))
-            found["group_sums"] = reshape(
-                found["group_sums"], (*a.shape[:rows], found["group_sums"].shape[-1])
-            )
+            found["group_sums"] = _group_sums(a, rows, _fitting(groups, a, rows, of))
         if self.normalize != "none":
             found["normalized"] = _normalized(a, rows, largest=self.normalize == "max")
         if self.heatmap is not None:
@@ -130,35 +128,21 @@ def _own_axes(axes: Sequence[int], count: int, of: str) -> list[int]:
     return found
 
 
-def _matrix(flat: Value, rows: int) -> Value:
-    return reshape(flat, (product(flat.shape[:rows]), flat.shape[-1]))
+def _group_sums(a: Value, rows: int, groups: Array) -> Value:
+    """[N, groups], or [N, K, groups]."""
+    inside = members(groups)
+    head = a.shape[:rows]
+    matrix = reshape(a, (product(head), inside.shape[0]))
+    return reshape(matmul(matrix, constant(inside, a.dtype)), (*head, inside.shape[1]))
 
 
-def _numbers(given: Mapping[str, Array], of: str, names: Sequence[str]) -> Array:
-    """The groups of one attributed tensor."""
-    if not given:
-        raise UserError("no groups are given", where="summary", mend="give compile groups=, --groups G.npy")
-    if set(given) == {""} and len(names) == 1:
-        return given[""]
-    if of not in given:
-        raise UserError(f"there are no groups for {of!r}", where="summary", mend=near(of, given))
-    return given[of]
-
-
-def _members(groups: Array, a: Value, rows: int, of: str) -> Value:
-    """[cells, groups]: 1 where a cell is in a group."""
-    shape = a.shape[rows:]
-    if not all(isinstance(d, int) for d in shape) or groups.dtype.kind not in "iu":
-        raise UserError(f"groups for {of!r} need integers, and known sizes", where="summary")
-    try:
-        whole = np.broadcast_to(groups, [int(d) for d in shape])
-    except ValueError:
-        what = f"groups for {of!r} have the shape {list(groups.shape)}, a sample {list(map(str, shape))}"
-        raise UserError(what, where="summary") from None
-    numbers, place = np.unique(whole, return_inverse=True)
-    if whole.size * numbers.size * a.dtype.bytes > _MOST:
-        raise UserError(f"{numbers.size} groups of {whole.size} cells are too many", where="summary")
-    return constant(place.reshape(-1, 1) == np.arange(numbers.size), a.dtype)
+def _fitting(groups: Array, a: Value, rows: int, of: str) -> Array:
+    """The group of each cell, unless their matrix would be too large."""
+    whole = groups_of_cells(groups, a.shape[rows:], of)
+    count = np.unique(whole).size
+    if whole.size * count * a.dtype.bytes > _MOST:
+        raise UserError(f"{count} groups of {whole.size} cells are too many", where="summary")
+    return whole
 
 
 def _normalized(a: Value, rows: int, *, largest: bool) -> Value:

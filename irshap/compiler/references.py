@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import sympy
 
+from irshap.contract import ONLY
 from irshap.errors import ReferencesError, UserError
 from irshap.ir.types import Array, TensorType
 from irshap.runtime.arrays import Arrays, Source, as_arrays, conform, unknown_names
 
 __all__ = ["References", "check_references", "check_weights", "read_groups"]
-
-_ONLY = ""
-"""The name of an array that was given without one: for the only input that it can be for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +42,7 @@ class References:
     def __post_init__(self) -> None:
         arrays: Arrays = {}
         if self.samples is not None:
-            arrays = as_arrays(self.samples, [_ONLY], ReferencesError, "references")
+            arrays = as_arrays(self.samples, [ONLY], ReferencesError, "references")
         object.__setattr__(self, "arrays", arrays)
 
     @staticmethod
@@ -64,9 +62,9 @@ class References:
 
     def named(self, names: Collection[str]) -> Arrays:
         """The arrays by input; one without a name is for the only one of `names`."""
-        if set(self.arrays) != {_ONLY}:
+        if set(self.arrays) != {ONLY}:
             return self.arrays
-        given = self.arrays[_ONLY] if isinstance(self.samples, str | os.PathLike) else self.samples
+        given = self.arrays[ONLY] if isinstance(self.samples, str | os.PathLike) else self.samples
         return as_arrays(given, list(names), ReferencesError, "references")
 
 
@@ -76,7 +74,7 @@ def read_groups(source: Source) -> Arrays:
     Raises:
         UserError: a file that can't be read, or no array.
     """
-    return {} if source is None else as_arrays(source, [_ONLY], UserError, "groups")
+    return {} if source is None else as_arrays(source, [ONLY], UserError, "groups")
 
 
 def check_references(

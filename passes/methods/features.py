@@ -7,16 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from irshap.attribution.groups import groups_by_name, groups_of_cells
 from irshap.attribution.outputs import in_own_order, is_token
-from irshap.errors import UserError, near
+from irshap.errors import UserError
 from irshap.ir.core import Graph, Output, Value
 from irshap.ir.types import Array
 from irshap.passes.methods.masks import Masked, masked
 
 __all__ = ["Features", "features"]
-
-_ONLY = ""
-"""The name of groups that were given without one."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def features(
     parts = {o: masked(graph, o, rows[o.value]) for o in sources}
     names = list(dict.fromkeys(part.name for part in parts.values()))
     if groups is not None:
-        groups = _named(groups, names)
+        groups = groups_by_name(groups, names)
     numbers, start, single = dict[str, Array](), 0, len(parts) == len(names)
     for output, part in parts.items():
         # cells of a token in an order of their own are nobody else's
@@ -68,7 +66,8 @@ def features(
             numbers[part.name] = start + np.arange(np.prod(own)).reshape(own)
             start += int(np.prod(own))
         else:
-            numbers[part.name] = _fitting(groups[part.name], _own_shape(graph, output, part), part.name)
+            shape = _own_shape(graph, output, part)
+            numbers[part.name] = groups_of_cells(groups[part.name], shape, part.name)
     flat = np.concatenate([numbers[part.name].reshape(-1) for part in parts.values()])
     known, found = np.unique(flat, return_inverse=True)
     of, at = {}, 0
@@ -80,25 +79,6 @@ def features(
     return Features(len(known), of, sizes)
 
 
-def _named(groups: Mapping[str, Array], names: Sequence[str]) -> Mapping[str, Array]:
-    if set(groups) == {_ONLY}:
-        if len(names) > 1:
-            raise UserError(
-                f"one array, but {len(names)} inputs are attributed",
-                where="groups",
-                mend=f"give a dict or an .npz file with {', '.join(names)}",
-            )
-        return {names[0]: groups[_ONLY]}
-    for name in groups:
-        if name not in names:
-            raise UserError(f"no attributed input is called {name!r}", where="groups", mend=near(name, names))
-    if missing := [name for name in names if name not in groups]:
-        raise UserError(
-            f"none for {', '.join(map(repr, missing))}", where="groups", mend="give an array for each input"
-        )
-    return groups
-
-
 def _own_shape(graph: Graph, output: Output, part: Masked) -> tuple[int, ...]:
     """That of the input behind the samples' axis; of a token, not that of what it is read into."""
     own = part.shape[: part.cells]
@@ -106,16 +86,3 @@ def _own_shape(graph: Graph, output: Output, part: Masked) -> tuple[int, ...]:
         return own
     shape = tuple(d for d in graph.input(part.name).shape[1:] if isinstance(d, int))
     return shape if np.prod(shape) == np.prod(own) else own
-
-
-def _fitting(array: Array, shape: tuple[int, ...], name: str) -> Array:
-    where = f"groups for {name!r}"
-    if array.dtype.kind not in "iu":
-        raise UserError(f"have dtype {array.dtype}", where=where, mend="number the groups with integers")
-    try:
-        return np.broadcast_to(array, shape)
-    except ValueError:
-        what = f"have shape {list(array.shape)}, and a sample of it has {list(shape)}"
-        raise UserError(
-            what, where=where, mend="give a number for each cell; leading axes may miss"
-        ) from None

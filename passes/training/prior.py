@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from irshap import contract
+from irshap.attribution.groups import groups_by_name, groups_of_cells, members
 from irshap.attribution.outputs import own_names
 from irshap.errors import TargetError, UserError
 from irshap.ir.builder import Builder, emit, emit1
@@ -73,7 +74,8 @@ class Prior(Pass):
             elif self.kind == "total-variation":
                 parts = [_variation(a, self._axes(n, a)) for n, a in found.items()]
             elif self.kind == "group-lasso":
-                parts = [_lasso(a, _groups(context.groups, n, a)) for n, a in found.items()]
+                groups = groups_by_name(context.groups, list(found))
+                parts = [_lasso(a, groups_of_cells(groups[n], a.shape[1:], n)) for n, a in found.items()]
             else:
                 parts = [_sparse([_global(a) for a in found.values()])]
             outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
@@ -136,30 +138,11 @@ def _sparse(features: Sequence[Value]) -> Value:
 
 
 def _lasso(a: Value, groups: Array) -> Value:
-    numbers, place = np.unique(groups.reshape(-1), return_inverse=True)
-    members = np.zeros((groups.size, len(numbers)))
-    members[np.arange(groups.size), place.reshape(-1)] = 1
+    inside = members(groups)
     flat = reshape(a, (a.shape[0], groups.size))
-    squares = matmul(flat * flat, constant(members, a.dtype))
+    squares = matmul(flat * flat, constant(inside, a.dtype))
     # the norm has no slope where a group is 0: none is taken there
     some = emit1(Greater(), squares, constant(0.0, a.dtype))
-    norms = where(some, emit1(Sqrt(), where(some, squares, 1.0)), 0.0) * constant(
-        np.sqrt(members.sum(0)), a.dtype
-    )
-    return _of_samples(emit1(ReduceSum((0, 1), keepdims=False), norms), a)
-
-
-def _groups(given: Mapping[str, Array], name: str, a: Value) -> Array:
-    found = given.get(name, given.get(contract.ONLY))
-    if found is None:
-        raise UserError(f"group-lasso has no groups for {name!r}", mend="give groups=, integers by feature")
-    shape = [d for d in a.shape[1:] if isinstance(d, int)]
-    try:
-        if len(shape) < a.rank - 1 or found.dtype.kind not in "iu":
-            raise ValueError
-        return np.broadcast_to(found, shape)
-    except ValueError:
-        raise UserError(
-            f"groups of {found.dtype}{list(found.shape)} don't fit the attributions {a.type} of {name!r}",
-            mend="give integers of the input's shape without the samples' axis",
-        ) from None
+    norms = where(some, emit1(Sqrt(), where(some, squares, 1.0)), 0.0)
+    weighted = norms * constant(np.sqrt(inside.sum(0)), a.dtype)
+    return _of_samples(emit1(ReduceSum((0, 1), keepdims=False), weighted), a)

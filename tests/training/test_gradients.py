@@ -138,7 +138,7 @@ def test_refusals() -> None:
     options = {"prior": "sparse", "batch_norm": "batch"}
     _refused(PipelineError, "deeplift runs other rows", net, method="deeplift", **options)
     _refused(PipelineError, "no prior on attributions by occlusion", net, method="occlusion", prior="sparse")
-    _refused(UserError, "group-lasso has no groups for 'x'", net, method="gradient", prior="group-lasso")
+    _refused(UserError, "no groups are given", net, method="gradient", prior="group-lasso")
     axes = "total-variation{axes=(4,)}"
     _refused(UserError, "total variation over axis 4", net, method="gradient", prior=axes)
     _refused(PipelineError, "there is none", net, method="gradient")
