@@ -36,7 +36,6 @@ _PROGRAMS = {"graph": ("dot",), "browser": ("chromium", "chromium-browser", "goo
 """Programs of the system that an extra needs one of."""
 
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
-_WITHIN = 1e-4
 
 
 @click.command("doctor")
@@ -99,6 +98,7 @@ def _trial() -> dict[str, Any]:
 
     from irshap import demo
     from irshap.compiler.compile import compile as compile_model
+    from irshap.runtime.reading import TOLERANCES
 
     try:
         references = np.load(demo.references_path())[:5]
@@ -108,7 +108,7 @@ def _trial() -> dict[str, Any]:
     lost = explanation.completeness_error
     worst = float("nan") if lost is None else float(np.abs(lost).max())
     # `<=`, so that NaN fails
-    return {"works": worst <= _WITHIN, "told": f"compiled, ran, and sums up to {worst:.1e}"}
+    return {"works": worst <= TOLERANCES[4], "told": f"compiled, ran, and sums up to {worst:.1e}"}
 
 
 def _concerns(found: dict[str, Any]) -> list[str]:

@@ -27,12 +27,11 @@ from irshap.pipeline.instrument import Instrument
 from irshap.pipeline.manager import PassManager
 from irshap.pipeline.text import parse_pipeline
 from irshap.runtime.arrays import as_arrays, conform, unknown_names
+from irshap.runtime.reading import TOLERANCES, yardstick
 from irshap.runtime.samples import require_finite_results, require_own
 
 __all__ = ["Completeness", "Loss", "check_completeness"]
 
-TOLERANCES = {2: 2e-2, 4: 1e-4, 8: 1e-9}
-"""By the bytes of a float: the default tolerance."""
 _LISTED = 5
 
 
@@ -198,9 +197,10 @@ def _compare(
     index = next((raw[o.name] for o in graph.outputs_of(Role.TARGET_INDEX)), None)
     prediction, base, total, size = sums(graph, raw, explained)
     error = prediction - base - total
-    scale = np.maximum(np.abs(prediction - base), np.abs(prediction) / 1000)
     # adding up attributions that cancel rounds by itself
-    allowed = tolerance * scale + 4 * precision * (size + np.abs(prediction) + np.abs(base))
+    allowed = tolerance * yardstick(prediction, base) + 4 * precision * (
+        size + np.abs(prediction) + np.abs(base)
+    )
     gaps = tuple(from_text(metadata.get(Metadata.GAPS, "")))
     held = metadata.get(Metadata.HELD, "")
     return Completeness(

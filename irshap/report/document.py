@@ -16,10 +16,11 @@ from irshap.errors import UserError
 from irshap.report.drawing import AGAINST, FOR, sample_of
 from irshap.report.kinds import Kind, Look, Shown, kinds_of
 from irshap.runtime import Explanation
+from irshap.runtime.reading import TOLERANCES, yardstick
 
 __all__ = ["EXACT", "page", "share_lost"]
 
-EXACT = 1e-4
+EXACT = TOLERANCES[4]
 """The share of f(x) - base up to which attributions sum up: what `irshap verify` allows in float32."""
 
 _ROWS = 5000
@@ -92,7 +93,7 @@ def page(
 
 
 def share_lost(record: Mapping[str, Any]) -> float | None:
-    """The completeness error as a share of |f(x) - base|, or of |f(x)| / 1000 where that is more.
+    """The completeness error as a share of |f(x) - base| (`yardstick`).
 
     Args:
         record: one of `Explanation.records()`.
@@ -103,7 +104,7 @@ def share_lost(record: Mapping[str, Any]) -> float | None:
     if record["error"] is None or record["base_value"] is None or record["prediction"] is None:
         return None
     prediction, base, error = (float(record[key]) for key in ("prediction", "base_value", "error"))
-    size = max(abs(prediction - base), abs(prediction) / 1000)
+    size = float(yardstick(prediction, base))
     return abs(error) / size if size else abs(error)
 
 

@@ -11,7 +11,8 @@ from irshap.contract import Tensors
 from irshap.errors import ModelError
 from irshap.runtime.arrays import Array, Arrays
 
-__all__ = ["TOLD", "class_axes", "completeness_error", "explained_numbers", "fit_together", "total"]
+__all__ = ["TOLD", "TOLERANCES", "class_axes", "completeness_error", "explained_numbers", "fit_together"]
+__all__ += ["total", "yardstick"]
 
 
 TOLD = ("target_index", "target_values", "base_values", "completeness_error")
@@ -54,6 +55,15 @@ def completeness_error(
     if base is None or target is None:
         return None
     return np.asarray(target.astype(np.float64) - base - total(values, classes))
+
+
+TOLERANCES = {2: 2e-2, 4: 1e-4, 8: 1e-9}
+"""By the bytes of a float: up to which share of `yardstick` attributions count as summing up."""
+
+
+def yardstick(prediction: Any, base: Any) -> Any:
+    """What a completeness error is measured by: |f(x) - base|, or |f(x)| / 1000 where that is more."""
+    return np.maximum(np.abs(prediction - base), np.abs(prediction) / 1000)
 
 
 def class_axes(index: Array | None, target: Array | None) -> int:
