@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from irshap.ir.builder import emit1
 from irshap.ir.core import Graph, Node, Value
 from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import Array, Tensor
+from irshap.ir.walks import readers_of
 from irshap.ops.arithmetic import Add
 from irshap.ops.conv import Conv
 from irshap.ops.elementwise import Relu
@@ -39,10 +39,7 @@ class DeferScales(Pass):
     semantics = Semantics.PRESERVES
 
     def run(self, ir: Graph, context: Context) -> Graph:
-        readers: dict[Value, list[Node]] = defaultdict(list)
-        for node in ir.nodes:
-            for value in node.operands:
-                readers[value].append(node)
+        readers = readers_of(ir.nodes)
         kept = {output.value for output in ir.outputs}
         shifts, factors = dict[Node, Array](), dict[Value, Array]()
         for node in ir.nodes:

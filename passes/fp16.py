@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
@@ -13,7 +13,7 @@ from irshap.errors import ModelError, near
 from irshap.ir.builder import Builder, current
 from irshap.ir.core import OPS, Graph, Node, Output, Precision, Role, Value
 from irshap.ir.types import Array, DType, Tensor, TensorType, Type
-from irshap.ir.walks import is_float
+from irshap.ir.walks import is_float, readers_of
 from irshap.ops.cast import Cast, cast, retyped
 from irshap.ops.program import Constant, Input, Pullback
 from irshap.ops.scan import Scan
@@ -93,10 +93,7 @@ class _Halving:
         self.graph, self.keep, self.narrow, self.counts = graph, keep, narrow, counts
         self.fixed = {n for n in graph.nodes if n.results[0] in fixed or _has_fixed_types(n)}
         self.loops = {n: self._loop(n, fixed) for n in graph.nodes if n.op.bodies}
-        self.readers: dict[Value, list[Node]] = defaultdict(list)
-        for node in graph.nodes:
-            for v in node.operands:
-                self.readers[v].append(node)
+        self.readers = readers_of(graph.nodes)
         self.outputs = {o.value for o in graph.outputs}
         self.half: set[Node] = {v.node for v in graph.inputs if v in narrow}
         self.asked: set[Node] = set()

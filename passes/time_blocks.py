@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from irshap.ir.builder import Builder, emit
 from irshap.ir.core import Graph, MixesBatch, Node, Op, Output, TypeMismatch, Value, tensors
 from irshap.ir.dims import product, same, substitute, symbols_of
 from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import TensorType, same_type
+from irshap.ir.walks import readers_of
 from irshap.ops.program import Constant, Input
 from irshap.ops.scan import Scan
 from irshap.ops.shape import Reshape, reshape
@@ -72,10 +73,7 @@ class _Blocks:
         size = next((s for s in range(longest, longest // 2 - 1, -1) if s > 1 and steps % s == 0), None)
         if size is None:
             return None
-        users: Users = defaultdict(list)
-        for node in graph.nodes:
-            for v in node.operands:
-                users[v].append(node)
+        users = cast(Users, readers_of(graph.nodes))
         for output in graph.outputs:
             users[output.value].append(None)
         plan = cls(steps, size, (), ())

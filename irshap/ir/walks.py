@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 
 from irshap.ir.core import Graph, Node, Value
 from irshap.ir.types import TensorType
 
-__all__ = ["active", "ancestors", "descendants", "determined", "is_float", "jumps", "live", "upstream"]
-__all__ += ["structure", "varying_values"]
+__all__ = ["active", "ancestors", "descendants", "determined", "is_float", "jumps", "live", "readers_of"]
+__all__ += ["structure", "upstream", "varying_values"]
 
 
 def ancestors(values: Iterable[Value], stop: Callable[[Value], bool] | None = None) -> set[Value]:
@@ -41,6 +42,15 @@ def live(nodes: Iterable[Node], values: Iterable[Value], known: Collection[Value
             found.append(node)
             wanted.update(v for v in node.operands if v not in known)
     return found[::-1]
+
+
+def readers_of(nodes: Iterable[Node]) -> defaultdict[Value, list[Node]]:
+    """The nodes that read each value, in order, one that reads it twice twice; none where nothing does."""
+    found: defaultdict[Value, list[Node]] = defaultdict(list)
+    for node in nodes:
+        for value in node.operands:
+            found[value].append(node)
+    return found
 
 
 def descendants(nodes: Iterable[Node], values: Iterable[Value]) -> set[Value]:

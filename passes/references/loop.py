@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from irshap.ir.core import Node, Value
 from irshap.ir.dims import Dim, same
+from irshap.ir.walks import readers_of
 from irshap.passes.references.partition import Partition, nbytes
 from irshap.passes.references.plan import Plan
 
@@ -122,10 +122,7 @@ def _ahead(nodes: Sequence[Node], sums: Iterable[Node], limit: int) -> set[Node]
         if nbytes(node.results) <= limit and all(v in known or v not in made for v in node.operands):
             first.add(node)
             known.update(node.results)
-    readers: Mapping[Value, list[Node]] = defaultdict(list)
-    for node in (*nodes, *sums):
-        for value in node.operands:
-            readers[value].append(node)
+    readers = readers_of((*nodes, *sums))
     inside = {*first, *sums}
     for i, node in reversed([*enumerate(nodes)]):
         read = [n for v in node.results for n in readers[v]]
