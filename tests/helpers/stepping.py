@@ -16,7 +16,6 @@ from irshap.training import TrainingStep
 
 Arrays = dict[str, Array]
 
-
 Layer = tuple[str, list[Any], dict[str, Any]]
 
 
@@ -61,12 +60,32 @@ def cnn(*, bias: bool = True, normalized: bool = True) -> onnx.ModelProto:
         *([("BatchNormalization", [(4,), (4,), *moments], {})] if normalized else []),
         ("Relu", [], {}),
         ("MaxPool", [], {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
-        ("Conv", [(4, 2, 2, 2)], {"strides": [1, 1], "group": 2}),
+        ("Conv", [(4, 2, 2, 2)], {"strides": [2, 2], "pads": [0, 0, 1, 1], "group": 2}),
         ("Relu", [], {}),
         ("Flatten", [], {}),
         ("Gemm", [(16, 3), *([(3,)] if bias else [])], {}),
     ]
     return network((2, 6, 6), 3, layers)
+
+
+def lstm(steps: int | str) -> onnx.ModelProto:
+    """An LSTM over [N, steps, 3], and what its last state says."""
+    rng = np.random.default_rng(0)
+    shapes = {"W": (1, 16, 3), "R": (1, 16, 4), "B": (1, 32), "head": (4, 2)}
+    tensors = [numpy_helper.from_array(rng.normal(size=s), n) for n, s in shapes.items()]
+    tensors.append(numpy_helper.from_array(np.array([0]), "axis"))
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["first"], perm=[1, 0, 2]),
+        helper.make_node("LSTM", ["first", "W", "R", "B"], ["", "h"], hidden_size=4, name="lstm"),
+        helper.make_node("Squeeze", ["h", "axis"], ["state"]),
+        helper.make_node("Gemm", ["state", "head"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info("x", onnx.TensorProto.DOUBLE, ["N", steps, 3]),
+        helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, ["N", 2]),
+    ]
+    graph = helper.make_graph(nodes, "lstm", ends[:1], ends[1:], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def initial(model: onnx.ModelProto) -> Arrays:

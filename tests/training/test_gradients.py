@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
-from stepping import cnn, evaluated, feeds, mlp, network
+from stepping import cnn, evaluated, feeds, lstm, mlp, network
 
 from irshap.errors import IrshapError, ModelError, NotDifferentiable, PipelineError, UserError
 from irshap.ir.types import Array
@@ -149,26 +148,6 @@ def test_refusals() -> None:
     unread.CopyFrom(net)
     unread.graph.initializer.add().CopyFrom(onnx.numpy_helper.from_array(np.ones(3), "lonely"))
     _refused(ModelError, "reads the parameter 'lonely'", unread, parameters="p*, lonely")
-
-
-def lstm(steps: int | str) -> onnx.ModelProto:
-    """An LSTM over [N, steps, 3], and what its last state says."""
-    rng = np.random.default_rng(0)
-    shapes = {"W": (1, 16, 3), "R": (1, 16, 4), "B": (1, 32), "head": (4, 2)}
-    tensors = [onnx.numpy_helper.from_array(rng.normal(size=s), n) for n, s in shapes.items()]
-    tensors.append(onnx.numpy_helper.from_array(np.array([0]), "axis"))
-    nodes = [
-        helper.make_node("Transpose", ["x"], ["first"], perm=[1, 0, 2]),
-        helper.make_node("LSTM", ["first", "W", "R", "B"], ["", "h"], hidden_size=4, name="lstm"),
-        helper.make_node("Squeeze", ["h", "axis"], ["state"]),
-        helper.make_node("Gemm", ["state", "head"], ["y"]),
-    ]
-    ends = [
-        helper.make_tensor_value_info("x", onnx.TensorProto.DOUBLE, ["N", steps, 3]),
-        helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, ["N", 2]),
-    ]
-    graph = helper.make_graph(nodes, "lstm", ends[:1], ends[1:], tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def test_an_lstm_of_few_steps_and_one_of_many() -> None:

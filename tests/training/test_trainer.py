@@ -16,15 +16,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper
-from places import ROOT
-from stepping import initial, mlp, network
+from places import FIXTURES, ROOT
+from stepping import initial, lstm, mlp, network
 
 from irshap.errors import ModelError, UserError
 from irshap.ir.types import Array
 from irshap.training import Settings, Trainer, train_step
+from irshap.training.loop import Loop
 
-FOLDER = ROOT / "tests" / "fixtures" / "training"
+FOLDER = FIXTURES / "training"
 NET = onnx.load(FOLDER / "mlp_f32.onnx")
 
 
@@ -40,6 +40,33 @@ def trainer(checkpoint: Path | None = None, step: dict[str, Any] | None = None, 
     made = train_step(NET, **(step or {"prior": "sparse", "method": "input-x-gradient"}))
     chosen = Settings(**{"epochs": 4, "batch_size": 16, "learning_rate": 0.1, "prior_weight": 0.1} | settings)
     return Trainer(made, NET, chosen, checkpoint=checkpoint)
+
+
+class Killed(Exception):
+    """A process's end, as far as a trainer knows."""
+
+
+class Steps:
+    """Counts the steps that run, of all trainers; `ends` says before how many of them their process ends."""
+
+    def __init__(self) -> None:
+        self.count, self.ends = 0, -1
+
+    def restart(self, ends: int = -1) -> None:
+        """Counts anew."""
+        self.count, self.ends = 0, ends
+
+    def next(self) -> None:
+        if self.count == self.ends:
+            raise Killed
+        self.count += 1
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
+    counted, run = Steps(), Loop.run
+    monkeypatch.setattr(Loop, "run", lambda loop, given: (counted.next(), run(loop, given))[1])
+    return counted
 
 
 def test_training_teaches(tmp_path: Path) -> None:
@@ -65,20 +92,33 @@ def test_training_teaches(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd{momentum=0.9}", "adamw"])
-def test_resumed_to_the_byte(tmp_path: Path, optimizer: str) -> None:
+def test_resumed_to_the_byte(tmp_path: Path, optimizer: str, steps: Steps) -> None:
+    """Of 4 epochs of 6 steps; the last checkpoint before step 11 is that of step 8."""
     x, labels = blobs()
     step = {"prior": "sparse", "method": "expected-gradients", "optimizer": optimizer}
     whole = trainer(step=step, references=2)
     history = whole.fit(x, labels)
-    first = trainer(tmp_path / "run.npz", step, references=2, epochs=2, checkpoint_every=4)
-    first.fit(x, labels)
+    assert steps.count == 24
+    first = trainer(tmp_path / "run.npz", step, references=2, checkpoint_every=4)
+    steps.restart(ends=10)
+    with pytest.raises(Killed):
+        first.fit(x, labels)
+    steps.restart()
     second = trainer(tmp_path / "run.npz", step, references=2)
     assert second.fit(x, labels) == history
+    assert steps.count == 24 - 8
     assert second.trained.SerializeToString() == whole.trained.SerializeToString()
     # a run that is over stays as it is
+    steps.restart()
     third = trainer(tmp_path / "run.npz", step, references=2)
     assert third.fit(x, labels) == history
+    assert steps.count == 0
     assert third.trained.SerializeToString() == whole.trained.SerializeToString()
+    # and one of more epochs goes on
+    told: list[int] = []
+    longer = trainer(tmp_path / "run.npz", step, references=2, epochs=5)
+    assert longer.fit(x, labels, progress=lambda e, m: told.append(e))[:4] == history
+    assert told == [5]
 
 
 KILLED = """
@@ -102,7 +142,7 @@ def test_killed_at_random_steps(tmp_path: Path) -> None:
     paths = [str(ROOT), *(str(ROOT / "tests" / p) for p in ("", "helpers", "training"))]
     code = textwrap.dedent(KILLED).format(paths=paths, checkpoint=str(checkpoint), output=str(output))
     rng = np.random.default_rng(4)
-    killed = 0
+    killed, kept = 0, [0]
     while killed < 6 and not output.exists():
         with subprocess.Popen(
             [sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
@@ -112,8 +152,13 @@ def test_killed_at_random_steps(tmp_path: Path) -> None:
             time.sleep(float(rng.uniform(0.0, 0.03)))
             process.send_signal(signal.SIGKILL)
             killed += process.wait() == -signal.SIGKILL
+        if checkpoint.exists():
+            with np.load(checkpoint) as found:
+                kept.append(json.loads(str(found["irshap"]))["steps"])
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert killed >= 3
+    # none began anew
+    assert kept == sorted(kept) and kept[-1] > 0
     assert output.read_bytes() == whole.trained.SerializeToString(deterministic=True)
 
 
@@ -171,21 +216,47 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     good = trainer(tmp_path / "run.npz", epochs=1)
     good.fit(x, labels)
     kept = (tmp_path / "run.npz").read_bytes()
-    step = {"prior": "sparse", "method": "input-x-gradient"}
-    wild = Trainer(
-        train_step(NET, **step), NET, Settings(learning_rate=1e30), checkpoint=tmp_path / "wild.npz"
-    )
+    wild = trainer(tmp_path / "wild.npz", learning_rate=1e30)
     with pytest.raises(UserError) as error:
         wild.fit(x, labels)
     assert "training step " in str(error.value) and "no finite number is what it gives for loss" in str(
         error.value
     )
     assert "lower the learning rate" in str(error.value)
+    # nothing was good yet, and nothing is said to be
+    assert "the last good state" not in str(error.value) and not (tmp_path / "wild.npz").exists()
     with pytest.raises(UserError, match="is of another run"):
-        Trainer(train_step(NET, **step), NET, checkpoint=tmp_path / "run.npz").fit(x, labels)
+        trainer(tmp_path / "run.npz", learning_rate=1e30).fit(x, labels)
     assert (tmp_path / "run.npz").read_bytes() == kept
     nothing = np.zeros_like(x)
     assert np.isfinite(trainer(epochs=1).fit(nothing, labels)[0]["prior"])
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_the_last_good_checkpoint_stays_and_loads(tmp_path: Path, steps: Steps, every: int) -> None:
+    """Weight decay times the rate is 1e4: weights grow by that in each step, until the loss is no number."""
+    data, wild = blobs(), tmp_path / "wild.npz"
+    options = {"learning_rate": 1e3, "checkpoint_every": every}
+    step = {"optimizer": "sgd{weight_decay=10.0}"}
+    with pytest.raises(UserError, match=r"the last good state is in .*wild\.npz") as error:
+        trainer(wild, step, **options).fit(*data)
+    failing = steps.count
+    last = (failing - 1) // every * every
+    assert last > 0 and f"training step {failing} " in str(error.value)
+    kept = wild.read_bytes()
+    # what a run keeps that ends there for another reason
+    steps.restart(ends=failing - 1)
+    with pytest.raises(Killed):
+        trainer(tmp_path / "ended.npz", step, **options).fit(*data)
+    assert kept == (tmp_path / "ended.npz").read_bytes()
+    with np.load(wild) as found:
+        assert json.loads(str(found["irshap"]))["steps"] == last
+        assert all(np.isfinite(found[name]).all() for name in found if name.startswith("values/"))
+    # it goes on from there, to the same end
+    steps.restart()
+    with pytest.raises(UserError, match=f"training step {failing} "):
+        trainer(wild, step, **options).fit(*data)
+    assert steps.count == failing - last and wild.read_bytes() == kept
 
 
 def test_batch_statistics_are_written_back() -> None:
@@ -285,22 +356,9 @@ def test_nothing_that_is_no_number_is_kept(tmp_path: Path) -> None:
 
 def test_what_runs_in_no_session_says_so() -> None:
     """ONNX Runtime's LSTM refuses float64 when it runs, not when it is made."""
-    nodes = [
-        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
-        helper.make_node("LSTM", ["t", "w", "r"], ["", "h"], hidden_size=3),
-        helper.make_node("Squeeze", ["h", "axes"], ["y"]),
-    ]
-    arrays = {"w": np.ones((1, 12, 2)), "r": np.ones((1, 12, 3)), "axes": np.array([0])}
-    graph = helper.make_graph(
-        nodes,
-        "net",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.DOUBLE, ["N", 4, 2])],
-        [helper.make_tensor_value_info("y", onnx.TensorProto.DOUBLE, ["N", 3])],
-        [onnx.numpy_helper.from_array(a, n) for n, a in arrays.items()],
-    )
-    net = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    net = lstm(4)
     with pytest.raises(ModelError, match=r"does not support double.*train in float32"):
-        Trainer(train_step(net), net).fit(np.ones((5, 4, 2)), np.zeros(5))
+        Trainer(train_step(net), net).fit(np.ones((5, 4, 3)), np.zeros(5))
 
 
 def test_steps_that_are_none() -> None:
@@ -312,9 +370,9 @@ def test_steps_that_are_none() -> None:
         Trainer(train_step(NET), mlp())
 
 
-@pytest.mark.parametrize(("loss", "labels"), [("mse", (90, 3)), ("binary-cross-entropy", (90, 3))])
-def test_losses_without_classes(loss: str, labels: tuple[int, ...]) -> None:
-    wanted = np.random.default_rng(0).random(labels)
+@pytest.mark.parametrize("loss", ["mse", "binary-cross-entropy"])
+def test_losses_without_classes(loss: str) -> None:
+    wanted = np.random.default_rng(0).random((90, 3))
     run = Trainer(train_step(NET, loss=loss), NET, Settings(epochs=3))
     history = run.fit(blobs()[0], wanted)
     assert history[-1]["loss"] < history[0]["loss"] and "accuracy" not in run.evaluate(blobs()[0], wanted)
