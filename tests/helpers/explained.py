@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.parser
+from exactness import case
 from onnx import numpy_helper
-from places import FIXTURES
 
 import irshap
 from irshap import demo
@@ -54,17 +54,11 @@ def letters() -> irshap.Explanation:
 
 @cache
 def text() -> irshap.Explanation:
-    data = np.load(FIXTURES / "families" / "text.npz")
-    words = {"tokens": [f"w{i}" for i in range(300)]}
-    model = FIXTURES / "families" / "text_torchscript.onnx"
-    compiled = irshap.compile(model, data["references.tokens"], names=words)
-    return compiled.explainer()(data["inputs.tokens"])
+    given, words = case("text_torchscript"), {"tokens": [f"w{i}" for i in range(300)]}
+    return irshap.compile(given.path, given.references, names=words).explainer()(given.inputs)
 
 
 @cache
 def two() -> irshap.Explanation:
-    data = np.load(FIXTURES / "two_inputs.npz")
-    references, x = (
-        {n: data[f"{kind}.{n}"] for n in ("image", "features")} for kind in ("references", "inputs")
-    )
-    return irshap.compile(FIXTURES / "two_inputs.onnx", references).explainer()(x)
+    given = case("two_inputs")
+    return irshap.compile(given.path, given.references).explainer()(given.inputs)

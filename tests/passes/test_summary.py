@@ -9,8 +9,8 @@ import numpy as np
 import onnx.parser
 import onnxruntime
 import pytest
+from exactness import case
 from onnx import numpy_helper
-from places import FIXTURES
 
 import irshap
 from irshap import demo
@@ -110,17 +110,16 @@ def test_channels_last_are_summed() -> None:
 
 
 def test_several_inputs_and_tokens() -> None:
-    pair = np.load(FIXTURES / "two_inputs.npz")
-    x, r = ({n: pair[f"{kind}.{n}"] for n in ("image", "features")} for kind in ("inputs", "references"))
-    found = irshap.compile(FIXTURES / "two_inputs.onnx", r, summary="top=2").explainer()(x)
+    pair = case("two_inputs")
+    found = irshap.compile(pair.path, pair.references, summary="top=2").explainer()(pair.inputs)
     for name, values in found.values.items():  # type: ignore[union-attr]
         flat = values.reshape(len(values), -1)
         order = np.argsort(-np.abs(flat), axis=1, kind="stable")[:, :2]
         np.testing.assert_array_equal(found.raw[f"{name}_top_indices"], order)
-    text = np.load(FIXTURES / "families" / "text.npz")
-    path = FIXTURES / "families" / "text_torchscript.onnx"
-    tokens = irshap.compile(path, text["references.tokens"], summary="top=3").explainer()
-    assert tokens(text["inputs.tokens"]).raw["tokens_top_indices"].shape == (4, 3)
+    text = case("text_torchscript")
+    tokens = irshap.compile(text.path, text.references, summary="top=3").explainer()(text.inputs)
+    order = np.argsort(-np.abs(tokens.values), axis=1, kind="stable")[:, :3]
+    np.testing.assert_array_equal(tokens.raw["tokens_top_indices"], order)
 
 
 def test_attributions_may_be_left_out() -> None:
@@ -163,10 +162,9 @@ def test_refused(arguments: dict[str, Any], message: str) -> None:
 
 
 def test_tokens_have_no_heat_map() -> None:
-    text = np.load(FIXTURES / "families" / "text.npz")
-    path = FIXTURES / "families" / "text_torchscript.onnx"
+    text = case("text_torchscript")
     with pytest.raises(IrshapError, match="has no heat map"):
-        irshap.compile(path, text["references.tokens"], summary="heatmap=(0,0)")
+        irshap.compile(text.path, text.references, summary="heatmap=(0,0)")
 
 
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
