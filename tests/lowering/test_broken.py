@@ -187,6 +187,23 @@ def test_an_index_that_no_element_has(kind: str) -> None:
     assert irshap.compile(unread, np.zeros((1, 6), np.float32), target=0)
 
 
+VARYING = {
+    "ScatterND": "<int64[1,2] i = {0, 9}, float[1] u = {1}> { q = ScatterND(x, i, u) y = Relu(q) }",
+    "ScatterElements": """<int64[1,1] i = {9}, float[1,1] u = {1}> {
+    q = ScatterElements<axis=1>(x, i, u) y = Relu(q) }""",
+    "Gather": "<int64[2] i = {0, 9}> { q = Gather<axis=1>(x, i) y = Relu(q) }",
+    "GatherElements": "<int64[1,2] i = {0, 9}> { q = GatherElements<axis=1>(x, i) y = Relu(q) }",
+    "GatherND": "<int64[1,2,1] i = {0, 9}> { q = GatherND<batch_dims=1>(x, i) y = Relu(q) }",
+}
+
+
+@pytest.mark.parametrize("kind", VARYING)
+def test_an_index_that_no_sample_has(kind: str) -> None:
+    model = parsed(f"(float[1,6] x) => (float[1,M] y) {VARYING[kind]}")
+    with pytest.raises(ModelError, match=f"q \\({kind}\\): its index 9 is out of range for an axis of 6"):
+        irshap.compile(model, np.zeros((1, 6), np.float32), target=0)
+
+
 def test_a_window_that_is_left_out() -> None:
     """Of [1, 1, 6] windows begin at 0, 4 and 8: ONNX leaves out the last, ONNX Runtime counts it."""
     model = parsed(
