@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from goldens import FOLDER, check_golden
 from hypothesis import settings
+from shells import Shell
 
 from irshap.compiler import catalog
 from irshap.pipeline.base import Context
@@ -17,6 +18,13 @@ _ = catalog  # importing it registers all passes and methods
 # how long an example takes says more of the machine than of irshap
 settings.register_profile("irshap", deadline=None)
 settings.load_profile("irshap")
+
+
+@pytest.fixture
+def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """A user in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Shell(tmp_path, capsys)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

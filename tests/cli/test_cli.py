@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,12 +40,12 @@ def toy(body: str = BODY, inputs: str = "float[N,3] x") -> onnx.ModelProto:
 
 
 @pytest.fixture
-def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    monkeypatch.chdir(tmp_path)
-    onnx.save(toy(), tmp_path / "toy.onnx")
-    np.save(tmp_path / "refs.npy", ROWS)
-    np.save(tmp_path / "x.npy", ROWS * 2)
-    return Shell(tmp_path, capsys)
+def shell(shell: Shell) -> Shell:
+    """In a folder with a model, references and samples."""
+    onnx.save(toy(), "toy.onnx")
+    np.save("refs.npy", ROWS)
+    np.save("x.npy", ROWS * 2)
+    return shell
 
 
 COMPILE = ("compile", "toy.onnx", "--references", "refs.npy", "--output", "out.onnx")

@@ -72,18 +72,26 @@ def test_a_failed_trial_exits_with_1(
     assert "error: the demo's model doesn't compile and run here" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("shell", "words"), [("bash", "irshap re"), ("zsh", "irshap re")])
-def test_shells_complete_commands(shell: str, words: str) -> None:
-    env = {**os.environ, "_IRSHAP_COMPLETE": f"{shell}_complete", "COMP_WORDS": words, "COMP_CWORD": "1"}
+def completions(words: str, last: int, shell: str = "bash") -> str:
+    """What a shell is told of the word that comes last."""
+    env = {
+        **os.environ,
+        "_IRSHAP_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": f"{last}",
+    }
     code = "import sys; from irshap.cli import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "references" in done.stdout and "report" in done.stdout and "compile" not in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_complete_commands(shell: str) -> None:
+    told = completions("irshap re", 1, shell)
+    assert "references" in told and "report" in told and "compile" not in told
 
 
 def test_shells_complete_options() -> None:
-    words = "irshap compile --mem"
-    env = {**os.environ, "_IRSHAP_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "2"}
-    code = "import sys; from irshap.cli import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True)
-    assert "--memory-limit" in done.stdout
+    told = completions("irshap compile --mem", 2)
+    assert "--memory-limit" in told and "--output" not in told

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from shells import Shell
 
 from irshap import demo
-from irshap.cli import main
 from irshap.text import parse_graph
 from irshap.text.difference import difference
 
@@ -69,32 +69,38 @@ def test_long_constants_that_differ() -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.ir").write_text(A)
-    return tmp_path
+def shell(shell: Shell) -> Shell:
+    """In a folder with a program."""
+    Path("a.ir").write_text(A)
+    return shell
 
 
-def test_diff_on_the_command_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = str(demo.model_path())
-    assert main(["diff", model, model]) == 0
-    assert capsys.readouterr().out == ""
-    assert main(["diff", model, "--passes", "lift", "--passes", "lift,target"]) == 1
-    out = capsys.readouterr().out
-    assert '+output "target"' in out or "{role=target" in out
-    assert "ops: " in out
-    assert main(["diff", "a.ir", "a.ir"]) == 0
-    assert main(["diff", "a.ir", "--passes", "dce", "--passes", "canonicalize"]) == 0
-    for args, message in (
+MODEL = demo.model_path()
+
+
+def test_diff_on_the_command_line(shell: Shell) -> None:
+    assert shell.ok("diff", MODEL, MODEL) == ""
+    assert shell("diff", MODEL, "--passes", "lift", "--passes", "lift,target").code == 1
+    lines = shell.out.splitlines()
+    assert any(line.startswith('+output "target_value" {role=target} = ') for line in lines)
+    assert not any(line.startswith("-") for line in lines)
+    assert lines[-1] == "ops: argmax 0 to 1, gather_elements 0 to 1, hold 0 to 2, reshape 1 to 3"
+    shell.ok("diff", "a.ir", "a.ir")
+    shell.ok("diff", "a.ir", "--passes", "dce", "--passes", "canonicalize")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
         (["a.ir"], "there is one program to compare. give B, or --passes twice"),
         (["a.ir", "a.ir", *["--passes", "dce"] * 3], "3 pipelines for two programs"),
         (["a.ir", "none.onnx"], "none.onnx: no such file"),
         (["-", "-"], "standard input is one program"),
-        ([model, model, "--passes", "lift,lower"], "pass lower gives a model, which has no text"),
-    ):
-        capsys.readouterr()
-        assert main(["diff", *args]) == 2
-        assert message in capsys.readouterr().err
+        ([MODEL, MODEL, "--passes", "lift,lower"], "pass lower gives a model, which has no text"),
+    ],
+)
+def test_what_has_no_difference(shell: Shell, args: list[str], message: str) -> None:
+    assert message in shell.refused("diff", *args)
 
 
 class Texts(HTMLParser):
@@ -112,44 +118,36 @@ class Texts(HTMLParser):
 
 
 @pytest.mark.skipif(shutil.which("dot") is None, reason="graphviz's program dot is missing")
-def test_a_drawing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_drawing(shell: Shell) -> None:
     pytest.importorskip("graphviz")
-    risky = A.replace('name="x"', 'name="<b>&\\\\n\\"x"')
-    (here / "risky.ir").write_text(risky)
-    assert main(["print", "risky.ir", "--passes", "dce", "--graph", "g.svg"]) == 0
-    drawing = Texts((here / "g.svg").read_text())
+    Path("risky.ir").write_text(A.replace('name="x"', 'name="<b>&\\\\n\\"x"'))
+    shell.ok("print", "risky.ir", "--passes", "dce", "--graph", "g.svg")
+    drawing = Texts(Path("g.svg").read_text())
     assert {"relu", "tanh", "neg", "model", "forward"} <= set(drawing.texts)
     assert "b" not in drawing.tags and drawing.texts.count("f32[N, 3]") == 5
-    passes = "lift,target,autodiff,gradient,dce"
-    assert main(["print", str(demo.model_path()), "--passes", passes, "--graph", "g.svg"]) == 0
-    both = Texts((here / "g.svg").read_text())
+    shell.ok("print", MODEL, "--passes", "lift,target,autodiff,gradient,dce", "--graph", "g.svg")
+    both = Texts(Path("g.svg").read_text())
     assert {"forward", "explain", "logits", "attribution"} <= set(both.texts)
-    assert main(["print", "a.ir", "--passes", "dce", "--graph", "g.png"]) == 0
-    assert (here / "g.png").read_bytes().startswith(b"\x89PNG")
+    shell.ok("print", "a.ir", "--passes", "dce", "--graph", "g.png")
+    assert Path("g.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_drawings_that_cannot_be(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert main(["print", "a.ir", "--graph", "g.bmp"]) == 2
-    assert "g.bmp: names no kind of drawing. end it with .svg, .png, .pdf" in capsys.readouterr().err
-    assert main(["print", "a.ir", "--graph", "g.svg", "--output", "g.ir"]) == 2
-    assert "--graph draws instead of printing. leave --output out" in capsys.readouterr().err
+def test_drawings_that_cannot_be(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = shell.refused("print", "a.ir", "--graph", "g.bmp")
+    assert "g.bmp: names no kind of drawing. end it with .svg, .png, .pdf" in told
+    told = shell.refused("print", "a.ir", "--graph", "g.svg", "--output", "g.ir")
+    assert "--graph draws instead of printing. leave --output out" in told
     monkeypatch.setitem(sys.modules, "graphviz", None)  # type: ignore[arg-type]
-    assert main(["print", "a.ir", "--passes", "dce", "--graph", "g.svg"]) == 2
-    assert (
-        'drawing a graph needs graphviz. install both: pip install "irshap[graph]"' in capsys.readouterr().err
-    )
-    assert not (here / "g.svg").exists()
+    told = shell.refused("print", "a.ir", "--passes", "dce", "--graph", "g.svg")
+    assert 'drawing a graph needs graphviz. install both: pip install "irshap[graph]"' in told
 
 
-def test_compile_says_what_passes_do(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model, references = str(demo.model_path()), str(demo.references_path())
-    assert main(["compile", model, "-r", references, "-o", "e.onnx", "-v"]) == 0
-    captured = capsys.readouterr()
-    lines = captured.err.splitlines()
-    pipeline = next(line for line in captured.out.splitlines() if "passes" in line).split()[1]
+def test_compile_says_what_passes_do(shell: Shell) -> None:
+    shell("compile", MODEL, "-r", demo.references_path(), "-o", "e.onnx", "-v")
+    assert shell.code == 0
+    lines = shell.err.splitlines()
+    pipeline = next(line for line in shell.out.splitlines() if "passes" in line).split()[1]
     assert len(lines) == pipeline.count(",") + 1 == int(lines[0].split("/")[1].split()[0])
     assert lines[0].startswith(" 1/") and " lift: " in lines[0] and "nodes" in lines[0]
     assert " lower: " in lines[-1]
-    assert len(onnx.load(here / "e.onnx").graph.node) == int(lines[-1].split(" nodes")[0].split()[-1])
+    assert len(onnx.load("e.onnx").graph.node) == int(lines[-1].split(" nodes")[0].split()[-1])

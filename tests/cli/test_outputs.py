@@ -18,14 +18,13 @@ COMPILE = ("compile", "q.onnx", "--references", "refs.npy", "--output")
 
 
 @pytest.fixture
-def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+def shell(shell: Shell) -> Shell:
     """In a folder with a model whose weights have a file of their own, references and samples."""
-    monkeypatch.chdir(tmp_path)
     model = onnx.load(demo.model_path())
     onnx.save_model(model, "q.onnx", save_as_external_data=True, location="q.bin", size_threshold=0)
     np.save("refs.npy", np.load(demo.references_path())[:2])
     np.save("x.npy", demo.digits()[0][:2])
-    return Shell(tmp_path, capsys)
+    return shell
 
 
 @pytest.mark.parametrize(
@@ -62,14 +61,18 @@ OUTPUTS = [
 
 @pytest.mark.parametrize("command", OUTPUTS)
 def test_what_is_no_file_is_not_replaced(shell: Shell, command: tuple[str, ...]) -> None:
-    compiled = irshap.compile("q.onnx", "refs.npy")
-    compiled.save("explained.onnx")
+    irshap.compile("q.onnx", "refs.npy").save("explained.onnx")
     pipe = shell.folder / "pipe.svg"
     os.mkfifo(pipe)
     assert "pipe.svg: is not a regular file" in shell.refused(*command, "pipe.svg")
     assert pipe.is_fifo()
+
+
+def test_nor_by_an_explanation(shell: Shell) -> None:
+    pipe = shell.folder / "pipe.npz"
+    os.mkfifo(pipe)
     with pytest.raises(UserError, match="not a regular file"):
-        compiled.explainer()("x.npy").save(pipe)
+        irshap.compile("q.onnx", "refs.npy").explainer()("x.npy").save(pipe)
     assert pipe.is_fifo()
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from shells import Shell
 
 import irshap
 from irshap import demo
-from irshap.cli.commands import run
 from irshap.engines import ENGINES, EngineFailed, distances, own_results
 from irshap.errors import UserError
 
@@ -44,7 +44,7 @@ def test_without_node(name: str, explained: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_without_openvino(explained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match=r"pip install irshap\[openvino\]"):
         ENGINES["openvino"]().run(explained, [])
 
@@ -81,22 +81,16 @@ def test_distances() -> None:
     assert all(told[name].relative == np.inf for name in ("class", "gone", "shape", "nan"))
 
 
-def test_compare_on_the_command_line(
-    explained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compare_on_the_command_line(explained: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     images, _ = demo.digits()
-    samples = tmp_path / "x.npy"
-    np.save(samples, images[:2])
-    common = ["run", str(explained), str(samples)]
-    assert run([*common, "--compare", "--with", "reference", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)["compared"]
+    np.save("x.npy", images[:2])
+    common = ["run", explained, "x.npy", "--compare"]
+    told = shell.json(*common, "--with", "reference")["compared"]
     assert {t["output"] for t in told} >= {"logits", "image_attributions"}
     assert all(t["distance"] < 1e-5 for t in told)
-    assert run([*common, "--compare", "--with", "reference"]) == 0
-    assert "from ONNX Runtime" in capsys.readouterr().out
-    assert run([*common, "--compare"]) == 2
-    assert run([*common, "--compare", "--with", "refrence"]) == 2
-    assert "did you mean reference?" in capsys.readouterr().err
+    assert "from ONNX Runtime" in shell.ok(*common, "--with", "reference")
+    assert "--compare and --with belong together" in shell.refused(*common)
+    assert "did you mean reference?" in shell.refused(*common, "--with", "refrence")
 
     right = ENGINES["reference"].run
 
@@ -106,5 +100,5 @@ def test_compare_on_the_command_line(
         return found
 
     monkeypatch.setattr(ENGINES["reference"], "run", wrong)
-    assert run([*common, "--compare", "--with", "reference"]) == 1
-    assert "reference (image_attributions)" in capsys.readouterr().err
+    assert shell(*common, "--with", "reference").code == 1
+    assert "reference (image_attributions)" in shell.err

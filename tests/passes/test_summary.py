@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,10 @@ import onnxruntime
 import pytest
 from exactness import case
 from onnx import numpy_helper
+from shells import Shell
 
 import irshap
 from irshap import demo
-from irshap.cli.commands import run
 from irshap.errors import IrshapError, ModelError, PipelineError, UserError
 from irshap.ir.types import Array
 from irshap.passes.summary import Summary
@@ -167,14 +166,11 @@ def test_tokens_have_no_heat_map() -> None:
         irshap.compile(text.path, text.references, summary="heatmap=(0,0)")
 
 
-def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    references, groups, out = (tmp_path / name for name in ("r.npy", "g.npy", "e.onnx"))
-    np.save(references, REFERENCES)
-    np.save(groups, GROUPS)
-    given = ["compile", str(demo.model_path()), "-r", str(references), "-o", str(out)]
-    assert run([*given, "--summary", "top=3,groups=true", "--groups", str(groups)]) == 0
-    printed = capsys.readouterr().out
+def test_on_the_command_line(shell: Shell) -> None:
+    np.save("r.npy", REFERENCES)
+    np.save("g.npy", GROUPS)
+    given = ("compile", demo.model_path(), "-r", "r.npy", "-o", "e.onnx")
+    printed = shell.ok(*given, "--summary", "top=3,groups=true", "--groups", "g.npy")
     assert "image_top_indices : i64[N, 3]" in printed
     assert "image_group_sums : f32[N, 3]" in printed
-    assert run([*given, "--summary", "top=300"]) == 2
-    assert "no top 300 of 64" in capsys.readouterr().err
+    assert "no top 300 of 64" in shell.refused(*given, "--summary", "top=300")

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 from explained import FEATURES, HOT, digits, letters, table, text, two
+from shells import Shell
 
 import irshap
 from irshap import report
-from irshap.cli import main
 from irshap.errors import UserError
 from irshap.report.card import facts
 from irshap.report.document import share_lost
@@ -217,18 +217,15 @@ def test_the_card_says_what_the_file_says(tmp_path: Path) -> None:
     assert "cost of this run" not in dict(facts(explainer))
 
 
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_command(shell: Shell) -> None:
     model = irshap.demo.model_path()
     irshap.compile(model, irshap.demo.references_path(), target="top-3").save("e.onnx")
     np.save("x.npy", irshap.demo.digits()[0][:50])
-    assert main(["report", "e.onnx", "x.npy", "--html", "out.html", "--title", "Fifty"]) == 0
-    assert "out.html: " in capsys.readouterr().out
-    content = (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "out.html: " in shell.ok("report", "e.onnx", "x.npy", "--html", "out.html", "--title", "Fifty")
+    content = Path("out.html").read_text(encoding="utf-8")
     assert len(content) < 5e6 and Document(content).count("article") == 50
     assert "<h1>Fifty</h1>" in content and "against 100 references" in content
-    assert main(["report", "e.onnx", "x.npy", "-n", "2"]) == 0
-    printed = capsys.readouterr().out
+    printed = shell.ok("report", "e.onnx", "x.npy", "-n", "2")
     assert "largest attributions" in printed and "image[0, " in printed and "... 48 more samples" in printed
     assert "source model, SHA-256" in printed
     for wrong, message in (
@@ -239,9 +236,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: An
         (["--html", "none/o.html"], "its folder doesn't exist"),
         (["--names", "none.json"], "none.json: can't be read"),
     ):
-        assert main(["report", "e.onnx", "x.npy", *wrong]) == 2
-        assert message in capsys.readouterr().err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.onnx", "out.html", "x.npy"]
+        assert message in shell.refused("report", "e.onnx", "x.npy", *wrong)
 
 
 def test_without_jinja2(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ import onnxruntime
 import pytest
 from google.protobuf import text_format
 from onnx import numpy_helper
+from shells import Shell
 
 import irshap
 from irshap import demo
-from irshap.cli.commands import run
-from irshap.cli.package import KINDS as CHOICES
+from irshap.cli import package as command
 from irshap.errors import ModelError, UserError
 from irshap.serving import KINDS, package
 from irshap.serving.triton import quoted
@@ -148,27 +149,19 @@ def test_refused(explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         package(explained, "triton", tmp_path / "full")
     with pytest.raises(UserError, match="folder doesn't exist"):
         package(explained, "triton", tmp_path / "a" / "b")
-    monkeypatch.setitem(__import__("sys").modules, "mlflow.onnx", None)
+    monkeypatch.setitem(sys.modules, "mlflow.onnx", None)
     with pytest.raises(UserError, match=r"pip install irshap\[mlflow\]"):
         package(explained, "mlflow", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["full"]
 
 
-def test_on_the_command_line(explained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "out").mkdir()
-    assert run(["package", str(explained), "--kind", "docker", "-o", str(tmp_path / "out")]) == 0
-    assert "docker build -t digits_explained" in capsys.readouterr().out
-    assert run(["package", str(explained), "--kind", "docker", "-o", str(tmp_path / "out")]) == 2
-    assert "is there already" in capsys.readouterr().err
+def test_on_the_command_line(explained: Path, shell: Shell) -> None:
+    Path("out").mkdir()
+    command = ("package", explained, "--kind", "docker", "-o", "out")
+    assert "docker build -t digits_explained" in shell.ok(*command)
+    assert "is there already" in shell.refused(*command)
 
 
 def test_the_command_lists_all_kinds() -> None:
-    from irshap.cli import package as command
-
     assert set(command.KINDS) == set(KINDS)
-
-
-def test_the_command_knows_the_kinds() -> None:
-    """It names them without importing what writes them."""
-    assert set(CHOICES) == set(KINDS)
