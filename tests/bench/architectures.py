@@ -43,7 +43,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 CLOSE = 2
 """References for the comparison with @naive, which holds all pairs at once."""
 
-HEAD = """# 25 architectures
+HEAD = """# Architectures
 
 What the explanation of one sample against {references} references costs. `tests/bench/architectures.py` wrote
 this page on {processor}, {cores} cores; torchvision's networks with random weights
