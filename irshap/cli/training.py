@@ -33,7 +33,8 @@ _STEP = (
         default="*",
         show_default=True,
         metavar="NAMES",
-        help="Initializers to train, comma-separated, with wildcards; * is every float tensor.",
+        help="Initializers to train, comma-separated, with wildcards; * is every float tensor "
+        "of more than one number.",
     ),
     click.option(
         "--prior", type=click.Choice(PRIORS), help="What attributions should be like.  [default: none]"

@@ -1,25 +1,34 @@
 """How long a training step takes: with a prior against without, by method and references, and against torch.
 
-    python tests/bench/train_times.py [--rounds 15]
+    python tests/bench/train_times.py [--rounds 15] [--memory SAMPLES ...]
 
 Rounds are interleaved, and what is told is the median of each round's ratio.  torch is in eager mode, with as
-many threads; without torch its column is left out.
+many threads; without torch its column is left out.  With --memory instead: the peak of a process that runs a
+step of so many samples, beyond what it had before it loaded it, and what the memory model predicts.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
+from cost_truth import MIB, reset_peak, status
 from onnx import helper, numpy_helper
 
 from irshap import demo
+from irshap.cost.session import predict
+from irshap.ir.dims import N
 from irshap.training import train_step
 from irshap.training.loop import Loop
 
@@ -149,10 +158,49 @@ def medians(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, lis
     return found
 
 
+def footprint(file: str, samples: int) -> int:
+    """The bytes by which this process grows while it loads a step and runs it three times."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    reset_peak()
+    before = status("VmRSS")
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    feeds = {}
+    for v in session.get_inputs():
+        dims = [d if isinstance(d, int) else samples for d in v.shape]
+        feeds[v.name] = np.zeros(dims, np.int64) if "int64" in v.type else np.full(dims, 1e-3, np.float32)
+    for _ in range(3):
+        session.run(None, feeds)
+    return status("VmHWM") - before
+
+
+def memory(samples: list[int]) -> None:
+    """Prints predicted and measured peaks of *digits*, without a prior and with one."""
+    for kind, asked in (("plain", {}), ("x-gradient", {"prior": "sparse", "method": "x-gradient"})):
+        step = train_step(digits(), **asked)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "step.onnx"
+            step.save(file)
+            for count in samples:
+                predicted = predict(step.graph, {N: count}).peak
+                command = [sys.executable, __file__, "--child", str(file), str(count)]
+                found = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                told = f"predicted {predicted / MIB:.0f} MiB, measured {found / MIB:.0f}"
+                print(f"digits {kind:12} {count:6} samples: {told}")
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["--child"]:
+        print(footprint(sys.argv[2], int(sys.argv[3])))
+        return
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--memory", type=int, nargs="+")
+    given = parser.parse_args()
+    if given.memory:
+        memory(given.memory)
+        return
+    rounds = given.rounds
     for name, model in (("tabular", tabular()), ("digits", digits())):
         runs = {
             "plain": stepper(model),

@@ -250,10 +250,13 @@ def told(values: Array, digits: int = 3) -> str:
     return f"{values.mean():.{digits}f} ± {error:.{digits}f}"
 
 
-def page(table: list[Row], marks: list[tuple[float, Array, Array]], smooth: list[Smooth], seeds: int) -> str:
-    """The part of the page that is written."""
+def page(
+    table: list[Row], marks: list[tuple[float, Array, Array]], smooth: list[Smooth], seeds: int, few: int
+) -> str:
+    """The part of the page that is written; `few` seeds are those of digits."""
     lines = [
-        f"Mean ± standard error over {seeds} seeds (of weights, order and split) each.",
+        f"Mean ± standard error over {seeds} seeds (of weights, order and split) for the table, "
+        f"{few} for digits.",
         "",
         "### Few samples and the sparse prior",
         "",
@@ -362,9 +365,7 @@ def main() -> None:
     )
     if None in (table, marks, smooth):
         return
-    text = page(table, marks, smooth, asked.seeds).replace(
-        "Mean ± standard error over", f"(b) and (c) with {few} seeds. Mean ± standard error over", 1
-    )
+    text = page(table, marks, smooth, asked.seeds, few)
     print(text)
     if asked.write:
         before, rest = asked.write.read_text(encoding="utf-8").split(BEGIN)
