@@ -48,7 +48,7 @@ def page(
     Args:
         title: the page's heading.
         subtitle: what stands below it.
-        card: the model card, such as `irshap.report.card.facts` tells it.
+        card: the model card, such as `irshap.report.facts` tells it.
         kinds: how tensors are drawn, by their names, "" for all others: "image", "table", "tokens",
             "sequence", "series" or "bars".  Who isn't named is guessed from shapes.
         look: layout of pictures, letters of sequences, number of bars.

@@ -75,12 +75,10 @@ AVOIDED = {
 """What `--for openvino` and `--for any` leave out, and why."""
 
 FOOT = """
-`--batch 1` fixes the number of samples, for runtimes that want every size known; `Explainer` then runs a file
-sample by sample. OpenVINO needs the hint `INFERENCE_PRECISION_HINT: f32`: on processors with bfloat16 it
-takes that otherwise, and single attributions are off by far more than their sum shows.
+OpenVINO needs the hint `INFERENCE_PRECISION_HINT: f32`: on processors with bfloat16 it takes that otherwise.
 
-`irshap run FILE INPUT --compare --with openvino` (`web`, `node`, `reference`) tells how far a runtime is from
-ONNX Runtime on your machine.
+[Other runtimes](using.md#other-runtimes) tells what each `--for` is for, and how to see on your machine
+how far a runtime is from ONNX Runtime.
 """
 
 
