@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
 import networkx as nx
 from places import ROOT
+
+from irshap.compiler.catalog import METHODS
 
 FLOORS = ("errors", "contract", "files", "runtime", "engines", "report", "ir", "ops", "text", "attribution")
 FLOORS += ("pipeline", "lowering", "serving", "checks", "passes", "cost", "compiler", "metrics", "training")
@@ -118,3 +121,10 @@ def test_no_file_is_long() -> None:
     files = [*MODULES.values(), *(ROOT / "tests").rglob("*.py")]
     counts = {str(f.relative_to(ROOT)): f.read_text(encoding="utf-8").count("\n") for f in files}
     assert {name: count for name, count in counts.items() if count > 500} == {}
+
+
+def test_a_method_is_one_short_file() -> None:
+    files = {name: Path(inspect.getfile(method)) for name, method in METHODS.items()}
+    counts = {name: file.read_text(encoding="utf-8").count("\n") for name, file in files.items()}
+    assert len(set(files.values())) == len(METHODS) >= 16
+    assert {name: count for name, count in counts.items() if count > 120} == {}

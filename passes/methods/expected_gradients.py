@@ -8,18 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from irshap import contract
-from irshap.attribution.outputs import own_names
 from irshap.ir.builder import emit1
 from irshap.ir.core import Role, Value
-from irshap.ir.dims import Dim, N, R, as_dim
-from irshap.ir.types import DType, TensorType
+from irshap.ir.dims import Dim, R, as_dim
+from irshap.ir.types import DType
 from irshap.ops.cast import cast
 from irshap.ops.gather import Gather
 from irshap.ops.logic import Floor
-from irshap.ops.program import PLACES, Dims, new_input
+from irshap.ops.program import Dims
 from irshap.ops.shape import reshape
 from irshap.passes.methods.chunks import in_chunks, summed
-from irshap.passes.methods.joint_batch import mean_over_references
+from irshap.passes.methods.given_places import at_given_places
 from irshap.passes.methods.path import BetweenWorlds, Paths
 from irshap.passes.methods.wider_batch import weighted
 
@@ -58,7 +57,7 @@ class ExpectedGradients(BetweenWorlds):
 
     def mean(self, paths: Paths) -> Sequence[Value]:
         if self.places:
-            return _at_given_places(paths)
+            return at_given_places(paths)
         target = paths.graph.output(Role.TARGET).value
         count, kind = target.shape[0], target.dtype.numpy
         places, choices = np.random.default_rng(self.seed).random((self.samples, 2)).T
@@ -92,24 +91,6 @@ class ExpectedGradients(BetweenWorlds):
     def cases(cls) -> Iterable[ExpectedGradients]:
         yield cls(samples=6, chunk=4, emit=contract.COMPLETENESS_ERROR)
         yield cls(samples=5, seed=1, chunk=0)
-
-
-def _at_given_places(paths: Paths) -> list[Value]:
-    """The mean over the references of (x - r) times the gradient at r + a (x - r), a place for each pair."""
-    target = paths.graph.output(Role.TARGET).value
-    first = str(paths.graph.outputs_of(Role.SOURCE)[0].of)
-    name = contract.free(contract.places(first), own_names(paths.graph))
-    at = new_input(name, TensorType(target.dtype, (N, R)), PLACES, first)
-    moved = {}
-    for value, (start, step) in paths.ends.items():
-        column = reshape(cast(at, step.dtype), (step.shape[0], *[1] * (step.rank - 1)))
-        moved[value] = start + column * step
-    batch = paths.at(moved, R)
-    gradients = (batch.rows_first(o.value) for o in paths.graph.outputs_of(Role.ADJOINT))
-    return [
-        mean_over_references(reshape(m, step.shape) * step, paths.weights)
-        for m, (_, step) in zip(gradients, paths.ends.values(), strict=True)
-    ]
 
 
 def _number_of_references(kind: DType) -> Value:
