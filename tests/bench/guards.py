@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import onnx.parser
-import onnxruntime
+from op_profile import session_of
 
 PLANES = "64,112,112"
 FORMS = {
@@ -27,16 +27,12 @@ FORMS = {
 """`size` takes a share without its sign."""
 
 
-def session(form: str, threads: int) -> onnxruntime.InferenceSession:
+def model(form: str) -> bytes:
     numbers = "float tiny = {1.1754945e-38}, float zero = {0.0}"
     given = f"float[R,{PLANES}] s, float[1,{PLANES}] x, float[R,{PLANES}] r"
     text = f"({given}) => (float[R,{PLANES}] y) <{numbers}> {{ {FORMS[form]} }}"
-    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.enable_mem_pattern, options.log_severity_level = threads, False, 3
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    made = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
+    return bytes(made.SerializeToString())
 
 
 def main() -> None:
@@ -49,7 +45,7 @@ def main() -> None:
     shape = [int(size) for size in PLANES.split(",")]
     rows = {"s": options.references, "x": 1, "r": options.references}
     feed = {name: rng.normal(size=(count, *shape)).astype(np.float32) for name, count in rows.items()}
-    sessions = {form: session(form, options.threads) for form in FORMS}
+    sessions = {form: session_of(model(form), options.threads) for form in FORMS}
     times: dict[str, list[float]] = {form: [] for form in FORMS}
     for each in sessions.values():
         each.run(None, feed)

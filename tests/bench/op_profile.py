@@ -30,20 +30,25 @@ SETTLE = 0.05
 take time from the next one, which counts most for those with the shortest runs."""
 
 
+def session_of(model: Path | bytes, threads: int, profile: Path | None = None) -> Any:
+    """A session on the CPU as `Explainer` makes it: without memory patterns."""
+    options = onnxruntime.SessionOptions()
+    options.enable_mem_pattern = False
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 class Runs:
     """A session with its feeds; keeps the seconds of each run."""
 
     def __init__(
         self, model: Path, feeds: dict[str, Any], profile: Path | None = None, threads: int = 0
     ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.enable_mem_pattern = False
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        if profile is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = str(profile)
-        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self.session = session_of(model, threads, profile)
         self.feeds, self.seconds = feeds, list[float]()
 
     def run(self) -> None:

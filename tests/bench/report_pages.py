@@ -8,32 +8,18 @@ Needs the extras `report` and `browser`, and a Chromium of the system.
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import numpy as np
+from architectures import images
+from browser import chromium
 from playwright.sync_api import sync_playwright
 
 import irshap
 from irshap import demo, report
 
 LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
-
-
-def pictures(count: int) -> Any:
-    """Smooth pictures [count, 3, 224, 224] of random colours."""
-    coarse = np.random.default_rng(0).normal(size=(count, 3, 8, 8))
-    place = np.linspace(0, 7, 224)
-    low = np.minimum(place.astype(int), 6)
-    part = place - low
-    for axis in (2, 3):
-        below, above = (np.take(coarse, at, axis=axis) for at in (low, low + 1))
-        weight = part.reshape([-1 if a == axis else 1 for a in range(4)])
-        coarse = below * (1 - weight) + above * weight
-    return coarse.astype(np.float32)
 
 
 def pages(resnet: str | None) -> dict[str, str]:
@@ -43,8 +29,8 @@ def pages(resnet: str | None) -> dict[str, str]:
     told = {"title": "Digits", "subtitle": "50 samples explained, against 100 references"}
     found = {"50 digits": report.page(digits, card=report.facts(explainer), **told)}
     if resnet is not None:
-        several = irshap.compile(resnet, pictures(3), target="top-3").explainer()
-        found["a picture, top 3 of ResNet18"] = report.page(several(pictures(4)[3:]), title="ResNet18")
+        several = irshap.compile(resnet, images(3, 0), target="top-3").explainer()
+        found["a picture, top 3 of ResNet18"] = report.page(several(images(1, 1)), title="ResNet18")
     return found
 
 
@@ -56,8 +42,7 @@ def main() -> None:
     parser.add_argument("--picture")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
-        chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         print("| page | size | opens in |\n|---|---|---|")
         for name, text in pages(asked.resnet).items():
             path = Path(folder, "page.html")

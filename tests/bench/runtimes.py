@@ -15,7 +15,7 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from runtime_page import page
 
 import irshap
 from irshap import demo
-from irshap.engines import ENGINES, Engine, distances
+from irshap.engines import ENGINES, Engine, distances, own_results
 from irshap.errors import IrshapError
 
 RUNTIMES: dict[str, type[Engine]] = {**ENGINES, Chromium.name: Chromium}
@@ -122,13 +122,6 @@ def named(arrays: Arrays, model: Path) -> Arrays:
     return {session.get_inputs()[0].name: array}
 
 
-def own(model: Path, feeds: list[Arrays]) -> list[Arrays]:
-    """What ONNX Runtime finds on this CPU."""
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-    names = [o.name for o in session.get_outputs()]
-    return [dict(zip(names, session.run(None, feed), strict=True)) for feed in feeds]
-
-
 def incomplete(found: Mapping[str, Any]) -> float:
     """|f(x) - base - sum| by |f(x) - base|, of the worst sample."""
     attributions = next(v for k, v in found.items() if k.endswith("_attributions")).astype(np.float64)
@@ -140,10 +133,23 @@ def incomplete(found: Mapping[str, Any]) -> float:
     return float(left.max())
 
 
+def write_each(path: Path, listed: Sequence[Arrays]) -> None:
+    np.savez(path, **{f"{i}/{name}": a for i, arrays in enumerate(listed) for name, a in arrays.items()})
+
+
+def read_each(path: Path) -> list[Arrays]:
+    listed: dict[int, Arrays] = {}
+    with np.load(path) as arrays:
+        for key in arrays.files:
+            i, _, name = key.partition("/")
+            listed.setdefault(int(i), {})[name] = arrays[key]
+    return [*listed.values()]
+
+
 def cell(runtime: str, file: Path, feeds: list[Arrays], folder: Path) -> dict[str, Any]:
     """What a runtime makes of a file, in a process of its own: arrays, or why not."""
     given, made = folder / "feeds.npz", folder / "found.npz"
-    np.savez(given, **{f"{i}/{k}": a for i, feed in enumerate(feeds) for k, a in feed.items()})
+    write_each(given, feeds)
     made.unlink(missing_ok=True)
     command = [sys.executable, __file__, "--cell", runtime, str(file), str(given), str(made)]
     try:
@@ -153,26 +159,15 @@ def cell(runtime: str, file: Path, feeds: list[Arrays], folder: Path) -> dict[st
     if not made.exists():
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         return {"refused": lines[-1].removeprefix(f"{file}: ")[:300]}
-    with np.load(made) as arrays:
-        found: list[Arrays] = [{} for _ in feeds]
-        for key in arrays.files:
-            i, _, name = key.partition("/")
-            found[int(i)][name] = arrays[key]
-    return {"found": found}
+    return {"found": read_each(made)}
 
 
 def run_cell(runtime: str, file: str, given: str, made: str) -> None:
-    with np.load(given) as arrays:
-        count = 1 + max(int(key.partition("/")[0]) for key in arrays.files)
-        feeds: list[Arrays] = [{} for _ in range(count)]
-        for key in arrays.files:
-            i, _, name = key.partition("/")
-            feeds[int(i)][name] = arrays[key]
     try:
-        found = RUNTIMES[runtime]().run(Path(file), feeds)
+        found = RUNTIMES[runtime]().run(Path(file), read_each(Path(given)))
     except IrshapError as error:
         raise SystemExit(str(error).replace("\n", " ")) from None
-    np.savez(made, **{f"{i}/{k}": a for i, each in enumerate(found) for k, a in each.items()})
+    write_each(Path(made), found)
 
 
 def installed() -> dict[str, str]:
@@ -200,7 +195,7 @@ def measure(name: str, nets: Path | None, runtimes: list[str], folder: Path) -> 
             profile, file = " ".join(alike), folder / "explained.onnx"
             file.write_bytes(content)
             kinds, feeds = zip(*((kind, named(f, file)) for kind, f in given.feeds()), strict=True)
-            right = right or own(file, list(feeds))
+            right = right or own_results(file, feeds)
             if batch == "1":
                 few = [i for i, kind in enumerate(kinds) if kind != "3"]
                 kinds, feeds = (tuple(each[i] for i in few) for each in (kinds, feeds))
@@ -213,7 +208,7 @@ def measure(name: str, nets: Path | None, runtimes: list[str], folder: Path) -> 
                 row: dict[str, Any] = {"network": name, "profile": profile, "batch": batch}
                 row["runtime"] = runtime
                 if runtime == "onnxruntime":
-                    told: dict[str, Any] = {"found": own(file, list(feeds))}
+                    told: dict[str, Any] = {"found": own_results(file, feeds)}
                 else:
                     told = cell(runtime, file, list(feeds[:count]), folder)
                 if "refused" in told:

@@ -23,6 +23,7 @@ from google.protobuf import text_format
 
 import irshap
 from irshap import demo
+from irshap.engines import own_results
 from irshap.serving import package
 
 IMAGES = demo.digits()[0][:3]
@@ -37,9 +38,7 @@ def explained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def wanted(explained: Path) -> dict[str, Any]:
-    session = onnxruntime.InferenceSession(str(explained), providers=["CPUExecutionProvider"])
-    names = [o.name for o in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"image": IMAGES}), strict=True))
+    return own_results(explained, [{"image": IMAGES}])[0]
 
 
 def needs(*packages: str) -> None:

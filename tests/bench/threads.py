@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
+from op_profile import session_of
 
 LINKS = 12
 """Nodes of the kind in a chain."""
@@ -103,11 +103,7 @@ def model(kind: str, channels: int, *, between: bool) -> bytes:
 
 def microseconds(content: bytes, channels: int, threads: int, runs: int) -> float:
     """For each of the chain's links, in the fastest run."""
-    options = onnxruntime.SessionOptions()
-    options.enable_mem_pattern = False
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = session_of(content, threads)
     feeds = {"x": np.random.default_rng(1).standard_normal((1, channels, SIDE, SIDE)).astype(np.float32)}
     seconds = []
     for _ in range(runs):

@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,10 @@ import onnx
 import onnxruntime
 from cost_truth import MIB, reset_peak, status
 from onnx import helper, numpy_helper
+from training_study import tabular
 
 from irshap import demo
+from irshap.compiler.catalog import PassManager
 from irshap.cost.session import predict
 from irshap.ir.dims import N
 from irshap.training import train_step
@@ -35,34 +36,9 @@ from irshap.training.loop import Loop
 BATCH = 64
 
 
-def tabular() -> onnx.ModelProto:
-    """30 features, two hidden layers of 64 without biases: a small X-DNN."""
-    rng = np.random.default_rng(0)
-    sizes, nodes, weights, last = (30, 64, 64, 2), [], [], "x"
-    for i, (a, b) in enumerate(pairwise(sizes)):
-        w = (rng.normal(size=(b, a)) * (2 / a) ** 0.5).astype(np.float32)
-        weights.append(numpy_helper.from_array(w, f"w{i}"))
-        out = "y" if i == 2 else f"h{i}"
-        nodes.append(helper.make_node("Gemm", [last, f"w{i}"], [out], transB=1))
-        if i < 2:
-            nodes.append(helper.make_node("Relu", [out], [f"r{i}"]))
-        last = f"r{i}"
-    ends = [helper.make_tensor_value_info(n, 1, ["N", s]) for n, s in (("x", 30), ("y", 2))]
-    graph = helper.make_graph(nodes, "tabular", ends[:1], ends[1:], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
 def digits() -> onnx.ModelProto:
     """The demo's CNN without biases."""
-    model = onnx.load(demo.model_path())
-    for node in model.graph.node:
-        if node.op_type in ("Conv", "Gemm") and len(node.input) == 3:
-            del node.input[2]
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [t for t in model.graph.initializer if t.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    return model
+    return PassManager.from_text("lift,canonicalize,remove-bias,lower").run(demo.model_path())
 
 
 def stepper(model: onnx.ModelProto, references: int = 1, **options: Any) -> Callable[[], object]:
@@ -201,7 +177,7 @@ def main() -> None:
         memory(given.memory)
         return
     rounds = given.rounds
-    for name, model in (("tabular", tabular()), ("digits", digits())):
+    for name, model in (("tabular", tabular(30, 0, hidden=64)), ("digits", digits())):
         runs = {
             "plain": stepper(model),
             "x-gradient": stepper(model, prior="sparse", method="x-gradient"),

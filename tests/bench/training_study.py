@@ -33,10 +33,10 @@ BEGIN, END = "<!-- study -->", "<!-- end of the study -->"
 # ---- networks that begin anew -----------------------------------------------------------------------------
 
 
-def tabular(features: int, seed: int) -> onnx.ModelProto:
-    """Two hidden layers of 32 without biases, for two classes: an X-DNN; weights after He et al. 2015."""
+def tabular(features: int, seed: int, hidden: int = 32) -> onnx.ModelProto:
+    """Two hidden layers without biases, for two classes: an X-DNN; weights after He et al. 2015."""
     rng = np.random.default_rng(seed)
-    sizes = (features, 32, 32, 2)
+    sizes = (features, hidden, hidden, 2)
     nodes, weights, last = [], [], "x"
     for i in range(3):
         w = rng.normal(size=(sizes[i + 1], sizes[i])) * (2 / sizes[i]) ** 0.5

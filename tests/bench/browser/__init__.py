@@ -18,11 +18,19 @@ from irshap.engines import Engine, EngineFailed
 from irshap.engines.javascript import Web, read_arrays, write_arrays
 from irshap.errors import UserError
 
-__all__ = ["Chromium"]
+__all__ = ["Chromium", "chromium"]
 
 PAGE = Path(__file__).with_name("page.html")
 PATIENCE = 300
 """Seconds until a page that says nothing is given up."""
+
+
+def chromium() -> str:
+    """The path of the system's Chromium."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        raise UserError("there is no chromium", mend="apt-get install chromium")
+    return found
 
 
 class Chromium(Engine):
@@ -35,9 +43,7 @@ class Chromium(Engine):
         return Web().version()
 
     def run(self, model: Path, feeds: Sequence[Mapping[str, object]]) -> list[Any]:
-        browser = shutil.which("chromium") or shutil.which("chromium-browser")
-        if browser is None:
-            raise UserError("there is no chromium", mend="apt-get install chromium")
+        browser = chromium()
         with tempfile.TemporaryDirectory(prefix="irshap-") as name:
             folder = Path(name)
             (folder / "model.onnx").symlink_to(model.absolute())
