@@ -1,7 +1,8 @@
 """What an explanation costs on 25 architectures: time by inference of 1 + R, file, memory.
 
     python tests/bench/architectures.py --nets FOLDER [--suite mobile|cnn|transformer] [--references 10]
-                                        [--runs 7] [--rows ROWS.jsonl] [--page PAGE.md] [NAME ...]
+                                        [--runs 7] [--rows ROWS.jsonl] [--page PAGE.md]
+                                        [--passes PIPELINE] [NAME ...]
 
 FOLDER holds NAME_torchscript.onnx of torchvision's classifiers, as tests/bench/networks.py writes them.
 Each network is measured in a process of its own; runs of the explanation and of plain inference of 1 and of R
@@ -71,13 +72,13 @@ def images(count: int, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return total / 2
 
 
-def measured(network: Path, count: int, runs: int) -> dict[str, float]:
+def measured(network: Path, count: int, runs: int, passes: str) -> dict[str, float]:
     """One network's row: times in seconds, sizes in bytes."""
     references, sample = images(count, 0), images(1, 1)
     row = {"load": os.getloadavg()[0], "plain": float(network.stat().st_size)}
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        compiled = irshap.compile(network, references)
+        compiled = irshap.compile(network, references, passes=passes)
         row["compiled"] = time.perf_counter() - start
         row["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
         row["nodes"] = len(compiled.lowered.graph.node)
@@ -85,7 +86,7 @@ def measured(network: Path, count: int, runs: int) -> dict[str, float]:
         compiled.save(file)
         del compiled
         row["file"] = float(sum(f.stat().st_size for f in Path(folder).iterdir()))
-        row |= compared(network, references[:CLOSE], sample)
+        row |= compared(network, references[:CLOSE], sample, passes)
         feeds = ((network, sample), (network, references), (file, sample))
         one, many, explained = (Runs(model, {"image": x}) for model, x in feeds)
         for _ in range(runs + 1):  # the first of each is left out
@@ -95,11 +96,11 @@ def measured(network: Path, count: int, runs: int) -> dict[str, float]:
     return row | {"ratio": float(np.median(np.array(explained.seconds[1:]) / plain))}
 
 
-def compared(network: Path, references: Any, sample: Any) -> dict[str, float]:
-    """How far @default is from @naive, and its sum from f(x) - base."""
+def compared(network: Path, references: Any, sample: Any, passes: str) -> dict[str, float]:
+    """How far a pipeline is from @naive, and its sum from f(x) - base."""
     found = []
-    for passes in ("@default", "@naive"):
-        explainer = irshap.compile(network, references, passes=passes).explainer()
+    for pipeline in (passes, "@naive"):
+        explainer = irshap.compile(network, references, passes=pipeline).explainer()
         found.append(explainer(sample))
     (ours, naive) = (e.raw["image_attributions"] for e in found)
     logits = found[0].raw["logits"]
@@ -137,11 +138,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--rows", type=Path, default=Path("build/bench/architectures.jsonl"))
     parser.add_argument("--page", type=Path)
+    parser.add_argument("--passes", default="@default", help="another pipeline, with --rows of its own")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         network = given.nets / f"{given.one}_torchscript.onnx"
-        print(json.dumps(measured(network, given.references, given.runs)))
+        print(json.dumps(measured(network, given.references, given.runs, given.passes)))
         return
     listed = [name for suite in SUITES.values() for name in suite]
     names = given.names or (SUITES[given.suite] if given.suite else listed)
@@ -153,6 +155,7 @@ def main() -> None:
             continue
         call = [sys.executable, __file__, "--nets", str(given.nets), "--one", name]
         call += ["--references", str(given.references), "--runs", str(given.runs)]
+        call += ["--passes", given.passes]
         done = subprocess.run(call, capture_output=True, text=True, check=False)
         if done.returncode:
             print(f"{name}: {(done.stderr.strip().splitlines() or ['died'])[-1]}", flush=True)
