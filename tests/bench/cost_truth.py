@@ -69,6 +69,17 @@ def status(key: str) -> int:
     raise KeyError(key)
 
 
+def fresh(model: Path, samples: int, pattern: bool, runs: int) -> dict[str, int]:
+    """`measure` in a process of its own.
+
+    Raises:
+        subprocess.CalledProcessError: it failed; the error's stderr says how.
+    """
+    command = [sys.executable, __file__, "--child", str(model), str(samples), str(int(pattern)), str(runs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {stage: int(size) for stage, size in json.loads(done.stdout).items()}
+
+
 def reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
@@ -103,12 +114,12 @@ def measure(model: str, samples: int, pattern: bool, runs: int) -> dict[str, int
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     found = {"load_peak": status("VmHWM") - before, "loaded": status("VmRSS") - before}
     random = np.random.default_rng(1)
-    feeds = {
-        v.name: random.standard_normal(
-            [d if isinstance(d, int) else samples for d in v.shape], dtype=np.float32
-        )
-        for v in session.get_inputs()
-    }
+    feeds: dict[str, Any] = {}
+    for v in session.get_inputs():
+        dims = [d if isinstance(d, int) else samples for d in v.shape]
+        # labels are the only integers: of the first class
+        floats = v.type == "tensor(float)"
+        feeds[v.name] = random.standard_normal(dims, np.float32) if floats else np.zeros(dims, np.int64)
     peaks = []
     with Private() as private:
         for _ in range(runs):
@@ -196,15 +207,12 @@ class Bench:
         if cell.key not in self.known:
             if predicted > SHARE * available():
                 return None
-            command = [sys.executable, __file__, "--child", str(self.model(cell)), str(cell.samples)]
-            command += [str(int(cell.pattern)), str(runs)]
-            found = []
-            for _ in range(processes):
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    print(f"{cell}: exit code {done.returncode}: {done.stderr[-300:]}", file=sys.stderr)
-                    return None
-                found.append(json.loads(done.stdout))
+            model = self.model(cell)
+            try:
+                found = [fresh(model, cell.samples, cell.pattern, runs) for _ in range(processes)]
+            except subprocess.CalledProcessError as failure:
+                print(f"{cell}: exit code {failure.returncode}: {failure.stderr[-300:]}", file=sys.stderr)
+                return None
             self.known[cell.key] = {stage: max(f[stage] for f in found) for stage in found[0]}
             if self.out is not None:
                 with self.out.open("a") as stream:

@@ -4,14 +4,12 @@
 
 Rounds are interleaved, and what is told is the median of each round's ratio.  torch is in eager mode, with as
 many threads; without torch its column is left out.  With --memory instead: the peak of a process that runs a
-step of so many samples, beyond what it had before it loaded it, and what the memory model predicts.
+step of so many samples, as cost_truth.py measures it, and what the memory model predicts.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,8 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
-from cost_truth import MIB, reset_peak, status
+from cost_truth import MIB, fresh
 from onnx import helper, numpy_helper
 from training_study import tabular
 
@@ -39,6 +36,12 @@ BATCH = 64
 def digits() -> onnx.ModelProto:
     """The demo's CNN without biases."""
     return PassManager.from_text("lift,canonicalize,remove-bias,lower").run(demo.model_path())
+
+
+MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
+    "tabular": lambda: tabular(30, 0, hidden=64),
+    "digits": digits,
+}
 
 
 def stepper(model: onnx.ModelProto, references: int = 1, **options: Any) -> Callable[[], object]:
@@ -134,41 +137,27 @@ def medians(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, lis
     return found
 
 
-def footprint(file: str, samples: int) -> int:
-    """The bytes by which this process grows while it loads a step and runs it three times."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    reset_peak()
-    before = status("VmRSS")
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    feeds = {}
-    for v in session.get_inputs():
-        dims = [d if isinstance(d, int) else samples for d in v.shape]
-        feeds[v.name] = np.zeros(dims, np.int64) if "int64" in v.type else np.full(dims, 1e-3, np.float32)
-    for _ in range(3):
-        session.run(None, feeds)
-    return status("VmHWM") - before
-
-
 def memory(samples: list[int]) -> None:
-    """Prints predicted and measured peaks of *digits*, without a prior and with one."""
-    for kind, asked in (("plain", {}), ("x-gradient", {"prior": "sparse", "method": "x-gradient"})):
-        step = train_step(digits(), **asked)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "step.onnx"
-            step.save(file)
-            for count in samples:
-                predicted = predict(step.graph, {N: count}).peak
-                command = [sys.executable, __file__, "--child", str(file), str(count)]
-                found = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                told = f"predicted {predicted / MIB:.0f} MiB, measured {found / MIB:.0f}"
-                print(f"digits {kind:12} {count:6} samples: {told}")
+    """Prints predicted and measured peaks, without a prior and with two."""
+    asked: dict[str, dict[str, str]] = {
+        "plain": {},
+        "x-gradient": {"prior": "sparse", "method": "x-gradient"},
+        "right-reasons": {"prior": "right-reasons"},
+    }
+    for name, model in MODELS.items():
+        for kind, options in asked.items():
+            step = train_step(model(), **options)
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "step.onnx"
+                step.save(file)
+                for count in samples:
+                    predicted = predict(step.graph, {N: count}).peak
+                    found = fresh(file, count, pattern=True, runs=3)["peak"]
+                    told = f"predicted {predicted / MIB:.0f} MiB, measured {found / MIB:.0f}"
+                    print(f"{name:8} {kind:14} {count:6} samples: {told} ({predicted / found - 1:+.1%})")
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--child"]:
-        print(footprint(sys.argv[2], int(sys.argv[3])))
-        return
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--memory", type=int, nargs="+")
@@ -177,7 +166,8 @@ def main() -> None:
         memory(given.memory)
         return
     rounds = given.rounds
-    for name, model in (("tabular", tabular(30, 0, hidden=64)), ("digits", digits())):
+    for name, made in MODELS.items():
+        model = made()
         runs = {
             "plain": stepper(model),
             "x-gradient": stepper(model, prior="sparse", method="x-gradient"),
