@@ -16,6 +16,7 @@ from places import ROOT
 import irshap
 from irshap.cli import doctor, main
 from irshap.cli.doctor import EXTRAS
+from irshap.runtime import reading
 
 INTERNAL = {"test", "bench", "docs"}
 
@@ -67,7 +68,7 @@ def test_it_says_what_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch
 def test_a_failed_trial_exits_with_1(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_WITHIN", -1.0)
+    monkeypatch.setitem(reading.TOLERANCES, 4, -1.0)
     assert main(["doctor"]) == 1
     assert "error: the demo's model doesn't compile and run here" in capsys.readouterr().err
 
