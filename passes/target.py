@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from irshap import contract
 from irshap.attribution.gaps import why
-from irshap.attribution.outputs import own_names
+from irshap.attribution.outputs import own_names, require_unexplained
 from irshap.attribution.side_paths import states, with_side_paths_held
 from irshap.attribution.sources import Attributed, find_sources, names_in, with_held, with_taps
 from irshap.attribution.targets import (
@@ -83,6 +83,7 @@ class Target(Pass):
             object.__setattr__(self, option, text_of_names(getattr(self, option), option))
 
     def run(self, ir: Graph, context: Context) -> Graph:
+        require_unexplained(ir)
         form = parse_form(self.target)
         held = names_in(self.context)
         ir = with_held(ir, [name for name in held if name not in ("auto", "none")])

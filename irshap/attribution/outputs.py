@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from irshap import contract
 from irshap.attribution.moves import moved_back
 from irshap.attribution.sources import holds_ids, in_order, model_inputs
-from irshap.errors import IRError
+from irshap.errors import IRError, ModelError
 from irshap.ir.batch import BatchAxes
 from irshap.ir.builder import emit1
 from irshap.ir.core import Graph, Output, Role, Value
@@ -19,7 +19,7 @@ from irshap.ops.rows import RepeatRows
 from irshap.ops.shape import reshape, to_front
 
 __all__ = ["attributions", "batch_axes", "by_class", "in_own_order", "is_token", "own_names"]
-__all__ += ["samples_first", "source_axes"]
+__all__ += ["require_unexplained", "samples_first", "source_axes"]
 
 
 def by_class(rows: Value, graph: Graph) -> Value:
@@ -69,6 +69,16 @@ def is_token(graph: Graph, source: Output) -> bool:
 def own_names(graph: Graph) -> set[str]:
     """The names of a model's inputs and outputs: what is added gets others."""
     return {str(v.name) for v in graph.inputs} | {o.name for o in graph.outputs_of(Role.MODEL)}
+
+
+def require_unexplained(graph: Graph) -> None:
+    """Raises a ModelError where the model is a file that returns attributions of its own.
+
+    It would compile, with a second set of them beside the first; who gives one means the model in it.
+    """
+    if contract.Metadata.EXPLAINED_OUTPUT in dict(graph.source.metadata):
+        mend = "give the model that it was compiled from; irshap run explains samples with this file"
+        raise ModelError("the model is already explained", mend=mend)
 
 
 def in_own_order(graph: Graph, source: Output) -> bool:

@@ -50,7 +50,7 @@ def readable(model: Any, example: Mapping[str, Array]) -> Readable:
         return bytes(model)
     if isinstance(model, CompiledModel):
         mend = "run it: compiled.explainer()(x); or compile the model that it was made from"
-        raise ModelError("is explained already", where=_WHERE, mend=mend)
+        raise ModelError("the model is already explained", mend=mend)
     for known, read in _KNOWN:
         if known(model):
             return read(model, example)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from irshap import contract
+from irshap.attribution.outputs import require_unexplained
 from irshap.errors import ModelError
 from irshap.ir.builder import Builder, emit, emit1
 from irshap.ir.core import Graph, Node, Output, Value
@@ -41,6 +42,7 @@ class Trainable(Pass):
     ensures = frozenset({"trainable"})
 
     def run(self, ir: Graph, context: Context) -> Graph:
+        require_unexplained(ir)
         read = ancestors([o.value for o in ir.outputs])
         for value in _inputs(ir, PARAMETER):
             if value not in read:

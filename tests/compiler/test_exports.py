@@ -76,7 +76,7 @@ SESSION._model_path = None
         (made_by("torch", "ExportedProgram"), r"can't be exported: .*torch.onnx.export\("),
         (
             irshap.compile(demo.model_path(), REFERENCES),
-            r"is explained already. run it: compiled.explainer\(\)",
+            r"is already explained. run it: compiled.explainer\(\)",
         ),
     ],
 )

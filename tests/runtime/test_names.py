@@ -15,6 +15,7 @@ from irshap import contract
 from irshap.contract import Metadata, Tensors, free
 from irshap.errors import ModelError
 from irshap.lowering import lift, lower
+from irshap.training import train_step
 
 PLAIN = """<ir_version: 10, opset_import: ["": 17]>
 g (float[N,3] x, float[N,3] c, float[N,3] d) => (float[N,3] y, float[N,3] z, float[N] s)
@@ -128,9 +129,29 @@ def test_the_command_line_finds_the_target(tmp_path: Any) -> None:
     assert main(["run", str(file), str(data), "--target", "2", "--max-error", "1e-4"]) == 0
 
 
-def test_what_was_explained_can_be_explained_again() -> None:
+def test_an_explained_file_is_not_explained_again() -> None:
+    """It would get a second set of attributions, by names with a 1, and a user would read the first."""
+    once = explained(renamed(), "c,d").model
+    given = (once, once.SerializeToString())
+    says = "^the model is already explained. give the model that it was compiled from"
+    for model in given:
+        with pytest.raises(ModelError, match=says):
+            irshap.compile(model, REFERENCES)
+        with pytest.raises(ModelError, match=says):
+            irshap.compile(model, method="feature-ablation", target=0)
+        with pytest.raises(ModelError, match=says):
+            train_step(model, loss="mse")
+    # it is read and written as any other model
+    assert [o.name for o in lower(lift(once)).graph.output] == [o.name for o in once.graph.output]
+
+
+def test_what_says_nothing_of_being_explained_can_be_explained_again() -> None:
+    """A model may have outputs of all these names, each of which it keeps."""
     once = explained(renamed(), "c,d")
-    twice = explained(once.model, "c,d")
+    stripped = onnx.ModelProto()
+    stripped.CopyFrom(once.model)
+    del stripped.metadata_props[:]
+    twice = explained(stripped, "c,d")
     feed = {"x": X, "c": C, "d": D}
     first, second = once.explainer()(feed), twice.explainer()(feed)
     assert set(first.raw) <= set(second.outputs)
