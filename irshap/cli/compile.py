@@ -31,12 +31,6 @@ VERIFY = click.Choice(["none", "types", "numeric"])
     "--names", metavar="FILE.json", help="Names of features, classes and tokens, to store in OUT.onnx."
 )
 @click.option(
-    "--summary",
-    metavar="OPTIONS",
-    help="Further outputs that sum attributions up: top=5, sum=1 (an axis), groups=true (with --groups), "
-    "normalize=max|sum, heatmap=(224,224), keep=false; commas between. `irshap passes summary` tells all.",
-)
-@click.option(
     "--verify", type=VERIFY, default="none", show_default=True, help="What is checked after each pass."
 )
 @click.option("--print-after", multiple=True, metavar="PASS", help="Print the IR after this pass, or all.")

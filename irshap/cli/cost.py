@@ -40,7 +40,12 @@ _REFERENCES = click.option(
 @click.command("cost")
 @click.argument("model")
 @partial(compiling, references=_REFERENCES)
-@click.option("--samples", "-n", default=1, show_default=True, type=click.IntRange(1), help="Samples a run.")
+@click.option(
+    "--samples",
+    "-n",
+    type=click.IntRange(1),
+    help="Samples a run.  [default: what --batch fixes, or 1]",
+)
 @click.option(
     "--device",
     "hardware",
@@ -55,7 +60,7 @@ _REFERENCES = click.option(
 @click.option("--plot", metavar="PNG", help="Draw memory and work over R (needs matplotlib).")
 def cost_command(
     references: str,
-    samples: int,
+    samples: int | None,
     memory_limit: str | None,
     hardware: str | None,
     each_pass: bool,
@@ -93,8 +98,10 @@ def cost_command(
     if not count and not Path(references).is_file():
         raise UserError(f"{references!r} is neither a number of references nor a file of them")
     arguments = explained_arguments({**said, "references": None if count else references})
-    given = arguments["references"]
-    query = Query(count or given.count, samples, limit, settings, on, each_pass)
+    given, fixed = arguments["references"], arguments["model"].fixed_batch
+    if None not in (samples, fixed) and samples != fixed:
+        raise UserError(f"--samples {samples} contradicts --batch {fixed}", mend="leave one of the two out")
+    query = Query(count or given.count, samples or fixed or 1, limit, settings, on, each_pass)
     model, main, pipelines, groups = _asked(**arguments)
     found = report(model, query, pipelines, given.arrays, given.per_sample, groups)
     data = {"model": model, "pipeline": main, **found.to_dict()}
@@ -123,7 +130,7 @@ def _asked(
     method, passes = options["method"], options.pop("passes")
     given = {"per_sample": references.per_sample, "grouped": groups is not None}
     of_all: dict[str, Any] = {"reading": model.reading, **given}
-    of_all |= {"weighted": references.weights is not None}
+    of_all |= {"weighted": references.weights is not None, "batch": model.fixed_batch}
     of_all |= {name: options.pop(name) for name in ("target", "method", "quantized")}
     options.pop("instruments")
     main = passes or for_method(method.points, options["device"])

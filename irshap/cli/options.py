@@ -189,6 +189,13 @@ _COMPILING = (
         default=None,
         help="Weights and references' activations stand in OUT.onnx.data, which is mapped as it is needed.",
     ),
+    click.option(
+        "--summary",
+        metavar="OPTIONS",
+        help="Further outputs that sum attributions up: top=5, sum=1 (an axis), groups=true (with --groups), "
+        "normalize=max|sum, heatmap=(224,224), keep=false; commas between. `irshap passes summary` tells "
+        "all.",
+    ),
 )
 
 

@@ -80,9 +80,33 @@ def test_other_methods(capsys: pytest.CaptureFixture[str], method: str, pipeline
 
 def test_the_options_of_compile_mean_the_same() -> None:
     compiled, costed = ({o for p in c.params for o in p.opts} for c in (compile_command, cost_command))
-    about_the_file = {"--output", "-o", "--names", "--verify", "--print-after", "--time-passes"}
-    about_the_file |= {"--verbose", "-v", "--summary"}
-    assert compiled - costed == about_the_file
+    # where the file goes and how its making is watched, and what its metadata says: nothing of it costs
+    assert compiled - costed == {
+        "--output", "-o", "--names", "--verify", "--print-after", "--time-passes", "--verbose", "-v",
+    }  # fmt: skip
+
+
+def test_a_fixed_batch_is_what_is_costed(capsys: pytest.CaptureFixture[str]) -> None:
+    fixed, any_, one = (
+        json.loads(run(capsys, DIGITS, "--json", *options)[1])
+        for options in (["--batch", "4"], ["-n", "4"], ["--batch", "auto"])
+    )
+    assert [d["samples"] for d in (fixed, any_, one)] == [4, 4, 1]
+    for program, other in zip(fixed["programs"], any_["programs"], strict=True):
+        assert program["flops"] == other["flops"]
+        # sizes that are known save what computes them
+        assert program["nodes"] <= other["nodes"]
+        assert program["memory"]["peak"] == pytest.approx(other["memory"]["peak"], rel=0.05)
+    assert fixed["programs"][-1]["nodes"] < any_["programs"][-1]["nodes"]
+
+
+def test_summaries_are_costed(capsys: pytest.CaptureFixture[str]) -> None:
+    plain, summed = (
+        json.loads(run(capsys, DIGITS, "--json", *options)[1])["programs"]
+        for options in ([], ["--summary", "heatmap=(224,224)"])
+    )
+    assert [p["flops"] for p in plain[:-1]] == [p["flops"] for p in summed[:-1]]
+    assert summed[-1]["flops"] > plain[-1]["flops"] + 224 * 224
 
 
 def test_what_is_compiled_is_costed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -90,7 +114,7 @@ def test_what_is_compiled_is_costed(capsys: pytest.CaptureFixture[str], tmp_path
     np.save(tmp_path / "groups.npy", np.arange(64).reshape(1, 8, 8) // 16)
     cases = {
         "@default": ["--strategy", "fold", "--rule", "mixed", "--emit", "completeness_error"],
-        "@cuda": ["--for", "cuda", "--fp16"],
+        "@cuda": ["--for", "cuda", "--fp16", "--batch", "3", "--summary", "top=5"],
         "@coalitions": ["--method", "exact-shapley", "--groups", str(tmp_path / "groups.npy")],
         "@path": ["--method", "integrated-gradients{steps=2}", "--weights", str(tmp_path / "weights.npy")],
     }
@@ -162,6 +186,7 @@ def test_nodes_without_a_cost_are_named(capsys: pytest.CaptureFixture[str], tmp_
         (["--html", "/nowhere/at/all.html"], "folder"),
         (["--target", "99"], "10 classes"),
         (["--session", "other"], "default"),
+        (["--batch", "2", "-n", "3"], "--samples 3 contradicts --batch 2"),
         (["--passes", "lift,canonicalize"], "gives no attributions"),
         (["--passes", "canonicalize,lower"], "put lift before it"),
     ],
