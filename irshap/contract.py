@@ -142,6 +142,10 @@ class Metadata:
     SIZES = "irshap.sizes"
     """Sizes that open axes of the source model were given, as JSON: `{"t": 128}`."""
 
+    MEMORY = "irshap.memory"
+    """What a session that runs the file on a CPU is predicted to take at its peak, beside what the process
+    had, as JSON: `{"peak": bytes, "samples": how many at a time, "session": "default"}`."""
+
     TRAINING = "irshap.training"
     """What the inputs and outputs of a training step are for, as JSON (`Training`)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import tempfile
 import zipfile
@@ -12,7 +13,7 @@ from typing import IO, Any
 
 from irshap.errors import UserError
 
-__all__ = ["atomic", "write_npz"]
+__all__ = ["atomic", "size_on_disk", "write_npz"]
 
 
 @contextmanager
@@ -50,3 +51,21 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
             plain = array.astype(str) if array.dtype.kind == "O" else array
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asanyarray(plain), allow_pickle=False)
+
+
+def size_on_disk(path: str | os.PathLike[str]) -> int:
+    """The bytes of an ONNX file that `CompiledModel.save` wrote, with its data file where it has one.
+
+    A file of that name which an earlier output left is none of it: the model says in which file its data is.
+    That is looked for as protobuf writes it, since parsing would take as much memory as the model.
+    """
+    data = Path(f"{os.fspath(path)}.data")
+    size = Path(path).stat().st_size
+    if not (size and data.is_file()):
+        return size
+    name = data.name.encode()
+    # the entry {1: "location", 2: name} of a tensor's external_data; a name's length has 7 bits a byte
+    length = bytes([len(name)] if len(name) < 128 else [len(name) & 127 | 128, len(name) >> 7])
+    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        refers = content.find(b"\n\x08location\x12" + length + name) >= 0
+    return size + (data.stat().st_size if refers else 0)

@@ -14,6 +14,7 @@ from irshap.cli.options import compiling, explained_arguments
 from irshap.cli.output import echo_json, require_apart, require_folder, size_text, warn_incomplete
 from irshap.contract import Metadata, metadata_of
 from irshap.errors import UserError, printable
+from irshap.files import size_on_disk
 
 if TYPE_CHECKING:
     from irshap.compiler.compile import CompiledModel
@@ -100,11 +101,9 @@ def _report(compiled: CompiledModel, output: str, seconds: float) -> dict[str, A
     published = {o.name for o in compiled.lowered.graph.output}
     values = {o.name: str(o.value.type) for o in compiled.graph.outputs if o.name in published}
     attributed = {o.of: o.name for o in compiled.graph.outputs_of(Role.ATTRIBUTION)}
-    folder = Path(output).parent
-    files = [f for f in (Path(output), folder / f"{Path(output).name}.data") if f.exists()]
     return {
         "output": output,
-        "bytes": sum(f.stat().st_size for f in files),
+        "bytes": size_on_disk(output),
         "nodes": len(compiled.lowered.graph.node),
         "opset": max((o.version for o in compiled.lowered.opset_import if not o.domain), default=None),
         "inputs": {str(v.name): str(v.type) for v in compiled.graph.inputs},
@@ -136,6 +135,10 @@ def _print(report: dict[str, Any], compiled: CompiledModel) -> None:
     skipped = [r.verified for r in compiled.report.passes if "skipped" in r.verified]
     for why in dict.fromkeys(skipped):
         click.echo(f"  verified {why} ({skipped.count(why)} of {len(compiled.report.passes)} passes)")
+    if memory := report["metadata"].get(Metadata.MEMORY):
+        told = json.loads(memory)
+        many = f"{told['samples']} sample{'' if told['samples'] == 1 else 's'} at a time"
+        click.echo(f"  memory   about {size_text(told['peak'])} at its peak, {many}")
     if compiled.choice is not None:
         click.echo(f"  strategy {compiled.choice.reason}")
     click.echo(f"  passes   {compiled.pipeline}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
@@ -19,6 +20,7 @@ from irshap.compiler.request import requested
 from irshap.contract import VERSION, Metadata, Names
 from irshap.cost.choose import choose
 from irshap.cost.devices import parse_size
+from irshap.cost.limits import expected
 from irshap.cost.session import Settings
 from irshap.errors import PipelineError, ReferencesError
 from irshap.ir.core import Graph, Role
@@ -157,12 +159,22 @@ def compile(
     manager = PassManager(asked, [bound(given, context, asked), _Naming(called), *instruments, last])
     if limit is None:
         made = manager.run(read.source, context)
+        _note_memory(made, last.graph, read.fixed_batch or 1)
         return CompiledModel(made, last.graph, manager.report, manager.text)
     start = manager.run(read.source, context, stop=slot_of(asked))
     allowed = tuple(STRATEGIES) if strategy == "auto" else (strategy,)
     choice = choose(start, asked, given.count, limit, session, allowed)
     made, manager = manager.resumed(choice.passes, start, context)
+    _note_memory(made, last.graph, read.fixed_batch or 1, choice.external)
     return CompiledModel(made, last.graph, manager.report, manager.text, choice)
+
+
+def _note_memory(made: onnx.ModelProto, graph: Graph, samples: int, external: bool = False) -> None:
+    """Writes into the metadata what running the model is predicted to take, where that is known."""
+    peak = expected(graph, samples, external=external)
+    if peak is not None:
+        told = {"peak": peak, "samples": samples, "session": "default"}
+        made.metadata_props.add(key=Metadata.MEMORY, value=json.dumps(told))
 
 
 def _require_instruments(given: Sequence[Any]) -> None:

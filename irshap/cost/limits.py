@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil
 
 from irshap.cost.formula import Binding
 from irshap.cost.session import Memory, SessionModel, Settings
-from irshap.ir.dims import R
+from irshap.errors import IrshapError
+from irshap.ir.core import Graph
+from irshap.ir.dims import N, R
 
-__all__ = ["Limit", "largest", "needed", "references_within"]
+__all__ = ["Limit", "expected", "largest", "needed", "references_within"]
 
 MOST = 1 << 20
 """More references than this are not looked for."""
@@ -45,6 +47,23 @@ def needed(memory: Memory, settings: Settings) -> int:
     there is no process to count.
     """
     return ceil((memory.private + (0 if settings.device else PROCESS)) / (1 - MARGIN))
+
+
+def expected(graph: Graph, samples: int = 1, *, external: bool = False) -> int | None:
+    """What a default session that runs what `graph` lowers to takes at its peak, in bytes.
+
+    None where other sizes are open, or an op takes what isn't known.
+
+    Args:
+        samples: how many at a time.
+        external: whether what is stored stands in a data file, whatever the size.
+    """
+    settings = Settings.of("default")
+    try:
+        used = replace(settings, external_over=0) if external else settings
+        return SessionModel.of(graph).predict({N: samples}, used).peak
+    except IrshapError:
+        return None
 
 
 def references_within(

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 
 from irshap.contract import VERSION, Metadata
+from irshap.files import size_on_disk
 from irshap.runtime import Explainer
 
 __all__ = ["facts"]
@@ -38,10 +39,10 @@ def facts(
     if text := told.get(Metadata.GAPS):
         found.append(("left out of attributions", text))
     found.append(("attributed", ", ".join(explainer.attributed)))
-    if path is not None:
-        files = [f for f in (Path(path), Path(f"{os.fspath(path)}.data")) if f.is_file()]
-        size = sum(f.stat().st_size for f in files)
-        found.append(("file", f"{Path(path).name}, {size / 2**20:.1f} MiB"))
+    if path is not None and Path(path).is_file():
+        found.append(("file", f"{Path(path).name}, {size_on_disk(path) / 2**20:.1f} MiB"))
+    if memory := _memory(_json(told.get(Metadata.MEMORY, ""))):
+        found.append(("peak memory, predicted", memory))
     if samples and seconds:
         found.append(("cost of this run", f"{1e3 * seconds / samples:.3g} ms a sample, {samples} at once"))
     provider = ", ".join(explainer.providers)
@@ -60,6 +61,15 @@ _SAID = {
     Metadata.HELD: "held at the sample's value",
     Metadata.UNCOVERED: "uncovered by any mask",
 }
+
+
+def _memory(told: Mapping[str, Any]) -> str:
+    """What a file says of its memory, as text; "" where that says nothing."""
+    peak, samples = told.get("peak"), told.get("samples")
+    if not isinstance(peak, int) or not isinstance(samples, int):
+        return ""
+    many = "1 sample" if samples == 1 else f"{samples} samples"
+    return f"{peak / 2**20:.1f} MiB for {many} at a time, by a session of ONNX Runtime on a CPU"
 
 
 def _json(text: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,24 @@ def test_compile_and_run(shell: Shell) -> None:
     for r in rows:
         total = r["base_value"] + r["sum_of_attributions"]
         assert r["prediction"] == pytest.approx(total + r["completeness_error"], abs=1e-5)
+
+
+def test_a_data_file_counts_only_where_the_model_is_in_it(shell: Shell) -> None:
+    """What an earlier output left beside a file of the same name is none of it."""
+    command = ("compile", str(demo.model_path()), "-r", str(demo.references_path()), "-o", "d.onnx")
+    apart = shell.json(*command, "--external-data")["bytes"]
+    sizes = [Path(f"d.onnx{end}").stat().st_size for end in ("", ".data")]
+    assert apart == sum(sizes) and min(sizes) > 10_000
+    np.save("x.npy", demo.digits()[0][:2])
+    assert "d.onnx, 2.4 MiB" in shell.ok("report", "d.onnx", "x.npy")
+    small = [*command, "--strategy", "recompute"]
+    size = shell.json(*small)["bytes"]
+    assert size == Path("d.onnx").stat().st_size < 200_000
+    assert Path("d.onnx.data").stat().st_size == sizes[1]
+    assert f"d.onnx, {size / 2**20:.1f} MiB" in shell.ok("report", "d.onnx", "x.npy")
+    # a name of more bytes than one digit of a length says
+    long = f"{'d' * 200}.onnx"
+    assert shell.json(*command[:-1], long, "--external-data")["bytes"] > sizes[1]
 
 
 def test_compile_reports_json(shell: Shell) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from places import FIXTURES
 import irshap
 from irshap import demo
 from irshap.compiler.compile import CompiledModel
+from irshap.cost import Settings, predict
 from irshap.errors import (
     IrshapError,
     ModelError,
@@ -24,6 +26,7 @@ from irshap.errors import (
     ReferencesError,
     TargetError,
 )
+from irshap.ir.dims import N
 from irshap.ir.evaluator import evaluate
 
 WITHOUT_REFERENCES = "lift,target,canonicalize,autodiff,deeplift,dce,lower"
@@ -121,6 +124,31 @@ def test_a_compiled_model(digits: CompiledModel, tmp_path: Path) -> None:
     again = irshap.compile(demo.model_path(), demo.references_path())
     again.save(tmp_path / "b.onnx")
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_the_peak_that_is_predicted_stands_in_the_file() -> None:
+    def said(**how: Any) -> tuple[CompiledModel, dict[str, Any]]:
+        compiled = irshap.compile(how.pop("model", demo.model_path()), demo.references_path(), **how)
+        metadata = {p.key: p.value for p in compiled.lowered.metadata_props}
+        return compiled, json.loads(metadata["irshap.memory"])
+
+    usual, told = said()
+    assert told == {
+        "peak": predict(usual.graph, {N: 1}, Settings.of("default")).peak,
+        "samples": 1,
+        "session": "default",
+    }
+    many, of_three = said(model=irshap.Model(demo.model_path(), batch=3))
+    assert of_three["samples"] == 3 and of_three["peak"] == predict(many.graph, {}).peak > told["peak"]
+    # the limit leads to another program, and that is the one which is told of
+    chosen, limited = said(memory_limit="60MiB")
+    assert chosen.choice is not None
+    assert limited["peak"] == predict(chosen.graph, {N: 1}, Settings.of("default")).peak
+
+
+def test_a_peak_that_depends_on_more_is_left_out() -> None:
+    own = irshap.compile(demo.model_path(), irshap.References(per_sample=True))
+    assert "irshap.memory" not in {p.key for p in own.lowered.metadata_props}
 
 
 def test_digests_follow_the_data() -> None:

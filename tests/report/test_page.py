@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from base64 import b64decode, b64encode
@@ -215,6 +216,13 @@ def test_the_card_says_what_the_file_says(tmp_path: Path) -> None:
     assert found["file"].startswith("e.onnx, 2.")
     assert "CPUExecutionProvider" in found["run by"]
     assert "cost of this run" not in dict(facts(explainer))
+    peak = json.loads(explainer.metadata["irshap.memory"])["peak"]
+    said = f"{peak / 2**20:.1f} MiB for 1 sample at a time, by a session of ONNX Runtime on a CPU"
+    assert found["peak memory, predicted"] == said
+    # whatever else a file says there is left out
+    for strange in ("", "no JSON", "[1]", '{"peak": "much", "samples": 1}'):
+        explainer.metadata["irshap.memory"] = strange
+        assert "peak memory, predicted" not in dict(facts(explainer))
 
 
 def test_the_command(shell: Shell) -> None:
