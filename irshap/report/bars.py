@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 
 from irshap.errors import UserError
-from irshap.report.drawing import AGAINST, FOR, MUTED, Sample, axes_of, sample_of, shorten, stacked
+from irshap.report.drawing import (
+    AGAINST,
+    FOR,
+    MUTED,
+    Sample,
+    axes_of,
+    drawable,
+    sample_of,
+    shades_of,
+    shorten,
+    stacked,
+)
 from irshap.runtime import Explanation
 from irshap.runtime.arrays import Array
 
@@ -39,15 +50,18 @@ def waterfall(
         raise UserError("these attributions have no base value to start from", mend="draw bar(...) instead")
     names, sizes = _largest(found, most)
     ax = axes_of(ax, 6.0, 1.0 + 0.36 * len(sizes))
-    ends = found.base + np.cumsum(sizes[::-1])[::-1]  # the smallest starts at the base
-    starts = ends - sizes
+    base, shown = float(drawable(np.array(found.base))), drawable(sizes)
+    ends = base + np.cumsum(shown[::-1])[::-1]  # the smallest starts at the base
+    starts = ends - shown
     _bars(ax, names, sizes, starts)
     for place, start in enumerate(starts[:-1]):
         ax.plot([start, start], [place, place + 1], color=MUTED, linewidth=0.8, linestyle=":")
-    for value, what in ((found.base, "base"), (ends[0], "f(x)")):
-        ax.axvline(value, color=MUTED, linewidth=0.8)
+    with np.errstate(over="ignore", invalid="ignore"):
+        told = float(found.base + sizes.sum())
+    for at, what in ((base, f"base {found.base:.4g}"), (ends[0], f"f(x) {told:.4g}")):
+        ax.axvline(at, color=MUTED, linewidth=0.8)
         ax.annotate(
-            f"{what} {value:.4g}", (value, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3),
+            what, (at, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3),
             textcoords="offset points", ha="center", fontsize=8, color=MUTED,
         )  # fmt: skip
     low, high = min(starts.min(), ends.min()), max(starts.max(), ends.max())
@@ -77,7 +91,8 @@ def bar(
     """
     if sample is None:
         values, _, names = stacked(explanation, rank, name)
-        names, sizes = _cut(names, np.abs(values).mean(axis=0, dtype=np.float64), most)
+        with np.errstate(over="ignore"):
+            names, sizes = _cut(names, np.abs(values).mean(axis=0), most)
     else:
         names, sizes = _largest(sample_of(explanation, sample, rank, name), most)
     ax = axes_of(ax, 6.0, 0.8 + 0.36 * len(sizes))
@@ -102,16 +117,16 @@ def beeswarm(
         UserError: no such class or tensor.
     """
     values, data, names = stacked(explanation, rank, name)
-    order = np.argsort(-np.abs(values).mean(axis=0), kind="stable")[:most]
+    order = np.argsort(-np.abs(drawable(values)).mean(axis=0), kind="stable")[:most]
     ax = axes_of(ax, 6.5, 0.9 + 0.4 * len(order))
     drawn = None
     for place, feature in enumerate(order):
-        given = values[:, feature]
+        given = drawable(values[:, feature])
         heights = place + _spread(given)
         shade: dict[str, Any] = {"color": MUTED}
         if data is not None and data.dtype.kind in "fiub":
             shade = {
-                "c": _ranked(data[:, feature].astype(np.float64)),
+                "c": _ranked(drawable(data[:, feature])),
                 "cmap": "viridis",
                 "vmin": 0,
                 "vmax": 1,
@@ -175,9 +190,8 @@ def _cut(names: Sequence[str], values: Array, most: int) -> tuple[list[str], Arr
 
 def _bars(ax: Any, names: Sequence[str], sizes: Array, starts: Array, *, signed: bool = True) -> None:
     """Horizontal bars from top to bottom, each with its number behind it."""
-    drawn = ax.barh(
-        range(len(sizes)), sizes, left=starts, color=[FOR if s >= 0 else AGAINST for s in sizes], height=0.7
-    )
+    shades = [FOR if s >= 0 else AGAINST for s in sizes]
+    drawn = ax.barh(range(len(sizes)), drawable(sizes), left=starts, color=shades, height=0.7)
     ax.bar_label(drawn, [f"{s:{'+' if signed else ''}.3g}" for s in sizes], padding=3, fontsize=8)
     ax.set_yticks(range(len(sizes)), [shorten(name) for name in names])
     ax.set_ylim(len(sizes) - 0.4, -0.6)
@@ -187,8 +201,7 @@ def _bars(ax: Any, names: Sequence[str], sizes: Array, starts: Array, *, signed:
 
 def _spread(values: Array) -> Array:
     """Heights around a line at which dots of nearly the same value don't cover each other."""
-    low, high = float(values.min()), float(values.max())
-    bins = np.floor((values - low) / ((high - low) or 1.0) * 60)
+    bins = np.floor(shades_of(values) * 60)
     heights = np.zeros(len(values))
     largest = max(1, int(np.unique(bins, return_counts=True)[1].max()) - 1)
     for one in np.unique(bins):

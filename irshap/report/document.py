@@ -57,8 +57,21 @@ def page(
     Raises:
         UserError: no such kind or tensor, one that doesn't fit, or a package is missing.
     """
-    look = look or Look()
-    chosen = kinds_of(explanation, kinds or {}, look)
+    # what overflows stands on the page as infinite
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _page(explanation, title, subtitle, card, kinds or {}, look or Look(), most)
+
+
+def _page(
+    explanation: Explanation,
+    title: str,
+    subtitle: str,
+    card: Sequence[tuple[str, str]],
+    kinds: Mapping[str, str],
+    look: Look,
+    most: int,
+) -> str:
+    chosen = kinds_of(explanation, kinds, look)
     drawn = range(min(most, len(explanation)))
     ends = {name: _end(explanation, kind, name, drawn, look) for name, kind in chosen.items()}
     records = explanation.records()
@@ -236,8 +249,9 @@ def _state(shares: Sequence[float | None]) -> tuple[str, str]:
     told = [share for share in shares if share is not None]
     if not told:
         return "none", "no sum to check"
-    # `not <=`, so that NaN is no exact sum
-    return ("off", f"sum off by {100 * max(told):.2g} %") if not max(told) <= EXACT else ("exact", "sums up")
+    # numpy's largest is NaN where one is, which is no exact sum
+    most = float(np.max(told))
+    return ("exact", "sums up") if most <= EXACT else ("off", f"sum off by {100 * most:.2g} %")
 
 
 def _row(record: Mapping[str, Any], drawn: int) -> dict[str, Any]:
@@ -260,7 +274,7 @@ def _cell(value: Any, form: str) -> tuple[str, str]:
     """A number to sort by, and how it is shown."""
     if value is None:
         return "", "–"
-    return repr(float(value)), form.format(float(value)).replace("-", "−")
+    return repr(float(value)).replace("inf", "Infinity"), form.format(float(value)).replace("-", "−")
 
 
 def _tiles(e: Explanation, records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -273,7 +287,7 @@ def _tiles(e: Explanation, records: Sequence[Mapping[str, Any]]) -> list[tuple[s
     if shares:
         within = sum(share <= EXACT for share in shares)
         found.append(("sum up to f(x) − base", f"{within} of {len(shares)}"))
-        found.append(("largest error, of f(x) − base", f"{max(shares):.1e}".replace("-", "−")))
+        found.append(("largest error, of f(x) − base", f"{np.max(shares):.1e}".replace("-", "−")))
     return found
 
 

@@ -13,8 +13,8 @@ from irshap.runtime import Explanation
 from irshap.runtime.arrays import Array
 from irshap.runtime.labels import flat_names
 
-__all__ = ["AGAINST", "FOR", "MUTED", "Sample", "axes_of", "colours", "matplotlib", "new_figure", "scale_of"]
-__all__ += ["sample_of", "shorten", "stacked"]
+__all__ = ["AGAINST", "FOR", "MUTED", "Sample", "axes_of", "colours", "drawable", "matplotlib", "new_figure"]
+__all__ += ["sample_of", "scale_of", "shades_of", "shorten", "stacked"]
 
 AGAINST, FOR, MUTED = "#1746c8", "#d3121f", "#555555"
 
@@ -57,9 +57,31 @@ def shorten(name: str) -> str:
 _LONG = 40
 
 
+_MOST = 1e300
+"""Larger numbers, and smaller ones than one by it, have no place on an axis: differences would overflow."""
+
+
+def drawable(values: Array) -> Array:
+    """Numbers as they can be drawn, float64: infinities as the largest one, and as 0 what is no number.
+
+    What is written beside a drawing, and what is told of sums, are the numbers themselves.
+    """
+    given = np.asarray(values, dtype=np.float64)
+    most = np.abs(given[np.isfinite(given)]).max(initial=0.0) or 1.0
+    found = np.clip(np.nan_to_num(given, posinf=most, neginf=-most), -_MOST, _MOST)
+    return np.where(np.abs(found) < 1 / _MOST, 0.0, found)
+
+
 def scale_of(values: Array) -> float:
-    """The largest magnitude, 1 where all are zero: the end of a symmetric scale."""
-    return float(np.abs(values).max(initial=0.0)) or 1.0
+    """The largest magnitude that is drawn, 1 where all are zero: the end of a symmetric scale."""
+    return float(np.abs(drawable(values)).max(initial=0.0)) or 1.0
+
+
+def shades_of(values: Array) -> Array:
+    """Numbers on their own range, from 0 to 1."""
+    shown = drawable(values)
+    low, high = shown.min(), shown.max()
+    return np.asarray((shown - low) / ((high - low) or 1.0))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from irshap.report.drawing import matplotlib
+from irshap.report.drawing import matplotlib, shades_of
 from irshap.runtime.arrays import Array
 
 __all__ = ["SHARP", "Embedded", "embedded_figure", "embedded_pixels"]
@@ -50,8 +50,7 @@ def embedded_figure(figure: Any) -> Embedded:
 def embedded_pixels(pixels: Array) -> Embedded:
     """A picture [H, W] of any range, dark where it is large, or colours [H, W, 3] from 0 to 1."""
     if pixels.ndim == 2:
-        low, high = float(pixels.min()), float(pixels.max())
-        pixels = np.repeat(1 - ((pixels - low) / ((high - low) or 1.0))[..., None], 3, axis=2)
+        pixels = np.repeat(1 - shades_of(pixels)[..., None], 3, axis=2)
     height, width = pixels.shape[:2]
     small = max(height, width) <= SHARP
     content = io.BytesIO()

@@ -11,7 +11,7 @@ import numpy as np
 
 from irshap.errors import UserError, near
 from irshap.report.bars import bar, beeswarm, waterfall
-from irshap.report.drawing import Sample, sample_of
+from irshap.report.drawing import Sample, drawable, sample_of
 from irshap.report.embedded import SHARP, Embedded, embedded_figure, embedded_pixels
 from irshap.report.pictures import heat_of, overlay, plain
 from irshap.report.sequences import Word, is_one_hot, logo, steps, words_of
@@ -60,7 +60,7 @@ class Kind(ABC):
 
     def magnitude(self, sample: Sample, look: Look) -> float:
         """How large what the colours stand for gets in one sample, for the page's scale."""
-        return float(np.abs(sample.values).max(initial=0.0))
+        return float(np.abs(drawable(sample.values)).max(initial=0.0))
 
     @abstractmethod
     def draw(self, e: Explanation, place: int, rank: int, name: str, look: Look, end: float) -> Shown:
@@ -83,7 +83,7 @@ class Tokens(Kind):
 
     def magnitude(self, sample: Sample, look: Look) -> float:
         values = sample.values if sample.values.ndim == 1 else sample.values.sum(axis=1)
-        return float(np.abs(values).max(initial=0.0))
+        return float(np.abs(drawable(values)).max(initial=0.0))
 
     def draw(self, e: Explanation, place: int, rank: int, name: str, look: Look, end: float) -> Shown:
         return tuple(words_of(e, place, rank=rank, name=name, scale=end))

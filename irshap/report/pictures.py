@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from irshap.errors import UserError
-from irshap.report.drawing import axes_of, colours, new_figure, sample_of, scale_of, shorten
+from irshap.report.drawing import (
+    axes_of,
+    colours,
+    drawable,
+    new_figure,
+    sample_of,
+    scale_of,
+    shades_of,
+    shorten,
+)
 from irshap.runtime import Explanation
 from irshap.runtime.arrays import Array
 
@@ -120,7 +129,7 @@ def heat_of(values: Array, layout: str, inner: bool) -> Array:
         inner: likewise.
     """
     axis = channel_axis(values.shape, layout, inner)
-    return np.asarray(values if axis is None else values.sum(axis=axis))
+    return drawable(values if axis is None else drawable(values).sum(axis=axis))
 
 
 def channel_axis(shape: tuple[int, ...], layout: str, inner: bool = False) -> int | None:
@@ -159,13 +168,11 @@ def plain(picture: Array, layout: str) -> Array:
     """A picture as matplotlib draws it: [H, W], or [H, W, 3] from 0 to 1."""
     axis = channel_axis(picture.shape, layout)
     if axis is None:
-        return picture
+        return drawable(picture)
     last = np.moveaxis(picture, axis, -1)
     if last.shape[-1] in (3, 4):
-        colour = last[..., :3].astype(np.float64)
-        low, high = colour.min(), colour.max()
-        return np.asarray((colour - low) / ((high - low) or 1.0))
-    return np.asarray(last.mean(axis=-1))
+        return shades_of(last[..., :3])
+    return np.asarray(drawable(last).mean(axis=-1))
 
 
 def overlay(heat: Array, picture: Array | None, layout: str, end: float) -> Array:
@@ -179,9 +186,7 @@ def overlay(heat: Array, picture: Array | None, layout: str, end: float) -> Arra
     shades = np.asarray(colours()(0.5 + 0.5 * np.clip(heat / end, -1, 1)))[..., :3]
     if picture is None:
         return shades
-    gray = _gray(picture, layout)
-    low, high = gray.min(), gray.max()
-    below = 1 - _PALE * (gray - low) / ((high - low) or 1.0)
+    below = 1 - _PALE * shades_of(_gray(picture, layout))
     cover = _alpha(heat, end)[..., None]
     return np.asarray(cover * shades + (1 - cover) * below[..., None])
 

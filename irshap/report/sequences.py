@@ -17,6 +17,7 @@ from irshap.report.drawing import (
     Sample,
     axes_of,
     colours,
+    drawable,
     matplotlib,
     sample_of,
     scale_of,
@@ -54,7 +55,7 @@ def steps(
     if values.ndim != 2 or time not in (0, 1):
         what = f"samples of shape {list(found.values.shape)} are no steps with features"
         raise UserError(what, mend="draw image(...) or bar(...)")
-    heat = values.T if time == 0 else values
+    heat = drawable(values.T if time == 0 else values)
     ax = axes_of(ax, 7.0, 1.3 + 0.3 * min(len(heat), 20))
     end = scale_of(heat) if scale is None else scale
     drawn = ax.imshow(heat, cmap=colours(), vmin=-end, vmax=end, aspect="auto", interpolation="nearest")
@@ -99,7 +100,7 @@ def tokens(
         rows[-1].append(i)
         width += len(word) + 1
     ax = axes_of(ax, 7.0, 0.5 + 0.32 * len(rows))
-    end, shades = scale_of(values), colours()
+    end, shades, values = scale_of(values), colours(), drawable(values)
     for line, row in enumerate(rows):
         at = 0.0
         for i in row:
@@ -177,7 +178,8 @@ def words_of(
     found = sample_of(explanation, sample, rank, name)
     words, values = _words(explanation, found, sample, texts)
     end = scale_of(values) if scale is None else scale
-    return [_word(text, value, value / end) for text, value in zip(words, map(float, values), strict=True)]
+    parts = drawable(values) / end
+    return [_word(*each) for each in zip(words, map(float, values), map(float, parts), strict=True)]
 
 
 def _word(text: str, value: float, part: float) -> Word:
@@ -208,7 +210,7 @@ def logo(
     """
     found = sample_of(explanation, sample, rank, name)
     values, hot = _one_hot(found, len(letters))
-    heights = (values * hot).sum(axis=1)
+    heights = (drawable(values) * hot).sum(axis=1)
     ax = axes_of(ax, max(4.0, 0.16 * len(heights)), 1.8)
     path, transform = matplotlib("textpath"), matplotlib("transforms")
     patches = matplotlib("patches")

@@ -250,6 +250,79 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
         report.bar(table())
 
 
+_LARGE, _SMALL = np.finfo(np.float64).max, np.finfo(np.float64).smallest_subnormal
+_N = np.random.default_rng(5).normal(size=8192)
+ODD: dict[str, Any] = {
+    "huge": np.sign(_N) * _LARGE,
+    "3e38": np.float32(3e38) * np.sign(_N).astype(np.float32),
+    "one is huge": np.where(np.abs(_N) > 2, np.float32(3e38), _N.astype(np.float32)),
+    "denormal": np.sign(_N) * _SMALL,
+    "huge and denormal": np.where(_N > 0, _LARGE, _SMALL),
+    "equal": np.full(_N.size, 0.5),
+    "positive": np.abs(_N),
+    "negative": -np.abs(_N),
+    "huge and negative": np.full(_N.size, -_LARGE),
+    "zero": np.zeros(_N.size),
+    "NaN": np.where(_N > 1, np.nan, _N),
+    "infinite": np.where(_N > 1, np.inf, _N),
+}
+KINDS_DRAWN = {
+    "image": (lambda: digits(1), ("image", "images", "bar")),
+    "table": (table, ("waterfall", "bar", "beeswarm", "steps")),
+    "sequence": (letters, ("logo", "steps")),
+    "tokens": (text, ("tokens", "tokens_html")),
+}
+
+
+def oddly(e: irshap.Explanation, given: Any) -> irshap.Explanation:
+    """The explanation with these numbers everywhere, but for ids and one-hot letters."""
+
+    def like(array: Any) -> Any:
+        return None if array is None else np.resize(given, array.shape)
+
+    data = e.data if e.data.dtype.kind != "f" or e.data.shape[-1] == 4 else like(e.data)
+    told = {"target_values": like(e.target_values), "base_values": like(e.base_values)}
+    return replace(e, values=like(e.values), data=data, **told)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("kind", KINDS_DRAWN)
+def test_any_numbers_are_drawn(kind: str, odd: str) -> None:
+    explained, draws = KINDS_DRAWN[kind]
+    e = oddly(explained(), ODD[odd])
+    page = report.page(e, most=1, kinds={"": kind})
+    # sums of such numbers are no certificate
+    assert ("sum off by" in page) == ("sums up" not in page)
+    if odd in ("NaN", "infinite"):
+        assert ">nan<" in page or "nan %" in page or ">inf<" in page or "inf %" in page
+    for name in draws:
+        figure = getattr(report, name)(e)
+        if isinstance(figure, Figure):
+            drawn(figure)
+
+
+def test_what_is_no_number_leaves_the_others_as_they_are() -> None:
+    """It stays white, and infinity gets the colour of the largest."""
+    e = digits(1)
+    given = np.array(e.values)
+    given[0, 0, 0, :3] = np.nan, np.inf, -np.inf
+    odd, plain = (replace(e, values=v) for v in (given, np.where(np.isfinite(given), given, 0)))
+    one, other = (drawn(report.image(x)).images[-1] for x in (odd, plain))
+    assert one.get_clim() == other.get_clim()
+    shown, wanted = np.asarray(one.get_array()), np.asarray(other.get_array())
+    np.testing.assert_array_equal(shown[1:], wanted[1:])
+    assert shown[0, :3].tolist() == [0, one.get_clim()[1], -one.get_clim()[1]]
+
+
+def test_one_class_that_does_not_add_up_is_not_hidden_by_another() -> None:
+    e = digits()
+    errors = np.array(e.completeness_error)
+    errors[0, 1] = np.nan
+    page = report.page(replace(e, completeness_error=errors), most=2)
+    assert "sum off by nan %" in page and "sums up" in page
+
+
 def test_the_same_bars_as_shap() -> None:
     shap = pytest.importorskip("shap")
     pyplot = pytest.importorskip("matplotlib.pyplot")
