@@ -27,7 +27,7 @@ __all__ = ["Stream"]
 _WHOLE = 6 * 2**20
 """Tensors up to this size are made for all references at once."""
 
-_CHUNK = 4 * 2**20
+_CHUNK = 9 * 2**19
 """Otherwise chunks keep them below this, so that what follows finds them in a cache."""
 
 _TOGETHER = 20
@@ -42,7 +42,7 @@ class Stream(Pass):
     the whole set at once, up to the order in which is summed.
 
     `chunk`: the most references at a time; 0: all where the largest tensor of the loop stays below 6 MiB for
-    one sample, otherwise as many as keep it below 4 MiB, so that much stays in a cache, but at least 2. A
+    one sample, otherwise as many as keep it below 4.5 MiB, so that much stays in a cache, but at least 2. A
     number that divides the whole set is taken where there is one from half of this up; otherwise what is left
     over stands before the loop, and so do all where one chunk holds them. `together`: the most references at
     a time where tensors are so small that they make none larger than the loop's largest is for a chunk: near

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from irshap.ir.core import Node, Value
 from irshap.ir.dims import Dim, same
 from irshap.ir.walks import readers_of
+from irshap.ops.program import Constant
 from irshap.passes.references.partition import Partition, nbytes
 from irshap.passes.references.plan import Plan
 
@@ -67,7 +68,19 @@ class Loop:
 
     def runs_once(self, i: int) -> bool:
         """Whether level i needs no loop; outside of one a load would compute and keep what isn't stored."""
-        return same(self.trips(i), 1) and not self.parts.recompute
+        return same(self.trips(i), 1) and not self.parts.recompute and not self._spares(i)
+
+    def _spares(self, i: int) -> bool:
+        """Whether a loop of one trip is worth it: what it computes again, and needn't be stored for all
+        references, is more than the weights that its body has then, of which a load makes copies.
+        """
+        level, fixed = self.levels[i], self.parts.fixed
+        again = [n for n in level.nodes if fixed.issuperset(n.results)]
+        made = {v for n in again for v in n.results}
+        read = {v for n in (*level.nodes, *level.sums) if n not in again for v in n.operands}
+        sources = {v for n in again for v in n.operands if v in level.stored} - read
+        weights = (v for v in level.captured if isinstance(v.node.op, Constant))
+        return (nbytes(read & made) - nbytes(sources)) * level.size > nbytes(weights)
 
 
 def _divided(
