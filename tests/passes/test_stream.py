@@ -311,6 +311,40 @@ def test_small_tensors_go_through_together(together: int, outer: bool) -> None:
         np.testing.assert_allclose(found[name], array, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize(("weights", "looped"), [(False, True), (True, False)])
+def test_what_goes_through_together_is_computed_again_unless_weights_are_more(
+    weights: bool, looped: bool
+) -> None:
+    """Two values made of one stay in a loop of one trip, but not beside weights that are larger."""
+    text = GROWING.replace("SPLAT", repr([0.5] * 24)).replace("WIDTH", "12")
+    text = text.replace("reshape{shape=[1, R, 2]}(%x0)", "abs(%i0)", 1).replace(
+        "%i = ",
+        "%i0 = reshape{shape=[1, R, 2]}(%x0) : f32[1, R, 2]\n%i1 = relu(%i0) : f32[1, R, 2]\n%i = ",
+        1,
+    )
+    text = text.replace("mul(%d, %i)", "mul(%d, %i1)")
+    if weights:
+        line = "%z{0} = constant{{value=dense<f32[1, 1, 2], [1.0, {0}.5]>}} : f32[1, 1, 2]\n"
+        product = "%m{1} = mul(%m{0}, %z{1}) : f32[N, R, 2]\n"
+        chain = "".join(line.format(k) for k in range(1, 8)) + "".join(
+            product.format(k - 1, k) for k in range(1, 8)
+        ).replace("%m0,", "%c,")
+        text = text.replace("%d = tanh(%c)", chain + "%d = tanh(%m7)")
+    references = {"x": np.random.default_rng(0).standard_normal((6, 2), dtype=np.float32)}
+    graph, folded = (
+        PassManager.from_text(passes, [VerifyTypes()]).run(
+            parse_graph(HEAD + text), Context(references=references)
+        )
+        for passes in ("stream{chunk=1, together=6, price=1e6}", "fold-references")
+    )
+    (loop,) = (n for n in graph.nodes if n.op.bodies)
+    assert any(n.op.bodies for n in loop.op.bodies[0].nodes) is looped
+    sample = {"x": np.float32([[0.5, 1.0], [-2.0, 0.25]])}
+    found, expected = evaluate(graph, sample), evaluate(folded, sample)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=1e-5, err_msg=name)
+
+
 LIGHT = """%k = constant{value=dense<f32[2, 2], [1.0, -2.0, 3.0, 0.5]>} : f32[2, 2]
 %h0 = matmul(%x0, %k) : f32[R, 2]   // fc
 %y0 = relu(%h0) : f32[R, 2]   // act
