@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from irshap.errors import ModelError, UserError, is_text, near
@@ -49,6 +49,7 @@ __all__ = [
     "next_of",
     "places",
     "references",
+    "said",
     "summary",
 ]
 
@@ -222,6 +223,18 @@ def free(name: str, taken: Collection[str]) -> str:
     return found
 
 
+def said(text: str) -> Any:
+    """What JSON in a file says, which anyone may have written.
+
+    Raises:
+        ValueError: it is none, or nested deeper than can be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 @dataclass(frozen=True)
 class Tensors:
     """The names of what irshap adds to a model: an output or input for each role, None for one it hasn't.
@@ -277,8 +290,18 @@ class Tensors:
 
     @classmethod
     def from_text(cls, text: str) -> Tensors:
-        """What `to_text` wrote."""
-        return cls(**json.loads(text))
+        """What `to_text` wrote.
+
+        Raises:
+            TypeError, ValueError: something else.
+        """
+        found = cls(**said(text))
+        for role in fields(cls):
+            value = getattr(found, role.name)
+            by_tensor = isinstance(value, Mapping) and all(isinstance(n, str) for n in value.values())
+            if not (by_tensor if role.default is MISSING else value is None or isinstance(value, str)):
+                raise ValueError(f"{role.name} can't be {value!r}")
+        return found
 
     @property
     def outputs(self) -> set[str]:
@@ -332,7 +355,7 @@ class Training:
             ModelError: it is no training step.
         """
         try:
-            found = json.loads(metadata_of(model)[Metadata.TRAINING])
+            found = said(metadata_of(model)[Metadata.TRAINING])
             return cls(**{**found, "inputs": tuple(found["inputs"])})
         except (KeyError, TypeError, ValueError):
             raise ModelError("it is no training step", mend="make one with irshap train-step") from None
@@ -396,7 +419,7 @@ class Names:
     @classmethod
     def from_text(cls, text: str) -> Names:
         """What `to_text` wrote."""
-        return cls.of(json.loads(text) if text else None)
+        return cls.of(said(text) if text else None)
 
 
 def _by_tensor(given: Any, what: str) -> dict[str, tuple[str, ...]]:

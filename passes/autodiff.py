@@ -43,7 +43,7 @@ class Autodiff(Pass):
     name = "autodiff"
     semantics = Semantics.EXTENDS
     requires = frozenset({"target"})
-    ensures = frozenset({"adjoint"})
+    ensures = once = frozenset({"adjoint"})
 
     def run(self, ir: Graph, context: Context) -> Graph:
         with Builder() as b:

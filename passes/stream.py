@@ -9,7 +9,7 @@ from typing import Literal
 
 import sympy
 
-from irshap.errors import UserError
+from irshap.errors import ReferencesError, UserError
 from irshap.ir.core import Graph
 from irshap.ir.dims import Dim, R
 from irshap.passes.references.binding import reference_binding, reference_values
@@ -83,14 +83,16 @@ class Stream(Pass):
             raise UserError(f"chunks of {self.chunk} references", mend="Use stream{chunk=1} or more")
         if not 0 <= self.price < inf:
             raise UserError(f"a price of {self.price}", mend="Use stream{price=0} or more")
+        binding: Mapping[sympy.Expr, Dim] = {} if context.unbound else reference_binding(context)
         try:
+            if not context.unbound and R not in binding:
+                raise ReferencesError("no references were given, of which a few could be taken at a time")
             parts = Partition.of(ir, recompute=self.store == "references")
         except UserError:
             if self.otherwise == "refuse":
                 raise
             context.count("folded instead")
             return folded(ir, context, "fold-references", self.limit)
-        binding: Mapping[sympy.Expr, Dim] = {} if context.unbound else reference_binding(context)
         count = int(context.expected if context.unbound else binding.get(R, 0))
         loop = self._planned(parts, count, exact=context.exact or not context.unbound)
         storage = Storage(loop, half=self.dtype == "float16")

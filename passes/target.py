@@ -74,7 +74,7 @@ class Target(Pass):
     context: str = "auto"
     name = "target"
     semantics = Semantics.EXTENDS
-    ensures = frozenset({"target"})
+    ensures = once = frozenset({"target"})
 
     def __post_init__(self) -> None:
         # a list is how Python says several, commas how a pipeline's text does

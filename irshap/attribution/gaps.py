@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from irshap.attribution.side_paths import SidePath, side_paths
 from irshap.attribution.sources import model_inputs
+from irshap.contract import said
 from irshap.errors import NotDifferentiable
 from irshap.ir.core import Graph, Node, Role, Value
 from irshap.ir.walks import is_float, upstream, varying_values
@@ -119,4 +120,4 @@ def to_text(found: Iterable[Gap]) -> str:
 
 def from_text(text: str) -> list[Gap]:
     """What `to_text` wrote."""
-    return [Gap(entry["where"], entry["reason"]) for entry in json.loads(text or "[]")]
+    return [Gap(entry["where"], entry["reason"]) for entry in said(text or "[]")]

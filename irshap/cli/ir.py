@@ -72,13 +72,12 @@ def opt_command(
 ) -> None:
     """Run passes on IR text (- for standard input) and print the result."""
     from irshap.checks.instruments import watching
-    from irshap.checks.verifier import verify as verify_graph
-    from irshap.cli.programs import read_text
+    from irshap.cli.programs import parse_program, read_text
     from irshap.compiler.catalog import PassManager
     from irshap.compiler.references import check_weights
     from irshap.ir.core import Graph
     from irshap.pipeline.base import Context
-    from irshap.text import parse_graph, print_graph
+    from irshap.text import print_graph
 
     require_folder(output)
     names: Any = "all" if "all" in print_after else print_after
@@ -89,9 +88,7 @@ def opt_command(
     manager = PassManager.from_text(passes, [*watched, progress])
     if manager.passes[-1].gives != "graph" and output is None:
         raise PipelineError(f"pass {manager.passes[-1].name} gives a model", mend="give --output for it")
-    graph = parse_graph(read_text(file))
-    # The text comes from outside: passes may trust a graph only once it is checked.
-    verify_graph(graph)
+    graph = parse_program(read_text(file))
     context = Context(references=_references(references, graph))
     count = next((len(array) for array in context.references.values()), 0)
     context.weights = check_weights(weights, count)

@@ -11,7 +11,7 @@ from irshap.errors import ParseError, PipelineError
 if TYPE_CHECKING:
     from irshap.ir.core import Graph
 
-__all__ = ["read_program", "read_text"]
+__all__ = ["parse_program", "read_program", "read_text"]
 
 
 def read_program(file: str, passes: str | None) -> Graph:
@@ -20,17 +20,13 @@ def read_program(file: str, passes: str | None) -> Graph:
     Raises:
         UserError: the file can't be read, or passes that give no program.
     """
-    from irshap.checks.verifier import verify
     from irshap.cli.progress import PassProgress
     from irshap.compiler.catalog import PassManager
     from irshap.ir.core import Graph
-    from irshap.text import parse_graph
 
     given: Graph | str = file
     if Path(file).suffix == ".ir" or file == "-":
-        given = parse_graph(read_text(file))
-        # the text comes from outside: passes may trust a graph only once it is checked
-        verify(given)
+        given = parse_program(read_text(file))
         if passes is None:
             return given
     progress = PassProgress()
@@ -42,6 +38,24 @@ def read_program(file: str, passes: str | None) -> Graph:
         made = manager.run(given)
     assert isinstance(made, Graph)
     return made
+
+
+def parse_program(text: str) -> Graph:
+    """The program that a text from outside prints: passes may trust a graph only once it is checked.
+
+    Raises:
+        ParseError: it doesn't parse, or says what isn't so.
+    """
+    from irshap.checks.verifier import verify
+    from irshap.errors import IRError
+    from irshap.text import parse_graph
+
+    graph = parse_graph(text)
+    try:
+        verify(graph)
+    except IRError as error:
+        raise ParseError(error.what, where=error.where, mend=error.mend) from None
+    return graph
 
 
 def read_text(file: str) -> str:

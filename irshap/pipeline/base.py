@@ -121,14 +121,16 @@ class Pass:
     """Base of all passes.
 
     A concrete pass sets `name` (as in pipelines), `requires` and `ensures` (properties that must hold before,
-    and hold after), `removes` (properties that may no longer hold), and `semantics`, with `tolerance` for one
-    that approximates.  `takes` and `gives` are "graph" except at the ONNX boundary.
+    and hold after), `removes` (properties that may no longer hold), `once` (those that it gives and
+    can't give again), and `semantics`, with `tolerance` for one that approximates.  `takes` and `gives` are
+    "graph" except at the ONNX boundary.
     """
 
     name: ClassVar[str]
     requires: ClassVar[frozenset[str]] = frozenset()
     ensures: ClassVar[frozenset[str]] = frozenset()
     removes: ClassVar[frozenset[str]] = frozenset()
+    once: ClassVar[frozenset[str]] = frozenset()
     semantics: ClassVar[Semantics]
     tolerance: ClassVar[float] = 0.0
     binds_references: ClassVar[bool] = False

@@ -81,6 +81,12 @@ class PassManager:
                     where=f"pipeline, pass {position} of {len(self.passes)}",
                     mend=_providers(missing),
                 )
+            for given in sorted(instance.once & have):
+                raise PipelineError(
+                    f"pass {instance.name} makes a program {given!r}, which it already is",
+                    where=f"pipeline, pass {position} of {len(self.passes)}",
+                    mend="leave one of them out",
+                )
             taken |= dict.fromkeys(instance.removes & have, instance.name)
             have = (have - instance.removes) | instance.ensures
 

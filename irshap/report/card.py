@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from irshap.contract import VERSION, Metadata
+from irshap.contract import VERSION, Metadata, said
 from irshap.files import size_on_disk
 from irshap.runtime import Explainer
 
@@ -74,7 +73,7 @@ def _memory(told: Mapping[str, Any]) -> str:
 
 def _json(text: str) -> Mapping[str, Any]:
     try:
-        found = json.loads(text)
+        found = said(text)
     except ValueError:  # a file's metadata may say anything
         return {}
     return found if isinstance(found, dict) else {}

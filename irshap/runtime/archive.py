@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from irshap.contract import said
 from irshap.errors import UserError
 from irshap.files import write_npz
 from irshap.runtime.arrays import Arrays, as_arrays
@@ -52,10 +53,10 @@ def read(
     where = os.fspath(path)
     arrays = as_arrays(path, [], UserError, what)
     try:
-        header = json.loads(str(arrays.pop(_HEADER)[()]))
+        header = said(str(arrays.pop(_HEADER)[()]))
         if not isinstance(header, dict):
             raise ValueError("no header")
-    except (KeyError, ValueError, IndexError, RecursionError) as error:
+    except (KeyError, ValueError, IndexError) as error:
         raise UserError(f"is no {what}", where=where, mend=mend) from error
     found: dict[str, Arrays] = {kind: {} for kind in kinds}
     for key in list(arrays):

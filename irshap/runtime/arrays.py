@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from irshap.errors import UserError, near
+from irshap.runtime.npy import Unreadable, read_npy
 
 __all__ = ["DTYPES", "Array", "Arrays", "Source", "as_arrays", "conform", "unknown_names"]
 
@@ -58,29 +58,15 @@ def as_arrays(source: Source, names: Sequence[str], error: type[UserError], what
 
 def _load(path: Path, error: type[UserError], where: str) -> Any:
     try:
-        with path.open("rb") as file:
-            magic = file.read(6)
-        if not magic.startswith((b"PK\x03\x04", b"\x93NUMPY")):
-            raise error(
-                "is neither .npy nor .npz", where=where, mend="write it with numpy.save or numpy.savez"
-            )
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        return read_npy(path)
     except FileNotFoundError:
         raise error("no such file", where=where) from None
     except IsADirectoryError:
         raise error("is a folder", where=where, mend="give a .npy or .npz file") from None
     except OSError as problem:
         raise error(f"can't be read: {problem.strerror or problem}", where=where) from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as problem:
-        if "pickle" in str(problem):
-            raise error("holds Python objects, which are never loaded", where=where) from None
-        raise error(
-            f"is damaged: {str(problem).splitlines()[0] if str(problem) else 'cut short'}", where=where
-        ) from None
+    except Unreadable as problem:
+        raise error(str(problem), where=where, mend=problem.mend) from None
 
 
 def _array(value: Any, error: type[UserError], where: str) -> Array:

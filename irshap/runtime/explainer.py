@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -303,7 +302,7 @@ def _fixed_batch(metadata: Mapping[str, str], where: str) -> tuple[int | None, d
     if text is None:
         return None, {}
     try:
-        told = json.loads(text)
+        told = contract.said(text)
         size, axes = int(told["size"]), {str(name): int(axis) for name, axis in told["axes"].items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         what = f"its metadata {contract.Metadata.BATCH} is damaged: {error}"

@@ -81,13 +81,17 @@ def total(values: Mapping[str, Array], classes: int) -> Array:
 
 
 def fit_together(told: Arrays, values: Arrays) -> bool:
-    """Whether what is told of samples and their classes, and attributions, are of the same ones."""
+    """Whether what is told of samples and their classes, and attributions, are of the same ones.
+
+    Where there are classes, something tells of each which it is.
+    """
     heads = {array.shape for array in told.values()}
     head = next(iter(heads), ())
     kinds = {"target_index": "iu"}
     return (
         len(heads) <= 1
         and len(head) <= 2
+        and (len(head) < 2 or not told.keys().isdisjoint(("target_index", "target_values")))
         and all(array.dtype.kind in kinds.get(name, "f") for name, array in told.items())
         and all(a.ndim and a.dtype.kind == "f" and a.shape[: len(head)] == head for a in values.values())
     )

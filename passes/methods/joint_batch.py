@@ -8,6 +8,7 @@ from dataclasses import replace
 from irshap import contract
 from irshap.attribution.gaps import Gap, references_needed
 from irshap.attribution.outputs import own_names
+from irshap.errors import ModelError
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Node, NoLocalRule, Role, Value
 from irshap.ir.dims import Dim, R, Shape, as_dim, divide, same
@@ -87,7 +88,9 @@ class JointBatch(WiderBatch):
     def axis(self, value: Value) -> int:
         """On which axis a joint value has its rows."""
         axis = self.axes[value]
-        assert axis is not None
+        if axis is None:
+            what = f"{value.name or value.node.label!r} has no axis that counts samples"
+            raise ModelError(what, mend="fix their number behind the method, not before: fix-batch")
         return axis
 
     def _boundary(self, value: Value) -> None:

@@ -56,6 +56,7 @@ def rematerialized(
     # in the program's order, so that ties fall alike each time
     nodes = [*dict.fromkeys(v.node for v in could if v in needed)]
     graph = nx.DiGraph()
+    graph.add_nodes_from((_START, _END))
     for node in nodes:
         light = node.op.layer is None and not (rounded and node.op.positions)
         if light and node.operands and all(v in needed or free(v) for v in node.operands):

@@ -37,7 +37,7 @@ class Gradients(Pass):
     name = "gradients"
     semantics = Semantics.REPLACES
     requires = frozenset({"loss"})
-    ensures = frozenset({"gradients"})
+    ensures = once = frozenset({"gradients"})
     removes = frozenset({"decided"})
 
     def run(self, ir: Graph, context: Context) -> Graph:

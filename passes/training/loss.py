@@ -57,7 +57,7 @@ class Loss(Pass):
     name = "loss"
     semantics = Semantics.EXTENDS
     requires = frozenset({"trainable"})
-    ensures = frozenset({"loss"})
+    ensures = once = frozenset({"loss"})
 
     def run(self, ir: Graph, context: Context) -> Graph:
         chosen = _chosen(ir, self.output)

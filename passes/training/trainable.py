@@ -51,6 +51,8 @@ class Trainable(Pass):
                     mend="Leave it out of those that are trained (parameters)",
                 )
             context.count("parameters")
+        if why := _has_parameters(ir):
+            raise ModelError(why, mend="Name those that are trained: lift{parameters=(...)}")
         if self.batch_norm != "batch":
             return ir
         handed_on: dict[str, Value] = {}

@@ -166,6 +166,16 @@ def test_max_error(shell: Shell) -> None:
     assert shell.json("run", "out.onnx", "large.npy")["rows"][0]["completeness_error"] is None
 
 
+def test_a_text_that_says_what_is_not_so(shell: Shell) -> None:
+    """A property that a pass would have to give is the text's own word: the user's error, not a pass's."""
+    text = (
+        'graph @g {adjoint}\n%x = input{name="x"} : f32[N, 2]\n%y = relu(%x) : f32[N, 2]\noutput "y" = %y\n'
+    )
+    Path("false.ir").write_text(text)
+    for command in (("opt", "false.ir", "--passes", "dce"), ("print", "false.ir", "--passes", "dce")):
+        assert "the graph isn't adjoint" in shell.refused(*command)
+
+
 def test_print_and_opt_round_trip(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     text = shell.ok("print", "toy.onnx", "--full")
     assert text.startswith("graph @toy")

@@ -7,15 +7,15 @@ Whatever a file is, irshap compiles it or refuses it with a reason: any other ex
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from fuzz_graphs import generate
+from fuzz_workers import Outcome, judged
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import AttributeProto, TensorProto
 from places import FIXTURES
@@ -33,15 +33,6 @@ NUMBERS = (0, 1, -1, 2, 3, 7, -(2**31), 2**31 - 1, 2**31, 2**40, -(2**63), 2**63
 TYPES = TensorProto.DataType.values()
 MOST_ELEMENTS = 1e6
 """Of references for one input."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a file ended: "compiled", "lifted" (compiling was refused), "refused", or "internal error"."""
-
-    kind: str
-    error: str = ""
-    detail: str = ""
 
 
 def fixtures(most_bytes: int = 40_000) -> list[bytes]:
@@ -85,30 +76,21 @@ def mutated(models: Sequence[bytes], seed: int) -> bytes:
 
 
 def outcome(content: bytes, *, whole: bool = True, reraise: bool = False) -> Outcome:
-    """Lifts a file and, for the `whole` way, compiles it with references, as a user would."""
-    kind = "refused"
-    try:
-        graph = lift(content)
-        kind = "lifted"
-        if whole:
-            with suppress(UserError):
-                lift(content, batch="none")
-            irshap.compile(content, _references(graph))
-            kind = "compiled"
-        return Outcome(kind)
-    except UserError as refusal:
-        return _refused(kind, refusal)
-    except Exception as error:  # whatever it is, it is a fault
-        if reraise:
-            raise
-        detail = str(error).splitlines()
-        return Outcome("internal error", type(error).__name__, detail[0][:300] if detail else "")
+    """Lifts a file and, for the `whole` way, compiles it with references, as a user would.
+
+    It ends as "compiled", "lifted" (compiling was refused), "refused", or with a fault.
+    """
+    return judged(_steps(content, whole), reraise)
 
 
-def _refused(kind: str, refusal: UserError) -> Outcome:
-    if not refusal.what.strip():
-        return Outcome("internal error", type(refusal).__name__, "refused without a reason")
-    return Outcome(kind, type(refusal).__name__, str(refusal)[:300])
+def _steps(content: bytes, whole: bool) -> Iterator[str]:
+    graph = lift(content)
+    yield "lifted"
+    if whole:
+        with suppress(UserError):
+            lift(content, batch="none")
+        irshap.compile(content, _references(graph))
+        yield "compiled"
 
 
 def _references(graph: Graph) -> dict[str, Any]:

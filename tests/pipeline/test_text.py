@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from irshap.compiler.catalog import PassManager
 from irshap.errors import PipelineError
 from irshap.pipeline import named as pipelines
 from irshap.pipeline.base import PASSES, Context, Pass, Semantics
@@ -237,6 +238,19 @@ def test_bad_text(text: str, message: str) -> None:
     with pytest.raises(PipelineError, match=message) as caught:
         parse_pipeline(text)
     assert caught.value.exit_code == 2
+
+
+TWICE = {
+    "target": "lift,target,target,autodiff,deeplift,lower",
+    "adjoint": "lift,target,autodiff,autodiff,deeplift,lower",
+}
+
+
+@pytest.mark.parametrize("given", TWICE)
+def test_what_can_be_made_once_alone(given: str) -> None:
+    with pytest.raises(PipelineError, match=f"makes a program {given!r}, which it already is") as caught:
+        PassManager.from_text(TWICE[given])
+    assert "pass" in str(caught.value.where)
 
 
 def test_near_names_of_real_passes() -> None:

@@ -176,7 +176,13 @@ def explained_without_attributions() -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "3", '{"attributions": []}', '{"other": "x"}', '{"target": {}}']
+    "text",
+    [
+        *("", "{", "[]", "3", "[" * 100_000),
+        *('{"other": "x"}', '{"target": {}}', '{"attributions": []}', '{"attributions": null}'),
+        '{"attributions": {"x": 3}}',
+    ],
+    ids=str.__len__,
 )
 def test_damaged_metadata_is_refused(text: str) -> None:
     model = renamed()
@@ -202,6 +208,7 @@ def test_metadata_of_another_file_is_refused() -> None:
         ),
         (Tensors({"x": "y"}, target_index="s"), r"don't fit together: s float32 \[4\]"),
         (Tensors({"x": "w"}, target_index="i"), r"don't fit together: .*w float32 \[3\]"),
+        (Tensors({"x": "y"}, base_values="z"), "don't fit together: z"),
         (Tensors({"x": "y"}, target_index="i"), "it tells of a class 7, and its output has 3"),
     ],
 )
