@@ -119,6 +119,7 @@ class PassManager:
         Raises:
             UserError: the input doesn't allow what a pass should do; unchanged from the pass.
             PassError: a pass failed, or broke a promise; says how to rerun it.
+            MemoryError: there is too little memory.
         """
         self.report = Report(self.text)
         return self._run(ir, context, 0, stop)
@@ -162,7 +163,7 @@ class PassManager:
                 for name in sorted(instance.ensures):
                     _check_property(name, result)
             notes = [i.after(instance, ir, result, context) for i in self.instruments]
-        except UserError:
+        except (UserError, MemoryError):  # too little memory is no fault of a pass
             raise
         except Exception as error:
             position = f"{index + 1} of {len(self.passes)}"

@@ -74,6 +74,11 @@ class Explainer:
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.tensors = _tensors(self.metadata, self.input_names, self._outputs, where)
         self._batch, self._axes = _fixed_batch(self.metadata, where)
+        ends = (*self._session.get_inputs(), *self._session.get_outputs())
+        counted = [v for v in ends if v.name in self._axes]
+        if strange := [v.name for v in counted if not 0 <= self._axes[v.name] < len(v.shape)]:
+            what = f"its metadata {contract.Metadata.BATCH} names an axis that {strange[0]!r} hasn't"
+            raise ModelError(what, where=where, mend="compile the model again")
         references = {name: self._inputs[name].shape for name in self.tensors.references.values()}
         if alone := [name for name, shape in references.items() if "R" not in shape]:
             what = f"its input {alone[0]!r} should take references, and has no axis R for them"

@@ -36,6 +36,9 @@ __all__ = ["Opened", "infer_shapes", "inline_functions", "load_model", "open_mod
 OLDEST_OPSET = 7
 MAX_PROTO = 2**31 - 1  # protobuf's limit for one message
 _DEFAULT_DOMAIN = ("", "ai.onnx")
+_MOST_NODES = 100_000
+"""With functions written out.  Compiling takes about 10 ms a node: more would take hours."""
+
 _MOST_AXES = 2**16
 """No tensor has so many."""
 
@@ -109,11 +112,33 @@ def open_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Open
     read_external_data(model, folder, where, weights)
     weights.hold()
     _check(model, where)
+    _require_few_nodes(model, where)
     for node in messages(model):
         if isinstance(node, onnx.NodeProto):
             _refuse_fatal(node)
             _cut_blanks(node)
     return Opened(model, weights.arrays)
+
+
+def _require_few_nodes(model: onnx.ModelProto, where: str) -> None:
+    """Refuses more nodes than can be compiled: functions that call others twice double with each of them."""
+    bodies = {(f.domain, f.name): f for f in model.functions}
+    counted: dict[tuple[str, str], int] = {}
+
+    def size(node: onnx.NodeProto) -> int:
+        return counted.get((node.domain, node.op_type), 1)
+
+    # the checker has refused recursion; what a function calls is counted before it, by rounds
+    for _ in bodies:
+        found = {key: sum(map(size, nodes(f))) for key, f in bodies.items()}
+        if found == counted:
+            break
+        counted = found
+        if max(found.values()) > _MOST_NODES:
+            break
+    if (count := sum(map(size, nodes(model.graph)))) > _MOST_NODES:
+        what = f"has {count} nodes or more, functions written out; irshap compiles up to {_MOST_NODES}"
+        raise ModelError(what, where=where)
 
 
 def _cut_blanks(node: onnx.NodeProto) -> None:

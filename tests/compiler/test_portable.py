@@ -143,6 +143,10 @@ def test_damaged_metadata_of_a_fixed_batch() -> None:
     entry.value = "[1]"
     with pytest.raises(ModelError, match=r"irshap\.batch is damaged"):
         irshap.Explainer(model)
+    for axis in (4, -1):
+        entry.value = f'{{"size": 1, "axes": {{"image": {axis}}}}}'
+        with pytest.raises(ModelError, match=r"irshap\.batch names an axis that 'image' hasn't"):
+            irshap.Explainer(model)
 
 
 def test_no_samples_at_a_time() -> None:

@@ -140,7 +140,7 @@ def metadata(model: onnx.ModelProto, rng: Random) -> None:
         told = [e for e in model.metadata_props if e.value.startswith(("{", "["))]
         if told:
             entry = told[int(rng.integers(len(told)))]
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 entry.value = _changed_json(entry.value, rng)
 
 
@@ -220,7 +220,7 @@ def made(seed: int) -> bytes:
     model = onnx.ModelProto.FromString(files()[at][0])
     for _ in range(1 + int(rng.integers(3))):
         if model.metadata_props and model.graph.output:
-            with suppress(UnicodeEncodeError):
+            with suppress(ValueError, RecursionError):
                 MUTATIONS[int(rng.integers(len(MUTATIONS)))](model, rng)
     return bytes([at]) + model.SerializeToString()
 

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -420,6 +421,26 @@ def test_recursive_functions_are_refused() -> None:
         '<domain: "loc", opset_import: ["": 17, "loc": 1]> F (a) => (b) { b = loc.F(a) }'
     )
     assert "Cycle detected" in refusal(parser.parse_model(text))
+
+
+def test_functions_that_double_are_refused_before_they_are_written_out() -> None:
+    text = HEADER + "g (float[N,3] x) => (float[N,3] y) { y = loc.F0(x) }"
+    for i in range(40):
+        calls = f"c = loc.F{i + 1}(a) b = loc.F{i + 1}(c)" if i < 39 else "c = Relu(a) b = Relu(c)"
+        text += f'<domain: "loc", opset_import: ["": 17, "loc": 1]> F{i} (a) => (b) {{ {calls} }}'
+    assert "nodes or more, functions written out; irshap compiles up to 100000" in refusal(
+        parser.parse_model(text)
+    )
+
+
+def test_too_many_nodes() -> None:
+    model = parser.parse_model(HEADER + "g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }")
+    last = model.graph.node.pop()
+    names = ["x", *(f"h{i}" for i in range(100_000)), "y"]
+    for a, b in pairwise(names):
+        last.input[:], last.output[:] = [a], [b]
+        model.graph.node.append(last)
+    assert "has 100001 nodes or more" in refusal(model)
 
 
 # --- shapes ---------------------------------------------------------------------------------------

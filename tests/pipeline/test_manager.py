@@ -367,3 +367,11 @@ def test_a_run_resumes_with_other_passes() -> None:
     assert [run.text for run in second.report.passes] == ["t-a", "t-d"]
     assert second.report.pipeline == context.metadata["irshap.pipeline"] == "t-a,t-d"
     assert ends == [2]
+
+
+def test_too_little_memory_is_no_fault_of_a_pass() -> None:
+    def fails(ir: Any, context: Context) -> Any:
+        raise MemoryError("Unable to allocate 4.00 GiB")
+
+    with pytest.raises(MemoryError, match="GiB"):
+        PassManager([toy("t-large", fails)]).run(scaled())
