@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from irshap.compiler.making import make_references
     from irshap.compiler.references import References
     from irshap.contract import Names
+    from irshap.datasets import explain_dataset
     from irshap.lowering.lift import lift
     from irshap.lowering.lower import lower
     from irshap.passes.methods.deeplift import DeepLift
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 __all__ = ["CompiledModel", "DeepLift", "Explainer", "Explanation", "Model", "Names", "PassManager"]
-__all__ += ["References", "Target", "__version__", "compile", "errors", "lift", "lower", "make_references"]
+__all__ += ["References", "Target", "__version__", "compile", "errors", "explain_dataset", "lift", "lower"]
+__all__ += ["make_references"]
 
 _HOMES = {
     "CompiledModel": "irshap.compiler.compiled",
@@ -51,6 +53,7 @@ _HOMES = {
     "References": "irshap.compiler.references",
     "Target": "irshap.passes.target",
     "compile": "irshap.compiler.compile",
+    "explain_dataset": "irshap.datasets",
     "lift": "irshap.lowering.lift",
     "lower": "irshap.lowering.lower",
     "make_references": "irshap.compiler.making",

@@ -13,12 +13,18 @@ from typing import IO, Any
 
 from irshap.errors import UserError
 
-__all__ = ["atomic", "size_on_disk", "write_npz"]
+__all__ = ["TEMPORARY", "atomic", "size_on_disk", "sync", "sync_folder", "write_npz"]
+
+TEMPORARY = ".irshap-"
+"""How names begin that a process which was killed may leave behind."""
 
 
 @contextmanager
-def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def atomic(path: str | os.PathLike[str], *, synced: bool = False) -> Iterator[IO[bytes]]:
     """A file to write that takes its place at `path` when all is written, and else leaves nothing.
+
+    Args:
+        synced: whether it is on the disk when this ends, so that a loss of power leaves it whole, too.
 
     Raises:
         UserError: a device, a pipe or a folder is at `path`, which a file must not replace.
@@ -27,19 +33,39 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     if target.exists() and not target.is_file():
         raise UserError("is not a regular file", where=os.fspath(path), mend="give the name of a file")
     # a name may be as long as the system allows: the temporary one is no longer
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}-")
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{TEMPORARY}{target.name[:50]}-")
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
+            if synced:
+                sync(file)
         # mkstemp makes private files; the output gets the rights of any new file.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)  # noqa: PTH101
         os.replace(name, target)  # noqa: PTH105
+        if synced:
+            sync_folder(target.parent)
     except BaseException:
         with suppress(OSError):
             os.unlink(name)  # noqa: PTH108
         raise
+
+
+def sync(file: IO[bytes]) -> None:
+    """Has the disk keep what was written to a file."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Has the disk keep which files are in a folder, where the system can say so of folders."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:

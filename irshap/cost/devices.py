@@ -6,12 +6,13 @@ table are lower bounds: estimates for comparing programs and devices with each o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from irshap.cost.formula import Binding, evaluate
 from irshap.cost.nodes import NodeCost, Phase
 from irshap.errors import UserError, near
+from irshap.runtime.sizes import parse_size
 
 __all__ = ["DEVICES", "Device", "device", "parse_size", "roofline"]
 
@@ -71,33 +72,6 @@ def device(name: str) -> Device:
         return Device(name, parse_size(memory), rate, rate, int(cores) * CORE_BANDWIDTH)
     mend = f"{near(name, DEVICES)}; for a CPU write cpu:CORESxMEMORY, such as cpu:8x16GiB"
     raise UserError(f"no device is called {name!r}", mend=mend)
-
-
-_UNITS: Mapping[str, int] = {
-    "": 1,
-    "B": 1,
-    **{f"{p}iB": 1024**i for i, p in enumerate("KMGT", 1)},
-    **{f"{p}B": 1000**i for i, p in enumerate("KMGT", 1)},
-    **{p: 1024**i for i, p in enumerate("KMGT", 1)},
-}
-
-
-def parse_size(text: str) -> int:
-    """Bytes from text such as `16GiB`, `512 MB` or `1.5G` (a unit without B is binary).
-
-    Raises:
-        UserError: it is no size.
-    """
-    stripped = text.strip()
-    digits = stripped.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ").rstrip()
-    unit = {u.lower(): f for u, f in _UNITS.items()}.get(stripped[len(digits) :].strip().lower())
-    try:
-        value = float(digits) * (unit or 0)
-    except ValueError:
-        value = 0
-    if not 0 < value < 2**63:
-        raise UserError(f"{text!r} is no size of memory", mend="write it as 16GiB, 512MB or in bytes")
-    return int(value)
 
 
 def roofline(nodes: Iterable[NodeCost], on: Device, binding: Binding, *, half: bool = False) -> float:

@@ -20,7 +20,7 @@ from irshap.runtime.explanation import Explanation
 from irshap.runtime.labels import fitting
 from irshap.runtime.samples import class_indices, require_finite_results, require_own, require_references
 
-__all__ = ["ExplainedModel", "Explainer", "Message"]
+__all__ = ["ExplainedModel", "Explainer", "Message", "content_of", "session_of"]
 
 _MAX_PROTO = 2**31 - 1
 
@@ -46,10 +46,12 @@ class Explainer:
             options is told not to use TF32, whose rounding attributions don't survive (docs/gpu.md).
         names: what people call features, classes and tokens (`Names`, or a mapping such as
             `{"features": [...], "classes": [...]}`), over what stands in the file.
+        threads: how many work on one run; None: ONNX Runtime's choice.
 
     Attributes:
         input_names: what must be given, in the model's order: its own inputs, then run-time ones (`target`,
             `target_weights`, `<input>_references`) where the model was compiled with such.
+        output_names: what it returns.
         attributed: the names of the attributed tensors.
         sample_axes: for each input that counts samples, on which axis.
         tensors: which inputs and outputs are irshap's, and what they are: all others are the model's own.
@@ -61,18 +63,23 @@ class Explainer:
     """
 
     def __init__(
-        self, model: ExplainedModel, providers: Sequence[Any] | None = None, names: Any = None
+        self,
+        model: ExplainedModel,
+        providers: Sequence[Any] | None = None,
+        names: Any = None,
+        threads: int | None = None,
     ) -> None:
-        content, where = _content(model)
+        content, where = content_of(model)
         # as it is now: another process may work in another folder
         self._path = str(Path(content).absolute()) if isinstance(content, str) else None
-        self._given = (providers, names)
-        self._session = _session(content, where, ["CPUExecutionProvider"] if providers is None else providers)
+        self._given = (providers, names, threads)
+        chosen = ["CPUExecutionProvider"] if providers is None else providers
+        self._session = session_of(content, where, chosen, threads)
         self._inputs = {v.name: v for v in self._session.get_inputs()}
-        self._outputs = [v.name for v in self._session.get_outputs()]
+        self.output_names = tuple(v.name for v in self._session.get_outputs())
         self.input_names = tuple(self._inputs)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        self.tensors = _tensors(self.metadata, self.input_names, self._outputs, where)
+        self.tensors = _tensors(self.metadata, self.input_names, self.output_names, where)
         self._batch, self._axes = _fixed_batch(self.metadata, where)
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
         counted = [v for v in ends if v.name in self._axes]
@@ -110,23 +117,67 @@ class Explainer:
                 infinity that reaches its attributions.
             TargetError: a run-time target that isn't one class for each sample, or for all, or out of range.
         """
-        feed = self._feed(arrays, named)
+        feed = self.feed(*arrays, **named)
+        raw = self.results(feed)
+        own = {n: feed[n] for n in self._own_inputs() if n in self.sample_axes}
+        require_finite_results(own, self.sample_axes, [raw[n] for n in self.tensors.outputs])
+        return self.explanation(feed, raw)
+
+    def results(self, feed: Arrays, names: Sequence[str] | None = None) -> Arrays:
+        """What the file returns for a feed, by the names of its outputs.
+
+        Args:
+            feed: what `feed` gave, or the same rows of each of its arrays that have some.
+            names: of the outputs that are wanted; None: all.
+
+        Raises:
+            UserError: ONNX Runtime fails.
+        """
+        wanted = self.output_names if names is None else names
         try:
-            results = self._run(feed)
+            results = self._run(feed, wanted)
         except Exception as error:  # ONNX Runtime's errors have no common base but this
             if self.tensors.target is not None:
                 raise TargetError(
                     f"the run failed, perhaps a class that doesn't exist: {_line(error)}"
                 ) from error
             raise UserError(f"ONNX Runtime failed: {_line(error)}", where="explained model") from error
-        raw = dict(zip(self._outputs, map(np.asarray, results), strict=True))
+        return dict(zip(wanted, map(np.asarray, results), strict=True))
+
+    def explanation(self, feed: Arrays, raw: Arrays) -> Explanation:
+        """What a feed and its results mean; NaN is no error here."""
         name = self.metadata.get(contract.Metadata.EXPLAINED_OUTPUT)
+        return Explanation.of(raw, feed, name, self.tensors, self.axes, self.names)
+
+    @property
+    def axes(self) -> dict[str, int | None]:
+        """On which axis each input and output counts samples; None: on none."""
         ends = (*self._inputs.values(), *self._session.get_outputs())
-        places = ((v.name, _rows(self._shape(v))) for v in ends)
-        axes = dict(places)
-        own = {n: feed[n] for n in self._own_inputs() if n in self.sample_axes}
-        require_finite_results(own, self.sample_axes, [raw[n] for n in self.tensors.outputs])
-        return Explanation.of(raw, feed, name, self.tensors, axes, self.names)
+        return {v.name: _rows(self._shape(v)) for v in ends}
+
+    @property
+    def sample_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """What has a row for each sample, and the shape of such a row, None for a free size.
+
+        The class to explain is among them, where it is given at run time.
+        """
+        found = {}
+        for name, axis in self.row_axes.items():
+            shape = self._shape(self._inputs[name])
+            row = shape[:axis] + shape[axis + 1 :]
+            found[name] = tuple(d if isinstance(d, int) else None for d in row)
+        return found
+
+    @property
+    def row_axes(self) -> dict[str, int]:
+        """As `sample_axes`, with the class to explain, where it is given at run time."""
+        target = self.tensors.target
+        return self.sample_axes if target is None else {**self.sample_axes, target: 0}
+
+    @property
+    def batch(self) -> int | None:
+        """How many samples the file takes at a time; None: any number."""
+        return self._batch
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -148,7 +199,7 @@ class Explainer:
         Raises:
             UserError: as when it explains them.
         """
-        return self._parts(self._feed(arrays, named))
+        return self._parts(self.feed(*arrays, **named))
 
     def _parts(self, feed: Arrays) -> list[Arrays]:
         if self._batch is None:
@@ -163,12 +214,12 @@ class Explainer:
             parts.append({**feed, **{n: np.take(feed[n], rows, a) for n, a in self.sample_axes.items()}})
         return parts
 
-    def _run(self, feed: Arrays) -> list[Any]:
-        """The outputs, in order."""
-        rounds = [run(self._session, self._outputs, part) for part in self._parts(feed)]
+    def _run(self, feed: Arrays, names: Sequence[str]) -> list[Any]:
+        """These outputs, in order."""
+        rounds = [run(self._session, names, part) for part in self._parts(feed)]
         if len(rounds) == 1:
             return rounds[0]
-        axes = (self._axes.get(name) for name in self._outputs)
+        axes = (self._axes.get(name) for name in names)
         return [
             each[0] if axis is None else np.concatenate(each, axis)
             for axis, *each in zip(axes, *rounds, strict=True)
@@ -193,7 +244,12 @@ class Explainer:
         fit = partial(fitting, sizes=sizes, classes=self._classes())
         return fit(given).over(fit(stored))
 
-    def _feed(self, arrays: tuple[Source, ...], named: Mapping[str, Source]) -> Arrays:
+    def feed(self, /, *arrays: Source, **named: Source) -> Arrays:
+        """What samples are to the file: arrays by input, checked and converted, as when it explains them.
+
+        Raises:
+            UserError: as when it explains them.
+        """
         names = list(self._inputs)
         given: Arrays = {}
         if len(arrays) == 1:
@@ -331,7 +387,7 @@ def _with_options(provider: Any) -> Any:
     return (provider, _FLOAT32[provider]) if isinstance(provider, str) and provider in _FLOAT32 else provider
 
 
-def _content(model: ExplainedModel) -> tuple[str | bytes, str]:
+def content_of(model: ExplainedModel) -> tuple[str | bytes, str]:
     """What ONNX Runtime loads, a path or bytes, and what messages call it."""
     if isinstance(model, (str, os.PathLike)):
         path = os.fspath(model)
@@ -350,8 +406,26 @@ def _content(model: ExplainedModel) -> tuple[str | bytes, str]:
     return model.SerializeToString(), where
 
 
-def _session(content: str | bytes, where: str, providers: Sequence[Any]) -> Any:
+def session_of(
+    content: str | bytes,
+    where: str,
+    providers: Sequence[Any],
+    threads: int | None,
+    profile: str | None = None,
+) -> Any:
+    """ONNX Runtime's session of what `content_of` gave.
+
+    Args:
+        threads: None: ONNX Runtime's choice.
+        profile: how the file begins to whose end it writes what it ran.
+
+    Raises:
+        ModelError: it can't load the model.
+    """
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0  # 0: as many as there are cores
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, profile
     # what goes wrong comes as an exception; the log would go to the terminal
     options.log_severity_level = 4
     # patterns hold one block for all tensors beside the arena: up to twice the memory, and no time saved

@@ -326,6 +326,11 @@ class Explanation:
         return summary.as_html(self._shapes(), len(self), self.records(), self[: summary.ROWS].largest())
 
     @property
+    def by_input(self) -> Arrays:
+        """`values` by the name of the attributed tensor, also where there is only one."""
+        return self._values
+
+    @property
     def _values(self) -> Arrays:
         return self._named_arrays("values")
 

@@ -1,0 +1,89 @@
+"""The local engine: shards of a job, on the cores of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import count
+from queue import SimpleQueue
+from typing import TypeAlias
+
+from irshap.datasets.base import digest_of
+from irshap.datasets.job import Job, Record, Shard, Worker, row_count
+from irshap.errors import UserError
+from irshap.runtime import Explainer
+from irshap.runtime.arrays import Arrays
+
+__all__ = ["Engine", "local", "unfinished"]
+
+Engine: TypeAlias = Callable[[Job, Mapping[int, Record]], Iterator[Record]]
+"""Runs the shards of a job that aren't among the finished ones, and tells of each when the disk has it, in
+any order.  Shards that are finished when one fails are told of before its error is raised."""
+
+
+def local(job: Job, finished: Mapping[int, Record], sessions: Sequence[Explainer] = ()) -> Iterator[Record]:
+    """Runs `job.plan.workers` shards at a time, in threads: ONNX Runtime and numpy let others run.
+
+    Args:
+        sessions: what workers may use, in place of sessions of their own.
+
+    Raises:
+        UserError: as a `Worker`.
+    """
+    idle: SimpleQueue[Worker] = SimpleQueue()
+    ready = list(sessions)
+    finished = dict(finished)
+
+    def run(shard: Shard, rows: Arrays | None) -> Record:
+        worker = idle.get() if not idle.empty() else Worker(job, ready.pop() if ready else None)
+        try:
+            return worker(shard, rows)
+        finally:
+            idle.put(worker)
+
+    running: set[Future[Record]] = set()
+    failed: BaseException | None = None
+    todo = unfinished(job, finished)
+    with ThreadPoolExecutor(job.plan.workers, "explain") as pool:
+        while True:
+            try:
+                # one more than there are workers, so that none waits for its rows
+                while failed is None and len(running) <= job.plan.workers:
+                    running.add(pool.submit(run, *next(todo)))
+            except StopIteration:
+                pass
+            except Exception as error:
+                failed = error
+            if not running:
+                break
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                problem = future.exception()
+                failed = failed or problem
+                if problem is None:
+                    yield future.result()
+    if failed is not None:
+        raise failed
+
+
+def unfinished(job: Job, finished: Mapping[int, Record]) -> Iterator[tuple[Shard, Arrays | None]]:
+    """The shards that are left, in order; with their rows where these are best read in order.
+
+    Raises:
+        UserError: rows can't be read, or an iterator gives others than those that were finished.
+    """
+    source = job.source
+    for index in count() if job.shards is None else range(job.shards):
+        shard, told = job.shard(index), finished.get(index)
+        if told is not None and not source.once:
+            continue
+        rows = source.read(shard.start, shard.stop) if source.sequential else None
+        if rows is not None and not row_count(rows):
+            return
+        if told is None:
+            yield shard, rows
+        elif digest_of(rows or {}) != told["data"]:
+            what = f"rows {told['start']} to {told['stop'] - 1} aren't those that were explained before"
+            raise UserError(what, where=source.where, mend="give the same rows, or another folder")
+        if rows is not None and row_count(rows) < shard.stop - shard.start:
+            return

@@ -1,0 +1,280 @@
+"""Where explained rows go: shards of Parquet, or one .npy file a column."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irshap.datasets.base import extra
+from irshap.datasets.tables import column_array
+from irshap.errors import UserError, near
+from irshap.files import atomic, sync, sync_folder
+from irshap.runtime.arrays import Arrays
+
+__all__ = ["SINKS", "NpySink", "ParquetSink", "Sink", "open_sink"]
+
+Files = dict[str, dict[str, Any]]
+"""What a shard wrote: by the name of a file its digest, and how many bytes, there and from where on."""
+
+
+class Sink(ABC):
+    """A folder of results; another process that unpickles it writes to the same.
+
+    What `write` returns is on the disk, and equal for equal columns.
+    """
+
+    kind: str
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def options(self) -> dict[str, Any]:
+        """What the manifest keeps of it."""
+        return {"format": self.kind}
+
+    @abstractmethod
+    def write(self, shard: int, start: int, columns: Arrays, labels: Sequence[str] | None) -> Files:
+        """Writes a shard, all of it or nothing.
+
+        Args:
+            start: the number of its first row.
+            columns: arrays [n, ...] by name.
+            labels: what its rows are called.
+
+        Raises:
+            UserError: the disk is full, or the folder can't be written.
+        """
+
+    @abstractmethod
+    def read(self, record: Mapping[str, Any]) -> Arrays:
+        """The columns that a shard wrote."""
+
+    @abstractmethod
+    def stored(self, name: str, told: Mapping[str, Any]) -> bytes:
+        """What a file holds of a shard; fewer bytes where it is cut short or gone."""
+
+    def has(self, record: Mapping[str, Any]) -> bool:
+        """Whether a shard is there, by its size."""
+        return all(self.bytes_there(name, told) for name, told in record["files"].items())
+
+    @abstractmethod
+    def bytes_there(self, name: str, told: Mapping[str, Any]) -> bool:
+        """Whether a file has as many bytes as a shard wrote."""
+
+    def damaged(self, record: Mapping[str, Any]) -> list[str]:
+        """The files of a shard that aren't as they were written."""
+        files = record["files"].items()
+        return [name for name, told in files if sha256(self.stored(name, told)).hexdigest() != told["sha256"]]
+
+    def finish(self, rows: int, columns: Mapping[str, Any]) -> None:
+        """Called when all shards are there; again, where a process ended before it had told so."""
+        return
+
+
+class ParquetSink(Sink):
+    """A Parquet file for each shard.
+
+    Args:
+        features: by column the names of its numbers, where each gets a column of its own; others are lists of
+            fixed size, in row-major order, with the shape of a row in the metadata of the field.
+    """
+
+    kind = "parquet"
+
+    def __init__(self, folder: Path, features: Mapping[str, Sequence[str]] | None = None) -> None:
+        super().__init__(folder)
+        self.features = dict(features or {})
+        extra("pyarrow.parquet", "pyarrow", "parquet", str(folder))
+
+    def options(self) -> dict[str, Any]:
+        """Also which columns are spread out."""
+        return {**super().options(), "columns": sorted(self.features)}
+
+    def write(self, shard: int, start: int, columns: Arrays, labels: Sequence[str] | None) -> Files:
+        """One file, made in memory, so that its digest is that of what was meant to be written."""
+        arrow, parquet = (extra(m, "pyarrow", "parquet", "") for m in ("pyarrow", "pyarrow.parquet"))
+        count = len(next(iter(columns.values())))
+        fields = [arrow.field("row", arrow.int64(), nullable=False)]
+        arrays = [arrow.array(np.arange(start, start + count))]
+        if labels is not None:
+            fields.append(arrow.field("name", arrow.string()))
+            arrays.append(arrow.array(labels))
+        for name, array in columns.items():
+            if spread := self.features.get(name):
+                parts = zip(spread, array.reshape(count, -1).T, strict=True)
+                named = [(label, arrow.array(np.ascontiguousarray(part))) for label, part in parts]
+                fields += [arrow.field(label, part.type) for label, part in named]
+                arrays += [part for _, part in named]
+                continue
+            made = arrow.array(array.reshape(-1))
+            told = None
+            if array.ndim > 1:
+                made = arrow.FixedSizeListArray.from_arrays(made, array[0].size)
+                told = {"shape": ",".join(map(str, array.shape[1:]))}
+            fields.append(arrow.field(name, made.type, metadata=told))
+            arrays.append(made)
+        table = arrow.Table.from_arrays(arrays, schema=arrow.schema(fields))
+        buffer = arrow.BufferOutputStream()
+        # numbers that hardly repeat: a dictionary costs time, and saves nothing
+        parquet.write_table(table, buffer, use_dictionary=False, write_statistics=["row"], compression="none")
+        content = buffer.getvalue()
+        name = f"part-{shard:06d}.parquet"
+        with _writing(self.folder / name), atomic(self.folder / name, synced=True) as file:
+            file.write(content)
+        return {name: {"bytes": content.size, "sha256": sha256(content).hexdigest()}}
+
+    def stored(self, name: str, told: Mapping[str, Any]) -> bytes:
+        """The whole file."""
+        path = self.folder / name
+        return path.read_bytes() if path.is_file() else b""
+
+    def bytes_there(self, name: str, told: Mapping[str, Any]) -> bool:
+        """Whether the file has its size."""
+        path = self.folder / name
+        return path.is_file() and path.stat().st_size == told["bytes"]
+
+    def read(self, record: Mapping[str, Any]) -> Arrays:
+        """The columns, in their shapes."""
+        parquet = extra("pyarrow.parquet", "pyarrow", "parquet", "")
+        (name,) = record["files"]
+        table = parquet.ParquetFile(self.folder / name).read()
+        count, found = record["stop"] - record["start"], Arrays()
+        for column, (_, shape) in record["columns"].items():
+            if spread := self.features.get(column):
+                parts = [column_array(table.column(label).combine_chunks(), label) for label in spread]
+                found[column] = np.stack(parts, axis=1).reshape(count, *shape)
+            else:
+                whole = column_array(table.column(column).combine_chunks(), column)
+                found[column] = whole.reshape(count, *shape)
+        return found
+
+
+class NpySink(Sink):
+    """A .npy file for each column, which every shard writes its rows into.
+
+    It is called `<column>.npy.part` until all rows are there.
+    """
+
+    kind = "npy"
+    HEAD = 256
+    """Bytes in front of the numbers: a header of any shape fits, and is written at the end."""
+
+    def write(self, shard: int, start: int, columns: Arrays, labels: Sequence[str] | None) -> Files:
+        """The rows of each column, in their place."""
+        found = {}
+        for name, array in columns.items():
+            content = np.ascontiguousarray(array).tobytes()
+            place = self.HEAD + start * (len(content) // max(1, len(array)))
+            path = self._part(self.file_of(name))
+            with _writing(path):
+                path.touch()
+                with path.open("r+b") as file:
+                    file.seek(place)
+                    file.write(content)
+                    sync(file)
+            told = {"bytes": len(content), "at": place, "sha256": sha256(content).hexdigest()}
+            found[self.file_of(name)] = told
+        with _writing(self.folder):
+            sync_folder(self.folder)
+        return found
+
+    def stored(self, name: str, told: Mapping[str, Any]) -> bytes:
+        """The shard's part of the file."""
+        path = self._there(name)
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            file.seek(told["at"])
+            return file.read(told["bytes"])
+
+    def bytes_there(self, name: str, told: Mapping[str, Any]) -> bool:
+        """Whether the file goes as far."""
+        path = self._there(name)
+        return path.is_file() and path.stat().st_size >= told["at"] + told["bytes"]
+
+    def read(self, record: Mapping[str, Any]) -> Arrays:
+        """The columns, in their shapes."""
+        found = {}
+        for name, (dtype, shape) in record["columns"].items():
+            told = record["files"][self.file_of(name)]
+            content = self.stored(self.file_of(name), told)
+            found[name] = np.frombuffer(content, dtype).reshape(record["stop"] - record["start"], *shape)
+        return found
+
+    def finish(self, rows: int, columns: Mapping[str, Any]) -> None:
+        """Headers, then names."""
+        for column, (dtype, shape) in columns.items():
+            name = self.file_of(column)
+            path = self._part(name)
+            if not path.exists():
+                continue
+            with _writing(path):
+                with path.open("r+b") as file:
+                    file.write(_head(dtype, (rows, *shape), self.HEAD))
+                    sync(file)
+                path.replace(self.folder / name)
+                sync_folder(self.folder)
+
+    @staticmethod
+    def file_of(column: str) -> str:
+        """The file of a column: names of tensors may hold what names of files can't."""
+        safe = re.sub(r"[^\w.-]", "_", column)[:100]
+        return f"{safe}.npy" if safe == column else f"{safe}-{sha256(column.encode()).hexdigest()[:8]}.npy"
+
+    def _part(self, name: str) -> Path:
+        return self.folder / f"{name}.part"
+
+    def _there(self, name: str) -> Path:
+        part = self._part(name)
+        return part if part.exists() else self.folder / name
+
+
+def _head(dtype: str, shape: tuple[int, ...], size: int) -> bytes:
+    """A .npy header of so many bytes."""
+    told = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    text = repr(told).encode("latin1")
+    magic = np.lib.format.magic(1, 0) + (size - 10).to_bytes(2, "little")
+    return magic + text.ljust(size - len(magic) - 1) + b"\n"
+
+
+class _writing:  # noqa: N801
+    """What goes wrong while a file is written, as one message."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            what = f"can't be written: {error.strerror or error}"
+            mend = "mend that, and run it again: finished shards stay"
+            raise UserError(what, where=str(self.path), mend=mend) from error
+
+
+SINKS = ("parquet", "npy")
+
+
+def open_sink(kind: str, folder: Path, features: Mapping[str, Sequence[str]] | None = None) -> Sink:
+    """A sink of this kind.
+
+    Args:
+        features: by column, names of its numbers, where these shall be columns of their own.
+
+    Raises:
+        UserError: no such kind, or a package is missing.
+    """
+    if kind == "parquet":
+        return ParquetSink(folder, features)
+    if kind == "npy":
+        if features:
+            raise UserError("columns for features are for Parquet", mend="leave them out: rows are features")
+        return NpySink(folder)
+    raise UserError(f"no results are written as {kind!r}", mend=near(kind, SINKS))

@@ -1,0 +1,134 @@
+"""Data sets explained: equal to `Explainer`, resumed to the byte, refused where another run's results are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from explaining import Array, arrays, contents, model, saved, table
+
+import irshap
+from irshap.datasets import explain_dataset
+from irshap.datasets.job import Record, Shard, Worker
+from irshap.errors import UserError
+
+SMALL = {"batch": 8, "shard_rows": 64, "format": "npy"}
+
+
+def explained(folder: Path, data: Any, **options: Any) -> dict[str, Array]:
+    explain_dataset(model(), data, folder, **{**SMALL, **options})
+    return arrays(folder)
+
+
+class Broken(Exception):
+    """What a test throws into a run."""
+
+
+@pytest.fixture
+def breaking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """`breaking(n)`: the run throws at its n-th shard."""
+    whole = Worker.__call__
+    left = [10**9]
+
+    def call(self: Worker, shard: Shard, rows: Any = None) -> Record:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Broken
+        return whole(self, shard, rows)
+
+    monkeypatch.setattr(Worker, "__call__", call)
+    yield lambda count: left.__setitem__(0, count)
+
+
+def test_equal_to_the_explainer(tmp_path: Path) -> None:
+    x = table()
+    report = explain_dataset(model(), x, tmp_path / "out", **SMALL, max_error=1e-4)
+    found, e = arrays(tmp_path / "out"), irshap.Explainer(model())(x)
+    np.testing.assert_allclose(found["x_attributions"], e.values, atol=1e-6)
+    np.testing.assert_allclose(found["base_value"], e.base_values, rtol=1e-6)
+    np.testing.assert_allclose(found["prediction"], e.target_values, rtol=1e-6)
+    np.testing.assert_array_equal(found["target"], e.target_index)
+    total = found["x_attributions"].sum(axis=1)
+    np.testing.assert_allclose(found["prediction"] - found["base_value"], total, atol=1e-5)
+    assert (report.rows, report.shards, report.bad, report.found) == (1000, 16, 0, 0)
+
+
+@pytest.mark.parametrize("format", ["npy", "parquet"])
+def test_the_same_bytes_however_it_runs(tmp_path: Path, format: str, breaking: Any) -> None:
+    if format == "parquet":
+        pytest.importorskip("pyarrow")
+    x = table()
+    explain_dataset(model(), x, tmp_path / "one", **{**SMALL, "format": format}, workers=1)
+    explain_dataset(model(), x, tmp_path / "three", **{**SMALL, "format": format}, workers=3)
+    done, count = 0, 0
+    while done < 16:
+        breaking(3)
+        try:
+            count += 1
+            explain_dataset(model(), x, tmp_path / "parts", **{**SMALL, "format": format}, workers=2)
+        except Broken:
+            pass
+        listed = json.loads((tmp_path / "parts" / "manifest.json").read_text())["shards"]
+        journal = tmp_path / "parts" / "journal.jsonl"
+        now = len(journal.read_text().splitlines()) if journal.exists() else len(listed)
+        assert now > done
+        done = now
+    assert count >= 5
+    assert contents(tmp_path / "one") == contents(tmp_path / "three") == contents(tmp_path / "parts")
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path, breaking: Any) -> None:
+    first = explain_dataset(model(), table(), tmp_path / "out", **SMALL)
+    before = contents(tmp_path / "out")
+    breaking(0)
+    again = explain_dataset(model(), table(), tmp_path / "out", **SMALL)
+    assert again.found == first.rows == 1000
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"data": table(seed=9)}, "explanations of other data"),
+        ({"data": table(999)}, "explanations of other data"),
+        ({"model": model(target=1)}, "explanations by another model"),
+        ({"top": 2}, "other options .top: 0 there, 2 now"),
+        ({"dtype": "float16"}, "other options .dtype"),
+        ({"max_error": 1e-3}, "other options .max_error"),
+        ({"batch": 16}, "batch: 8 there, 16 now"),
+        ({"threads": 2}, "threads: 1 there, 2 now"),
+    ],
+    ids=["data", "rows", "model", "top", "dtype", "max_error", "batch", "threads"],
+)
+def test_another_run_is_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    explain_dataset(model(), table(), tmp_path / "out", **SMALL)
+    before = contents(tmp_path / "out")
+    options = {"model": model(), "data": table(), **SMALL, **changed}
+    with pytest.raises(UserError, match=message):
+        explain_dataset(options.pop("model"), options.pop("data"), tmp_path / "out", **options)
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_plan_goes_on_with_what_it_began(tmp_path: Path, breaking: Any) -> None:
+    """What was given once needn't be given again."""
+    whole = explained(tmp_path / "whole", table())
+    breaking(2)
+    with pytest.raises(Broken):
+        explain_dataset(model(), table(), tmp_path / "out", **SMALL)
+    breaking(100)
+    explain_dataset(model(), table(), tmp_path / "out", format="npy")
+    assert whole.keys() == arrays(tmp_path / "out").keys()
+    assert contents(tmp_path / "whole") == contents(tmp_path / "out")
+
+
+def test_a_files_data_and_models(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", table())
+    explain_dataset(saved(tmp_path), tmp_path / "x.npy", tmp_path / "files", **SMALL)
+    explain_dataset(model(), table(), tmp_path / "memory", **SMALL)
+    files, memory = contents(tmp_path / "files"), contents(tmp_path / "memory")
+    files.pop("manifest.json"), memory.pop("manifest.json")
+    assert files == memory
