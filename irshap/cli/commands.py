@@ -18,6 +18,7 @@ _COMMANDS = {
     "compile": ("irshap.cli.compile", "Compile a model and references into one ONNX file."),
     "references": ("irshap.cli.references", "Make references of data."),
     "run": ("irshap.cli.run", "Explain samples with a compiled model."),
+    "explain": ("irshap.cli.explain", "Explain a data set, shard by shard, into a folder."),
     "report": ("irshap.cli.report", "Show explanations: a page of HTML, or tables."),
     "package": ("irshap.cli.package", "Write the folder that a server takes."),
     "cost": ("irshap.cli.cost", "Predict work, memory and how many references fit."),

@@ -7,5 +7,6 @@ an engine that runs shards elsewhere takes a `Job` and gives `Record`s (`engine.
 from irshap.datasets.explain import DatasetReport, explain_dataset
 from irshap.datasets.folders import Pixels
 from irshap.datasets.prepare import Options
+from irshap.datasets.verify import VerifyReport, verify_dataset
 
-__all__ = ["DatasetReport", "Options", "Pixels", "explain_dataset"]
+__all__ = ["DatasetReport", "Options", "Pixels", "VerifyReport", "explain_dataset", "verify_dataset"]

@@ -84,7 +84,7 @@ class Worker:
         own = explainer or Explainer(job.model, job.providers, job.names, job.plan.threads)
         self.explainer = own
         roles = self.explainer.tensors
-        self._summaries = list(roles.summaries)
+        self.summaries = list(roles.summaries)
         self._axes = self.explainer.axes
         # multipliers and the like are never kept, so they needn't be computed
         self.explainer.tensors = replace(roles, multipliers={}, hypothetical={})
@@ -107,7 +107,7 @@ class Worker:
         try:
             explanation = self.explain(arrays)
             bad = bad_rows(explanation, shard.start, self.job.max_error)
-            found = columns(explanation, self.job.keep, self._summaries)
+            found = columns(explanation, self.job.keep, self.summaries)
         except UserError as error:
             where = f"{self.job.source.where}, rows {shard.start} to {shard.stop - 1}"
             mend = f"{error.where}: {error.mend}" if error.where and error.mend else error.mend

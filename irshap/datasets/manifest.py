@@ -129,14 +129,19 @@ class Manifest:
                 raise UserError(f"has other files, such as {strange[0]!r}", where=str(folder), mend=mend)
             found = cls(folder, header, {}, False)
             found._write()
-        found._require_same(header)
+        found.require_same(header)
         for left in folder.glob(f"{TEMPORARY}*"):
             left.unlink(missing_ok=True)
         if not found.complete:
             found._rewrite_journal()
         return found
 
-    def _require_same(self, header: Mapping[str, Any]) -> None:
+    def require_same(self, header: Mapping[str, Any]) -> None:
+        """Refuses another run.
+
+        Raises:
+            UserError: says what differs.
+        """
         for key, what in _DIFFERS.items():
             ours, theirs = header.get(key), self.header.get(key)
             if ours != theirs:
@@ -156,8 +161,8 @@ class Manifest:
         """Forgets a shard, whose files aren't what they were."""
         del self.shards[shard]
         self.complete = False
-        self._write(())
         self._rewrite_journal()
+        self._write(())
 
     def finish(self) -> None:
         """Notes that all shards are there."""

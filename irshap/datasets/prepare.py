@@ -86,12 +86,14 @@ class Prepared:
 
     Attributes:
         header: what the manifest says of the run.
+        complete: whether the folder's manifest says that all is there.
         rate: rows a second on the first ones; None where there are few.
         sessions: what workers may use.
     """
 
     job: Job
-    header: dict[str, Any]
+    header: dict[str, Any] = field(default_factory=dict)
+    complete: bool = False
     rate: float | None = None
     sessions: list[Explainer] = field(default_factory=list)
 
@@ -124,9 +126,18 @@ def prepared(model: ExplainedModel, data: Any, folder: Path, asked: Options) -> 
     fixed = {} if earlier is None else dict(earlier.header.get("plan", {}))
     fixed |= {n: v for n in ("batch", "shard_rows", "threads") if (v := getattr(asked, n)) is not None}
     limit = None if asked.memory_limit is None else parse_size(str(asked.memory_limit))
-    # threads that are chosen change no bits, and needn't be the same when a run goes on
-    free = asked.threads is None and fixed.get("threads", 1) == 1
-    found = _planned(job, explainer, fixed, asked.workers, limit, free)
+    complete = earlier is not None and earlier.complete
+    found = _planned(
+        job,
+        explainer,
+        fixed,
+        asked.workers,
+        limit,
+        # threads that are chosen change no bits, and needn't be the same when a run goes on
+        choose=asked.threads is None and fixed.get("threads", 1) == 1,
+        measure=not complete,
+    )
+    found.complete = complete
     options = {**keep.options(), **sink.options(), "max_error": asked.max_error}
     found.header = {
         "model": _model_digest(content),
@@ -156,22 +167,29 @@ def _planned(
     fixed: Mapping[str, int],
     workers: int | None,
     limit: int | None,
-    free: bool,
+    *,
+    choose: bool,
+    measure: bool,
 ) -> Prepared:
-    """The job with a plan: what is fixed, and else what its first rows say."""
+    """The job with a plan: what is fixed, and else what its first rows say.
+
+    Args:
+        choose: whether sessions may have more threads than it is said.
+        measure: whether it matters how fast it is.
+    """
     first = job.source.first(3)
     if not row_count(first):
         raise UserError("there is no row", where=job.source.where)
     three = {name: array.take(np.arange(3) % len(array), 0) for name, array in first.items()}
     worker = Worker(replace(job, plan=Plan(explainer.batch or 3, 3)), explainer)
-    told = columns(worker.explain(three), job.keep)
-    feed = worker.feed(three)
-    weights = 2 * (Path(job.model).stat().st_size if isinstance(job.model, str) else len(job.model))
-    session = SESSION + weights
-    each = 0
-    if "batch" not in fixed or limit is not None:
-        each = row_bytes(job.model, feed, explainer.row_axes, job.providers) if explainer.batch is None else 0
-    batch = fixed.get("batch") or batch_of(max(each, 1), explainer.batch, limit, PROCESS + session)
+    told, feed = columns(worker.explain(three), job.keep), worker.feed(three)
+    session = SESSION + 2 * (
+        len(job.model) if isinstance(job.model, bytes) else Path(job.model).stat().st_size
+    )
+    each = 1
+    if explainer.batch is None and ("batch" not in fixed or limit is not None):
+        each = row_bytes(job.model, feed, explainer.row_axes, job.providers)
+    batch = fixed.get("batch") or batch_of(each, explainer.batch, limit, PROCESS + session)
     if explainer.batch is not None and batch % explainer.batch:
         what = f"a batch of {batch}, for a file that takes {explainer.batch} rows at a time"
         raise UserError(what, mend="give a multiple, or leave it out")
@@ -179,15 +197,15 @@ def _planned(
     shard = 4 * shard_rows * sum(a[0].nbytes for a in (*told.values(), *three.values()))
     most = workers or workers_within(limit, PROCESS, session, batch * each + shard)
     if job.source.rows is not None:
-        most = min(most, max(1, -(-job.source.rows // shard_rows)))
+        most = min(most, -(-job.source.rows // shard_rows))
     plan = Plan(batch, shard_rows, fixed.get("threads", 1), most)
+    few = job.source.rows is not None and job.source.rows <= 8 * batch * plan.workers
+    if few or not measure:
+        return Prepared(replace(job, plan=plan), sessions=[explainer])
     make = partial(Explainer, job.model, job.providers, job.names)
     rows = {name: array.take(np.arange(batch) % 3, 0) for name, array in three.items()}
-    many = job.source.rows is None or job.source.rows > 8 * batch * plan.workers
-    if not many:
-        return Prepared(replace(job, plan=plan), {}, None, [explainer])
-    plan, rate, sessions = measured(plan, explainer, make, worker.feed(rows), choose=free)
-    return Prepared(replace(job, plan=plan), {}, rate, sessions)
+    plan, rate, sessions = measured(plan, explainer, make, worker.feed(rows), choose=choose)
+    return Prepared(replace(job, plan=plan), rate=rate, sessions=sessions)
 
 
 def _given(explainer: Explainer, target: int | None, references: Any) -> Arrays:

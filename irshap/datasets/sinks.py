@@ -171,7 +171,7 @@ class NpySink(Sink):
         for name, array in columns.items():
             content = np.ascontiguousarray(array).tobytes()
             place = self.HEAD + start * (len(content) // max(1, len(array)))
-            path = self._part(self.file_of(name))
+            path = self._there(self.file_of(name))
             with _writing(path):
                 path.touch()
                 with path.open("r+b") as file:
@@ -231,8 +231,9 @@ class NpySink(Sink):
         return self.folder / f"{name}.part"
 
     def _there(self, name: str) -> Path:
-        part = self._part(name)
-        return part if part.exists() else self.folder / name
+        """Where a file is: under its own name when all rows are, or were once, there."""
+        whole = self.folder / name
+        return whole if whole.exists() else self._part(name)
 
 
 def _head(dtype: str, shape: tuple[int, ...], size: int) -> bytes:
