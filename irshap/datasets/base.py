@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +16,7 @@ from irshap.errors import UserError
 from irshap.runtime import Explainer
 from irshap.runtime.arrays import Array, Arrays
 
-__all__ = ["Source", "Wanted", "as_rows", "digest_of", "extra", "sampled_digest"]
+__all__ = ["Source", "Wanted", "as_rows", "digest_of", "extra", "sampled_digest", "writing"]
 
 
 @dataclass(frozen=True)
@@ -137,3 +138,18 @@ def as_rows(array: Array, shape: tuple[int | None, ...]) -> Array:
         return array
     width = array.shape[1] if array.ndim == 2 else 1
     return array.reshape(len(array), *known) if width == np.prod(known, dtype=int) else array
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What goes wrong while a file is written, as one message.
+
+    Raises:
+        UserError: the disk is full, or it can't be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = f"can't be written: {error.strerror or error}"
+        mend = "mend that, and run it again: finished shards stay"
+        raise UserError(what, where=str(path), mend=mend) from error

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import count
-from queue import SimpleQueue
-from typing import TypeAlias
+from threading import local as local_state
+from typing import Any, TypeAlias
 
 from irshap.datasets.base import digest_of
-from irshap.datasets.job import Job, Record, Shard, Worker, row_count
+from irshap.datasets.job import Explained, Job, Record, Shard, Worker, row_count
 from irshap.errors import UserError
 from irshap.runtime import Explainer
 from irshap.runtime.arrays import Arrays
@@ -21,6 +21,10 @@ Engine: TypeAlias = Callable[[Job, Mapping[int, Record]], Iterator[Record]]
 any order.  Shards that are finished when one fails are told of before its error is raised."""
 
 
+WRITING = 2
+"""Shards that may be written beside those that are explained: what is in memory at the same time."""
+
+
 def local(job: Job, finished: Mapping[int, Record], sessions: Sequence[Explainer] = ()) -> Iterator[Record]:
     """Runs `job.plan.workers` shards at a time, in threads: ONNX Runtime and numpy let others run.
 
@@ -30,38 +34,44 @@ def local(job: Job, finished: Mapping[int, Record], sessions: Sequence[Explainer
     Raises:
         UserError: as a `Worker`.
     """
-    idle: SimpleQueue[Worker] = SimpleQueue()
-    ready = list(sessions)
-    finished = dict(finished)
+    ready, own = list(sessions), local_state()
 
-    def run(shard: Shard, rows: Arrays | None) -> Record:
-        worker = idle.get() if not idle.empty() else Worker(job, ready.pop() if ready else None)
-        try:
-            return worker(shard, rows)
-        finally:
-            idle.put(worker)
+    def explain(shard: Shard, rows: Arrays | None) -> Explained:
+        if not hasattr(own, "worker"):
+            own.worker = Worker(job, ready.pop() if ready else None)
+        found: Explained = own.worker.explained(shard, rows)
+        return found
 
-    running: set[Future[Record]] = set()
+    todo = unfinished(job, dict(finished))
     failed: BaseException | None = None
-    todo = unfinished(job, finished)
-    with ThreadPoolExecutor(job.plan.workers, "explain") as pool:
+    explaining, writing = set[Future[Explained]](), set[Future[Record]]()
+    # a session stays with its thread: handed from thread to thread, it took a fifth longer
+    with (
+        ThreadPoolExecutor(job.plan.workers, "explain") as cores,
+        ThreadPoolExecutor(WRITING, "write") as disk,
+    ):
         while True:
             try:
-                # one more than there are workers, so that none waits for its rows
-                while failed is None and len(running) <= job.plan.workers:
-                    running.add(pool.submit(run, *next(todo)))
+                while failed is None and len(explaining) + len(writing) < job.plan.workers + WRITING:
+                    explaining.add(cores.submit(explain, *next(todo)))
             except StopIteration:
                 pass
             except Exception as error:
                 failed = error
-            if not running:
+            if not explaining and not writing:
                 break
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                problem = future.exception()
+            running: list[Future[Any]] = [*explaining, *writing]
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in explaining & done:
+                explaining.remove(future)
+                if (problem := future.exception()) is None:
+                    writing.add(disk.submit(job.written, future.result()))
                 failed = failed or problem
-                if problem is None:
-                    yield future.result()
+            for written in writing & done:
+                writing.remove(written)
+                if (problem := written.exception()) is None:
+                    yield written.result()
+                failed = failed or problem
     if failed is not None:
         raise failed
 

@@ -83,7 +83,7 @@ def explain_dataset(
     Raises:
         UserError: something doesn't fit, can't be read or written, or the folder has another run's results.
     """
-    asked = Options(**options)
+    asked = Options.of(options)
     folder = Path(output).absolute()
     begun = time.perf_counter()
     if engine != "local" and engine not in ENGINES:

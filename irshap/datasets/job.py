@@ -17,7 +17,7 @@ from irshap.errors import UserError
 from irshap.runtime import Explainer, Explanation
 from irshap.runtime.arrays import Array, Arrays
 
-__all__ = ["LISTED", "Job", "Record", "Shard", "Worker"]
+__all__ = ["LISTED", "Explained", "Job", "Record", "Shard", "Worker"]
 
 Record = dict[str, Any]
 """What the manifest says of a finished shard: plain data."""
@@ -33,6 +33,16 @@ class Shard:
     index: int
     start: int
     stop: int
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """A shard that isn't written yet: the digest of its rows, its columns, and the rows that are no good."""
+
+    shard: Shard
+    data: str
+    columns: Arrays
+    bad: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,25 @@ class Job:
         stop = start + self.plan.shard_rows
         return Shard(index, start, stop if self.source.rows is None else min(stop, self.source.rows))
 
+    def written(self, done: Explained) -> Record:
+        """Writes an explained shard; when this returns, the disk has it.
+
+        Raises:
+            UserError: the disk is full, or the folder can't be written.
+        """
+        shard, found = done.shard, done.columns
+        labels = self.source.labels(shard.start, shard.stop)
+        return {
+            "shard": shard.index,
+            "start": shard.start,
+            "stop": shard.stop,
+            "data": done.data,
+            "files": self.sink.write(shard.index, shard.start, found, labels),
+            "columns": {name: [str(a.dtype), list(a.shape[1:])] for name, a in found.items()},
+            "bad": len(done.bad),
+            "bad_rows": done.bad[:LISTED],
+        }
+
     @property
     def shards(self) -> int | None:
         """How many shards there are; None: it shows at the end of the data."""
@@ -95,39 +124,36 @@ class Worker:
     def __call__(self, shard: Shard, rows: Arrays | None = None) -> Record:
         """Explains a shard and writes it; when this returns, the disk has it.
 
+        Raises:
+            UserError: as `explained` and `Job.written`.
+        """
+        return self.job.written(self.explained(shard, rows))
+
+    def explained(self, shard: Shard, rows: Arrays | None = None) -> Explained:
+        """Explains a shard.
+
         Args:
             rows: those of the shard, where they were read already.
 
         Raises:
-            UserError: rows that can't be read or don't fit, a bad row where none may be, a full disk.
+            UserError: rows that can't be read or don't fit, or a bad row where none may be.
         """
         arrays = self.job.source.read(shard.start, shard.stop) if rows is None else rows
-        count = row_count(arrays)
-        shard = replace(shard, stop=shard.start + count)
+        shard = replace(shard, stop=shard.start + row_count(arrays))
         try:
             explanation = self.explain(arrays)
             bad = bad_rows(explanation, shard.start, self.job.max_error)
             found = columns(explanation, self.job.keep, self.summaries)
         except UserError as error:
             where = f"{self.job.source.where}, rows {shard.start} to {shard.stop - 1}"
-            mend = f"{error.where}: {error.mend}" if error.where and error.mend else error.mend
-            raise type(error)(error.what, where=where, mend=mend) from error
+            told = f"{error.where}: {error.what}" if error.where else error.what
+            raise type(error)(told, where=where, mend=error.mend) from error
         if bad and self.job.strict:
             first = bad[0]
-            error_text = "" if first["error"] is None else f" (completeness error {first['error']:.3g})"
-            what = f"row {first['row']} is {first['why']}{error_text}"
-            raise UserError(what, where=self.job.source.where, mend="mend it, or leave --strict out")
-        labels = self.job.source.labels(shard.start, shard.stop)
-        return {
-            "shard": shard.index,
-            "start": shard.start,
-            "stop": shard.stop,
-            "data": digest_of(arrays),
-            "files": self.job.sink.write(shard.index, shard.start, found, labels),
-            "columns": {name: [str(a.dtype), list(a.shape[1:])] for name, a in found.items()},
-            "bad": len(bad),
-            "bad_rows": bad[:LISTED],
-        }
+            size = "" if first["error"] is None else f" (completeness error {first['error']:.3g})"
+            what = f"row {first['row']} is {first['why']}{size}"
+            raise UserError(what, where=self.job.source.where, mend="mend it, or leave strict out")
+        return Explained(shard, digest_of(arrays), found, bad)
 
     def explain(self, arrays: Arrays) -> Explanation:
         """Explains rows, a batch at a time, counted from the first of them.

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from irshap.datasets.base import writing
 from irshap.errors import UserError
 from irshap.files import TEMPORARY, atomic, sync, sync_folder
 
@@ -46,7 +47,8 @@ def locked(folder: Path) -> Iterator[None]:
         return
     path = folder / LOCK
     while True:
-        file = path.open("a+")
+        with writing(path):
+            file = path.open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -152,7 +154,8 @@ class Manifest:
     def add(self, record: dict[str, Any]) -> None:
         """Notes a finished shard, whose files are on the disk."""
         line = json.dumps(record, sort_keys=True, allow_nan=False) + "\n"
-        with (self.folder / JOURNAL).open("ab") as file:
+        path = self.folder / JOURNAL
+        with writing(path), path.open("ab") as file:
             file.write(line.encode())
             sync(file)
         self.shards[record["shard"]] = record
@@ -173,14 +176,14 @@ class Manifest:
 
     def _rewrite_journal(self) -> None:
         """So that a new line doesn't join half of one."""
-        with atomic(self.folder / JOURNAL, synced=True) as file:
+        with writing(self.folder), atomic(self.folder / JOURNAL, synced=True) as file:
             for record in self.shards.values():
                 file.write((json.dumps(record, sort_keys=True) + "\n").encode())
 
     def _write(self, shards: Any = ()) -> None:
         listed = [self.shards[index] for index in sorted(shards)]
         told = {"format": FORMAT, "complete": self.complete, "run": self.header, "shards": listed}
-        with atomic(self.folder / NAME, synced=True) as file:
+        with writing(self.folder), atomic(self.folder / NAME, synced=True) as file:
             file.write((json.dumps(told, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 

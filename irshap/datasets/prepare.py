@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -30,7 +30,7 @@ from irshap.datasets.plan import (
 from irshap.datasets.rows import Keep, columns
 from irshap.datasets.sinks import Sink, open_sink
 from irshap.datasets.sources import open_source
-from irshap.errors import UserError
+from irshap.errors import UserError, near
 from irshap.runtime import Explainer
 from irshap.runtime.arrays import Arrays, as_arrays, unknown_names
 from irshap.runtime.explainer import ExplainedModel, content_of
@@ -78,6 +78,19 @@ class Options:
     threads: int | None = None
     memory_limit: int | str | None = None
     providers: Sequence[Any] | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Options:
+        """Options by name.
+
+        Raises:
+            UserError: there is no such option.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise UserError(f"data sets have no option {name!r}", mend=near(name, known))
+        return cls(**given)
 
 
 @dataclass
@@ -231,7 +244,7 @@ def _sink(format: str, folder: Path, explainer: Explainer, spread: bool, keep: K
     if spread:
         if keep.top or keep.sum_over:
             raise UserError(
-                "a column for each feature, of what isn't kept", mend="leave out top and sum_over"
+                "there are no columns for features with top or sum_over", mend="leave columns out"
             )
         for name in explainer.attributed:
             shape = explainer.sample_shapes.get(name)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from irshap.datasets.base import extra
+from irshap.datasets.base import extra, writing
 from irshap.datasets.tables import column_array
 from irshap.errors import UserError, near
 from irshap.files import atomic, sync, sync_folder
@@ -93,8 +93,8 @@ class ParquetSink(Sink):
         extra("pyarrow.parquet", "pyarrow", "parquet", str(folder))
 
     def options(self) -> dict[str, Any]:
-        """Also which columns are spread out."""
-        return {**super().options(), "columns": sorted(self.features)}
+        """Also which columns are spread out, and how their numbers are called."""
+        return {**super().options(), "columns": {name: list(f) for name, f in self.features.items()}}
 
     def write(self, shard: int, start: int, columns: Arrays, labels: Sequence[str] | None) -> Files:
         """One file, made in memory, so that its digest is that of what was meant to be written."""
@@ -125,7 +125,7 @@ class ParquetSink(Sink):
         parquet.write_table(table, buffer, use_dictionary=False, write_statistics=["row"], compression="none")
         content = buffer.getvalue()
         name = f"part-{shard:06d}.parquet"
-        with _writing(self.folder / name), atomic(self.folder / name, synced=True) as file:
+        with writing(self.folder / name), atomic(self.folder / name, synced=True) as file:
             file.write(content)
         return {name: {"bytes": content.size, "sha256": sha256(content).hexdigest()}}
 
@@ -172,7 +172,7 @@ class NpySink(Sink):
             content = np.ascontiguousarray(array).tobytes()
             place = self.HEAD + start * (len(content) // max(1, len(array)))
             path = self._there(self.file_of(name))
-            with _writing(path):
+            with writing(path):
                 path.touch()
                 with path.open("r+b") as file:
                     file.seek(place)
@@ -180,7 +180,7 @@ class NpySink(Sink):
                     sync(file)
             told = {"bytes": len(content), "at": place, "sha256": sha256(content).hexdigest()}
             found[self.file_of(name)] = told
-        with _writing(self.folder):
+        with writing(self.folder):
             sync_folder(self.folder)
         return found
 
@@ -214,7 +214,7 @@ class NpySink(Sink):
             path = self._part(name)
             if not path.exists():
                 continue
-            with _writing(path):
+            with writing(path):
                 with path.open("r+b") as file:
                     file.write(_head(dtype, (rows, *shape), self.HEAD))
                     sync(file)
@@ -242,22 +242,6 @@ def _head(dtype: str, shape: tuple[int, ...], size: int) -> bytes:
     text = repr(told).encode("latin1")
     magic = np.lib.format.magic(1, 0) + (size - 10).to_bytes(2, "little")
     return magic + text.ljust(size - len(magic) - 1) + b"\n"
-
-
-class _writing:  # noqa: N801
-    """What goes wrong while a file is written, as one message."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            what = f"can't be written: {error.strerror or error}"
-            mend = "mend that, and run it again: finished shards stay"
-            raise UserError(what, where=str(self.path), mend=mend) from error
 
 
 SINKS = ("parquet", "npy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -44,9 +45,9 @@ class Table(Source):
         self._columns = _places(names, wanted, self.where)
 
     def _open(self) -> None:
-        """Opens the file; the next row that comes is the first."""
+        """Opens the file; no row is decoded yet."""
         self._lock = Lock()
-        self._next, self._rest = 0, iter(())
+        self._next, self._rest = -1, iter(())
         self._held: Any = None
         with _reading(self.where):
             if self.path.suffix == ".parquet":
@@ -100,7 +101,9 @@ class Table(Source):
             group = int(np.searchsorted(self._starts, start, "right")) - 1
             self._rest, self._next, self._held = self._from(group), int(self._starts[group]), None
         while self._next < stop:
-            held = next(self._rest) if self._held is None else self._held
+            held = self._held or next(self._rest, None)
+            if held is None:
+                raise UserError("has fewer rows than it says", where=self.where)
             here = self._next
             taken = min(held.num_rows, (stop if here >= start else start) - here)
             self._next = here + taken
@@ -119,22 +122,16 @@ class Table(Source):
                 yield self._file.get_batch(i)
 
 
-class _reading:  # noqa: N801
-    """What pyarrow raises, as one message."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, StopIteration):
-            raise UserError("has fewer rows than it says", where=self.where) from None
-        # pyarrow's errors are Python's (ValueError, OSError, KeyError) with names of its own
-        if isinstance(error, Exception) and not isinstance(error, UserError):
-            text = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"can't be read: {text}", where=self.where) from error
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """What pyarrow raises, as one message: its errors are Python's, with names of its own."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"can't be read: {text}", where=where) from error
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -58,7 +58,7 @@ def verify_dataset(
     if not folder.is_dir() or (manifest := Manifest.read(folder)) is None:
         raise UserError("has no explanations of a data set", where=os.fspath(output))
     with locked(folder):
-        ready = prepared(model, data, folder, Options(**options))
+        ready = prepared(model, data, folder, Options.of(options))
         manifest.require_same(ready.header)
         job = ready.job
         if job.source.once:

@@ -1,6 +1,6 @@
 """How quick data sets are explained: against a bare loop of ONNX Runtime, in memory, and as predicted.
 
-    python tests/bench/dataset_speed.py loop [--rows 400000] [--pairs 5]
+    python tests/bench/dataset_speed.py loop [parquet] [npy] [--rows 400000] [--pairs 5]
     python tests/bench/dataset_speed.py memory [--many 1000000] [--few 10000]
     python tests/bench/dataset_speed.py predicted [--rows 60000] [--features 1800]
     python tests/bench/dataset_speed.py batches
@@ -94,10 +94,10 @@ def ours(model: Path, x: Path, folder: Path, **options: Any) -> Any:
     return explain_dataset(model, x, folder / "out", max_error=1e-3, **options)
 
 
-def loop(folder: Path, rows: int, pairs: int) -> None:
+def loop(folder: Path, rows: int, pairs: int, formats: list[str]) -> None:
     model, x = explained(folder, 30, (64, 32)), data(folder, rows, 30)
     batch = ours(model, data(folder, 1000, 30), folder).plan.batch
-    for format in ("parquet", "npy"):
+    for format in formats:
         ratios = []
         for _ in range(pairs):
             own = ours(model, x, folder, format=format).seconds
@@ -170,7 +170,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if asked.what == "loop":
-            loop(folder, asked.rows, asked.pairs)
+            loop(folder, asked.rows, asked.pairs, asked.paths or ["parquet", "npy"])
         elif asked.what == "memory":
             memory(folder, asked.many, asked.few)
         elif asked.what == "predicted":

@@ -13,7 +13,7 @@ from explaining import Array, arrays, contents, model, saved, table
 
 import irshap
 from irshap.datasets import explain_dataset
-from irshap.datasets.job import Record, Shard, Worker
+from irshap.datasets.job import Explained, Shard, Worker
 from irshap.errors import UserError
 
 SMALL = {"batch": 8, "shard_rows": 64, "format": "npy"}
@@ -31,16 +31,16 @@ class Broken(Exception):
 @pytest.fixture
 def breaking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """`breaking(n)`: the run throws at its n-th shard."""
-    whole = Worker.__call__
+    whole = Worker.explained
     left = [10**9]
 
-    def call(self: Worker, shard: Shard, rows: Any = None) -> Record:
+    def call(self: Worker, shard: Shard, rows: Any = None) -> Explained:
         left[0] -= 1
         if left[0] < 0:
             raise Broken
         return whole(self, shard, rows)
 
-    monkeypatch.setattr(Worker, "__call__", call)
+    monkeypatch.setattr(Worker, "explained", call)
     yield lambda count: left.__setitem__(0, count)
 
 
@@ -123,6 +123,13 @@ def test_a_plan_goes_on_with_what_it_began(tmp_path: Path, breaking: Any) -> Non
     explain_dataset(model(), table(), tmp_path / "out", format="npy")
     assert whole.keys() == arrays(tmp_path / "out").keys()
     assert contents(tmp_path / "whole") == contents(tmp_path / "out")
+
+
+def test_an_option_that_isnt_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data sets have no option 'tops'. did you mean top"):
+        explain_dataset(model(), table(), tmp_path / "out", tops=3)
+    with pytest.raises(UserError, match="no engine is called 'ra'"):
+        explain_dataset(model(), table(), tmp_path / "out", engine="ra")
 
 
 def test_a_files_data_and_models(tmp_path: Path) -> None:

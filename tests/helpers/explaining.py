@@ -24,12 +24,13 @@ def table(rows: int = 1000, seed: int = 0) -> Array:
 
 
 @cache
-def model(**options: Any) -> bytes:
-    """An explained model with the inputs x [N, 6] and references bound."""
+def model(batch: int | str = "auto", **options: Any) -> bytes:
+    """An explained model with the input x [N, 6] and references bound."""
     net, rng = onnx.parser.parse_model(NET), np.random.default_rng(1)
     for name, shape in (("w", (FEATURES, 16)), ("v", (16, 3))):
         net.graph.initializer.append(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
-    return bytes(irshap.compile(net, table(5, seed=2), **options))
+    references = None if options.get("method") == "gradient" else table(5, seed=2)
+    return bytes(irshap.compile(irshap.Model(net, batch=batch), references, **options))
 
 
 def saved(folder: Path) -> Path:
