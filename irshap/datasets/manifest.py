@@ -134,7 +134,10 @@ class Manifest:
         found.require_same(header)
         for left in folder.glob(f"{TEMPORARY}*"):
             left.unlink(missing_ok=True)
-        if not found.complete:
+        if found.complete:
+            # a process that was killed between the two steps of `finish` leaves it
+            (folder / JOURNAL).unlink(missing_ok=True)
+        else:
             found._rewrite_journal()
         return found
 

@@ -125,6 +125,14 @@ def test_a_plan_goes_on_with_what_it_began(tmp_path: Path, breaking: Any) -> Non
     assert contents(tmp_path / "whole") == contents(tmp_path / "out")
 
 
+def test_killed_between_manifest_and_journal(tmp_path: Path) -> None:
+    explain_dataset(model(), table(200), tmp_path / "out", **SMALL)
+    before = contents(tmp_path / "out")
+    (tmp_path / "out" / "journal.jsonl").write_text("{}\n")
+    explain_dataset(model(), table(200), tmp_path / "out", **SMALL)
+    assert contents(tmp_path / "out") == before
+
+
 def test_an_option_that_isnt_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data sets have no option 'tops'. did you mean top"):
         explain_dataset(model(), table(), tmp_path / "out", tops=3)
