@@ -67,7 +67,7 @@ def test_version_agrees(config: dict[str, Any]) -> None:
     assert irshap.__version__ == config["project"]["version"]
 
 
-OPTIONAL = {"matplotlib", "pyarrow"}
+OPTIONAL = {"matplotlib", "pyarrow", "ray"}
 """What irshap imports only where a user asks for it, and so has in an extra; others it imports by name."""
 
 

@@ -49,7 +49,8 @@ SHOWN = 20
 @click.option("--threads", type=click.IntRange(min=1), help="Of each session.  [default: 1]")
 @click.option("--memory-limit", metavar="SIZE", help="What the process may take, such as 4GiB.")
 @click.option("--provider", multiple=True, metavar="NAME", help="ONNX Runtime provider.  [default: CPU]")
-@click.option("--engine", default="local", show_default=True, metavar="NAME", help="What runs the shards.")
+@click.option("--engine", default="local", show_default=True, help="What runs the shards: local, or ray.")
+@click.option("--address", metavar="HOST:PORT", help="Of Ray.  [default: this machine's, or a new one]")
 @click.option("--verify", is_flag=True, help="Check finished shards instead: all digests, and rows of some.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def explain_command(

@@ -16,13 +16,14 @@ from irshap.datasets.job import LISTED, Job, Record
 from irshap.datasets.manifest import Manifest, locked
 from irshap.datasets.plan import Plan
 from irshap.datasets.prepare import Options, Prepared, prepared
+from irshap.datasets.ray import RayEngine
 from irshap.errors import UserError, near
 from irshap.runtime.explainer import ExplainedModel
 
 __all__ = ["ENGINES", "DatasetReport", "explain_dataset"]
 
-ENGINES: dict[str, Engine] = {}
-"""Engines other than `local`, by name; what brings one puts it here."""
+ENGINES: dict[str, Callable[[Options], Engine]] = {"ray": RayEngine}
+"""What makes engines other than `local`, by name."""
 
 Progress = Callable[[int, "int | None"], None]
 """Is told how many rows are finished, and of how many."""
@@ -75,7 +76,7 @@ def explain_dataset(
         data: a path (.npy, .npz, .parquet, .arrow, a folder of .npy or images), arrays, or an iterator of
             rows or batches.
         output: the folder; it may not be there yet.
-        engine: "local".
+        engine: "local", or "ray" for a cluster (docs/scale.md).
         progress: is told how many rows are finished, and of how many.
         started: is told of the job before it runs.
         options: the attributes of `irshap.datasets.Options`: `top=20`, `memory_limit="4GiB"`.
@@ -88,8 +89,9 @@ def explain_dataset(
     begun = time.perf_counter()
     if engine != "local" and engine not in ENGINES:
         raise UserError(f"no engine is called {engine!r}", mend=near(engine, ["local", *ENGINES]))
+    elsewhere = None if engine == "local" else ENGINES[engine](asked)
     with _made(folder), locked(folder):
-        ready = prepared(model, data, folder, asked)
+        ready = prepared(model, data, folder, asked, here=elsewhere is None)
         manifest = Manifest.begun(folder, ready.header)
         job = ready.job
         for index in [i for i, told in manifest.shards.items() if not job.sink.has(told)]:
@@ -98,7 +100,7 @@ def explain_dataset(
         if started is not None:
             started(ready)
         if not manifest.complete:
-            run = partial(local, sessions=ready.sessions) if engine == "local" else ENGINES[engine]
+            run = elsewhere or partial(local, sessions=ready.sessions)
             _run(manifest, job, run(job, manifest.shards), found, progress)
             kinds = next(iter(manifest.shards.values()))["columns"]
             job.sink.finish(_rows(manifest), kinds)

@@ -37,7 +37,7 @@ from irshap.runtime.explainer import ExplainedModel, content_of
 from irshap.runtime.labels import flat_names
 from irshap.runtime.sizes import parse_size
 
-__all__ = ["Options", "Prepared", "prepared"]
+__all__ = ["Options", "Prepared", "model_digest", "prepared", "versions"]
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,11 @@ class Options:
         max_error: rows whose completeness error exceeds this times max(1, |f(x) - base|) are listed.
         strict: whether a bad row ends the run.
         batch, shard_rows: rows in a run of ONNX Runtime, and in a shard; None: chosen.
-        workers, threads: sessions, and threads in each; None: measured on the first rows.
-        memory_limit: bytes that the process may take, or a text such as "4GiB".
+        workers, threads: sessions, and threads in each; None: measured on the first rows, or with Ray as
+            many sessions of one thread as its cluster has room for.
+        memory_limit: bytes that the process (with Ray each worker) may take, or a text such as "4GiB".
         providers: ONNX Runtime's execution providers; None: the CPU.
+        address: of a Ray cluster; None: that of this machine, or else one that is started for the run.
     """
 
     format: str = "parquet"
@@ -78,6 +80,7 @@ class Options:
     threads: int | None = None
     memory_limit: int | str | None = None
     providers: Sequence[Any] | None = None
+    address: str | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
@@ -111,8 +114,13 @@ class Prepared:
     sessions: list[Explainer] = field(default_factory=list)
 
 
-def prepared(model: ExplainedModel, data: Any, folder: Path, asked: Options) -> Prepared:
+def prepared(
+    model: ExplainedModel, data: Any, folder: Path, asked: Options, *, here: bool = True
+) -> Prepared:
     """The job, with its plan, and what the manifest says of it.
+
+    Args:
+        here: whether it runs in this process, so that its rate is measured.
 
     Raises:
         UserError: something doesn't fit, or can't be read.
@@ -144,16 +152,16 @@ def prepared(model: ExplainedModel, data: Any, folder: Path, asked: Options) -> 
         job,
         explainer,
         fixed,
-        asked.workers,
+        asked.workers if here else asked.workers or 1,
         limit,
         # threads that are chosen change no bits, and needn't be the same when a run goes on
         choose=asked.threads is None and fixed.get("threads", 1) == 1,
-        measure=not complete,
+        measure=here and not complete,
     )
     found.complete = complete
     options = {**keep.options(), **sink.options(), "max_error": asked.max_error}
     found.header = {
-        "model": _model_digest(content),
+        "model": model_digest(content),
         "given": digest_of(given),
         "data": source.digest(),
         "rows": source.rows,
@@ -163,7 +171,7 @@ def prepared(model: ExplainedModel, data: Any, folder: Path, asked: Options) -> 
             "shard_rows": found.job.plan.shard_rows,
             "threads": fixed.get("threads", 1),
         },
-        "versions": _versions(asked.format),
+        "versions": versions(asked.format),
     }
     return found
 
@@ -255,7 +263,7 @@ def _sink(format: str, folder: Path, explainer: Explainer, spread: bool, keep: K
     return open_sink(format, folder, features)
 
 
-def _model_digest(model: str | bytes) -> str:
+def model_digest(model: str | bytes) -> str:
     """Of the file, and of the data beside it."""
     if isinstance(model, bytes):
         return sha256(model).hexdigest()
@@ -264,7 +272,8 @@ def _model_digest(model: str | bytes) -> str:
     return found.hexdigest() + (sampled_digest(apart) if apart.exists() else "")
 
 
-def _versions(format: str) -> dict[str, str]:
+def versions(format: str) -> dict[str, str]:
+    """Of the packages that results of this format depend on."""
     names = ["numpy", *(["pyarrow"] if format == "parquet" else [])]
     found = {name: version(name) for name in names}
     for name in ("onnxruntime-gpu", "onnxruntime"):
