@@ -27,6 +27,8 @@ EXTRAS = {
     "openvino": ("openvino",),
     "mlflow": ("mlflow",),
     "parquet": ("pyarrow",),
+    "images": ("pillow",),
+    "ray": ("ray",),
     "browser": ("axe-playwright-python", "playwright"),
 }
 """The packages of each extra, as in pyproject.toml."""

@@ -54,6 +54,10 @@ class Forward:
             self.tensors = _tensors(metadata, [i.name for i in model.graph.input], names)
             self.output, self.picks = _explained(self.tensors, metadata, names)
         self.model = cut_to(model, [self.output])
+        # what is left explains nothing, and may be compiled
+        told = [p for p in model.metadata_props if p.key != contract.Metadata.EXPLAINED_OUTPUT]
+        del model.metadata_props[:]
+        model.metadata_props.extend(told)
         self._inputs = {v.name: v.type.tensor_type for v in self.model.graph.input}
         self.axes = {name: _sample_axis(kind) for name, kind in self._inputs.items()}
         (out,) = self.model.graph.output

@@ -222,7 +222,7 @@ def test_killed_at_random_moments(tmp_path: Path, format: str) -> None:
 
 def test_memory_within_a_limit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"one row at a time needs .* MiB, the limit is 100 MiB"):
-        explain_dataset(model(), table(), tmp_path / "out", memory_limit="100MiB")
+        explain_dataset(model(), table(), tmp_path / "out", memory_limit="100MiB", format="npy")
     report = explain_dataset(model(), table(), tmp_path / "out", memory_limit="1GiB", format="npy")
     assert report.rows == 1000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0

@@ -178,7 +178,7 @@ def test_damage_is_found_and_mended(shell: Shell, format: str) -> None:
 def test_another_model_is_noticed_by_its_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Digests alone say that files are as they were written, not that they are right."""
     npy(tmp_path)
-    monkeypatch.setattr("irshap.datasets.prepare._model_digest", lambda model: "x")
+    monkeypatch.setattr("irshap.datasets.prepare.model_digest", lambda model: "x")
     explain_dataset(model(), X, tmp_path / "out", **SMALL, format="npy")
     found = verify_dataset(model(target=1), X, tmp_path / "out", **SMALL, format="npy")
     assert "isn't what the model gives" in found.problems[0]

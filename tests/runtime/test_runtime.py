@@ -140,6 +140,7 @@ def test_names_in_files_stay() -> None:
         "irshap.tensors",
         "irshap.batch",
         "irshap.training",
+        "irshap.memory",
     }
 
 
