@@ -64,7 +64,8 @@ def package(
         uri: where KServe finds the folder; by default `pvc://models/NAME`.
 
     Raises:
-        ModelError: the file can't be read, was not made by irshap, or takes or gives what is no tensor.
+        ModelError: the file can't be read, was not made by irshap, takes or gives what is no tensor, or has
+            weights in a file that isn't its own.
         UserError: no such kind, a name or folder that won't do, or MLflow is missing.
     """
     if kind not in KINDS:

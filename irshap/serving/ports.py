@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from irshap.contract import Metadata, metadata_of
 from irshap.errors import ModelError, UserError
-from irshap.lowering.files.external import locations
+from irshap.lowering.files.external import locations, require_own
 
 __all__ = ["Explained", "Port", "safe_name"]
 
@@ -59,7 +59,8 @@ class Explained:
         """Reads a file's head.
 
         Raises:
-            ModelError: it can't be read, was not made by irshap, or takes or gives what is no tensor.
+            ModelError: it can't be read, was not made by irshap, takes or gives what is no tensor, or has
+                weights in a file that isn't its own.
         """
         where = str(path)
         if not path.is_file():
@@ -75,7 +76,7 @@ class Explained:
         constants = {t.name for t in model.graph.initializer}
         inputs = tuple(_port(v, where) for v in model.graph.input if v.name not in constants)
         outputs = tuple(_port(v, where) for v in model.graph.output)
-        return cls(path, inputs, outputs, _data_files(model, where))
+        return cls(path, inputs, outputs, _data_files(model, path))
 
     @property
     def batches(self) -> bool:
@@ -111,10 +112,18 @@ def _port(value: onnx.ValueInfoProto, where: str) -> Port:
     return Port(value.name, dtype, tuple(dims), batch)
 
 
-def _data_files(model: onnx.ModelProto, where: str) -> tuple[str, ...]:
-    """The files of weights, which must stand beside the model."""
+def _data_files(model: onnx.ModelProto, path: Path) -> tuple[str, ...]:
+    """The files of weights, which stand beside the model and may be copied.
+
+    One named `app.py` would take the place of the server's program: they are called as irshap calls them.
+    """
+    where = str(path)
     names = locations(model)
     for name in names:
         if Path(name).name != name or name in ("", ".", ".."):
             raise ModelError(f"its weights are in {name!r}, which isn't beside it", where=where)
+        if not name.endswith(".data"):
+            mend = "save it by irshap, which calls them MODEL.onnx.data"
+            raise ModelError(f"its weights are in {name!r}, not in a .data file", where=where, mend=mend)
+        require_own(name, path.parent, where)
     return tuple(sorted(names))

@@ -16,7 +16,7 @@ from irshap.errors import ModelError
 from irshap.lowering.files.protos import first_line, nbytes, tensors
 from irshap.lowering.files.weights import HELD_FROM, Weights
 
-__all__ = ["locations", "read_external_data"]
+__all__ = ["locations", "read_external_data", "require_own"]
 
 _PIECE = 16 * 2**20
 
@@ -25,6 +25,38 @@ def locations(model: onnx.ModelProto) -> set[str]:
     """Where external data of a model lies, as it says: relative to its folder."""
     outside = (t for t in tensors(model) if t.data_location == TensorProto.EXTERNAL)
     return {ExternalDataInfo(tensor).location for tensor in outside}
+
+
+def require_own(location: str, folder: Path, where: str) -> os.stat_result:
+    """The state of the file of external data at `location` in `folder`, which may be read.
+
+    Args:
+        where: names the tensor or the model in errors.
+
+    Raises:
+        ModelError: it is missing, or may be another file than the model's own (see `read_external_data`).
+    """
+    relative = Path(location)
+    if relative.anchor or ".." in relative.parts or not relative.parts:
+        what = f"external data must lie in the model's folder, not at {location!r}"
+        raise ModelError(what, where=where, mend="move the file there and name it relative to the model")
+    file = folder
+    for part in relative.parts:
+        file = file / part
+        if file.is_symlink():
+            what = f"external data {location!r} is, or is reached through, a symbolic link"
+            raise ModelError(what, where=where, mend="copy the model with cp -rL and give the copy")
+    try:
+        info = file.stat()
+    except (OSError, ValueError) as error:
+        mend = "put it beside the model"
+        raise ModelError(f"external data {location!r} is missing", where=where, mend=mend) from error
+    if not stat.S_ISREG(info.st_mode):
+        raise ModelError(f"external data {location!r} is not a regular file", where=where)
+    if info.st_nlink > 1:
+        what = f"external data {location!r} has several hard links"
+        raise ModelError(what, where=where, mend="copy the file and give the copy")
+    return info
 
 
 def read_external_data(model: onnx.ModelProto, folder: Path | None, where: str, weights: Weights) -> None:
@@ -96,27 +128,7 @@ def _confine(tensor: TensorProto, folder: Path, place: str) -> None:
     """Check where a tensor's data lies and how long it is, and write both down for onnx's reader."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    relative = Path(location)
-    if relative.anchor or ".." in relative.parts or not relative.parts:
-        what = f"external data must lie in the model's folder, not at {location!r}"
-        raise ModelError(what, where=place, mend="move the file there and name it relative to the model")
-    file = folder
-    for part in relative.parts:
-        file = file / part
-        if file.is_symlink():
-            what = f"external data {location!r} is, or is reached through, a symbolic link"
-            raise ModelError(what, where=place, mend="copy the model with cp -rL and give the copy")
-    try:
-        info = file.stat()
-    except (OSError, ValueError) as error:
-        mend = "put it beside the model"
-        raise ModelError(f"external data {location!r} is missing", where=place, mend=mend) from error
-    if not stat.S_ISREG(info.st_mode):
-        raise ModelError(f"external data {location!r} is not a regular file", where=place)
-    if info.st_nlink > 1:
-        what = f"external data {location!r} has several hard links"
-        raise ModelError(what, where=place, mend="copy the file and give the copy")
-
+    info = require_own(location, folder, place)
     need = nbytes(tensor)
     offset, length = (_number(entries, key, place) for key in ("offset", "length"))
     sized = need > 0 or 0 in tensor.dims  # strings and unknown types have no size, so no external data

@@ -126,12 +126,38 @@ def test_weights_beside_the_file_come_along(tmp_path: Path) -> None:
     made = package(tmp_path / "big.onnx", "triton", tmp_path / "models")
     assert "big/1/big.onnx.data" in made.files
     onnxruntime.InferenceSession(made.folder / "big" / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("../big.onnx.data", "isn't beside it"),
+        ("link.data", "symbolic link"),
+        ("hard.data", "several hard links"),
+        ("folder.data", "not a regular file"),
+        ("none.data", "is missing"),
+        ("app.py", "not in a .data file"),
+        ("model-settings.json", "not in a .data file"),
+    ],
+)
+def test_weights_that_are_not_its_own(kind: str, location: str, expected: str, tmp_path: Path) -> None:
+    """A package holds no file that only its maker may read, and none of the model in a program's place."""
+    irshap.compile(demo.model_path(), REFERENCES).save(tmp_path / "big.onnx", external_data=True)
+    (tmp_path / "secret").write_bytes((tmp_path / "big.onnx.data").read_bytes())
+    (tmp_path / "link.data").symlink_to(tmp_path / "secret")
+    (tmp_path / "hard.data").hardlink_to(tmp_path / "secret")
+    (tmp_path / "folder.data").mkdir()
+    for name in ("app.py", "model-settings.json"):
+        (tmp_path / name).write_bytes((tmp_path / "big.onnx.data").read_bytes())
     model = onnx.load(tmp_path / "big.onnx", load_external_data=False)
-    stored = next(t for t in model.graph.initializer if t.external_data)
-    next(e for e in stored.external_data if e.key == "location").value = "../big.onnx.data"
-    onnx.save(model, tmp_path / "away.onnx")
-    with pytest.raises(ModelError, match="isn't beside it"):
-        package(tmp_path / "away.onnx", "triton", tmp_path / "no")
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = location if entry.key == "location" else entry.value
+    onnx.save(model, tmp_path / "big.onnx")
+    with pytest.raises(ModelError, match=expected):
+        package(tmp_path / "big.onnx", kind, tmp_path / "no")
+    assert not (tmp_path / "no").exists()
 
 
 def test_refused(explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
