@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -33,22 +33,19 @@ def atomic(path: str | os.PathLike[str], *, synced: bool = False) -> Iterator[IO
     if target.exists() and not target.is_file():
         raise UserError("is not a regular file", where=os.fspath(path), mend="give the name of a file")
     # a name may be as long as the system allows: the temporary one is no longer
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f"{TEMPORARY}{target.name[:50]}-")
+    temporary = target.with_name(f"{TEMPORARY}{target.name[:50]}-{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        # with the rights of any new file; to ask for the umask, one must set it for all threads
+        with temporary.open("xb") as file:
             yield file
             if synced:
                 sync(file)
-        # mkstemp makes private files; the output gets the rights of any new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # noqa: PTH101
-        os.replace(name, target)  # noqa: PTH105
+        temporary.replace(target)
         if synced:
             sync_folder(target.parent)
     except BaseException:
         with suppress(OSError):
-            os.unlink(name)  # noqa: PTH108
+            temporary.unlink()
         raise
 
 

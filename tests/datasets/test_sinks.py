@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import irshap
 from irshap.datasets import explain_dataset, verify_dataset
 from irshap.datasets.sinks import NpySink
 from irshap.errors import UserError
+from irshap.files import atomic
 from irshap.passes.summary import Summary
 
 SMALL = {"batch": 8, "shard_rows": 64}
@@ -45,6 +47,20 @@ def test_parquet_has_what_npy_has(tmp_path: Path) -> None:
         stored = np.array(rows.column(name).to_pylist(), array.dtype)
         np.testing.assert_array_equal(stored, array)
     assert rows.schema.field("x_attributions").metadata == {b"shape": b"6"}
+
+
+def test_a_file_has_the_rights_of_any_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The umask is the whole process's: shards that are written at the same time would take each other's."""
+
+    def refuse(mask: int) -> int:
+        raise AssertionError(f"sets the umask {mask}")
+
+    monkeypatch.setattr(os, "umask", refuse)
+    (tmp_path / "plain").touch()
+    with atomic(tmp_path / "whole") as file:
+        file.write(b"1")
+    assert (tmp_path / "whole").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["plain", "whole"]
 
 
 def test_a_column_for_each_feature(tmp_path: Path) -> None:
