@@ -67,18 +67,20 @@ def test_version_agrees(config: dict[str, Any]) -> None:
     assert irshap.__version__ == config["project"]["version"]
 
 
-OPTIONAL = {"matplotlib", "pyarrow", "ray"}
+OPTIONAL = {"PIL", "matplotlib", "pyarrow", "ray"}
 """What irshap imports only where a user asks for it, and so has in an extra; others it imports by name."""
 
 
 def imported() -> Iterator[str]:
-    """The top-level names of all modules that the sources import, neither Python's nor irshap's."""
+    """The top-level names of what the sources import, also by `extra`, without Python's and irshap's."""
     for file in (file for top in SOURCES for file in (ROOT / top).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{file}: a relative import"
                 names = [str(node.module)]
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "extra":
+                names = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)]
             yield from {name.split(".")[0] for name in names} - {*sys.stdlib_module_names, "irshap"}
 
 

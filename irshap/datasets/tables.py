@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Number
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -14,7 +15,7 @@ from irshap.datasets.base import Source, Wanted, as_rows, extra, sampled_digest
 from irshap.errors import UserError, near
 from irshap.runtime.arrays import Array, Arrays
 
-__all__ = ["Table", "column_array", "number_column", "parquet"]
+__all__ = ["Table", "as_numbers", "column_array", "parquet", "read_columns"]
 
 AT_ONCE = 8192
 """Rows that are decoded at a time."""
@@ -30,6 +31,19 @@ def parquet(path: Path) -> Any:
     if not path.exists():
         raise UserError("no such file", where=str(path))
     return module
+
+
+def read_columns(path: Path) -> Arrays:
+    """All columns of a Parquet file by name, as `column_array` has them.
+
+    Raises:
+        UserError: it can't be read, has lists of different lengths, or pyarrow is missing.
+    """
+    where, module = str(path), parquet(path)
+    with _reading(where):
+        table = module.ParquetFile(path).read()
+        columns = {name: table.column(name).combine_chunks() for name in table.column_names}
+        return {name: column_array(c, f"{where}, column {name!r}") for name, c in columns.items()}
 
 
 class Table(Source):
@@ -184,7 +198,8 @@ def _arrays(batch: Any, columns: Mapping[str, Sequence[str]], where: str) -> Arr
         if len(listed) == 1:
             found[name] = column_array(batch.column(listed[0]), f"{where}, column {listed[0]!r}")
         else:
-            parts = [number_column(batch.column(c), f"{where}, column {c!r}") for c in listed]
+            named = [(batch.column(c), f"{where}, column {c!r}") for c in listed]
+            parts = [as_numbers(column_array(column, place), place) for column, place in named]
             found[name] = np.stack(parts, axis=1)
     return found
 
@@ -210,17 +225,16 @@ def column_array(column: Any, where: str) -> Array:
     return inner.reshape(len(column), length, *inner.shape[1:])
 
 
-def number_column(column: Any, where: str) -> Array:
-    """A column of floats as it is, one of integers or truth values as float64; what is missing is NaN.
+def as_numbers(column: Array, where: str) -> Array:
+    """A column [n] of floats as it is, one of integers or truth values as float64; what is missing is NaN.
 
     Raises:
         UserError: no column of numbers.
     """
-    array = column_array(column, where)
-    try:
-        if array.ndim == 1 and array.dtype.kind in "Oiubf":
-            return array if array.dtype.kind == "f" else array.astype(np.float64)
-    except (ValueError, TypeError):
-        pass
-    what = f"is no column of numbers: {array.dtype}{list(array.shape)}"
+    kind = column.dtype.kind
+    # of objects: `astype` would take texts that spell numbers, too
+    mixed = kind == "O" and all(v is None or isinstance(v, Number) for v in column.flat)
+    if column.ndim == 1 and (mixed or kind in "iubf"):
+        return column if kind == "f" else column.astype(np.float64)
+    what = f"is no column of numbers: {column.dtype}{list(column.shape)}"
     raise UserError(what, where=where, mend="drop it, or encode it as numbers")

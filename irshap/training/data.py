@@ -14,6 +14,7 @@ import numpy as np
 
 from irshap import contract
 from irshap.contract import Training
+from irshap.datasets.tables import as_numbers, read_columns
 from irshap.errors import UserError, near
 from irshap.runtime.arrays import Array, Arrays, as_arrays, conform
 from irshap.runtime.samples import not_finite
@@ -207,44 +208,15 @@ def read_table(path: str | os.PathLike[str], training: Training, labels: str = c
     Raises:
         UserError: it can't be read, or the package pyarrow is missing.
     """
-    where = os.fspath(path)
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        mend = "pip install irshap[parquet]"
-        raise UserError("reading Parquet needs pyarrow", where=where, mend=mend) from None
-    if not Path(path).exists():
-        raise UserError("no such file", where=where)
-    try:
-        table = parquet.read_table(path)
-    except Exception as error:  # pyarrow has its own errors beside Python's
-        raise UserError(f"can't be read: {str(error).splitlines()[0]}", where=where) from error
-    columns = {}
-    for name in table.column_names:
-        try:
-            columns[name] = np.array(table.column(name).to_pylist())
-        except ValueError:
-            raise UserError("its lists differ in length", where=f"{where}, column {name!r}") from None
+    columns = read_columns(Path(path))
     known = {*training.inputs, labels, contract.EVENTS, contract.SAMPLE_WEIGHTS}
     known |= {contract.mask(n) for n in training.inputs} | {contract.references(n) for n in training.inputs}
     features = [name for name in columns if name not in known]
     found = {name: array for name, array in columns.items() if name in known}
     if features and len(training.inputs) == 1 and training.inputs[0] not in found:
-        found[training.inputs[0]] = np.stack(
-            [_numbers(columns[n], f"{where}, column {n!r}") for n in features], 1
-        )
+        parts = [as_numbers(columns[n], f"{os.fspath(path)}, column {n!r}") for n in features]
+        found[training.inputs[0]] = np.stack(parts, axis=1)
     return found
-
-
-def _numbers(column: Array, where: str) -> Array:
-    """A column of a table as float64; what is missing is NaN."""
-    try:
-        if column.dtype.kind in "Oiubf" and column.ndim == 1:
-            return column.astype(np.float64)
-    except (ValueError, TypeError):
-        pass
-    what = f"is no column of numbers: {column.dtype}{list(column.shape)}"
-    raise UserError(what, where=where, mend="drop it, or encode it as numbers")
 
 
 def _fitting(array: Array, shape: list[Any]) -> Array:

@@ -65,7 +65,12 @@ def test_a_table(shell: Shell) -> None:
     np.save("y.npy", labels)
     shell.ok("train", NET, "data.parquet", "-o", "0.onnx", "--labels", "kind")
     shell.ok("train", NET, "x.npy", "-o", "1.onnx", "--labels", "y.npy")
-    assert Path("0.onnx").read_bytes() == Path("1.onnx").read_bytes()
+    # one column of lists, in parts, with labels of a narrower type
+    rows = pyarrow.FixedSizeListArray.from_arrays(x.astype(np.float32).ravel(), 6)
+    listed = pyarrow.table({"x": rows, "labels": labels.astype(np.uint8)})
+    parquet.write_table(listed, "lists.parquet", row_group_size=7)
+    shell.ok("train", NET, "lists.parquet", "-o", "2.onnx")
+    assert Path("0.onnx").read_bytes() == Path("1.onnx").read_bytes() == Path("2.onnx").read_bytes()
 
 
 def test_tables_that_are_none(shell: Shell) -> None:

@@ -161,6 +161,18 @@ def test_what_is_missing_is_nan_and_integers_are_numbers(tmp_path: Path) -> None
     np.testing.assert_array_equal(found, [[1, 1], [np.nan, 0], [3, np.nan]])
 
 
+@pytest.mark.parametrize(
+    "column", [["1", "2"], ["1", None], [b"1", b"2"], [[1.0], [2.0]], [{"c": 1}, {"c": 2}]]
+)
+def test_what_is_no_column_of_numbers(tmp_path: Path, column: Any) -> None:
+    """Not even texts that spell numbers."""
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    parquet.write_table(arrow.table({"a": column, "b": [1.0, 2.0]}), tmp_path / "d.parquet")
+    source = open_source(tmp_path / "d.parquet", Wanted({"x": (2,)}, {"x": ["a", "b"]}))
+    with pytest.raises(UserError, match="column 'a': is no column of numbers"):
+        source.read(0, 2)
+
+
 def picture(folder: Path, name: str, size: tuple[int, int] = (5, 4), mode: str = "RGB") -> Array:
     images = pytest.importorskip("PIL.Image")
     depth = {"RGB": 3, "L": 1}[mode]
