@@ -101,14 +101,15 @@ def batch_of(row: int, size: int | None, limit: int | None, fixed: int) -> int:
     return 1 << (most.bit_length() - 1)
 
 
-def shard_rows_of(shapes: list[tuple[int, ...]], batch: int) -> int:
+def shard_rows_of(shapes: list[tuple[int, ...]], batch: int, room: int | None) -> int:
     """Rows of a shard: whole batches, up to 16 MiB of attributions.
 
     Args:
         shapes: of what is kept of one row.
+        room: how many rows stay within a limit of memory.
     """
     each = 4 * sum(map(prod, shapes)) or 1
-    rows = min(SHARD_ROWS, max(1, SHARD_BYTES // each))
+    rows = min(SHARD_ROWS if room is None else room, SHARD_ROWS, max(1, SHARD_BYTES // each))
     return max(batch, rows // batch * batch)
 
 

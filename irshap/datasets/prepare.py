@@ -214,9 +214,12 @@ def _planned(
     if explainer.batch is not None and batch % explainer.batch:
         what = f"a batch of {batch}, for a file that takes {explainer.batch} rows at a time"
         raise UserError(what, mend="give a multiple, or leave it out")
-    shard_rows = fixed.get("shard_rows") or shard_rows_of([a.shape[1:] for a in told.values()], batch)
-    shard = 4 * shard_rows * sum(a[0].nbytes for a in (*told.values(), *three.values()))
-    most = workers or workers_within(limit, PROCESS, session, batch * each + shard)
+    # rows and results of a shard: read, joined, written
+    row = 4 * sum(a[0].nbytes for a in (*told.values(), *three.values()))
+    room = None if limit is None else (limit - PROCESS - session - batch * each) // row
+    shapes = [a.shape[1:] for a in told.values()]
+    shard_rows = fixed.get("shard_rows") or shard_rows_of(shapes, batch, room)
+    most = workers or workers_within(limit, PROCESS, session, batch * each + shard_rows * row)
     if job.source.rows is not None:
         most = min(most, -(-job.source.rows // shard_rows))
     plan = Plan(batch, shard_rows, fixed.get("threads", 1), most)
