@@ -152,7 +152,7 @@ def _print(report: DatasetReport) -> None:
         table(["row", "why", "error"], rows, numeric=(0, 2))
         if report.bad > SHOWN:
             click.echo(
-                f"... {report.bad - SHOWN} more ({printable(str(Path(report.output, 'manifest.json')))})"
+                f"... {report.bad - SHOWN} more ({printable(str(Path(report.output, '_manifest.json')))})"
             )
 
 

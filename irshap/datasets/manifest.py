@@ -19,7 +19,9 @@ if sys.platform != "win32":
 
 __all__ = ["Manifest", "locked"]
 
-NAME, JOURNAL, LOCK = "manifest.json", "journal.jsonl", ".lock"
+NAME, JOURNAL, LOCK = "_manifest.json", "_journal.jsonl", ".lock"
+"""What reads all Parquet files of a folder passes over names with `_` or a dot in front."""
+
 FORMAT = 1
 
 _DIFFERS = {
@@ -74,7 +76,7 @@ def locked(folder: Path) -> Iterator[None]:
 class Manifest:
     """The manifest of a folder, open for a run.
 
-    `manifest.json` says of which run the folder is; a line of `journal.jsonl` is added for each shard, when
+    `_manifest.json` says of which run the folder is; a line of `_journal.jsonl` is added for each shard, when
     its files are on the disk.  In the end the manifest has the shards, in order, and the journal goes.
 
     Attributes:

@@ -49,7 +49,7 @@ def start(folder: Path, out: str, format: str) -> subprocess.Popen[bytes]:
 
 def finished(folder: Path) -> int:
     """How many shards are noted."""
-    journal, manifest = folder / "journal.jsonl", folder / "manifest.json"
+    journal, manifest = folder / "_journal.jsonl", folder / "_manifest.json"
     if journal.exists():
         return journal.read_bytes().count(b"\n")
     return len(json.loads(manifest.read_text())["shards"]) if manifest.exists() else 0
@@ -61,7 +61,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def rows(folder: Path) -> list[int]:
     """The rows that the folder has, in order."""
-    told = json.loads((folder / "manifest.json").read_text())["shards"]
+    told = json.loads((folder / "_manifest.json").read_text())["shards"]
     return [row for shard in told for row in range(shard["start"], shard["stop"])]
 
 

@@ -72,8 +72,8 @@ def test_the_same_bytes_however_it_runs(tmp_path: Path, format: str, breaking: A
             explain_dataset(model(), x, tmp_path / "parts", **{**SMALL, "format": format}, workers=2)
         except Broken:
             pass
-        listed = json.loads((tmp_path / "parts" / "manifest.json").read_text())["shards"]
-        journal = tmp_path / "parts" / "journal.jsonl"
+        listed = json.loads((tmp_path / "parts" / "_manifest.json").read_text())["shards"]
+        journal = tmp_path / "parts" / "_journal.jsonl"
         now = len(journal.read_text().splitlines()) if journal.exists() else len(listed)
         assert now > done
         done = now
@@ -128,7 +128,7 @@ def test_a_plan_goes_on_with_what_it_began(tmp_path: Path, breaking: Any) -> Non
 def test_killed_between_manifest_and_journal(tmp_path: Path) -> None:
     explain_dataset(model(), table(200), tmp_path / "out", **SMALL)
     before = contents(tmp_path / "out")
-    (tmp_path / "out" / "journal.jsonl").write_text("{}\n")
+    (tmp_path / "out" / "_journal.jsonl").write_text("{}\n")
     explain_dataset(model(), table(200), tmp_path / "out", **SMALL)
     assert contents(tmp_path / "out") == before
 
@@ -145,5 +145,5 @@ def test_a_files_data_and_models(tmp_path: Path) -> None:
     explain_dataset(saved(tmp_path), tmp_path / "x.npy", tmp_path / "files", **SMALL)
     explain_dataset(model(), table(), tmp_path / "memory", **SMALL)
     files, memory = contents(tmp_path / "files"), contents(tmp_path / "memory")
-    files.pop("manifest.json"), memory.pop("manifest.json")
+    files.pop("_manifest.json"), memory.pop("_manifest.json")
     assert files == memory

@@ -30,10 +30,10 @@ SMALL = {"batch": 8, "shard_rows": 64, "format": "npy"}
 
 def shards(folder: Path) -> int:
     """How many are noted."""
-    journal = folder / "journal.jsonl"
+    journal = folder / "_journal.jsonl"
     if journal.exists():
         return len(journal.read_text().splitlines())
-    manifest = folder / "manifest.json"
+    manifest = folder / "_manifest.json"
     return len(json.loads(manifest.read_text())["shards"]) if manifest.exists() else 0
 
 
@@ -53,7 +53,7 @@ def test_rows_of_nan_are_listed(shell: Shell) -> None:
     clean[[70, 150]] = 0
     explain_dataset(model(), clean, "clean", format="npy")
     np.testing.assert_array_equal(values[good], arrays(Path("clean"))["x_attributions"][good])
-    told = json.loads(Path("out", "manifest.json").read_text())["shards"]
+    told = json.loads(Path("out", "_manifest.json").read_text())["shards"]
     assert [r["row"] for s in told for r in s["bad_rows"]] == [70, 150]
     # a finished run says it again
     shell(*command)
@@ -131,7 +131,7 @@ def test_folders_that_are_none_of_ours(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             explain_dataset(model(), table(100), tmp_path / name, **SMALL)
     for text in ("", "{}", "[1]", '{"format": 9, "complete": true, "run": {}, "shards": []}'):
-        (tmp_path / "notes" / "manifest.json").write_text(text)
+        (tmp_path / "notes" / "_manifest.json").write_text(text)
         with pytest.raises(UserError, match="is no manifest of explanations"):
             explain_dataset(model(), table(100), tmp_path / "notes", **SMALL)
 

@@ -204,7 +204,7 @@ def test_interrupted_on_the_command_line(cluster: Any, tmp_path: Path) -> None:
     """Ctrl-C: what was finished is kept, and nothing of the run stays on the cluster."""
     ray_command = command(tmp_path, "--engine", "ray", "--address", cluster.address)
     process = subprocess.Popen(ray_command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    journal = tmp_path / "out" / "journal.jsonl"
+    journal = tmp_path / "out" / "_journal.jsonl"
     while not journal.exists() or journal.stat().st_size < 5000:
         assert process.poll() is None
         time.sleep(0.01)
