@@ -131,7 +131,7 @@ def measured(
 ) -> tuple[Plan, float, list[Explainer]]:
     """A plan that uses all cores, how many rows a second it runs, and its sessions.
 
-    A session for each core, with one thread, is the fastest wherever it was measured (docs/datasets.md).
+    A session for each core, with one thread, is fastest with the batches that are chosen (docs/datasets.md).
     Where fewer fit, they get several threads each: if they are faster so, and give the same bits.
 
     Args:
