@@ -48,7 +48,10 @@ def verify_dataset(
     """Compares all finished shards with their digests, and a batch of some with what is computed anew.
 
     Args:
-        model, data, output, options: as `explain_dataset` was given them.
+        model: these are as `explain_dataset` was given them.
+        data: likewise.
+        output: likewise.
+        options: likewise.
         samples: of how many shards a batch is computed, and the data compared.
 
     Raises:
