@@ -10,6 +10,7 @@ from irshap import contract
 from irshap.errors import TargetError
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Node, NoLocalRule, Output, Point, Role, Value
+from irshap.ir.types import differ
 from irshap.ir.walks import varying_values
 from irshap.ops.program import Full, Pullback, without_tap
 from irshap.ops.reverse import LocalMap, reverse
@@ -19,10 +20,15 @@ from irshap.pipeline.base import Context, Pass, Semantics, graph_property
 __all__ = ["AdjointOrPullback", "Autodiff", "differentiate"]
 
 
-@graph_property("adjoint")
+@graph_property("adjoint", Role.ADJOINT)
 def _has_adjoints(graph: Graph) -> str | None:
     sources, adjoints = graph.outputs_of(Role.SOURCE), graph.outputs_of(Role.ADJOINT)
-    return None if len(sources) == len(adjoints) > 0 else "not every source has an adjoint"
+    if not len(sources) == len(adjoints) > 0:
+        return "not every source has an adjoint"
+    for source, adjoint in zip(sources, adjoints, strict=True):
+        if differ(source.value.type, adjoint.value.type):
+            return f"source {source.name!r} is {source.value.type}, and its adjoint {adjoint.value.type}"
+    return None
 
 
 @graph_property("decided")

@@ -41,10 +41,18 @@ from irshap.pipeline.base import Context, Pass, Semantics, graph_property
 __all__ = ["Target"]
 
 
-@graph_property("target")
+@graph_property("target", Role.TARGET, Role.SOURCE)
 def _has_target(graph: Graph) -> str | None:
-    if not graph.outputs_of(Role.TARGET) or not graph.outputs_of(Role.SOURCE):
+    targets, sources = graph.outputs_of(Role.TARGET), graph.outputs_of(Role.SOURCE)
+    if not targets or not sources:
         return "it has no target or no source"
+    for output in (*targets, *sources):
+        if not is_float(output.value):
+            return f"{output.role.value} {output.name!r} is {output.value.type}, no float tensor"
+    if (dims := targets[0].value.tensor.shape) is not None and len(dims) != 1:
+        return f"target {targets[0].name!r} is {targets[0].value.type}, not one number for each row"
+    if not graph.outputs_of(Role.TARGET_INDEX) and not graph.outputs_of(Role.VALUES):
+        return "no output tells what is explained"
     return None
 
 

@@ -246,7 +246,7 @@ def behind_nms(value: Value) -> str | None:
     """What to explain instead of boxes that were picked: the scores that they were picked by."""
     for found in upstream([value]):
         op = found.node.op
-        if isinstance(op, Opaque) and op.kind == "NonMaxSuppression":
+        if isinstance(op, Opaque) and op.kind == "NonMaxSuppression" and op.present[:2] == (True, True):
             scores = found.node.operands[1]
             return (
                 f"{found.node.label} picks boxes, which is a jump; explain the scores that it reads, "

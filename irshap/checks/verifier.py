@@ -6,7 +6,7 @@ from irshap.errors import IRError, near
 from irshap.ir.builder import inferred_types
 from irshap.ir.core import Graph, Node, TypeMismatch, Value
 from irshap.ir.types import TensorType, same_type
-from irshap.pipeline.base import PROPERTIES
+from irshap.pipeline.base import FACTS, PROPERTIES
 from irshap.text.printer import Printer
 
 __all__ = ["verify"]
@@ -77,9 +77,10 @@ class _Verifier:
         self.types(node)
         for body in node.op.bodies:
             verify(body)
-        if node.op.types_given:
-            return
         try:
+            if node.op.types_given:
+                node.op.require_fit(len(node.operands), len(node.results))
+                return
             inferred = inferred_types(node.op, [v.type for v in node.operands])
         except TypeMismatch as error:
             raise self.fault(str(error), node) from None
@@ -103,3 +104,6 @@ class _Verifier:
             if not output.name or output.name in names:
                 raise IRError("outputs need names, each another", where=where)
             names.add(output.name)
+            fact = FACTS.get(output.role)
+            if fact is not None and fact not in self.graph.properties:
+                raise IRError(f"its role is {output.role.value}, and the graph isn't {fact!r}", where=where)

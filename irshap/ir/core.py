@@ -354,6 +354,9 @@ class Op:
     def infer(self, *types: Type) -> tuple[Type, ...]:
         """Result types from operand types; raises TypeMismatch."""
 
+    def require_fit(self, operands: int, results: int) -> None:
+        """Raises TypeMismatch for another number of them than it has, where `types_given` leaves it open."""
+
     @abstractmethod
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         """Results in numpy, in the operands' precision.  Dimension symbols are bound beforehand."""

@@ -14,7 +14,7 @@ import numpy as np
 import ml_dtypes
 import sympy
 
-from irshap.ir.dims import Dim, Shape, as_dim, dim_text, product, same_shape, substitute
+from irshap.ir.dims import Dim, Shape, as_dim, dim_text, equal, product, same_shape, substitute
 
 __all__ = ["Array", "DType", "ForeignType", "Tensor", "TensorType", "Type", "same_type"]
 
@@ -182,6 +182,17 @@ def same_type(a: Type, b: Type) -> bool:
     if a.shape is None or b.shape is None:
         return a == b
     return a.dtype is b.dtype and same_shape(a.shape, b.shape)
+
+
+def differ(a: Type, b: Type) -> bool:
+    """Whether two types are certainly not equal: a shape that isn't known may be any."""
+    if not isinstance(a, TensorType) or not isinstance(b, TensorType):
+        return a != b
+    if a.dtype is not b.dtype:
+        return True
+    if a.shape is None or b.shape is None:
+        return False
+    return len(a.shape) != len(b.shape) or any(equal(*d) is False for d in zip(a.shape, b.shape, strict=True))
 
 
 _PIECE = 2**20

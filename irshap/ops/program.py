@@ -26,7 +26,7 @@ from irshap.ir.core import (
 )
 from irshap.ir.degrees import Degree
 from irshap.ir.dims import Dim, N, Shape, symbols_of
-from irshap.ir.types import Array, DType, Tensor, TensorType, Type
+from irshap.ir.types import Array, DType, Tensor, TensorType, Type, differ
 from irshap.ops.families import Linear, NonDifferentiable, zip_axes
 
 __all__ = ["MASK", "PARAMETER", "PLACES", "STATE", "TRAINING", "Constant", "Dims", "Full", "Hold"]
@@ -306,7 +306,15 @@ class Pullback(Op):
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         require(len(types) >= self.cotangents + self.inputs, "operands are missing")
-        return tuple(types[self.cotangents + i] for i in self.wrt)
+        cts, rest = types[: self.cotangents], types[self.cotangents :]
+        operands, results = rest[: self.inputs], rest[self.inputs :]
+        made = results if self.of.types_given else self.of.infer(*operands)
+        fit = len(made) == len(results) and not any(map(differ, made, results))
+        require(fit, f"the results of {self.of.mnemonic} are of other types")
+        floats = [t for t in results if isinstance(t, TensorType) and t.dtype.is_float]
+        fit = len(floats) == len(cts) and not any(map(differ, floats, cts))
+        require(fit, f"the cotangents of {self.of.mnemonic} are of other types than its results")
+        return tuple(operands[i] for i in self.wrt)
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         raise IRError("a pullback has no value before a method has decided it", where=self.of.mnemonic)
@@ -367,6 +375,11 @@ class Opaque(NonDifferentiable):
 
     def infer(self, *types: Type) -> tuple[Type, ...]:
         raise IRError("an opaque node's types are given")
+
+    def require_fit(self, operands: int, results: int) -> None:
+        taken, made = sum(self.present) + len(self.captures), sum(self.outputs)
+        require(operands == taken, f"{self.kind} takes {taken} operands and has {operands}")
+        require(results == made, f"{self.kind} makes {made} results and has {results}")
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         if Opaque.runner is None:

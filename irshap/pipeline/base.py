@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
 
-from irshap.ir.core import Graph
+from irshap.ir.core import Graph, Role
 from irshap.ir.types import Array
 
-__all__ = ["PASSES", "PROPERTIES", "UNAVAILABLE", "Context", "Pass", "Points", "Semantics"]
+__all__ = ["FACTS", "PASSES", "PROPERTIES", "UNAVAILABLE", "Context", "Pass", "Points", "Semantics"]
 __all__ += ["graph_property"]
 
 
@@ -104,13 +104,24 @@ PROPERTIES: dict[str, Callable[[Graph], str | None]] = {}
 """Every property by name: a check that returns None, or why the graph doesn't have it."""
 
 
-def graph_property(name: str) -> Callable[[Callable[[Graph], str | None]], Callable[[Graph], str | None]]:
-    """Registers the check of a property that passes require or ensure."""
+FACTS: dict[Role, str] = {}
+"""The property of a program that has outputs of a role."""
+
+
+def graph_property(
+    name: str, *roles: Role
+) -> Callable[[Callable[[Graph], str | None]], Callable[[Graph], str | None]]:
+    """Registers the check of a property that passes require or ensure.
+
+    Args:
+        roles: of outputs that a program has only with this property, so that no pass takes them for its own.
+    """
 
     def register(check: Callable[[Graph], str | None]) -> Callable[[Graph], str | None]:
         if name in PROPERTIES:
             raise TypeError(f"two properties are called {name!r}")
         PROPERTIES[name] = check
+        FACTS.update(dict.fromkeys(roles, name))
         return check
 
     return register

@@ -15,7 +15,7 @@ from fuzz_workers import Kind, Outcome, is_fault, judged
 import irshap
 from irshap.cli.programs import parse_program
 from irshap.compiler.catalog import PassManager
-from irshap.errors import ReferencesError, UserError
+from irshap.errors import ParseError, ReferencesError, UserError
 from irshap.pipeline.base import Context
 
 KINDS = {
@@ -76,3 +76,64 @@ def test_a_program_without_references_has_none_to_stream(op: str) -> None:
     with pytest.raises(ReferencesError, match="no references were given"):
         PassManager.from_text("stream").run(parse_program(text), Context())
     assert PassManager.from_text("stream{otherwise=fold}").run(parse_program(text), Context()).outputs
+
+
+EXPLAINED_TEXT = """graph @g {adjoint, target}
+%x = input{name="x"} : f32[N, 2]
+%n = cast{to=!i64}(%x) : i64[N, 2]
+%y = exp(%x) : f32[N, 2]
+%t = reduce_sum{axes=[1], keepdims=false}(%y) : f32[N]
+%one = full{value=1.0, dtype=!f32, shape=[N, 2]} : f32[N, 2]
+%ct = full{value=1.0, dtype=!f32, shape=[N, 1]} : f32[N, 1]
+%m = pullback{of=exp{}, wrt=[0], cotangents=1, inputs=1}(%one, %x, %y) : f32[N, 2]
+output "y" {role=model} = %y
+output "x" {role=source, of="x"} = %x
+output "target_value" {role=target} = %t
+output "target_values" {role=target_values} = %t
+output "x_adjoint" {role=adjoint, of="x"} = %m
+"""
+
+
+def test_what_a_text_says_of_its_tensors_holds() -> None:
+    made = PassManager.from_text("input-x-gradient").run(parse_program(EXPLAINED_TEXT), Context())
+    assert "x_attributions" in {o.name for o in made.outputs}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{adjoint, target}", "{target}", "output 'x_adjoint': its role is adjoint, and the graph isn't"),
+        ("{adjoint, target}", "{adjoint}", "output 'x': its role is source, and the graph isn't 'target'"),
+        ('of="x"} = %x', 'of="x"} = %n', r"source 'x' is i64\[N, 2\]"),
+        ("target} = %t", "target} = %n", "target 'target_value' is i64"),
+        ("target} = %t", "target} = %y", "target 'target_value' is f32.*not one number for each row"),
+        ('of="x"} = %m', 'of="x"} = %ct', r"source 'x' is f32\[N, 2\], and its adjoint f32\[N, 1\]"),
+        ("(%one, %x, %y)", "(%ct, %x, %y)", "the cotangents of exp are of other types than its results"),
+        ("(%one, %x, %y)", "(%one, %x, %t)", "the results of exp are of other types"),
+        ("(%one, %x, %y)", "(%one, %x)", "the results of exp are of other types"),
+        ("cotangents=1", "cotangents=0", "other types"),
+        ('output "target_values" {role=target_values} = %t', "", "no output tells what is explained"),
+    ],
+)
+def test_a_text_that_says_otherwise_is_refused(old: str, new: str, message: str) -> None:
+    assert EXPLAINED_TEXT.count(old) == 1
+    with pytest.raises(ParseError, match=message):
+        parse_program(EXPLAINED_TEXT.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("%s = opaque{OPAQUE}() : f32[N, 2]", "ZipMap takes 1 operands and has 0"),
+        ("%s = opaque{OPAQUE}(%x, %x) : f32[N, 2]", "ZipMap takes 1 operands and has 2"),
+        ("%s, %t = opaque{OPAQUE}(%x) : f32[N, 2], f32[N, 2]", "ZipMap makes 1 results and has 2"),
+    ],
+)
+def test_an_opaque_node_has_the_operands_that_it_says(line: str, message: str) -> None:
+    of = 'kind="ZipMap", domain="ai.onnx.ml", opsets=[], proto=base64"", present=[true], outputs=[true]'
+    text = f"""graph @g
+    %x = input{{name="x"}} : f32[N, 2]
+    {line.replace("OPAQUE", of)}
+    output "s" = %s"""
+    with pytest.raises(ParseError, match=message):
+        parse_program(text)
