@@ -30,12 +30,13 @@ from onnx import numpy_helper
 import irshap
 from irshap.datasets import explain_dataset
 from irshap.datasets.plan import cores
+from irshap.runtime.arrays import Array
 
 R = 100
 
 
-def explained(folder: Path, features: int, hidden: tuple[int, ...]) -> Path:
-    """The MLP, explained."""
+def network(features: int, hidden: tuple[int, ...]) -> tuple[onnx.ModelProto, Array]:
+    """The MLP, and its references."""
     rng, sizes = np.random.default_rng(0), (features, *hidden, 2)
     lines, tensors, last = [], [], "x"
     for i, (a, b) in enumerate(pairwise(sizes)):
@@ -53,8 +54,13 @@ def explained(folder: Path, features: int, hidden: tuple[int, ...]) -> Path:
     text = f'<ir_version: 8, opset_import: ["": 17]> g {ends} {{ {" ".join(lines)} }}'
     model = onnx.parser.parse_model(text)
     model.graph.initializer.extend(tensors)
+    return model, rng.normal(size=(R, features)).astype(np.float32)
+
+
+def explained(folder: Path, features: int, hidden: tuple[int, ...]) -> Path:
+    """The MLP, explained."""
     path = folder / f"explained_{features}.onnx"
-    irshap.compile(model, rng.normal(size=(R, features)).astype(np.float32)).save(path)
+    irshap.compile(*network(features, hidden)).save(path)
     return path
 
 

@@ -62,7 +62,9 @@ def ask(address: str, body: Any = None) -> Any:
 
 
 @contextmanager
-def served(command: list[str], folder: Path, ready: str, **environment: str) -> Iterator[None]:
+def served(
+    command: list[str], folder: Path, ready: str, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A server, from when `ready` answers until the block ends."""
     log = folder.parent / "server.log"
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -80,7 +82,7 @@ def served(command: list[str], folder: Path, ready: str, **environment: str) -> 
                     assert process.poll() is None, log.read_text()[-3000:]
                     assert time.monotonic() < end, log.read_text()[-3000:]
                     time.sleep(0.3)
-            yield
+            yield process
         finally:
             process.terminate()
             process.wait(30)
