@@ -12,19 +12,9 @@ from places import ROOT
 
 from irshap.compiler.catalog import METHODS
 
-FLOORS = ("errors", "contract", "files", "runtime", "datasets", "engines", "report", "ir", "ops", "text")
-FLOORS += (
-    "attribution",
-    "pipeline",
-    "lowering",
-    "serving",
-    "checks",
-    "passes",
-    "cost",
-    "compiler",
-    "metrics",
-)
-FLOORS += ("training", "demo", "cli")
+FLOORS = ("errors", "extras", "contract", "files", "runtime", "datasets", "engines", "report", "ir", "ops")
+FLOORS += ("text", "attribution", "pipeline", "lowering", "serving", "checks", "passes", "cost", "compiler")
+FLOORS += ("metrics", "training", "demo", "cli")
 """Each package imports only from those before it and from itself; `irshap` itself names the public ones."""
 
 LAZY = ("irshap.cli", "irshap.demo")

@@ -67,26 +67,42 @@ def test_version_agrees(config: dict[str, Any]) -> None:
     assert irshap.__version__ == config["project"]["version"]
 
 
-OPTIONAL = {"PIL", "matplotlib", "pyarrow", "ray"}
-"""What irshap imports only where a user asks for it, and so has in an extra; others it imports by name."""
+OPTIONAL = {"matplotlib", "ray"}
+"""What irshap imports by statement, and only where an extra has brought it."""
+
+
+def syntax() -> Iterator[tuple[Path, ast.AST]]:
+    """Every node of the sources' syntax trees, and its file."""
+    for file in (file for top in SOURCES for file in (ROOT / top).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            yield file, node
 
 
 def imported() -> Iterator[str]:
-    """The top-level names of what the sources import, also by `extra`, without Python's and irshap's."""
-    for file in (file for top in SOURCES for file in (ROOT / top).rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                assert node.level == 0, f"{file}: a relative import"
-                names = [str(node.module)]
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "extra":
-                names = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)]
-            yield from {name.split(".")[0] for name in names} - {*sys.stdlib_module_names, "irshap"}
+    """The top-level names of all modules that the sources import, neither Python's nor irshap's."""
+    for file, node in syntax():
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            names = [str(node.module)]
+        yield from {name.split(".")[0] for name in names} - {*sys.stdlib_module_names, "irshap"}
 
 
 def distributions(requirements: list[str]) -> set[str]:
     """The names of what is required, without versions and markers; `_` and `-` are the same in them."""
     return {re.split(r"[^\w-]", text)[0].replace("_", "-").lower() for text in requirements}
+
+
+def test_optional_packages_are_in_the_extras_that_messages_name(config: dict[str, Any]) -> None:
+    extras = config["project"]["optional-dependencies"]
+    calls = [n for _, n in syntax() if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    found = [
+        call.args[1:3] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "optional"
+    ]
+    assert len(found) > 5
+    for package, extra in found:
+        assert isinstance(package, ast.Constant) and isinstance(extra, ast.Constant)
+        assert package.value in distributions(extras[extra.value])
 
 
 def test_every_import_is_declared_and_every_dependency_imported(config: dict[str, Any]) -> None:

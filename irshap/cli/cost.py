@@ -81,8 +81,8 @@ def cost_command(
     """
     from irshap.cost import Settings
     from irshap.cost.devices import device as named
-    from irshap.cost.devices import parse_size
     from irshap.cost.report import Query, report
+    from irshap.runtime.sizes import parse_size
 
     for path in (html, plot):
         if path is not None:

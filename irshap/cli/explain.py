@@ -140,6 +140,8 @@ def _start_line(ready: Prepared) -> str:
 
 
 def _print(report: DatasetReport) -> None:
+    from irshap.datasets.manifest import NAME
+
     done = report.rows - report.found
     line = f"{printable(report.output)}: {report.rows} rows in {report.shards} shards"
     if report.found:
@@ -151,9 +153,7 @@ def _print(report: DatasetReport) -> None:
         rows = [[str(r["row"]), str(r["why"]), _error(r)] for r in report.bad_rows[:SHOWN]]
         table(["row", "why", "error"], rows, numeric=(0, 2))
         if report.bad > SHOWN:
-            click.echo(
-                f"... {report.bad - SHOWN} more ({printable(str(Path(report.output, '_manifest.json')))})"
-            )
+            click.echo(f"... {report.bad - SHOWN} more ({printable(str(Path(report.output, NAME)))})")
 
 
 def _error(told: Mapping[str, Any]) -> str:

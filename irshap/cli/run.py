@@ -210,16 +210,15 @@ def _cell(name: str, value: Any) -> str:
 
 
 def _check(records: list[dict[str, Any]], limit: float) -> None:
+    from irshap.runtime.reading import relative_error
+
     errors = [r for r in records if r["completeness_error"] is not None]
     if not errors:
         raise CheckFailed("no completeness error can be derived from this model's outputs")
 
-    def relative(record: dict[str, Any]) -> float:
-        size = abs(record["prediction"] - record["base_value"]) if record["prediction"] is not None else 1.0
-        return float(abs(record["completeness_error"]) / max(1.0, size))
-
+    told = ("completeness_error", "prediction", "base_value")
     # `not <=`, so that NaN fails.
-    bad = [r for r in errors if not relative(r) <= limit]
+    bad = [r for r in errors if not relative_error(*(r[key] for key in told)) <= limit]
     if bad:
         what = f"{len(bad)} of {len(errors)} completeness errors exceed {limit:g}"
         worst = max(bad, key=lambda r: abs(r["completeness_error"]))

@@ -19,7 +19,6 @@ from irshap.compiler.references import References, check_references, check_weigh
 from irshap.compiler.request import requested
 from irshap.contract import VERSION, Metadata, Names
 from irshap.cost.choose import choose
-from irshap.cost.devices import parse_size
 from irshap.cost.limits import expected
 from irshap.cost.session import Settings
 from irshap.errors import PipelineError, ReferencesError
@@ -38,6 +37,7 @@ from irshap.pipeline.instrument import Instrument, KeepGraph
 from irshap.pipeline.manager import PassManager
 from irshap.pipeline.strategies import STRATEGIES, slot_of
 from irshap.runtime.labels import fitting
+from irshap.runtime.sizes import parse_size
 
 __all__ = ["CompiledModel", "bound", "compile"]
 
@@ -157,19 +157,19 @@ def compile(
         context.metadata[Metadata.NAMES] = text
     last = KeepGraph()
     manager = PassManager(asked, [bound(given, context, asked), _Naming(called), *instruments, last])
+    choice = None
     if limit is None:
         made = manager.run(read.source, context)
-        _note_memory(made, last.graph, read.fixed_batch or 1)
-        return CompiledModel(made, last.graph, manager.report, manager.text)
-    start = manager.run(read.source, context, stop=slot_of(asked))
-    allowed = tuple(STRATEGIES) if strategy == "auto" else (strategy,)
-    choice = choose(start, asked, given.count, limit, session, allowed)
-    made, manager = manager.resumed(choice.passes, start, context)
-    _note_memory(made, last.graph, read.fixed_batch or 1, choice.external)
+    else:
+        start = manager.run(read.source, context, stop=slot_of(asked))
+        allowed = tuple(STRATEGIES) if strategy == "auto" else (strategy,)
+        choice = choose(start, asked, given.count, limit, session, allowed)
+        made, manager = manager.resumed(choice.passes, start, context)
+    _note_memory(made, last.graph, read.fixed_batch or 1, external=choice is not None and choice.external)
     return CompiledModel(made, last.graph, manager.report, manager.text, choice)
 
 
-def _note_memory(made: onnx.ModelProto, graph: Graph, samples: int, external: bool = False) -> None:
+def _note_memory(made: onnx.ModelProto, graph: Graph, samples: int, *, external: bool) -> None:
     """Writes into the metadata what running the model is predicted to take, where that is known."""
     peak = expected(graph, samples, external=external)
     if peak is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from irshap.compiler.references import References
 from irshap.errors import ReferencesError, UserError, near
+from irshap.extras import optional
 from irshap.ir.types import Array
 from irshap.runtime.arrays import Arrays, as_arrays
 
@@ -130,11 +130,7 @@ def _clusters(arrays: Arrays, count: int, seed: int) -> References:
     if count > distinct:
         what = f"{count} clusters of {distinct} different rows of data"
         raise ReferencesError(what, mend=f"give -n {distinct} or fewer")
-    try:
-        cluster = import_module("sklearn.cluster")
-    except ImportError:
-        mend = 'install it: pip install "irshap[sklearn]"; or take another kind'
-        raise ReferencesError("kmeans needs scikit-learn", mend=mend) from None
+    cluster = optional("sklearn.cluster", "scikit-learn", "sklearn", "kmeans")
     found = cluster.KMeans(count, n_init=4, random_state=seed).fit(flat)
     sizes = np.bincount(found.labels_, minlength=count)
     widths = np.cumsum([a[0].size for a in arrays.values()])[:-1]

@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any
 
 from irshap.cost.report import Report, curve
-from irshap.errors import UserError
+from irshap.extras import optional
 
 __all__ = ["Series", "counts_for", "curves", "html_page", "png", "svg"]
 
@@ -79,11 +79,8 @@ def png(series: Sequence[Series], title: str) -> bytes:
     Raises:
         UserError: matplotlib isn't installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UserError("drawing needs matplotlib", mend='install it: pip install "irshap[plot]"') from None
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figures = optional("matplotlib.figure", "matplotlib", "plot", "drawing")
+    figure = figures.Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for one in series:
         counts = [row[0] for row in one.rows]

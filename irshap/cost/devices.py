@@ -14,7 +14,7 @@ from irshap.cost.nodes import NodeCost, Phase
 from irshap.errors import UserError, near
 from irshap.runtime.sizes import parse_size
 
-__all__ = ["DEVICES", "Device", "device", "parse_size", "roofline"]
+__all__ = ["DEVICES", "Device", "device", "roofline"]
 
 GIB = 2**30
 TERA = 10**12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from irshap.errors import UserError
 from irshap.runtime import Explainer
 from irshap.runtime.arrays import Array, Arrays
 
-__all__ = ["Source", "Wanted", "as_rows", "digest_of", "extra", "sampled_digest", "writing"]
+__all__ = ["Source", "Wanted", "as_rows", "digest_of", "row_count", "sampled_digest", "stamp_of", "writing"]
 
 
 @dataclass(frozen=True)
@@ -85,21 +86,6 @@ class Source(ABC):
         return None
 
 
-def extra(module: str, package: str, name: str, where: str) -> Any:
-    """A module of a package that is only needed for some data.
-
-    Raises:
-        UserError: it is missing; `name` is irshap's extra that brings it.
-    """
-    from importlib import import_module
-
-    try:
-        return import_module(module)
-    except ImportError:
-        mend = f"pip install irshap[{name}]"
-        raise UserError(f"this needs the package {package}", where=where, mend=mend) from None
-
-
 def digest_of(arrays: Arrays) -> str:
     """The digest of arrays by name: names, types, shapes and every byte."""
     found = sha256()
@@ -129,6 +115,16 @@ def sampled_digest(path: Path) -> str:
                 file.seek(place)
                 found.update(file.read(BLOCK))
     return found.hexdigest()
+
+
+def stamp_of(status: os.stat_result) -> tuple[int, int]:
+    """By what a change of a file shows: its size and time."""
+    return status.st_size, status.st_mtime_ns
+
+
+def row_count(arrays: Arrays) -> int:
+    """How many rows these are."""
+    return len(next(iter(arrays.values()))) if arrays else 0
 
 
 def as_rows(array: Array, shape: tuple[int | None, ...]) -> Array:

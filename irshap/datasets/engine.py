@@ -8,8 +8,8 @@ from itertools import count
 from threading import local as local_state
 from typing import Any, TypeAlias
 
-from irshap.datasets.base import digest_of
-from irshap.datasets.job import Explained, Job, Record, Shard, Worker, row_count
+from irshap.datasets.base import digest_of, row_count
+from irshap.datasets.job import Explained, Job, Record, Shard, Worker
 from irshap.errors import UserError
 from irshap.runtime import Explainer
 from irshap.runtime.arrays import Arrays

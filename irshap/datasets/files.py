@@ -12,10 +12,11 @@ from typing import IO
 
 import numpy as np
 
-from irshap.datasets.base import Source, Wanted, digest_of, sampled_digest
+from irshap.datasets.base import Source, Wanted, digest_of, sampled_digest, stamp_of
 from irshap.errors import UserError
 from irshap.runtime.arrays import Array, Arrays, as_arrays
 from irshap.runtime.arrays import Source as Given
+from irshap.runtime.npy import Header, Unreadable, read_header
 
 __all__ = ["ArrayFiles", "InMemory", "StoredArray"]
 
@@ -30,15 +31,13 @@ class StoredArray:
     Attributes:
         path: the file.
         offset: where its numbers begin.
-        columns: whether they stand column by column (Fortran's order).
+        header: their type, shape and order.
         stamp: size and time of the file, by which a change shows.
     """
 
     path: Path
     offset: int
-    dtype: np.dtype[np.generic]
-    shape: tuple[int, ...]
-    columns: bool
+    header: Header
     stamp: tuple[int, int]
 
     @classmethod
@@ -52,25 +51,23 @@ class StoredArray:
         try:
             with path.open("rb") as file:
                 file.seek(start)
-                found = cls(path, *_header(file), _stamp(file))
+                header = read_header(file)
+                found = cls(path, file.tell(), header, stamp_of(os.fstat(file.fileno())))
         except OSError as error:
             raise UserError(f"can't be read: {error.strerror}", where=where) from None
-        except (ValueError, EOFError, SyntaxError) as error:
-            what = f"is damaged or no .npy file: {str(error).splitlines()[0]}"
-            raise UserError(what, where=where, mend="write it with numpy.save") from None
-        if found.dtype.hasobject:
-            raise UserError("holds Python objects, which are never loaded", where=where)
-        if not found.shape:
+        except Unreadable as error:
+            raise UserError(str(error), where=where, mend="write it with numpy.save") from None
+        if not header.shape:
             raise UserError("is a single number, not rows", where=where)
-        if start == 0 and found.stamp[0] < found.offset + found.size:
-            missing = found.offset + found.size - found.stamp[0]
+        if start == 0 and found.stamp[0] < found.offset + header.size:
+            missing = found.offset + header.size - found.stamp[0]
             raise UserError(f"is cut short: {missing} bytes are missing", where=where, mend="write it again")
         return found
 
     @property
-    def size(self) -> int:
-        """Bytes of its numbers."""
-        return prod(self.shape) * self.dtype.itemsize
+    def shape(self) -> tuple[int, ...]:
+        """The array's."""
+        return self.header.shape
 
     def read(self, start: int, stop: int) -> Array:
         """Some of its rows.
@@ -81,12 +78,12 @@ class StoredArray:
         rest, count = self.shape[1:], stop - start
         try:
             with self.path.open("rb") as file:
-                if _stamp(file) != self.stamp:
+                if stamp_of(os.fstat(file.fileno())) != self.stamp:
                     what = "was changed while it was read"
                     raise UserError(what, where=str(self.path), mend="leave it as it is, and begin anew")
-                if not self.columns:
+                if not self.header.columns:
                     return self._taken(file, start * prod(rest), count * prod(rest)).reshape(count, *rest)
-                found = np.empty((prod(rest), count), self.dtype)
+                found = np.empty((prod(rest), count), self.header.dtype)
                 for column in range(len(found)):
                     found[column] = self._taken(file, column * self.shape[0] + start, count)
         except OSError as error:
@@ -94,28 +91,11 @@ class StoredArray:
         return found.reshape(*rest[::-1], count).T
 
     def _taken(self, file: IO[bytes], first: int, count: int) -> Array:
-        file.seek(self.offset + first * self.dtype.itemsize)
-        found = np.empty(count, self.dtype)
+        file.seek(self.offset + first * self.header.dtype.itemsize)
+        found = np.empty(count, self.header.dtype)
         if file.readinto(found.view(np.uint8).data) != found.nbytes:  # type: ignore[attr-defined]
             raise UserError("is cut short", where=str(self.path), mend="write it again")
         return found
-
-
-def _header(file: IO[bytes]) -> tuple[int, np.dtype[np.generic], tuple[int, ...], bool]:
-    """Where numbers begin, their type and shape, and whether they stand column by column."""
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, columns, dtype = np.lib.format.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, columns, dtype = np.lib.format.read_array_header_2_0(file)
-    else:
-        raise ValueError(f"version {version} of .npy, which holds names of fields")
-    return file.tell(), dtype, shape, columns
-
-
-def _stamp(file: IO[bytes]) -> tuple[int, int]:
-    status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns
 
 
 @dataclass
@@ -144,7 +124,7 @@ class ArrayFiles(Source):
         """Of names, types, shapes, and the files."""
         found = sha256()
         for name, array in sorted(self.arrays.items()):
-            found.update(f"{name}\0{array.dtype}{list(array.shape)}{array.columns}".encode())
+            found.update(f"{name}\0{array.header.dtype}{list(array.shape)}{array.header.columns}".encode())
             found.update(sampled_digest(array.path).encode())
         return found.hexdigest()
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from irshap.datasets.base import Source, Wanted, extra, sampled_digest
+from irshap.datasets.base import Source, Wanted, sampled_digest
 from irshap.datasets.files import StoredArray
 from irshap.errors import UserError
+from irshap.extras import optional
 from irshap.runtime.arrays import Array, Arrays
 
 __all__ = ["IMAGES", "Folder", "Pixels"]
@@ -67,7 +68,7 @@ class Folder(Source):
         if arrays and len(arrays) < len(self._files):
             raise UserError("has both .npy and images", where=str(path), mend="keep them in two folders")
         if not arrays:
-            extra("PIL.Image", "pillow", "images", str(path))
+            optional("PIL.Image", "pillow", "images", "reading images", str(path))
             self._channels = _channels(self._shape, self.where)
 
     def digest(self) -> str:
@@ -122,7 +123,7 @@ def _channels(shape: Sequence[int | None], where: str) -> tuple[int | None, int]
 
 def _decoded(path: Path, mode: str) -> Array:
     """An image as uint8 [height, width, channels]."""
-    images: Any = extra("PIL.Image", "pillow", "images", str(path))
+    images: Any = optional("PIL.Image", "pillow", "images", "reading images", str(path))
     try:
         with images.open(path) as image:
             array = np.asarray(image.convert(mode))

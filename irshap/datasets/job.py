@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from irshap import contract
-from irshap.datasets.base import Source, digest_of
+from irshap.datasets.base import Source, digest_of, row_count
 from irshap.datasets.plan import Plan
 from irshap.datasets.rows import Keep, bad_rows, columns
 from irshap.datasets.sinks import Sink
@@ -182,11 +182,6 @@ class Worker:
             part[name] = rows if size is None else _padded(rows, size, axis)
         found = self.explainer.results(part, self._outputs)
         return found if size is None else {n: _cut(a, stop - start, self._axes[n]) for n, a in found.items()}
-
-
-def row_count(arrays: Arrays) -> int:
-    """How many rows these are."""
-    return len(next(iter(arrays.values()))) if arrays else 0
 
 
 def _joined(parts: list[Array], axis: int | None) -> Array:

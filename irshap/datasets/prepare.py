@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from irshap import contract
-from irshap.datasets.base import Wanted, digest_of, sampled_digest
+from irshap.datasets.base import Wanted, digest_of, row_count, sampled_digest
 from irshap.datasets.folders import Pixels
-from irshap.datasets.job import Job, Worker, row_count
+from irshap.datasets.job import Job, Worker
 from irshap.datasets.manifest import Manifest
 from irshap.datasets.plan import (
     PROCESS,

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from irshap.datasets.base import digest_of, extra, sampled_digest
+from irshap.datasets.base import digest_of, sampled_digest
 from irshap.datasets.job import Job, Record, Shard, Worker
 from irshap.datasets.manifest import NAME
 from irshap.datasets.prepare import Options, model_digest, versions
 from irshap.errors import UserError
+from irshap.extras import optional
 
 __all__ = ["RayEngine"]
 
@@ -41,7 +42,7 @@ class RayEngine:
     """
 
     def __init__(self, asked: Options) -> None:
-        self._ray = extra("ray", "ray", "ray", "the engine ray")
+        self._ray = optional("ray", "ray", "ray", "this engine", "the engine ray")
         self._workers, self._address = asked.workers, asked.address
 
     def __call__(self, job: Job, finished: Mapping[int, Record]) -> Iterator[Record]:

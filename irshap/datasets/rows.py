@@ -12,6 +12,7 @@ from irshap import contract
 from irshap.errors import UserError
 from irshap.runtime import Explanation
 from irshap.runtime.arrays import Array, Arrays
+from irshap.runtime.reading import relative_error
 
 __all__ = ["Keep", "bad_rows", "columns"]
 
@@ -136,18 +137,11 @@ def bad_rows(explanation: Explanation, first: int, max_error: float | None) -> l
     ]
     if max_error is None:
         return found
-    error, told, base = (
-        explanation.completeness_error,
-        explanation.target_values,
-        explanation.base_values,
-    )
+    error = explanation.completeness_error
     if error is None:
         what = "no completeness error can be derived from this model's outputs"
         raise UserError(what, mend="leave the largest error out")
-    size: Any = 1.0
-    if told is not None and base is not None:
-        size = np.maximum(1.0, np.abs(np.subtract(told, base, dtype=np.float64)))
-    relative = np.abs(error) / size
+    relative = relative_error(error, explanation.target_values, explanation.base_values)
     beyond = relative.reshape(len(relative), -1).max(axis=1)
     # `not <=`, so that NaN counts
     for i in np.flatnonzero(~(beyond <= max_error) & ~lost).tolist():

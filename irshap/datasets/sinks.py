@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from irshap.datasets.base import extra, writing
+from irshap.datasets.base import writing
 from irshap.datasets.tables import column_array
 from irshap.errors import UserError, near
+from irshap.extras import optional
 from irshap.files import atomic, sync, sync_folder
 from irshap.runtime.arrays import Arrays
 
@@ -90,7 +91,7 @@ class ParquetSink(Sink):
     def __init__(self, folder: Path, features: Mapping[str, Sequence[str]] | None = None) -> None:
         super().__init__(folder)
         self.features = dict(features or {})
-        extra("pyarrow.parquet", "pyarrow", "parquet", str(folder))
+        optional("pyarrow.parquet", "pyarrow", "parquet", "Parquet", str(folder))
 
     def options(self) -> dict[str, Any]:
         """Also which columns are spread out, and how their numbers are called."""
@@ -98,7 +99,8 @@ class ParquetSink(Sink):
 
     def write(self, shard: int, start: int, columns: Arrays, labels: Sequence[str] | None) -> Files:
         """One file, made in memory, so that its digest is that of what was meant to be written."""
-        arrow, parquet = (extra(m, "pyarrow", "parquet", "") for m in ("pyarrow", "pyarrow.parquet"))
+        arrow = optional("pyarrow", "pyarrow", "parquet", "Parquet")
+        parquet = optional("pyarrow.parquet", "pyarrow", "parquet", "Parquet")
         count = len(next(iter(columns.values())))
         fields = [arrow.field("row", arrow.int64(), nullable=False)]
         arrays = [arrow.array(np.arange(start, start + count))]
@@ -141,7 +143,7 @@ class ParquetSink(Sink):
 
     def read(self, record: Mapping[str, Any]) -> Arrays:
         """The columns, in their shapes."""
-        parquet = extra("pyarrow.parquet", "pyarrow", "parquet", "")
+        parquet = optional("pyarrow.parquet", "pyarrow", "parquet", "Parquet")
         (name,) = record["files"]
         table = parquet.ParquetFile(self.folder / name).read()
         count, found = record["stop"] - record["start"], Arrays()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from irshap.datasets.base import Source, Wanted
+from irshap.datasets.base import Source, Wanted, row_count
 from irshap.errors import UserError
 from irshap.runtime.arrays import Arrays, as_arrays
 
@@ -47,16 +47,16 @@ class Stream(Source):
         rows = self.first(stop - start)
         taken = {name: array[: stop - start] for name, array in rows.items()}
         rest = {name: array[stop - start :] for name, array in rows.items()}
-        self._held = [rest] if _count(rest) else []
-        self._next += _count(taken)
+        self._held = [rest] if row_count(rest) else []
+        self._next += row_count(taken)
         return taken
 
     def first(self, count: int) -> Arrays:
         """The rows that come next, at least so many where there are."""
-        missing = count - sum(_count(part) for part in self._held)
+        missing = count - sum(row_count(part) for part in self._held)
         while missing > 0 and (part := next(self._parts(), None)) is not None:
             self._held.append(part)
-            missing -= _count(part)
+            missing -= row_count(part)
         if not self._held:
             return {}
         _require_alike([*self._kind, *self._held], self._next)
@@ -76,10 +76,6 @@ class Stream(Source):
             yield arrays
 
 
-def _count(part: Arrays) -> int:
-    return len(next(iter(part.values()))) if part else 0
-
-
 def _kind(dtype: Any, shape: tuple[int, ...]) -> str:
     return f"{dtype} {list(shape)}"
 
@@ -94,9 +90,9 @@ def _require_alike(parts: list[Arrays], row: int) -> None:
                 before = _kind(*first[name]) if name in first else "not there"
                 what = f"{name!r} is {_kind(*kind)} from row {row} on, and was {before}"
                 raise UserError(what, where="the iterator")
-            if len(array) != _count(part):
-                what = f"{name!r} has {len(array)} rows from row {row} on, another input {_count(part)}"
+            if len(array) != row_count(part):
+                what = f"{name!r} has {len(array)} rows from row {row} on, another input {row_count(part)}"
                 raise UserError(what, where="the iterator")
         if part.keys() != first.keys():
             raise UserError(f"row {row} lacks {sorted(first.keys() - part.keys())}", where="the iterator")
-        row += _count(part)
+        row += row_count(part)

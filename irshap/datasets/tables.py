@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from irshap.datasets.base import Source, Wanted, as_rows, extra, sampled_digest
+from irshap.datasets.base import Source, Wanted, as_rows, sampled_digest, stamp_of
 from irshap.errors import UserError, near
+from irshap.extras import optional
 from irshap.runtime.arrays import Array, Arrays
 
 __all__ = ["Table", "as_numbers", "column_array", "parquet", "read_columns"]
@@ -27,7 +28,7 @@ def parquet(path: Path) -> Any:
     Raises:
         UserError: pyarrow is missing, or there is no such file.
     """
-    module = extra("pyarrow.parquet", "pyarrow", "parquet", str(path))
+    module = optional("pyarrow.parquet", "pyarrow", "parquet", "Parquet", str(path))
     if not path.exists():
         raise UserError("no such file", where=str(path))
     return module
@@ -69,7 +70,7 @@ class Table(Source):
                 self.rows = self._file.metadata.num_rows
                 groups = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
             else:
-                arrow = extra("pyarrow", "pyarrow", "parquet", self.where)
+                arrow = optional("pyarrow", "pyarrow", "parquet", "Arrow", self.where)
                 self._file = arrow.ipc.open_file(arrow.OSFile(self.where))
                 groups = [self._file.get_batch(i).num_rows for i in range(self._file.num_record_batches)]
                 self.rows = sum(groups)
@@ -86,7 +87,7 @@ class Table(Source):
     def _names(self) -> dict[str, int | None]:
         """The columns, and for those of rows of arrays how long these are (0: unknown)."""
         schema = self._file.schema_arrow if self.path.suffix == ".parquet" else self._file.schema
-        lists = extra("pyarrow.types", "pyarrow", "parquet", self.where)
+        lists = optional("pyarrow.types", "pyarrow", "parquet", "Arrow", self.where)
         found: dict[str, int | None] = {}
         for field in schema:
             fixed, free = lists.is_fixed_size_list(field.type), lists.is_list(field.type)
@@ -150,10 +151,9 @@ def _reading(where: str) -> Iterator[None]:
 
 def _stamp(path: Path) -> tuple[int, int]:
     try:
-        status = path.stat()
+        return stamp_of(path.stat())
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}", where=str(path)) from None
-    return status.st_size, status.st_mtime_ns
 
 
 def _places(columns: Mapping[str, int | None], wanted: Wanted, where: str) -> dict[str, list[str]]:

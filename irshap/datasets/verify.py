@@ -67,9 +67,10 @@ def verify_dataset(
         if job.source.once:
             raise UserError("rows of an iterator can't be read again", where=job.source.where)
         worker = Worker(replace(job, plan=replace(job.plan, threads=1)))
-        chosen = _chosen(sorted(manifest.shards), samples)
+        shards = sorted(manifest.shards)
+        chosen = _chosen(shards, samples)
         problems, rows, equal = list[str](), 0, True
-        for index in sorted(manifest.shards):
+        for index in shards:
             record = manifest.shards[index]
             found = [f"{name} isn't what was written" for name in job.sink.damaged(record)]
             if not found and index in chosen:
@@ -78,13 +79,7 @@ def verify_dataset(
             if found:
                 problems += [f"rows {record['start']} to {record['stop'] - 1}: {what}" for what in found]
                 manifest.drop(index)
-        return VerifyReport(
-            len(manifest.shards) + len({p.split(":")[0] for p in problems}),
-            rows,
-            manifest.complete,
-            tuple(problems),
-            equal,
-        )
+        return VerifyReport(len(shards), rows, manifest.complete, tuple(problems), equal)
 
 
 def _chosen(shards: list[int], samples: int) -> set[int]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from irshap.engines.base import Engine, EngineFailed, first_line
-from irshap.errors import UserError
+from irshap.extras import optional
 from irshap.runtime.arrays import Arrays
 
 __all__ = ["OpenVINO"]
@@ -50,7 +49,4 @@ def _reason(error: Exception) -> str:
 
 
 def _package() -> Any:
-    try:
-        return import_module("openvino")
-    except ImportError:
-        raise UserError("OpenVINO isn't installed", mend="install it: pip install irshap[openvino]") from None
+    return optional("openvino", "openvino", "openvino", "this runtime")

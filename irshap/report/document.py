@@ -6,13 +6,12 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from irshap.errors import UserError
+from irshap.extras import optional
 from irshap.report.drawing import AGAINST, FOR, sample_of
 from irshap.report.kinds import Kind, Look, Shown, kinds_of
 from irshap.runtime import Explanation
@@ -122,10 +121,7 @@ def share_lost(record: Mapping[str, Any]) -> float | None:
 
 
 def _template(text: str) -> Any:
-    try:
-        jinja2 = import_module("jinja2")
-    except ImportError:
-        raise UserError("a page needs jinja2", mend='install it: pip install "irshap[report]"') from None
+    jinja2 = optional("jinja2", "jinja2", "report", "a page")
     options = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
     return jinja2.Environment(autoescape=True, **options).from_string(text)
 

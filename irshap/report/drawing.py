@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from irshap.errors import UserError
+from irshap.extras import optional
 from irshap.runtime import Explanation
 from irshap.runtime.arrays import Array
 from irshap.runtime.labels import flat_names
@@ -25,10 +25,7 @@ def matplotlib(module: str = "") -> Any:
     Raises:
         UserError: it is missing.
     """
-    try:
-        return import_module(f"matplotlib.{module}" if module else "matplotlib")
-    except ImportError:
-        raise UserError("drawing needs matplotlib", mend='install it: pip install "irshap[plot]"') from None
+    return optional(f"matplotlib.{module}" if module else "matplotlib", "matplotlib", "plot", "drawing")
 
 
 def new_figure(width: float, height: float) -> Any:

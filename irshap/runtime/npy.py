@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import zipfile
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-__all__ = ["Unreadable", "read_npy"]
+__all__ = ["Header", "Unreadable", "read_header", "read_npy"]
 
 _ARRAY, _ARCHIVE = b"\x93NUMPY", b"PK\x03\x04"
 _EXPANDS = 1100
@@ -23,6 +24,24 @@ class Unreadable(ValueError):
     def __init__(self, what: str, mend: str | None = None) -> None:
         super().__init__(what)
         self.mend = mend
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a .npy says of its array.
+
+    Attributes:
+        columns: whether numbers stand column by column (Fortran's order).
+    """
+
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    columns: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of its numbers."""
+        return prod(self.shape) * int(self.dtype.itemsize)
 
 
 def read_npy(path: Path) -> Any:
@@ -70,14 +89,9 @@ def _arrays(file: IO[bytes]) -> dict[str, Any]:
 
 def _array(stream: IO[bytes], size: int) -> Any:
     """The array in a stream of `size` bytes, which may say that it has more."""
-    try:
-        needed = _needed(stream)
-        if needed > (held := size - stream.tell()):
-            raise Unreadable(f"is damaged: its header tells of {needed} bytes, and {held} follow")
-    except (Unreadable, OSError):
-        raise
-    except Exception as error:  # the header is read as Python; a parser that overflows says MemoryError
-        raise _damaged(error) from error
+    needed = read_header(stream).size
+    if needed > (held := size - stream.tell()):
+        raise Unreadable(f"is damaged: its header tells of {needed} bytes, and {held} follow")
     stream.seek(0)
     try:
         return np.lib.format.read_array(stream, allow_pickle=False)
@@ -87,17 +101,28 @@ def _array(stream: IO[bytes], size: int) -> Any:
         raise _damaged(error) from error
 
 
-def _needed(stream: IO[bytes]) -> int:
-    """How many bytes an array's header says that its elements have."""
-    version = np.lib.format.read_magic(stream)
-    # the third differs in how names of fields are encoded
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
+def read_header(stream: IO[bytes]) -> Header:
+    """The header of the .npy that begins here; the array's numbers follow.
+
+    Raises:
+        Unreadable: it is damaged, or tells of Python objects.
+        OSError: it can't be read.
+    """
+    formats = np.lib.format
+    try:
+        version = formats.read_magic(stream)
+        # the third differs in how names of fields are encoded
+        read = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
+        shape, columns, dtype = read(stream)
+        if any(isinstance(d, bool) or d < 0 for d in shape):
+            raise ValueError(f"an array of shape {shape}")
+    except OSError:
+        raise
+    except Exception as error:  # the header is read as Python; a parser that overflows says MemoryError
+        raise _damaged(error) from error
     if dtype.hasobject:
         raise Unreadable("holds Python objects, which are never loaded")
-    if any(isinstance(d, bool) or d < 0 for d in shape):
-        raise ValueError(f"an array of shape {shape}")
-    return prod(shape) * int(dtype.itemsize)
+    return Header(dtype, shape, columns)
 
 
 def _damaged(error: Exception) -> Unreadable:

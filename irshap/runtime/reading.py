@@ -12,7 +12,7 @@ from irshap.errors import ModelError
 from irshap.runtime.arrays import Array, Arrays
 
 __all__ = ["TOLD", "TOLERANCES", "class_axes", "completeness_error", "explained_numbers", "fit_together"]
-__all__ += ["total", "yardstick"]
+__all__ += ["relative_error", "total", "yardstick"]
 
 
 TOLD = ("target_index", "target_values", "base_values", "completeness_error")
@@ -64,6 +64,13 @@ TOLERANCES = {2: 2e-2, 4: 1e-4, 8: 1e-9}
 def yardstick(prediction: Any, base: Any) -> Any:
     """What a completeness error is measured by: |f(x) - base|, or |f(x)| / 1000 where that is more."""
     return np.maximum(np.abs(prediction - base), np.abs(prediction) / 1000)
+
+
+def relative_error(error: Any, prediction: Any, base: Any) -> Any:
+    """What `--max-error` limits: |error| / max(1, |f(x) - base|); |error| where one of these isn't told."""
+    if prediction is None or base is None:
+        return np.abs(error)
+    return np.abs(error) / np.maximum(1.0, np.abs(np.subtract(prediction, base, dtype=np.float64)))
 
 
 def class_axes(index: Array | None, target: Array | None) -> int:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
-from irshap.errors import UserError
+from irshap.extras import optional
 from irshap.serving.ports import Explained, Port
 
 __all__ = ["write_mlflow"]
@@ -24,12 +23,8 @@ def write_mlflow(model: Explained, folder: Path) -> None:
     Raises:
         UserError: MLflow isn't installed.
     """
-    try:
-        mlflow = import_module("mlflow.onnx")
-        types, models = import_module("mlflow.types"), import_module("mlflow.models")
-    except ImportError:
-        mend = "install it: pip install irshap[mlflow]"
-        raise UserError("packaging for MLflow needs MLflow", mend=mend) from None
+    modules = ("mlflow.onnx", "mlflow.types", "mlflow.models")
+    mlflow, types, models = (optional(m, "mlflow", "mlflow", "packaging for MLflow") for m in modules)
 
     def schema(ports: Sequence[Port]) -> Any:
         specs = [types.TensorSpec(np.dtype(p.dtype), [_size(d) for d in p.dims], p.name) for p in ports]

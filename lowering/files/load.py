@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from graphlib import CycleError, TopologicalSorter
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -122,23 +124,26 @@ def open_model(source: str | os.PathLike[str] | bytes | onnx.ModelProto) -> Open
 
 def _require_few_nodes(model: onnx.ModelProto, where: str) -> None:
     """Refuses more nodes than can be compiled: functions that call others twice double with each of them."""
-    bodies = {(f.domain, f.name): f for f in model.functions}
-    counted: dict[tuple[str, str], int] = {}
+    calls = {(f.domain, f.name, f.overload): _called(f) for f in model.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
 
-    def size(node: onnx.NodeProto) -> int:
-        return counted.get((node.domain, node.op_type), 1)
+    def size(called: Counter[tuple[str, str, str]]) -> int:
+        return sum(sizes.get(kind, 1) * times for kind, times in called.items())
 
-    # the checker has refused recursion; what a function calls is counted before it, by rounds
-    for _ in bodies:
-        found = {key: sum(map(size, nodes(f))) for key, f in bodies.items()}
-        if found == counted:
-            break
-        counted = found
-        if max(found.values()) > _MOST_NODES:
-            break
-    if (count := sum(map(size, nodes(model.graph)))) > _MOST_NODES:
-        what = f"has {count} nodes or more, functions written out; irshap compiles up to {_MOST_NODES}"
+    try:
+        for kind in TopologicalSorter(calls).static_order():
+            if kind in calls:
+                sizes[kind] = size(calls[kind])
+    except CycleError:  # which the checker refuses, too, where it looks at overloads
+        raise ModelError("its functions call themselves", where=where) from None
+    if size(_called(model.graph)) > _MOST_NODES:
+        what = f"has more than {_MOST_NODES} nodes, functions written out: the most that irshap compiles"
         raise ModelError(what, where=where)
+
+
+def _called(body: onnx.GraphProto | onnx.FunctionProto) -> Counter[tuple[str, str, str]]:
+    """How often each op or function stands in it."""
+    return Counter((n.domain, n.op_type, n.overload) for n in nodes(body))
 
 
 def _cut_blanks(node: onnx.NodeProto) -> None:

@@ -87,7 +87,7 @@ def main() -> None:
     arguments = parser.parse_args()
     limit = 0
     if arguments.limit:
-        from irshap.cost.devices import parse_size
+        from irshap.runtime.sizes import parse_size
 
         limit = parse_size(arguments.limit)
     columns = "network | R | model | chunk | anonymous | by bound | with files | by bound | written | seconds"

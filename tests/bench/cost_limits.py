@@ -25,9 +25,9 @@ import numpy as np
 
 import irshap
 from irshap.cost import SessionModel, Settings, stages
-from irshap.cost.devices import parse_size
 from irshap.cost.limits import references_within
 from irshap.ir.dims import N
+from irshap.runtime.sizes import parse_size
 
 PROCESS = 46 << 20
 """What Python, numpy and ONNX Runtime take before a session is made."""

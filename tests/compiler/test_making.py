@@ -146,7 +146,7 @@ def test_what_a_message_says_of_rows_and_seeds() -> None:
 
 def test_clusters_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)  # type: ignore[arg-type]
-    with pytest.raises(ReferencesError, match=r"kmeans needs scikit-learn. install it: pip install"):
+    with pytest.raises(UserError, match=r"kmeans needs scikit-learn. install it: pip install"):
         make_references(IMAGES, "kmeans", 5)
 
 

@@ -18,7 +18,7 @@ import irshap
 from irshap import lowering
 from irshap import passes as all_passes
 from irshap.cost import Phase, cost, evaluate, stages
-from irshap.cost.devices import DEVICES, device, parse_size, roofline
+from irshap.cost.devices import DEVICES, device, roofline
 from irshap.cost.formula import total
 from irshap.cost.limits import largest
 from irshap.cost.session.schedule import schedule
@@ -27,6 +27,7 @@ from irshap.errors import IRError, UserError
 from irshap.ir.dims import N, R, floor_div
 from irshap.ops.program import Constant
 from irshap.pipeline.text import parse_pipeline
+from irshap.runtime.sizes import parse_size
 from irshap.text import print_graph
 
 pytestmark = pytest.mark.slow

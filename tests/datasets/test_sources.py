@@ -230,7 +230,7 @@ def mixed(folder: Path) -> Any:
     [
         (pickled, "Python objects, which are never loaded"),
         (short, "is cut short: 10 bytes are missing"),
-        (garbage("x.npy"), "is damaged or no .npy file"),
+        (garbage("x.npy"), "is damaged"),
         (garbage("x.npz"), "is damaged"),
         (garbage("x.parquet"), "can't be read"),
         (garbage("x.arrow"), "can't be read"),
