@@ -1,4 +1,4 @@
-"""What all tests share: the golden files of IR text (see goldens.py)."""
+"""What all tests share: the golden files of IR text (see goldens.py), a user, a browser."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from browsing import browser  # noqa: F401
 from goldens import FOLDER, check_golden
 from hypothesis import settings
 from shells import Shell

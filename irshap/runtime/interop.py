@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from irshap.contract import Names
 from irshap.errors import UserError
+from irshap.extras import optional
 from irshap.runtime.arrays import Array, Arrays
 from irshap.runtime.labels import class_names, feature_names, flat_names
 
@@ -25,10 +25,7 @@ def needed(package: str) -> Any:
     Raises:
         UserError: it is missing.
     """
-    try:
-        return import_module(package)
-    except ImportError:
-        raise UserError(f"needs the package {package}", mend=f"install it: pip install {package}") from None
+    return optional(package, package, "interop", "this conversion")
 
 
 def shap_explanation(

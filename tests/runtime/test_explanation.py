@@ -228,9 +228,8 @@ def test_as_xarray() -> None:
 def test_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("pandas", "xarray", "shap"):
         monkeypatch.setitem(sys.modules, package, None)  # type: ignore[arg-type]
-        with pytest.raises(
-            UserError, match=f"needs the package {package}. install it: pip install {package}"
-        ):
+        mend = r'install it: pip install "irshap\[interop\]"'
+        with pytest.raises(UserError, match=f"this conversion needs {package}. {mend}"):
             getattr(explained(), f"to_{package}")()
 
 
