@@ -27,7 +27,7 @@ __all__ = ["Stream"]
 _WHOLE = 6 * 2**20
 """Tensors up to this size are made for all references at once."""
 
-_CHUNK = 9 * 2**19
+_CHUNK = int(4.5 * 2**20)
 """Otherwise chunks keep them below this, so that what follows finds them in a cache."""
 
 _TOGETHER = 20
