@@ -130,7 +130,8 @@ def test_rows_that_always_end_their_actor(cluster: Any, tmp_path: Path, whole: d
     data = Deadly(tmp_path / "deaths", 99)
     with pytest.raises(UserError, match=r"3 actors ended over shard 1[45]"):
         explain_dataset(model(), data, tmp_path / "out", **SMALL, engine="ray")
-    assert 3 <= len(list(data.deaths.iterdir())) <= 5  # two may be laid to the shard before, whose answer got lost
+    # two may be laid to the shard before, whose answer got lost
+    assert 3 <= len(list(data.deaths.iterdir())) <= 5
     report = explain_dataset(model(), table(), tmp_path / "out", **SMALL)
     assert report.found >= 32
     assert contents(tmp_path / "out") == whole
