@@ -45,7 +45,7 @@ def test_without_node(name: str, explained: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_without_openvino(explained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(UserError, match=r"pip install irshap\[openvino\]"):
+    with pytest.raises(UserError, match=r'pip install "irshap\[openvino\]"'):
         ENGINES["openvino"]().run(explained, [])
 
 

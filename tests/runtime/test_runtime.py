@@ -25,7 +25,8 @@ import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
         top = name.split(".")[0]
-        own = ("irshap", "irshap.errors", "irshap.contract", "irshap.files", "irshap.runtime")
+        below = ("irshap.errors", "irshap.extras", "irshap.contract", "irshap.files")
+        own = ("irshap", *below, "irshap.runtime")
         allowed = name in own or name.startswith("irshap.runtime.")
         if not allowed and top not in {*sys.stdlib_module_names, "numpy", "onnxruntime"}:
             raise ImportError(f"blocked: {name}")
@@ -34,7 +35,7 @@ sys.meta_path.insert(0, Block())
 """
 CHECK = """
 own = {m for m in sys.modules if m.split(".")[0] == "irshap" and not m.startswith("irshap.runtime")}
-assert own == {"irshap", "irshap.errors", "irshap.contract", "irshap.files"}, own
+assert own == {"irshap", "irshap.errors", "irshap.extras", "irshap.contract", "irshap.files"}, own
 foreign = {"sympy", "onnx", "networkx", "click", "rich", "ml_dtypes", "google"} & set(sys.modules)
 assert not foreign, foreign
 """

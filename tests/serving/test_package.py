@@ -176,7 +176,7 @@ def test_refused(explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match="folder doesn't exist"):
         package(explained, "triton", tmp_path / "a" / "b")
     monkeypatch.setitem(sys.modules, "mlflow.onnx", None)
-    with pytest.raises(UserError, match=r"pip install irshap\[mlflow\]"):
+    with pytest.raises(UserError, match=r'pip install "irshap\[mlflow\]"'):
         package(explained, "mlflow", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["full"]
