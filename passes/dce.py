@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from irshap.ir.core import Graph
-from irshap.ir.rewrite import live_nodes, map_nodes
+from irshap.ir.rewrite import live_nodes
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["DeadCodeElimination"]
@@ -22,4 +22,4 @@ class DeadCodeElimination(Pass):
     def run(self, ir: Graph, context: Context) -> Graph:
         kept = live_nodes(ir)
         context.count("removed", len(ir.nodes) - len(kept.nodes))
-        return map_nodes(kept)
+        return kept

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from irshap.ir.core import Graph, Value
-from irshap.ir.rewrite import map_nodes
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Order"]
@@ -30,5 +29,6 @@ class Order(Pass):
             own = 1 + max((depth[v] for v in node.operands), default=-1)
             depth.update(dict.fromkeys(node.results, own))
         nodes = sorted(ir.nodes, key=lambda node: depth[node.results[0]])
-        context.count("moved", sum(a is not b for a, b in zip(ir.nodes, nodes, strict=True)))
-        return map_nodes(replace(ir, nodes=tuple(nodes)))
+        moved = sum(a is not b for a, b in zip(ir.nodes, nodes, strict=True))
+        context.count("moved", moved)
+        return replace(ir, nodes=tuple(nodes)) if moved else ir

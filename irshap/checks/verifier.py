@@ -9,7 +9,7 @@ from irshap.ir.types import TensorType, same_type
 from irshap.pipeline.base import FACTS, PROPERTIES
 from irshap.text.printer import Printer
 
-__all__ = ["verify"]
+__all__ = ["verify", "verify_properties"]
 
 
 def verify(graph: Graph) -> None:
@@ -19,6 +19,21 @@ def verify(graph: Graph) -> None:
         IRError: names the node, and shows its statement.
     """
     _Verifier(graph).run()
+
+
+def verify_properties(graph: Graph) -> None:
+    """Checks that a graph has the properties that it says it has.
+
+    Raises:
+        IRError: names the property, and what speaks against it.
+    """
+    for name in sorted(graph.properties):
+        if name not in PROPERTIES:
+            raise IRError(
+                f"unknown property {name!r}", where=f"graph @{graph.name}", mend=near(name, PROPERTIES)
+            )
+        if (why := PROPERTIES[name](graph)) is not None:
+            raise IRError(f"the graph isn't {name}: {why}", where=f"graph @{graph.name}")
 
 
 class _Verifier:
@@ -37,13 +52,7 @@ class _Verifier:
             self.node(node)
             self.defined.update(node.results)
         self.outputs()
-        for name in sorted(graph.properties):
-            if name not in PROPERTIES:
-                raise IRError(
-                    f"unknown property {name!r}", where=f"graph @{graph.name}", mend=near(name, PROPERTIES)
-                )
-            if (why := PROPERTIES[name](graph)) is not None:
-                raise IRError(f"the graph isn't {name}: {why}", where=f"graph @{graph.name}")
+        verify_properties(graph)
 
     def fault(self, what: str, node: Node) -> IRError:
         return IRError(f"{what}, in: {Printer(self.graph, elide=True).statement(node)}", where=node.label)

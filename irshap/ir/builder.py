@@ -147,8 +147,13 @@ class Builder:
         node: Node,
         mapping: Mapping[Value, Value],
         binding: Mapping[sympy.Expr, Dim] | None = None,
+        *,
+        shared: bool = False,
     ) -> tuple[Value, ...]:
-        """Emits `node` with its operands mapped and, if asked, its dimension symbols replaced."""
+        """Emits `node` with its operands mapped and, if asked, its dimension symbols replaced.
+
+        `shared`: the node itself where that changes nothing, as what takes the place of its graph may.
+        """
         operands = tuple([mapping[v] for v in node.operands])
         names = tuple([v.name for v in node.results])
         if binding:
@@ -160,7 +165,8 @@ class Builder:
         key = (node.op, node.types if node.op.types_given else None, *map(id, operands))
         if (known := self._known.get(key)) is not None:
             return known.results
-        return self._add(key, Node(node.op, operands, node.types, node.origin, names))
+        same = shared and operands == node.operands
+        return self._add(key, node if same else Node(node.op, operands, node.types, node.origin, names))
 
     def extend(
         self,
@@ -169,6 +175,7 @@ class Builder:
         visit: Visit | None = None,
         *,
         binding: Mapping[sympy.Expr, Dim] | None = None,
+        shared: bool = False,
     ) -> dict[Value, Value]:
         """Emits nodes in order, each as `visit` has it, with its origin for what that emits.
 
@@ -177,6 +184,7 @@ class Builder:
             mapping: where values went; the nodes' are added, those that it has already stay.
             visit: what to emit instead of a node; by default all are copied.
             binding: replaces dimension symbols in what is copied.
+            shared: nodes that don't change are emitted themselves, not copied.
         """
         for node in nodes:
             if node.results and all(v in mapping for v in node.results):
@@ -186,7 +194,7 @@ class Builder:
                 with self.at(node.origin):
                     results = visit(node, mapping)
             if results is None:
-                results = self.copy(node, mapping, binding)
+                results = self.copy(node, mapping, binding, shared=shared)
             pairs = zip(node.results, results, strict=True)
             mapping.update((old, new) for old, new in pairs if new is not None)
         return mapping

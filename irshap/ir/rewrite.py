@@ -133,7 +133,7 @@ class _Sweep:
         if old.op.is_input:
             return None
         builder = current()
-        results = builder.copy(old, mapping)
+        results = builder.copy(old, mapping, shared=True)
         node = results[0].node
         for rule in self.rules_for(type(node.op)):
             with builder.at(node.origin):
@@ -142,7 +142,7 @@ class _Sweep:
                 if self.misses is not None:
                     self.misses.append(Miss(rule.name, node, found.reason))
                 continue
-            replaced = found if isinstance(found, tuple) else (found,)
+            replaced = _results(found)
             if replaced == results:
                 continue
             self.check(rule, node, replaced)
@@ -180,10 +180,16 @@ class _Sweep:
             )
 
 
+def _results(found: Value | tuple[Value, ...]) -> tuple[Value, ...]:
+    return found if isinstance(found, tuple) else (found,)
+
+
 def map_nodes(
     graph: Graph, visit: Visit | None = None, *, binding: Mapping[sympy.Expr, Dim] | None = None
 ) -> Graph:
-    """`graph` rebuilt node by node, inputs first: each as `visit` has it, or copied where that gives None.
+    """`graph` rebuilt node by node, inputs first: each as `visit` has it, or as it is where that gives None.
+
+    Nodes that don't change are shared with `graph`, and if none does this is `graph` itself.
 
     Args:
         visit: (node, where values before it went) -> its results, emitted into the current builder with the
@@ -191,22 +197,34 @@ def map_nodes(
         binding: replaces dimension symbols in what is copied.
     """
     with Builder() as b:
-        return b.rebuild(graph, b.extend(graph.statements, {}, visit, binding=binding))
+        mapping = b.extend(graph.statements, {}, visit, binding=binding, shared=True)
+        kept = b.nodes == graph.nodes and all(mapping[v] is v for v in graph.inputs)
+        return (
+            graph
+            if kept and all(mapping[o.value] is o.value for o in graph.outputs)
+            else b.rebuild(graph, mapping)
+        )
 
 
 def map_bodies(graph: Graph, change: Callable[[Graph], Graph]) -> Graph:
     """`graph` with `change` applied to the bodies of its nodes, which keep their inputs and outputs."""
+    changed = dict[Node, list[Graph]]()
+    for node in graph.nodes:
+        bodies = [change(body) for body in node.op.bodies]
+        if any(new is not old for new, old in zip(bodies, node.op.bodies, strict=True)):
+            changed[node] = bodies
 
     def visit(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value, ...] | None:
-        if not node.op.bodies:
+        if node not in changed:
             return None
-        op = node.op.with_bodies([change(body) for body in node.op.bodies])
+        op = node.op.with_bodies(changed[node])
         names = tuple(v.name for v in node.results)
         return current().emit(op, *(mapping[v] for v in node.operands), types=node.types, names=names)
 
-    return map_nodes(graph, visit) if any(node.op.bodies for node in graph.nodes) else graph
+    return map_nodes(graph, visit) if changed else graph
 
 
 def live_nodes(graph: Graph, extra: Iterable[Value] = ()) -> Graph:
     """`graph` without the nodes that no output (and no value of `extra`) needs; inputs stay."""
-    return replace(graph, nodes=tuple(live(graph.nodes, (*(o.value for o in graph.outputs), *extra))))
+    nodes = live(graph.nodes, (*(o.value for o in graph.outputs), *extra))
+    return graph if len(nodes) == len(graph.nodes) else replace(graph, nodes=tuple(nodes))

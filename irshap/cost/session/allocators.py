@@ -30,6 +30,8 @@ class Pages:
             return
         low, high = bisect_left(self._ends, start), bisect_right(self._starts, end)
         if low < high:
+            if self._starts[low] <= start and end <= self._ends[low]:
+                return  # written to before
             start, end = min(start, self._starts[low]), max(end, self._ends[high - 1])
         self._replace(low, high, [(start, end)])
 

@@ -10,8 +10,9 @@ docs/cost.md tells how each constant here was measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from irshap.cost.formula import Binding, evaluate
 from irshap.cost.session.allocators import Arena, Heap, Pattern
@@ -153,12 +154,17 @@ def predict(
     return SessionModel.of(graph, stored=stored).predict(binding, settings)
 
 
+_Event: TypeAlias = tuple[Step, list[int], int, list[int]]
+"""A step, the slots that it makes, the bytes that it needs while it runs, the slots that are free then."""
+
+
 class _Process:
     def __init__(self, schedule: Schedule, binding: Binding, settings: Settings) -> None:
         self.schedule, self.settings = schedule, settings
         self.sizes = [evaluate(slot.size, binding) for slot in schedule.slots]
         self.binding = binding
         self.patterns: dict[Schedule, Pattern] = {}
+        self.events: dict[Schedule, list[_Event]] = {}
         self.heap = Heap(MMAP_THRESHOLD)
         self.arena = Arena(self.heap)
         self.ran = False
@@ -304,14 +310,18 @@ class _Process:
         for part in reversed(parts):
             heap.free(part)
 
-    def _events(self, schedule: Schedule) -> Iterator[tuple[Step, list[int], int, list[int]]]:
-        owner, frees = plan(schedule)
-        body = schedule is not self.schedule
-        for step, freed in zip(schedule.steps, frees, strict=True):
-            # what a body gives goes into buffers of the loop
-            own = [s for s in step.results if not (body and schedule.slots[s].outside)]
-            fresh = [s for s in own if owner[s] == s and self.sizes[s]]
-            yield step, fresh, evaluate(step.scratch, self.binding), freed
+    def _events(self, schedule: Schedule) -> list[_Event]:
+        """Its steps in order, with the slots that they make and free: the same in each run."""
+        if schedule not in self.events:
+            owner, frees = plan(schedule)
+            body = schedule is not self.schedule
+            found = self.events[schedule] = list[_Event]()
+            for step, freed in zip(schedule.steps, frees, strict=True):
+                # what a body gives goes into buffers of the loop
+                own = [s for s in step.results if not (body and schedule.slots[s].outside)]
+                fresh = [s for s in own if owner[s] == s and self.sizes[s]]
+                found.append((step, fresh, evaluate(step.scratch, self.binding), freed))
+        return self.events[schedule]
 
     def _trace(self, schedule: Schedule) -> tuple[int, Step | None]:
         """Makes the pattern; the most bytes alive, and where."""
