@@ -77,22 +77,34 @@ def profile(network: Path, count: int, passes: str, runs: int, threads: int) -> 
         for _ in range(runs):
             for system in (one, many, explained):
                 system.run()
-        events = json.loads(Path(explained.session.end_profiling()).read_text())
-    ratio = min(explained.seconds) / (min(one.seconds) + min(many.seconds))
-    return _by_kind(events), ratio
+        found = _by_kind(Path(explained.session.end_profiling()))
+    return found, min(explained.seconds) / (min(one.seconds) + min(many.seconds))
 
 
-def _by_kind(events: list[dict[str, Any]]) -> Counter[str]:
-    """Microseconds of the fastest run.  A loop counts as its nodes, which have events of their own."""
+def fastest(profile: Path) -> tuple[list[dict[str, Any]], float]:
+    """The events of nodes in the fastest run that a profile holds, and the microseconds of that run.
+
+    A loop counts as its nodes, which have events of their own.
+    """
+    events = json.loads(profile.read_text())
     whole = min((e for e in events if e["name"] == "model_run"), key=lambda e: e["dur"])
-    found: Counter[str] = Counter()
+    found = []
     for event in events:
         inside = whole["ts"] <= event["ts"] <= whole["ts"] + whole["dur"]
-        if inside and event.get("cat") == "Node" and event["name"].endswith("kernel_time"):
-            kind = event["args"]["op_name"]
-            if kind != "Scan":
-                found["layout" if kind in LAYOUT else kind] += event["dur"]
-    found["between nodes"] = max(0, whole["dur"] - found.total())
+        kernel = event.get("cat") == "Node" and event["name"].endswith("kernel_time")
+        if inside and kernel and event["args"]["op_name"] != "Scan":
+            found.append(event)
+    return found, whole["dur"]
+
+
+def _by_kind(profile: Path) -> Counter[str]:
+    """Microseconds of the fastest run."""
+    events, whole = fastest(profile)
+    found: Counter[str] = Counter()
+    for event in events:
+        kind = event["args"]["op_name"]
+        found["layout" if kind in LAYOUT else kind] += event["dur"]
+    found["between nodes"] = max(0, whole - found.total())
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from places import BENCH, FAMILIES, ROOT
+from places import BENCH
 
 
 @pytest.fixture
@@ -222,12 +221,17 @@ def test_limits_lead_to_different_strategies(bench: Any, tmp_path: Path) -> None
     assert text.startswith(f"# Title\n\n{HEADING}\n\nSaid.\n\n|") and text.endswith(".\n\n## Next\n\nMore.\n")
 
 
-def test_the_floor_is_found_by_a_process_of_its_own() -> None:
-    """Nothing but the script has imported the passes there."""
-    network = FAMILIES / "densenet_torchscript.onnx"
-    code = f"import floor, pathlib; print(floor.elements(pathlib.Path({str(network)!r}), 3))"
-    paths = [str(ROOT), str(BENCH)]
-    run = f"import sys; sys.path[:0] = {paths!r}; {code}"
-    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 0
+def test_each_kind_of_node_counts_at_the_best_rate_of_its_kind(bench: Any) -> None:
+    import floor
+
+    def event(kind: str, numbers: int, duration: int) -> dict[str, Any]:
+        shape = {"float": [numbers]}
+        return {
+            "dur": duration,
+            "args": {"op_name": kind, "input_type_shape": [shape], "output_type_shape": [shape]},
+        }
+
+    size = floor.LARGE
+    events = [event("Mul", size, 10), event("Mul", 2 * size, 40), event("Mul", 8, 1), event("Add", 6, 3)]
+    least = floor.at_best(events)
+    assert abs(least["Mul"] - 10e-6 * (3 + 8 / size)) < 1e-12 and abs(least["Add"] - 3e-6) < 1e-12
