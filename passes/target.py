@@ -188,7 +188,8 @@ class Target(Pass):
         if isinstance(form, Top):
             k = form.count
             if k < 1 or (isinstance(classes, int) and k > classes):
-                raise TargetError(f"target {self.target!r}: the output has {classes} classes")
+                has = f"the output has {classes} classes"
+                raise TargetError(f"target {self.target!r}: {has}", mend=f"Use top-1 to top-{classes}")
             return emit1(Hold(), emit1(TopKIndices(1, k), y)), k
         if form == Word("input"):
             name = contract.free(contract.TARGET, taken)

@@ -183,14 +183,16 @@ def target_text(target: Any) -> str:
     """
     if isinstance(target, str):
         return target
+    # an array, or a tensor of torch, may be a single number
+    several = isinstance(target, Iterable) and getattr(target, "ndim", 1) > 0
     try:
-        given = [index(target)] if not isinstance(target, Iterable) else [index(c) for c in target]
+        given = [index(c) for c in (target if several else [target])]
     except TypeError:
         given = []
     if not given or isinstance(target, bool):
         raise TargetError(f"target {target!r} is no class", mend=_FORMS)
     # a comma behind one says that it is a list: [N, K], for K = 1, too
-    return ",".join(map(str, given)) + "," * (isinstance(target, Iterable) and len(given) == 1)
+    return ",".join(map(str, given)) + "," * (several and len(given) == 1)
 
 
 def _near(text: str) -> str:

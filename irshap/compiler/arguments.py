@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from difflib import get_close_matches
 from functools import wraps
 from inspect import signature
 from typing import Any, ParamSpec, TypeVar
@@ -33,8 +34,8 @@ def known_names(said: Mapping[str, type[Any]]) -> Callable[[Callable[_P, _T]], C
         def checked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
             for name in kwargs:
                 if name not in known:
-                    home = homes.get(name)
-                    mend = f"say it by {home}({name}=...)" if home else near(name, known)
+                    meant = next(iter(get_close_matches(name, [*known, *homes], 1)), name)
+                    mend = f"say it by {homes[meant]}({meant}=...)" if meant in homes else near(name, known)
                     raise UserError(f"{function.__name__} has no argument {name!r}", mend=mend)
             return function(*args, **kwargs)
 

@@ -30,6 +30,7 @@ from irshap.lowering.files.held import data_of
 from irshap.lowering.files.protos import is_outlined, outline
 from irshap.ops.program import batch_from_shape
 from irshap.passes.methods.base import Method
+from irshap.passes.methods.deeplift import DeepLift
 from irshap.passes.summary import Summary
 from irshap.passes.target import Target
 from irshap.pipeline.base import Context, Pass
@@ -42,7 +43,7 @@ from irshap.runtime.sizes import parse_size
 __all__ = ["CompiledModel", "bound", "compile"]
 
 
-@known_names({"target": Target, "references": References, "model": Model})
+@known_names({"method": DeepLift, "target": Target, "references": References, "model": Model})
 def compile(
     model: Any,
     references: Any = None,

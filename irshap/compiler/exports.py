@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from irshap.compiler.compiled import CompiledModel
-from irshap.errors import ModelError
+from irshap.errors import ModelError, printable
 from irshap.ir.types import Array
 
 __all__ = ["Readable", "readable"]
@@ -100,6 +100,7 @@ def _torch_program(model: Any, example: Mapping[str, Array]) -> Readable:
 
 
 def _torch_module(module: Any, example: Mapping[str, Array]) -> Readable:
+    module = getattr(module, "_orig_mod", module)  # what torch.compile was given
     names = list(inspect.signature(module.forward).parameters)
     given = {name or (names[0] if names else ""): array for name, array in example.items()}
     if not given or not set(given) <= set(names):
@@ -172,8 +173,10 @@ def _keras(model: Any, example: Mapping[str, Array]) -> Readable:
 
 
 def _line(error: BaseException) -> str:
-    """The first line that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    """The first line that says something, of the first error: exporters wrap those of a model."""
+    while error.__cause__ is not None and str(error.__cause__).strip():
+        error = error.__cause__
+    lines = [printable(line.strip()).rstrip(".") for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 

@@ -114,7 +114,7 @@ def check_references(
         raise ReferencesError(
             f"no references for input {', '.join(map(repr, missing))}",
             mend="give an array [R, ...] of typical samples for each (for attributions against zero, "
-            "one row of zeros), or hold it at the sample's value as a context input",
+            "one row of zeros), or hold it at the sample's value: target=Target(context=...), --context",
         )
     checked: Arrays = {}
     symbols: dict[sympy.Expr, tuple[int, str]] = {}
@@ -131,7 +131,9 @@ def check_references(
 def _check(array: Array, type: TensorType, symbols: dict[sympy.Expr, tuple[int, str]], where: str) -> Array:
     if type.shape is not None and not type.shape:
         raise ReferencesError(
-            "the input has no axis for the batch", where=where, mend="name it as a context input"
+            "the input has no axis for the batch",
+            where=where,
+            mend="hold it: target=Target(context=...), --context",
         )
     inner = None if type.shape is None else [d if isinstance(d, int) else str(d) for d in type.shape[1:]]
     array = conform(array, type.dtype.numpy, None if inner is None else ["R", *inner], ReferencesError, where)

@@ -95,5 +95,5 @@ def refuse_open_axes(graph: Graph) -> None:
         said = " ".join(f"--dim {name}=SIZE" for name in names)
         raise UserError(
             f"the cost depends on the size of {', '.join(names)}, which the model leaves open",
-            mend=f"Say it: {said}, with references of that size",
+            mend=f"Say it (Model(dims=...), {said}), with references of that size",
         )

@@ -90,7 +90,8 @@ class Forward:
             found[name] = array if axis is None else np.moveaxis(array, axis, 0)
         counts = {name: len(array) for name, array in found.items() if self.axes[name] is not None}
         if not counts:
-            mend = "measure an explained file of it, compiled with what its samples are (--batch none, say)"
+            said = "Model(batch='none'), --batch none, say"
+            mend = f"measure an explained file of it, compiled with what its samples are ({said})"
             raise UserError("no input of the measured model counts samples", mend=mend)
         if len(set(counts.values())) != 1 or 0 in counts.values():
             listed = ", ".join(f"{n}: {c}" for n, c in counts.items())

@@ -44,7 +44,7 @@ def as_arrays(source: Source, names: Sequence[str], error: type[UserError], what
     if len(names) > 1 and _is_frame(source) and set(names) <= set(map(str, source.columns)):
         source = {name: source[[name]] for name in names}
     if isinstance(source, Mapping):
-        result = {str(name): _array(value, error, f"{where}, {name!r}") for name, value in source.items()}
+        result = {str(name): _array(value, error, f"{where} {name!r}") for name, value in source.items()}
         if set(result) == {"arr_0"} and len(names) == 1:  # np.savez(file, array) names it so
             return {names[0]: result["arr_0"]}
         return result
@@ -76,6 +76,8 @@ def _array(value: Any, error: type[UserError], where: str) -> Array:
         array = np.asarray(_off_device(value))
     except (ValueError, TypeError, RuntimeError) as problem:
         raise error(f"is no array: {problem}", where=where) from None
+    if array.dtype == object and not array.ndim and not isinstance(array.item(), str):
+        raise error(f"is no array, but of type {type(value).__name__}", where=where, mend="give an array")
     return array
 
 

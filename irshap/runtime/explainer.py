@@ -207,7 +207,7 @@ class Explainer:
         count = next(feed[n].shape[axis] for n, axis in self.sample_axes.items())
         if count % self._batch:
             what = f"{count} samples, for a file that takes {self._batch} at a time"
-            raise UserError(what, mend="give a multiple, or compile with another --batch")
+            raise UserError(what, mend="give a multiple, or compile with another batch= (--batch)")
         parts = []
         for start in range(0, count, self._batch):
             rows = range(start, start + self._batch)
@@ -269,7 +269,9 @@ class Explainer:
             given |= as_arrays({name: array}, [name], UserError, "input")
         unknown_names(given, names, UserError, "input")
         if missing := [n for n in names if n not in given]:
-            raise UserError(f"no value for input {', '.join(map(repr, missing))}")
+            added = [n for n in missing if n in self.tensors.inputs]
+            mend = f"say it beside the samples: {added[0]}=... (--target, --references)" if added else None
+            raise UserError(f"no value for input {', '.join(map(repr, missing))}", mend=mend)
         self.spread_weights(given)
         self._spread_target(given)
         feed = {n: self._conform(n, given[n]) for n in names}

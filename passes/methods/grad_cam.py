@@ -78,7 +78,7 @@ class GradCam(LocalMethod):
             listed = ", ".join(f"{v.name}: {v.type}" for v in inputs)
             raise TargetError(
                 f"the layer {self.layer!r} has no positions of one input of known size ({listed})",
-                mend="take resize=none, or fix the sizes (--dim)",
+                mend="take resize=none, or fix the sizes: Model(dims=...), --dim",
             )
         return sizes
 

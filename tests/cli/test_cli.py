@@ -470,7 +470,10 @@ def test_what_is_said_of_a_model(shell: Shell) -> None:
         == shell.json("cost", "open.onnx", "-r", "2", *said[:-2])["programs"]
     )
     error = shell.refused("cost", "open.onnx", *said[:4])
-    assert "depends on the size of t, which the model leaves open. Say it: --dim t=SIZE" in error
+    assert (
+        "depends on the size of t, which the model leaves open. Say it (Model(dims=...), --dim t=SIZE)"
+        in error
+    )
     assert "doesn't say the size of an axis" in shell.refused("cost", "open.onnx", "--dim", "t")
 
 

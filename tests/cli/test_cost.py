@@ -148,7 +148,8 @@ def test_an_open_axis_gets_its_size(capsys: pytest.CaptureFixture[str], tmp_path
     np.save(tmp_path / "zeros.npy", np.zeros((4, 1, 3), np.float32))
     for command in (["cost", *given], ["compile", *given, "-o", str(tmp_path / "out.onnx")]):
         assert main(command) == 2
-        assert "Say it: --dim t=SIZE, with references of that size" in capsys.readouterr().err
+        mend = "Say it (Model(dims=...), --dim t=SIZE), with references of that size"
+        assert mend in capsys.readouterr().err
 
 
 def test_a_page_and_a_plot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -94,6 +94,10 @@ def test_a_module_needs_references_that_its_forward_takes() -> None:
         irshap.compile(module, {"z": REFERENCES})
     with pytest.raises(ModelError, match=r"which are given for no input; forward takes x"):
         irshap.compile(module, method="gradient")
+    compiled = made_by("torch", "Module")  # as torch.compile returns
+    compiled.forward, compiled._orig_mod = lambda *args: args, module
+    with pytest.raises(ModelError, match=r"which are given for z; forward takes x. name"):
+        irshap.compile(compiled, {"z": REFERENCES})
 
 
 class Tensor:
@@ -133,6 +137,10 @@ def test_references_and_samples_in_other_forms() -> None:
 
     with pytest.raises(ReferencesError, match=r"references: is no array: Can't call numpy"):
         irshap.compile(demo.model_path(), Broken(REFERENCES))
+    with pytest.raises(ReferencesError, match=r"references: is no array, but of type object. give an array"):
+        irshap.compile(demo.model_path(), object())
+    with pytest.raises(ReferencesError, match=r"references 'image': is None. give an array"):
+        irshap.compile(demo.model_path(), {"image": None})
 
 
 COLUMNS = """<ir_version: 8, opset_import: ["": 17]>
@@ -207,11 +215,15 @@ def test_a_program_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.onnx = ModuleType("torch.onnx")  # type: ignore[attr-defined]
 
     def export(*args: Any, **named: Any) -> Any:
-        raise ValueError("\n  no rule for aten::odd\nand much more")
+        try:
+            raise ValueError("\n  no rule for \x1b[96maten::odd.\nand much more")
+        except ValueError as error:
+            raise RuntimeError("step 1 of 3 failed") from error
 
     torch.onnx.export = export  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch", torch)
-    with pytest.raises(ModelError, match=r"can't be exported: ValueError: no rule for aten::odd. export it"):
+    message = r"can't be exported: ValueError: no rule for \?\[96maten::odd. export it"
+    with pytest.raises(ModelError, match=message):
         irshap.compile(made_by("torch", "ExportedProgram"), REFERENCES)
 
 

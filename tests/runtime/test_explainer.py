@@ -138,7 +138,7 @@ def test_a_target_at_run_time() -> None:
     found = explainer(IMAGES, target=[3, 1, 4, 1])
     np.testing.assert_array_equal(found.target_index, [3, 1, 4, 1])
     np.testing.assert_array_equal(found.target_values, found.outputs["logits"][range(4), [3, 1, 4, 1]])
-    with pytest.raises(UserError, match="no value for input 'target'"):
+    with pytest.raises(UserError, match=r"input 'target'. say it beside the samples: target=... \(--tar"):
         explainer({"image": IMAGES})
     np.testing.assert_array_equal(explainer(IMAGES, target=3).target_index, [3] * 4)
     np.testing.assert_array_equal(explainer(IMAGES, target=[3, -1, -10, 0]).target_index, [3, 9, 0, 0])
