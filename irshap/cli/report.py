@@ -11,7 +11,7 @@ import click
 from irshap.cli.options import LAYOUT
 from irshap.cli.output import require_folder, size_text, table
 from irshap.cli.run import given_inputs, given_references
-from irshap.contract import TARGET, Metadata
+from irshap.contract import TARGET, Metadata, said
 from irshap.errors import UserError, printable
 from irshap.files import atomic
 
@@ -50,6 +50,11 @@ __all__ = ["report_command"]
 @click.option(
     "--names", metavar="FILE.json", help="Names of features, classes and tokens, over those in the file."
 )
+@click.option(
+    "--labels",
+    metavar="FILE",
+    help="What the samples are called: a text with a line for each, or .json or .npy.  [default: numbers]",
+)
 @click.option("--target", type=int, help="The class to explain, for a model compiled with --target input.")
 @click.option(
     "--references", "-r", metavar="REFS", help="References, for a model that takes them at run time."
@@ -66,6 +71,7 @@ def report_command(
     features: int,
     title: str | None,
     names: str | None,
+    labels: str | None,
     target: int | None,
     references: str | None,
     provider: tuple[str, ...],
@@ -84,12 +90,13 @@ def report_command(
     drawn = {"--kind": kind, "--title": title, "--layout": layout != "auto", "--letters": letters != "ACGT"}
     if html is None and (alone := [option for option, given in drawn.items() if given]):
         raise UserError("says how a page is drawn", where=alone[0], mend="give --html OUT.html, too")
+    called = None if labels is None else _read_labels(labels)
     explainer = Explainer(explained, list(provider) or None, names=read_names(names))
     given, named = given_inputs(samples, target, explainer.tensors.target or TARGET)
     if references is not None:
         named |= given_references(references, explainer.tensors.references)
     start = time.perf_counter()
-    explanation = explainer(given, **named)
+    explanation = explainer(given, **named).with_labels(called)
     card = facts(explainer, explained, samples=len(explanation), seconds=time.perf_counter() - start)
     if html is None:
         _print(explanation, card, most, features)
@@ -111,6 +118,24 @@ def report_command(
     with atomic(html) as file:
         file.write(content)
     click.echo(printable(f"{html}: {size_text(len(content))}, {len(explanation)} samples"))
+
+
+def _read_labels(file: str) -> Any:
+    """One for each sample, from lines of text, a list in JSON, or an array."""
+    from irshap.runtime.arrays import as_arrays
+
+    ending = Path(file).suffix.lower()
+    if ending == ".npy":
+        return as_arrays(file, ["labels"], UserError, "labels")["labels"]
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+        return said(text) if ending == ".json" else text.splitlines()
+    except OSError as error:
+        raise UserError(f"can't be read: {error.strerror}", where=file) from error
+    except UnicodeDecodeError as error:
+        raise UserError("is no text", where=file, mend="write a line for each sample, in UTF-8") from error
+    except ValueError as error:
+        raise UserError(f"is no JSON: {error}", where=file, mend='write ["first", "second", ...]') from error
 
 
 def _kinds(given: tuple[str, ...]) -> dict[str, str]:
@@ -149,7 +174,7 @@ _COLUMNS = 3
 def _cells(record: dict[str, Any]) -> list[str]:
     numbers = [_number(record[key], "6g") for key in ("prediction", "base_value", "sum")]
     target = "-" if record["target"] is None else printable(str(record["target"]))
-    return [str(record["sample"]), target, *numbers, _number(record["error"], "1e")]
+    return [printable(record["label"]), target, *numbers, _number(record["error"], "1e")]
 
 
 def _number(value: Any, form: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -14,10 +15,11 @@ from irshap.attribution.gaps import references_needed
 from irshap.attribution.sources import model_inputs
 from irshap.compiler.arguments import known_names
 from irshap.compiler.compiled import CompiledModel
+from irshap.compiler.exports import fitted_names
 from irshap.compiler.model import Model
 from irshap.compiler.references import References, check_references, check_weights, read_groups
 from irshap.compiler.request import requested
-from irshap.contract import VERSION, Metadata, Names
+from irshap.contract import ONLY, VERSION, Metadata, Names
 from irshap.cost.choose import choose
 from irshap.cost.limits import expected
 from irshap.cost.session import Settings
@@ -131,6 +133,11 @@ def compile(
     if given.per_sample and given.samples is not None:
         mend = "leave them out here; they are inputs of what is compiled: explainer(x, x_references=...)"
         raise ReferencesError("what each sample brings at run time is given when compiling", mend=mend)
+    called = Names.of(names)
+    features = fitted_names(model.source if isinstance(model, Model) else model)
+    # columns may be inputs of their own, and then none is a feature's
+    listed = (texts for name, texts in called.features.items() if name not in given.columns)
+    given = given.in_order(next(listed, features))
     read = Model.of(model, given.arrays)
     asked = requested(
         target=target,
@@ -153,11 +160,9 @@ def compile(
     limit = None if memory_limit is None else parse_size(str(memory_limit))
     Settings.of(session)
     context = Context(groups=read_groups(groups), keeps_graph=True)
-    called = Names.of(names)
-    if text := called.to_text():
-        context.metadata[Metadata.NAMES] = text
     last = KeepGraph()
-    manager = PassManager(asked, [bound(given, context, asked), _Naming(called), *instruments, last])
+    naming = _Naming(called, features or given.columns)
+    manager = PassManager(asked, [bound(given, context, asked), naming, *instruments, last])
     choice = None
     if limit is None:
         made = manager.run(read.source, context)
@@ -191,17 +196,28 @@ def _require_truth(**given: object) -> None:
 
 
 class _Naming(Instrument):
-    """Refuses names that fit nothing, as soon as it is known what is attributed."""
+    """Writes names down, and refuses those that fit nothing, as soon as it is known what is attributed.
 
-    def __init__(self, names: Names) -> None:
-        self._names = names
+    Args:
+        names: what was given.
+        columns: what the features of a table are called, where nothing else is said and they fit.
+    """
+
+    def __init__(self, names: Names, columns: tuple[str, ...]) -> None:
+        self._names, self._columns = names, columns
 
     def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:
         if isinstance(instance, Target) and isinstance(made, Graph):
-            sources = {str(o.of): o.value for o in made.outputs_of(Role.SOURCE)}
+            tensors = [v for v in model_inputs(made) if isinstance(v.type, TensorType)]
+            inputs = {str(v.name): _last_size(v.tensor) for v in tensors if v.dtype.is_float}
             # what tokens are looked up to has another last axis than they
-            sizes = {n: _last_size(v.tensor) if v.node.op.is_input else None for n, v in sources.items()}
-            fitting(self._names, sizes, None)
+            sizes = {name: inputs.get(name) for name in (str(o.of) for o in made.outputs_of(Role.SOURCE))}
+            names = self._names
+            if not names.features and self._columns and list(sizes.values()) == [len(self._columns)]:
+                names = replace(names, features={ONLY: self._columns})
+            fitting(names, sizes, None)
+            if text := names.to_text():
+                context.metadata[Metadata.NAMES] = text
 
 
 def _last_size(kind: TensorType) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, TypeAlias
 
@@ -12,10 +12,11 @@ import numpy as np
 import onnx
 
 from irshap.compiler.compiled import CompiledModel
+from irshap.contract import ONLY
 from irshap.errors import ModelError, printable
 from irshap.ir.types import Array
 
-__all__ = ["Readable", "readable"]
+__all__ = ["Readable", "fitted_names", "readable"]
 
 Readable: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto
 """What `lift` takes."""
@@ -62,6 +63,11 @@ def readable(model: Any, example: Mapping[str, Array]) -> Readable:
     )
 
 
+def fitted_names(model: Any) -> tuple[str, ...]:
+    """What an estimator of scikit-learn calls its features, where it was fitted on a DataFrame."""
+    return tuple(map(str, getattr(model, "feature_names_in_", ()))) if _is_sklearn(model) else ()
+
+
 def _kind(model: Any) -> str:
     return "None" if model is None else f"an object of type {type(model).__name__}"
 
@@ -74,6 +80,9 @@ def _made_by(package: str, *names: str) -> Callable[[Any], bool]:
         return any(root == package and name in names for root, name in classes)
 
     return known
+
+
+_is_sklearn = _made_by("sklearn", "BaseEstimator")
 
 
 def _program(model: Any, example: Mapping[str, Array]) -> Readable:
@@ -154,18 +163,33 @@ def _sklearn(model: Any, example: Mapping[str, Array]) -> Readable:
         raise ModelError(
             f"{what} is exported by skl2onnx, which is missing", where=_WHERE, mend=mend
         ) from error
-    if set(example) != {""}:
+    names = fitted_names(model)
+    forms = [_as_array] if set(example) == {ONLY} else []
+    # what was fitted on a DataFrame may choose columns by name, and then takes each as an input
+    forms += [_by_columns] if names and set(example) in ({ONLY}, set(names)) else []
+    if not forms:
         mend = f"give one array of references, or export it: {_SKLEARN}"
         raise ModelError(f"{what} is exported for one input", where=_WHERE, mend=mend)
-    rows = example[""][:1]
-    try:
-        proto: onnx.ModelProto = skl2onnx.to_onnx(
-            model, rows.astype(np.float32) if rows.dtype == np.float64 else rows
-        )
-    except Exception as error:  # skl2onnx raises many kinds, and so do converters of others
-        mend = f"see whether skl2onnx can: {_SKLEARN}"
-        raise ModelError(f"{what} can't be exported: {_line(error)}", where=_WHERE, mend=mend) from error
-    return proto
+    failed: list[Exception] = []
+    for form in forms:
+        try:
+            proto: onnx.ModelProto = form(skl2onnx, model, example, names)
+        except Exception as error:  # skl2onnx raises many kinds, and so do converters of others
+            failed.append(error)
+        else:
+            return proto
+    mend = f"see whether skl2onnx can: {_SKLEARN}"
+    raise ModelError(f"{what} can't be exported: {_line(failed[0])}", where=_WHERE, mend=mend) from failed[0]
+
+
+def _as_array(skl2onnx: Any, model: Any, example: Mapping[str, Array], names: Sequence[str]) -> Any:
+    rows = example[ONLY][:1]
+    return skl2onnx.to_onnx(model, rows.astype(np.float32) if rows.dtype == np.float64 else rows)
+
+
+def _by_columns(skl2onnx: Any, model: Any, example: Mapping[str, Array], names: Sequence[str]) -> Any:
+    kind = import_module("skl2onnx.common.data_types").FloatTensorType
+    return skl2onnx.to_onnx(model, initial_types=[(name, kind([None, 1])) for name in names])
 
 
 def _keras(model: Any, example: Mapping[str, Array]) -> Readable:
@@ -186,7 +210,7 @@ _KNOWN: tuple[tuple[Callable[[Any], bool], Callable[[Any, Mapping[str, Array]], 
     (_made_by("onnxruntime", "InferenceSession"), _session),
     (_made_by("torch", "ExportedProgram"), _torch_program),
     (_made_by("torch", "Module"), _torch_module),
-    (_made_by("sklearn", "BaseEstimator"), _sklearn),
+    (_is_sklearn, _sklearn),
     (_made_by("keras", "Model", "Layer"), _keras),
     (_made_by("tensorflow", "Module"), _keras),
 )

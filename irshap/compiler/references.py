@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from irshap.contract import ONLY
 from irshap.errors import ReferencesError, UserError
 from irshap.ir.types import Array, TensorType
 from irshap.runtime.arrays import Arrays, Source, as_arrays, conform, unknown_names
+from irshap.runtime.frames import column_names, in_order, is_frame
 
 __all__ = ["References", "check_references", "check_weights", "read_groups"]
 
@@ -53,6 +54,21 @@ class References:
             ReferencesError: a file that can't be read, or no array.
         """
         return given if isinstance(given, References) else References(given)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What the columns of a DataFrame are called; of other samples none is."""
+        return column_names(self.samples) if is_frame(self.samples) else ()
+
+    def in_order(self, known: Sequence[str]) -> References:
+        """With the columns of a DataFrame in the order of these names, where they are its names.
+
+        Raises:
+            ReferencesError: some of them are missing.
+        """
+        if not known or not is_frame(self.samples):
+            return self
+        return replace(self, samples=in_order(self.samples, known, ReferencesError, "references"))
 
     @property
     def count(self) -> int:

@@ -161,17 +161,18 @@ def _sample(
     e: Explanation, place: int, chosen: Mapping[str, Kind], look: Look, ends: Mapping[str, float]
 ) -> dict[str, Any]:
     ranks = _ranks(e, place)
+    called = f"Sample {place}" if e.labels is None else e[place].sample_names[0]
     groups = []
     for name, kind in chosen.items():
         found = [(rank, sample_of(e, place, rank, name)) for rank in ranks]
         panels = []
         shown = kind.input(found[0][1], look)
         if shown is not None:
-            panels.append(_Panel("input", "", f"sample {place}, input {name}", shown))
+            panels.append(_Panel("input", "", f"{called}, input {name}", shown))
         for rank, sample in found:
             told = _sum_of(sample.prediction, sample.base, e.total()[(place, rank) if e.several else place])
             about = f"{name} for {sample.target}" if sample.target is not None else name
-            alt = f"{kind.name}: attributions of sample {place} to {about}, sum {sample.values.sum():+.4g}"
+            alt = f"{kind.name}: attributions of {called} to {about}, sum {sample.values.sum():+.4g}"
             panels.append(
                 _Panel(
                     (sample.target or "explained output") if e.several else "attributions",
@@ -184,6 +185,7 @@ def _sample(
     record = next(r for r in e[place].records())
     return {
         "place": place,
+        "called": called,
         "target": None if e.several else record["target"],
         "told": "" if e.several else _sum_of(record["prediction"], record["base_value"], record["sum"]),
         "state": _state([share_lost(r) for r in e[place].records()]),
@@ -256,6 +258,7 @@ def _row(record: Mapping[str, Any], drawn: int) -> dict[str, Any]:
     cells = [_cell(value, form) for value, form in [*numbers, (share, "{:.1e}")]]
     return {
         "sample": record["sample"],
+        "label": record["label"],
         "drawn": record["sample"] < drawn,
         "target": record["target"],
         "cells": cells,

@@ -83,6 +83,8 @@ def images(
 ) -> Any:
     """A row for each sample: its picture, then a map for each explained class, all on one symmetric scale.
 
+    Labels of samples, where there are any, stand beside their rows.
+
     Args:
         name: as in `image`.
         layout: likewise.
@@ -104,7 +106,11 @@ def images(
     for panel in panels.ravel():
         panel.set_xticks([])
         panel.set_yticks([])
-    for row, found, heats, below in zip(panels, grid, maps, shown, strict=True):
+    for row, found, heats, below, called in zip(
+        panels, grid, maps, shown, explanation.sample_names, strict=True
+    ):
+        if explanation.labels is not None:
+            row[0].set_ylabel(shorten(called), fontsize=8)
         if first and below is not None:
             row[0].imshow(plain(below, layout), cmap="gray_r")
         for panel, one, heat in zip(row[first:], found, heats, strict=True):

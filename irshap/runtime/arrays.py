@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from irshap.errors import UserError, near
+from irshap.runtime.frames import column_names, is_frame
 from irshap.runtime.npy import Unreadable, read_npy
 
 __all__ = ["DTYPES", "Array", "Arrays", "Source", "as_arrays", "conform", "unknown_names"]
@@ -41,7 +42,7 @@ def as_arrays(source: Source, names: Sequence[str], error: type[UserError], what
     if isinstance(source, (str, os.PathLike)):
         where = f"{what} {os.fspath(source)}"
         source = _load(Path(source), error, where)
-    if len(names) > 1 and _is_frame(source) and set(names) <= set(map(str, source.columns)):
+    if len(names) > 1 and is_frame(source) and set(names) <= set(column_names(source)):
         source = {name: source[[name]] for name in names}
     if isinstance(source, Mapping):
         result = {str(name): _array(value, error, f"{where} {name!r}") for name, value in source.items()}
@@ -79,11 +80,6 @@ def _array(value: Any, error: type[UserError], where: str) -> Array:
     if array.dtype == object and not array.ndim and not isinstance(array.item(), str):
         raise error(f"is no array, but of type {type(value).__name__}", where=where, mend="give an array")
     return array
-
-
-def _is_frame(value: Any) -> bool:
-    """Whether it is a DataFrame (of pandas, or one like it), which has an array for each column."""
-    return hasattr(value, "columns") and hasattr(value, "to_numpy")
 
 
 def _off_device(value: Any) -> Any:

@@ -17,6 +17,7 @@ from irshap.errors import ModelError, TargetError, UserError
 from irshap.runtime.arrays import DTYPES, Array, Arrays, Source, as_arrays, conform, unknown_names
 from irshap.runtime.bfloat16 import BFLOAT16, run
 from irshap.runtime.explanation import Explanation
+from irshap.runtime.frames import in_order, is_frame, row_names
 from irshap.runtime.labels import fitting
 from irshap.runtime.samples import class_indices, require_finite_results, require_own, require_references
 
@@ -112,6 +113,9 @@ class Explainer:
                 file); N samples each.  Floats of another width are converted, integers for floats refused.
             named: inputs by name.
 
+        A DataFrame's columns are put in the order in which the file names an input's features, and its index
+        names the samples.
+
         Raises:
             UserError: a missing or unknown input, a wrong shape or dtype, no sample, or one with NaN or
                 infinity that reaches its attributions.
@@ -121,7 +125,12 @@ class Explainer:
         raw = self.results(feed)
         own = {n: feed[n] for n in self._own_inputs() if n in self.sample_axes}
         require_finite_results(own, self.sample_axes, [raw[n] for n in self.tensors.outputs])
-        return self.explanation(feed, raw)
+        found = self.explanation(feed, raw)
+        rows = row_names(
+            [*arrays, *(value for name, value in named.items() if name not in self.tensors.inputs)]
+        )
+        counted = rows is not None and not any(self.sample_axes.values()) and len(rows) == len(found)
+        return found.with_labels(rows) if counted else found
 
     def results(self, feed: Arrays, names: Sequence[str] | None = None) -> Arrays:
         """What the file returns for a feed, by the names of its outputs.
@@ -255,18 +264,18 @@ class Explainer:
         if len(arrays) == 1:
             # A plain array is the model's own input; run-time inputs come by name beside it.
             free = [n for n in self._own_inputs() if n not in named] or names
-            given = as_arrays(arrays[0], free, UserError, "input")
+            given = as_arrays(self._sorted(arrays[0], free), free, UserError, "input")
         elif len(arrays) > len(names):
             raise UserError(
                 f"{len(arrays)} arrays for {len(names)} inputs", mend=f"inputs: {', '.join(names)}"
             )
         else:
             for name, array in zip(names, arrays, strict=False):
-                given |= as_arrays(array, [name], UserError, "input")
+                given |= as_arrays(self._sorted(array, [name]), [name], UserError, "input")
         for name, array in named.items():
             if name in given:
                 raise UserError(f"input {name!r} is given twice")
-            given |= as_arrays({name: array}, [name], UserError, "input")
+            given |= as_arrays({name: self._sorted(array, [name])}, [name], UserError, "input")
         unknown_names(given, names, UserError, "input")
         if missing := [n for n in names if n not in given]:
             added = [n for n in missing if n in self.tensors.inputs]
@@ -284,6 +293,16 @@ class Explainer:
             raise UserError("there is no sample: the first axis is empty", mend="give at least one")
         self._stretch_references(feed)
         return feed
+
+    def _sorted(self, source: Source, names: Sequence[str]) -> Source:
+        """What is given for the one of these inputs, a DataFrame with its columns as the file names them."""
+        if isinstance(source, Mapping):
+            return {name: self._sorted(value, [name]) for name, value in source.items()}
+        if len(names) != 1 or not is_frame(source):
+            return source
+        # references at run time have the features of their input
+        owner = {given: name for name, given in self.tensors.references.items()}.get(names[0], names[0])
+        return in_order(source, self.names.features.get(owner, ()), where=f"input {names[0]!r}")
 
     def spread_weights(self, given: Arrays) -> None:
         """Gives each sample the weights of the explained output, where `given` has them once for all."""

@@ -14,7 +14,15 @@ from irshap import contract
 from irshap.errors import UserError
 from irshap.runtime import archive, interop, reading, summary
 from irshap.runtime.arrays import Array, Arrays
-from irshap.runtime.labels import class_names, feature_names, flat_names, token_names
+from irshap.runtime.labels import (
+    LABEL_KINDS,
+    class_names,
+    feature_names,
+    flat_names,
+    label_texts,
+    sample_labels,
+    token_names,
+)
 from irshap.runtime.selection import class_places, each, feature_places, sample_rows
 
 __all__ = ["Explanation"]
@@ -45,6 +53,8 @@ class Explanation:
             inputs those that were said to have letters; None likewise (emit=hypothetical).
         inputs: the names of the attributed tensors.
         axes: the axis on which an output counts samples, where that isn't the first; None: on none.
+        labels: what people call the samples, [N] of texts, numbers or dates: the index of an explained
+            DataFrame, or what `with_labels` was given; None: they have numbers.
     """
 
     values: Array | Arrays
@@ -60,6 +70,7 @@ class Explanation:
     names: contract.Names = field(default_factory=contract.Names)
     inputs: tuple[str, ...] = ("x",)
     axes: Mapping[str, int | None] = field(default_factory=dict)
+    labels: Array | None = None
 
     @classmethod
     def of(
@@ -109,6 +120,7 @@ class Explanation:
             names=contract.Names() if names is None else names,
             inputs=tuple(values),
             axes={name: places[name] for name in outputs if places.get(name, 0) != 0},
+            labels=None,
         )
 
     def __len__(self) -> int:
@@ -128,6 +140,22 @@ class Explanation:
     def target_names(self) -> Array | None:
         """The names of the explained classes, texts [N] or [N, K]; their numbers where they have none."""
         return None if self.target_index is None else class_names(self.target_index, self.names)
+
+    def with_labels(self, labels: Any) -> Explanation:
+        """The same, with other names of its samples.
+
+        Args:
+            labels: a text, number or date for each sample (a list, an array, an index); None: numbers.
+
+        Raises:
+            UserError: not one for each sample.
+        """
+        return replace(self, labels=None if labels is None else sample_labels(labels, len(self)))
+
+    @property
+    def sample_names(self) -> list[str]:
+        """The labels of the samples as texts; their numbers where they have none."""
+        return list(map(str, range(len(self)))) if self.labels is None else label_texts(self.labels)
 
     def feature_names(self, name: str | None = None) -> list[str]:
         """The names along the last axis of an attributed tensor (of the only one).
@@ -153,7 +181,8 @@ class Explanation:
     def __getitem__(self, which: Any) -> Explanation:
         """Some samples, and after a comma some features along the last axis, by name or place.
 
-        One sample is an explanation, too: its arrays are [1, ...].
+        One sample is an explanation, too: its arrays are [1, ...].  Where samples have labels that are texts,
+        `e["cat.png"]` and lists of such pick them.
 
         Raises:
             IndexError: no such sample.
@@ -212,7 +241,14 @@ class Explanation:
         """
         found = {
             name: interop.shap_explanation(
-                name, array, self._data.get(name), self.base_values, self.target_index, self.names, layout
+                name,
+                array,
+                self._data.get(name),
+                self.base_values,
+                self.target_index,
+                self.names,
+                self.labels,
+                layout,
             )
             for name, array in self._values.items()
         }
@@ -222,11 +258,12 @@ class Explanation:
         """The attributions as a `pandas.DataFrame`: a row for each sample, a column for each feature.
 
         With several classes a row for each sample and class, with several inputs columns (input, feature).
+        Rows are called by the labels of the samples.
 
         Raises:
             UserError: pandas is missing.
         """
-        return interop.as_frame(self._values, self.target_index, bool(self._classes), self.names)
+        return interop.as_frame(self._values, self.target_index, bool(self._classes), self.names, self.labels)
 
     def to_xarray(self) -> Any:
         """An `xarray.Dataset` with attributions, samples, base values, targets and predictions.
@@ -234,7 +271,9 @@ class Explanation:
         Raises:
             UserError: xarray is missing.
         """
-        return interop.as_xarray(self._values, self._data, self._told(), bool(self._classes), self.names)
+        return interop.as_xarray(
+            self._values, self._data, self._told(), bool(self._classes), self.names, self.labels
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all of it to an .npz file, which `load` and numpy read; `raw` isn't kept.
@@ -252,7 +291,8 @@ class Explanation:
             "axes": dict(self.axes),
             "single": not isinstance(self.values, dict),
         }
-        archive.write(path, kinds, self._told(), header)
+        labels = {} if self.labels is None else {"labels": self.labels}
+        archive.write(path, kinds, self._told() | labels, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
@@ -263,6 +303,7 @@ class Explanation:
         """
         where, mend = os.fspath(path), "give a file that Explanation.save wrote"
         parts, told, header = archive.read(path, (*_BY_TENSOR, "outputs"), "explanation", mend)
+        labels = told.get("labels")
         told = {name: told[name] for name in reading.TOLD if name in told}
         try:
             listed, single = tuple(map(str, header["inputs"])), bool(header["single"])
@@ -275,7 +316,7 @@ class Explanation:
                 f"has attributions of {sorted(parts['values'])}, and says that there are of {sorted(listed)}"
             )
             raise UserError(what, where=where, mend=mend)
-        if not reading.fit_together(told, parts["values"]):
+        if not reading.fit_together(told, parts["values"]) or not _are_labels(labels, parts["values"]):
             raise UserError("its arrays don't fit together", where=where, mend=mend)
         return cls(
             values=_alone(parts["values"], single),
@@ -287,12 +328,13 @@ class Explanation:
             names=names,
             inputs=listed,
             axes=axes,
+            labels=labels,
             **{name: told.get(name) for name in reading.TOLD},
         )
 
     def records(self) -> list[dict[str, Any]]:
-        """What is told of each sample, or of each sample and class."""
-        total, target = self.total(), self.target_names
+        """What is told of each sample, or of each sample and class: its number and label, and numbers."""
+        total, target, labels = self.total(), self.target_names, self.sample_names
         columns = {
             "target": target,
             "prediction": self.target_values,
@@ -301,7 +343,11 @@ class Explanation:
             "error": self.completeness_error,
         }
         return [
-            {"sample": place[0], **{key: None if a is None else a[place] for key, a in columns.items()}}
+            {
+                "sample": place[0],
+                "label": labels[place[0]],
+                **{key: None if a is None else a[place] for key, a in columns.items()},
+            }
             for place in np.ndindex(total.shape)
         ]
 
@@ -365,14 +411,15 @@ class Explanation:
         return name
 
     def _of_rows(self, rows: Any) -> Explanation:
-        rows = sample_rows(rows, len(self))
+        rows = sample_rows(rows, len(self), None if self.labels is None else self.sample_names)
         parts = {kind: each(getattr(self, kind), lambda a: a[rows]) for kind in _BY_TENSOR}
         told = {name: array[rows] for name, array in self._told().items()}
         outputs = dict(self.outputs)
         for name, array in self.outputs.items():
             if (axis := self.axes.get(name, 0)) is not None:
                 outputs[name] = np.moveaxis(np.moveaxis(array, axis, 0)[rows], 0, axis)
-        return replace(self, outputs=outputs, raw={}, **parts, **told)
+        labels = None if self.labels is None else self.labels[rows]
+        return replace(self, outputs=outputs, raw={}, labels=labels, **parts, **told)
 
     def _of_features(self, which: Any) -> Explanation:
         name = self._named(None)
@@ -403,6 +450,13 @@ _BY_TENSOR = ("values", "data", *_ON_REQUEST)
 def _alone(arrays: Arrays, single: bool) -> Array | Arrays:
     """The array of the only attributed tensor, where there is one."""
     return next(iter(arrays.values())) if single and arrays else arrays
+
+
+def _are_labels(labels: Array | None, values: Arrays) -> bool:
+    """Whether there is one for each sample, or none at all."""
+    if labels is None:
+        return True
+    return labels.dtype.kind in LABEL_KINDS and all(labels.shape == a.shape[:1] for a in values.values())
 
 
 def _are_texts(array: Array) -> bool:

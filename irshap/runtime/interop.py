@@ -11,7 +11,7 @@ from irshap.contract import Names
 from irshap.errors import UserError
 from irshap.extras import optional
 from irshap.runtime.arrays import Array, Arrays
-from irshap.runtime.labels import class_names, feature_names, flat_names
+from irshap.runtime.labels import class_names, feature_names, flat_names, label_texts
 
 __all__ = ["as_frame", "as_xarray", "shap_explanation"]
 
@@ -35,6 +35,7 @@ def shap_explanation(
     base: Array | None,
     index: Array | None,
     names: Names,
+    labels: Array | None,
     layout: str,
 ) -> Any:
     """A `shap.Explanation` of one attributed tensor: [N, ...], with K classes [N, ..., K]."""
@@ -50,6 +51,8 @@ def shap_explanation(
     if name in names.features or axes == 1:
         size = values.shape[axes]
         given["feature_names"] = feature_names(name, size, names)
+    if labels is not None:
+        given["instance_names"] = label_texts(labels)
     if several:
         assert index is not None
         texts = class_names(index, names)
@@ -72,11 +75,13 @@ def _channels_first(shape: Sequence[int], layout: str) -> bool:
     return layout == "channels-first"
 
 
-def as_frame(values: Mapping[str, Array], index: Array | None, several: bool, names: Names) -> Any:
+def as_frame(
+    values: Mapping[str, Array], index: Array | None, several: bool, names: Names, labels: Array | None
+) -> Any:
     """Attributions as a `pandas.DataFrame`: a row for each sample (and class), a column a feature.
 
-    Rows are called by the sample's number, with several classes by (sample, class); columns by the feature's
-    name, with several tensors by (tensor, feature).
+    Rows are called by the sample's label, or number, with several classes by (sample, class); columns by the
+    feature's name, with several tensors by (tensor, feature).
     """
     pandas = needed("pandas")
     rows = 2 if several else 1
@@ -86,12 +91,13 @@ def as_frame(values: Mapping[str, Array], index: Array | None, several: bool, na
         columns += [(name, text) if len(values) > 1 else text for text in flat]
         parts.append(array.reshape(-1, len(flat)))
     first = next(iter(values.values()))
-    samples: Any = pandas.RangeIndex(len(first), name="sample")
+    samples: Any = pandas.RangeIndex(len(first)) if labels is None else pandas.Index(labels)
+    samples = samples.rename("sample")
     if several:
         count = first.shape[1]
         ranks = np.broadcast_to(np.arange(count).astype(str), first.shape[:2])
         classes = ranks if index is None else class_names(index, names)
-        pairs = [np.repeat(np.arange(len(first)), count), classes.ravel()]
+        pairs = [samples.repeat(count), classes.ravel()]
         samples = pandas.MultiIndex.from_arrays(pairs, names=["sample", "class"])
     heads: Any = columns
     if len(values) > 1:
@@ -100,17 +106,22 @@ def as_frame(values: Mapping[str, Array], index: Array | None, several: bool, na
 
 
 def as_xarray(
-    values: Mapping[str, Array], data: Mapping[str, Array], told: Arrays, several: bool, names: Names
+    values: Mapping[str, Array],
+    data: Mapping[str, Array],
+    told: Arrays,
+    several: bool,
+    names: Names,
+    labels: Array | None,
 ) -> Any:
     """An `xarray.Dataset`: attributions by tensor, samples as `<tensor>_data`, and what is told of each.
 
     Axes are called `sample`, `class`, and `<tensor>_<axis>`; the last one of a tensor with names of features
-    has them as coordinates.
+    has them as coordinates, and so have samples their labels.
     """
     xarray = needed("xarray")
     head = ("sample", "class") if several else ("sample",)
     found: dict[str, Any] = {name: (head[: array.ndim], array) for name, array in told.items()}
-    coordinates: dict[str, Any] = {}
+    coordinates: dict[str, Any] = {} if labels is None else {"sample": labels}
     for name, array in values.items():
         axes = [f"{name}_{i}" for i in range(array.ndim - len(head))]
         found[name] = ((*head, *axes), array)

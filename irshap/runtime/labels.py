@@ -1,17 +1,18 @@
-"""What to call the numbers of an explanation: features, classes, tokens."""
+"""What to call the numbers of an explanation: samples, features, classes, tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from irshap.contract import ONLY, Names
-from irshap.errors import UserError
+from irshap.errors import UserError, is_text
 from irshap.runtime.arrays import Array
 
-__all__ = ["class_names", "feature_names", "fitting", "flat_names", "token_names"]
+__all__ = ["LABEL_KINDS", "class_names", "feature_names", "fitting", "flat_names", "label_texts"]
+__all__ += ["sample_labels", "token_names"]
 
 
 def fitting(names: Names, sizes: Mapping[str, int | None], classes: int | None) -> Names:
@@ -46,6 +47,43 @@ def fitting(names: Names, sizes: Mapping[str, int | None], classes: int | None) 
         what = f"{len(names.classes)} classes, but the explained output has {classes}"
         raise UserError(what, where="names", mend="give one for each")
     return Names(names.classes, found["features"], found["tokens"])
+
+
+def sample_labels(given: Any, count: int) -> Array:
+    """What people call samples: [N] of texts, numbers or dates; other things as text.
+
+    Args:
+        given: one for each of `count` samples, in a list, an array, or an index of pandas.
+
+    Raises:
+        UserError: no list, another number of them, or what is no text.
+    """
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise UserError("labels of samples are no list", mend="give one for each sample")
+    listed = list(given)
+    if len(listed) != count:
+        raise UserError(f"{len(listed)} labels for {count} samples", mend="give one for each sample")
+    # of tuples, such as pandas' MultiIndex has, numpy makes rows
+    array = np.asarray(given) if hasattr(given, "dtype") else None
+    if array is None and len({type(label) for label in listed}) == 1 and np.isscalar(listed[0]):
+        array = np.asarray(listed)
+    if array is None or array.ndim != 1 or array.dtype.kind not in LABEL_KINDS:
+        array = np.array([str(label) for label in listed], dtype=np.str_)
+    if strange := [label for label in array.tolist() if isinstance(label, str) and not is_text(label)]:
+        raise UserError(
+            f"a label of a sample is {strange[0][:40]!r}, which is no text", mend="write it in UTF-8"
+        )
+    return array
+
+
+LABEL_KINDS = "biufmMU"
+"""What samples may be called by, as numpy's kinds of elements: numbers, dates and texts."""
+
+
+def label_texts(labels: Array) -> list[str]:
+    """Labels of samples as texts, dates as short as they are."""
+    texts = np.datetime_as_string(labels, unit="auto") if labels.dtype.kind == "M" else labels.astype(np.str_)
+    return [str(text) for text in texts]
 
 
 def class_names(index: Array, names: Names) -> Array:

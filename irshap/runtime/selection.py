@@ -22,16 +22,22 @@ def each(told: Any, change: Callable[[Array], Array]) -> Any:
     return np.asarray(change(told))
 
 
-def sample_rows(which: Any, count: int) -> Any:
+def sample_rows(which: Any, count: int, labels: Sequence[str] | None = None) -> Any:
     """What picks these samples from the first axis, and leaves it there.
 
     Args:
-        which: a number, a range, a list of numbers, or an array of truth values.
+        which: a number, a range, a list of numbers, or an array of truth values; where samples have labels
+            also one of them, or a list.  A number is a place, also where labels are numbers.
+        labels: of the samples, as texts.
 
     Raises:
         IndexError: no such sample.
         UserError: it is none of these.
     """
+    if labels is not None and isinstance(which, str):
+        return [_labelled(which, labels)]
+    if labels is not None and isinstance(which, list) and which and all(isinstance(w, str) for w in which):
+        return [_labelled(label, labels) for label in which]
     if isinstance(which, int | np.integer) and not isinstance(which, bool):
         if not -count <= which < count:
             raise IndexError(f"sample {which} of {count}")
@@ -42,6 +48,19 @@ def sample_rows(which: Any, count: int) -> Any:
     if rows.ndim != 1 or rows.dtype.kind not in "iub":
         raise UserError(f"{which!r} are no samples", mend="Use a number, a range, or a list of numbers")
     return rows
+
+
+def _labelled(label: str, labels: Sequence[str]) -> int:
+    if label not in labels:
+        mend = near(label, labels) if len(labels) <= _FEW else "labels has them all"
+        raise UserError(f"no sample is called {label!r}", mend=mend)
+    if labels.count(label) > 1:
+        raise UserError(f"{labels.count(label)} samples are called {label!r}", mend="give their places")
+    return labels.index(label)
+
+
+_FEW = 30
+"""How many labels fit into a message."""
 
 
 def feature_places(which: Any, known: Sequence[str]) -> list[int]:

@@ -33,7 +33,7 @@ def as_text(shapes: Mapping[str, Sequence[int]], count: int, records: Sequence[M
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    parts = [f"{record['sample']}:"]
+    parts = [f"{record['label']}:"]
     if record["target"] is not None:
         parts.append(f"{record['target']},")
     if record["prediction"] is not None and record["base_value"] is not None:
@@ -64,7 +64,7 @@ def as_html(
         error = "" if record["error"] is None else f"{record['error']:.1e}"
         found = ", ".join(f"{escape(name)} {value:+.3g}" for name, value in features)
         target = "" if record["target"] is None else escape(str(record["target"]))
-        cells = [str(record["sample"]), target, *numbers, error, found]
+        cells = [escape(record["label"]), target, *numbers, error, found]
         rows.append("".join(f"<td>{cell}</td>" for cell in cells))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     more = f"<p>... {len(records) - ROWS} more</p>" if len(records) > ROWS else ""

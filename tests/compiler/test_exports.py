@@ -158,6 +158,61 @@ def test_columns_of_a_frame_are_inputs() -> None:
     np.testing.assert_array_equal(found.values["age"], compiled.explainer()(arrays).values["age"])
 
 
+TABLE = """<ir_version: 8, opset_import: ["": 17]>
+g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,-2,3,0.5}> { h = MatMul(x, w) y = Tanh(h) }"""
+
+
+@pytest.mark.parametrize("target", ["argmax", "all", "sum[...]"])
+def test_columns_of_references_name_features(target: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    model, rows = onnx.parser.parse_model(TABLE), pandas.DataFrame({"age": [0.5, 1.0], "height": [1.0, 0.2]})
+    explainer = irshap.compile(model, rows, target=target).explainer()
+    assert explainer.names.features == {"x": ("age", "height")}
+    swapped, expected = explainer(rows[["height", "age"]] * 3), explainer(rows.to_numpy() * 3)
+    np.testing.assert_array_equal(swapped.values, expected.values)
+    named = {"features": {"x": ["age", "height"]}}
+    again = irshap.compile(model, rows[["height", "age"]], target=target, names=named)
+    np.testing.assert_array_equal(again.explainer()(rows * 3).values, expected.values)
+    assert irshap.compile(model, rows, names={"features": ["a", "b"]}).explainer().names.features["x"] == (
+        "a",
+        "b",
+    )
+    with pytest.raises(ReferencesError, match=r"references: the DataFrame has no column 'height'. give all"):
+        irshap.compile(model, rows.rename(columns={"height": "h"}), names=named)
+
+
+def test_an_estimator_says_what_it_calls_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """skl2onnx writes one input, or where steps choose columns by name one for each."""
+    pandas = pytest.importorskip("pandas")
+    rows = pandas.DataFrame({"height": [0.5, 1.0, 2.0], "age": [1.0, 0.2, 0.3]})
+    estimator = made_by("sklearn", "BaseEstimator")
+    estimator.feature_names_in_ = np.array(["age", "height"])
+    exporter, kinds = ModuleType("skl2onnx"), ModuleType("skl2onnx.common.data_types")
+    kinds.FloatTensorType = list  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "skl2onnx", exporter)
+    monkeypatch.setitem(sys.modules, "skl2onnx.common.data_types", kinds)
+    exporter.to_onnx = lambda model, x: onnx.parser.parse_model(TABLE)  # type: ignore[attr-defined]
+    found = irshap.compile(estimator, rows).explainer()(rows)
+    np.testing.assert_array_equal(found.data, rows[["age", "height"]].to_numpy(np.float32))
+    assert found.feature_names() == ["age", "height"]
+
+    def by_columns(model: Any, x: Any = None, initial_types: Any = None) -> onnx.ModelProto:
+        if initial_types is None:
+            raise RuntimeError("Unable to find column name 'age' among names ['X'].")
+        assert initial_types == [("age", [None, 1]), ("height", [None, 1])]
+        return onnx.parser.parse_model(COLUMNS)
+
+    exporter.to_onnx = by_columns  # type: ignore[attr-defined]
+    for references in (rows, {name: rows[[name]] for name in rows}):
+        found = irshap.compile(estimator, references, target=0).explainer()(rows)
+        np.testing.assert_array_equal(found.data["age"], rows[["age"]].to_numpy(np.float32))
+    estimator.feature_names_in_ = ()
+    with pytest.raises(
+        ModelError, match=r"can't be exported: RuntimeError: Unable to find column .*'X'\]. see"
+    ):
+        irshap.compile(estimator, rows)
+
+
 def test_a_torch_module() -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnxscript")

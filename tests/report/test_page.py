@@ -247,6 +247,37 @@ def test_the_command(shell: Shell) -> None:
         assert message in shell.refused("report", "e.onnx", "x.npy", *wrong)
 
 
+def test_labels_stand_where_numbers_did(shell: Shell) -> None:
+    e = digits("argmax").with_labels(["cat.png", "<dog>"])
+    document = Document(report.page(e))
+    heads = [text.strip() for text in document.texts["h3"]]
+    assert heads == ["cat.png", "<dog>"] and document.texts["a"][1:] == heads
+    alts = [image["alt"] or "" for image in document.all("img")]
+    assert alts[0] == "cat.png, input image" and "of <dog> to image for" in alts[-1]
+    assert [a["data-value"] for a in document.all("td") if "data-value" in a][::6] == ["0", "1"]
+    irshap.compile(irshap.demo.model_path(), method="gradient").save("e.onnx")
+    np.save("x.npy", irshap.demo.digits()[0][:2])
+    Path("l.txt").write_text("cat.png\n<dog>\n", encoding="utf-8")
+    Path("l.json").write_text('["cat.png", "<dog>"]', encoding="utf-8")
+    np.save("l.npy", ["cat.png", "<dog>"])
+    for file in ("l.txt", "l.json", "l.npy"):
+        printed = shell.ok("report", "e.onnx", "x.npy", "--labels", file)
+        assert "\n cat.png " in printed and "\n <dog> " in printed
+    shell.ok("report", "e.onnx", "x.npy", "--labels", "l.txt", "--html", "out.html")
+    assert "&lt;dog&gt;" in Path("out.html").read_text(encoding="utf-8")
+    Path("one.txt").write_text("cat.png", encoding="utf-8")
+    Path("bad.json").write_text("[", encoding="utf-8")
+    Path("bad.txt").write_bytes(b"\xff\xfe")
+    for file, message in (
+        ("one.txt", "1 labels for 2 samples. give one for each sample"),
+        ("bad.json", "bad.json: is no JSON"),
+        ("bad.txt", "bad.txt: is no text. write a line for each sample, in UTF-8"),
+        ("none.txt", "none.txt: can't be read: No such file"),
+        ("none.npy", "labels none.npy: no such file"),
+    ):
+        assert message in shell.refused("report", "e.onnx", "x.npy", "--labels", file)
+
+
 def test_without_jinja2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(UserError, match=r'a page needs jinja2. install it: pip install "irshap\[report\]"'):

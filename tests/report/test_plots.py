@@ -92,6 +92,10 @@ def heats(figure: Any) -> list[Any]:
     return [i for axes in figure.axes for i in axes.get_images() if i.get_cmap().name == "attributions"]
 
 
+def drawn_labels(figure: Any) -> list[str]:
+    return [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()]
+
+
 def test_pictures_share_one_symmetric_scale() -> None:
     e = digits()
     figure = report.images(e)
@@ -105,6 +109,8 @@ def test_pictures_share_one_symmetric_scale() -> None:
         np.testing.assert_allclose(heat.get_clim(), (-end, end), rtol=1e-6)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == [str(t) for t in e.target_names.ravel()]
+    rows = drawn_labels(report.images(e)), drawn_labels(report.images(e.with_labels(["cat", "d" * 50])))
+    assert rows == ([], ["cat", "d" * 39 + "…"])
 
 
 @pytest.mark.parametrize("sign", [0.0, 1.0, -1.0])

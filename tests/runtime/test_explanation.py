@@ -183,6 +183,73 @@ def test_no_samples_are_shown() -> None:
     assert explained()[1:1].largest() == []
 
 
+DAYS = [f"2020-01-0{i}" for i in range(1, 6)]
+PEOPLE = ["ann.png", "bob.png", "cy.png", "<di>", "ann.png"]
+
+
+def test_labels_of_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = explained("all")
+    whole = plain.with_labels(PEOPLE)
+    assert (plain.labels, plain.sample_names) == (None, list("01234"))
+    assert whole[1:3].sample_names == whole[["bob.png", "cy.png"]].sample_names == ["bob.png", "cy.png"]
+    assert whole[-2, "age"].of_class("cat").sample_names == ["<di>"]
+    np.testing.assert_array_equal(whole["cy.png"].values, plain.values[2:3])
+    assert [r["label"] for r in whole.records()[::4]] == PEOPLE
+    assert repr(whole).splitlines()[1].startswith("  ann.png: ant, ")
+    assert "<td>&lt;di&gt;</td>" in whole[3]._repr_html_()
+    for named in (whole, explained().with_labels(np.array(DAYS, dtype="datetime64[us]"))):
+        named.save(tmp_path / "e.npz")
+        again = irshap.Explanation.load(tmp_path / "e.npz")
+        np.testing.assert_array_equal(again.labels, named.labels)
+    assert again[2:].sample_names == DAYS[2:]
+    assert again.with_labels(None).sample_names == list("01234")
+    monkeypatch.setitem(sys.modules, "shap", Shap)  # type: ignore[arg-type]
+    assert whole.to_shap()["instance_names"] == PEOPLE
+    for which, message in (
+        ("bo.png", r"no sample is called 'bo.png'. did you mean bob.png or "),
+        ("ann.png", r"2 samples are called 'ann.png'. give their places"),
+        (["cy.png", 1], "are no samples"),
+    ):
+        with pytest.raises(UserError, match=message):
+            whole[which]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a", "b"], "2 labels for 5 samples. give one for each"),
+        ("abcde", "labels of samples are no list"),
+        (5, "labels of samples are no list"),
+        (["a", "b", "c", "d", "\ud800"], r"a label of a sample is '\\ud800', which is no text"),
+    ],
+)
+def test_labels_that_do_not_fit(labels: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        explained().with_labels(labels)
+
+
+def test_a_frame_names_rows_and_columns() -> None:
+    """Columns in another order are not attributed to each other."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(ROWS, columns=NAMES["features"], index=list("vwxyz"))
+    explainer = table().explainer()
+    whole = explainer(frame)
+    assert whole.sample_names == list("vwxyz") and whole.to_pandas().index.name == "sample"
+    assert list(whole.to_pandas().index) == list("vwxyz")
+    mixed = frame[["weight", "age", "height"]].assign(other=1.0)
+    for given in (explainer(mixed), explainer(x=mixed), explainer({"x": mixed})):
+        np.testing.assert_array_equal(given.values, whole.values)
+        np.testing.assert_array_equal(given.data, ROWS)
+    # other names than the file's say nothing of an order
+    np.testing.assert_array_equal(explainer(frame.set_axis([0, 1, 2], axis=1)).values, whole.values)
+    with pytest.raises(UserError, match=r"input 'x': the DataFrame has no column 'weight'. give all of"):
+        explainer(frame[["age", "height"]].assign(z=0.0))
+    tuples = pandas.MultiIndex.from_product([["a"], range(5)])
+    assert explainer(frame.set_axis(tuples, axis=0))[1].sample_names == ["('a', 1)"]
+    several = table("all").explainer()(frame).to_pandas()
+    np.testing.assert_array_equal(several.loc[("x", "cat")], explained("all").values[2, 2])
+
+
 def test_one_class_of_several() -> None:
     whole = explained("all")
     for which in ("cat", 2):
@@ -219,6 +286,8 @@ def test_as_xarray() -> None:
     np.testing.assert_array_equal(found["x"].sel(x_0="height"), explained("all").values[..., 1])
     assert found["target_name"].to_numpy()[0].tolist() == NAMES["classes"]
     assert found["x_data"].dims == ("sample", "x_0")
+    labelled = explained("all").with_labels(list("vwxyz")).to_xarray()
+    np.testing.assert_array_equal(labelled["x"].sel(sample="x"), explained("all").values[2])
     both = two().to_xarray()
     assert both["image"].dims == ("sample", "class", "image_0", "image_1", "image_2")
     assert both["base_values"].shape == (3, 2)
@@ -323,6 +392,8 @@ def test_an_explanation_in_a_file(tmp_path: Path) -> None:
         {"target_index": np.array(3)},
         {"target_index": np.zeros((5, 4))},
         {"completeness_error": np.zeros(5)},
+        {"labels": np.array(["a", "b"])},
+        {"labels": np.array(3)},
         {"values/x": np.array(3.0)},
         {"values/x": np.array(["a"] * 5)},
     ],
