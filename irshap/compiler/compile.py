@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -19,7 +18,7 @@ from irshap.compiler.exports import fitted_names
 from irshap.compiler.model import Model
 from irshap.compiler.references import References, check_references, check_weights, read_groups
 from irshap.compiler.request import requested
-from irshap.contract import ONLY, VERSION, Metadata, Names
+from irshap.contract import VERSION, Metadata, Names
 from irshap.cost.choose import choose
 from irshap.cost.limits import expected
 from irshap.cost.session import Settings
@@ -214,7 +213,7 @@ class _Naming(Instrument):
             sizes = {name: inputs.get(name) for name in (str(o.of) for o in made.outputs_of(Role.SOURCE))}
             names = self._names
             if not names.features and self._columns and list(sizes.values()) == [len(self._columns)]:
-                names = replace(names, features={ONLY: self._columns})
+                names = Names.of({"features": self._columns}).over(names)
             fitting(names, sizes, None)
             if text := names.to_text():
                 context.metadata[Metadata.NAMES] = text

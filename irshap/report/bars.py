@@ -15,6 +15,7 @@ from irshap.report.drawing import (
     Sample,
     axes_of,
     drawable,
+    literal,
     sample_of,
     shades_of,
     shorten,
@@ -159,7 +160,7 @@ def curves(
     """
     ax = axes_of(ax, 5.5, 3.6)
     for name, (across, up) in lines.items():
-        ax.plot(across, up, label=name)
+        ax.plot(across, up, label=literal(name))
     ax.set(xlabel=x, ylabel=y)
     ax.grid(alpha=0.3)
     if lines:

@@ -14,7 +14,7 @@ from irshap.runtime.arrays import Array
 from irshap.runtime.labels import flat_names
 
 __all__ = ["AGAINST", "FOR", "MUTED", "Sample", "axes_of", "colours", "drawable", "matplotlib", "new_figure"]
-__all__ += ["sample_of", "scale_of", "shades_of", "shorten", "stacked"]
+__all__ += ["literal", "sample_of", "scale_of", "shades_of", "shorten", "stacked"]
 
 AGAINST, FOR, MUTED = "#1746c8", "#d3121f", "#555555"
 
@@ -46,9 +46,14 @@ def colours() -> Any:
     return make("attributions", [AGAINST, "white", FOR])
 
 
+def literal(text: str) -> str:
+    """A text from a model or its user, drawn as it is: matplotlib reads formulas between two dollars."""
+    return text.replace("$", r"\$")
+
+
 def shorten(name: str) -> str:
-    """A name that leaves room for what is drawn beside it."""
-    return name if len(name) <= _LONG else f"{name[: _LONG - 1]}…"
+    """A name, to be drawn literally, that leaves room for what is drawn beside it."""
+    return literal(name if len(name) <= _LONG else f"{name[: _LONG - 1]}…")
 
 
 _LONG = 40

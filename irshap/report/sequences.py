@@ -18,6 +18,7 @@ from irshap.report.drawing import (
     axes_of,
     colours,
     drawable,
+    literal,
     matplotlib,
     sample_of,
     scale_of,
@@ -110,8 +111,8 @@ def tokens(
             ax.add_patch(box)
             dark = abs(values[i]) / end > 0.55
             ax.text(
-                at + wide / 2, line, words[i], ha="center", va="center", fontsize=8, family="monospace",
-                color="white" if dark else "black",
+                at + wide / 2, line, literal(words[i]), ha="center", va="center", fontsize=8,
+                family="monospace", color="white" if dark else "black",
             )  # fmt: skip
             at += wide + 0.4
     ax.set_xlim(0, columns + 4)

@@ -148,6 +148,8 @@ def _as_dtype(array: Array, dtype: np.dtype[Any], error: type[UserError], where:
     mend = None
     if wants_float and array.dtype.kind in "iub":
         mend = f"convert it with array.astype(numpy.{dtype}), scaled as in training"
+    elif wants_float and array.dtype == object:
+        mend = f"give numbers alone: array.astype(numpy.{dtype})"
     raise error(f"has dtype {array.dtype}, the model wants {dtype}", where=where, mend=mend)
 
 

@@ -34,20 +34,28 @@ def sample_rows(which: Any, count: int, labels: Sequence[str] | None = None) -> 
         IndexError: no such sample.
         UserError: it is none of these.
     """
-    if labels is not None and isinstance(which, str):
-        return [_labelled(which, labels)]
-    if labels is not None and isinstance(which, list) and which and all(isinstance(w, str) for w in which):
-        return [_labelled(label, labels) for label in which]
+    if labels is not None:
+        listed = [which] if isinstance(which, str) else which
+        if isinstance(listed, list | np.ndarray) and len(listed) and all(isinstance(w, str) for w in listed):
+            return [_labelled(label, labels) for label in listed]
     if isinstance(which, int | np.integer) and not isinstance(which, bool):
         if not -count <= which < count:
             raise IndexError(f"sample {which} of {count}")
         return [int(which)]
     if isinstance(which, slice):
-        return which
+        return _places(which, "samples")
     rows = np.asarray(which)
     if rows.ndim != 1 or rows.dtype.kind not in "iub":
         raise UserError(f"{which!r} are no samples", mend="Use a number, a range, or a list of numbers")
     return rows
+
+
+def _places(which: slice, what: str) -> slice:
+    """A range, if it goes from place to place."""
+    ends = (which.start, which.stop, which.step)
+    if not all(end is None or isinstance(end, int | np.integer) for end in ends) or which.step == 0:
+        raise UserError(f"{which!r} is no range of {what}", mend="Use places, as in 2:5, or a list of names")
+    return which
 
 
 def _labelled(label: str, labels: Sequence[str]) -> int:
@@ -74,7 +82,7 @@ def feature_places(which: Any, known: Sequence[str]) -> list[int]:
         UserError: no such feature.
     """
     if isinstance(which, slice):
-        return list(range(len(known)))[which]
+        return list(range(len(known)))[_places(which, "features")]
     listed = [which] if isinstance(which, str | int | np.integer) else which
     if not isinstance(listed, Iterable):
         raise UserError(f"{which!r} are no features", mend="Use a name, a number, a range, or a list of them")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from irshap.errors import printable
 from irshap.runtime.arrays import Array
 
 __all__ = ["ROWS", "as_html", "as_text", "largest_of"]
@@ -33,9 +34,9 @@ def as_text(shapes: Mapping[str, Sequence[int]], count: int, records: Sequence[M
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    parts = [f"{record['label']}:"]
+    parts = [f"{printable(record['label'])}:"]
     if record["target"] is not None:
-        parts.append(f"{record['target']},")
+        parts.append(f"{printable(str(record['target']))},")
     if record["prediction"] is not None and record["base_value"] is not None:
         parts.append(f"{record['prediction']:.6g} = {record['base_value']:.6g} {record['sum']:+.6g}")
         if record["error"] is not None:

@@ -177,6 +177,8 @@ def test_columns_of_references_name_features(target: str) -> None:
         "a",
         "b",
     )
+    with pytest.raises(ReferencesError, match=r"has dtype object.*give numbers alone: array.astype\(numpy.f"):
+        irshap.compile(model, rows.astype("Float64"))
     with pytest.raises(ReferencesError, match=r"references: the DataFrame has no column 'height'. give all"):
         irshap.compile(model, rows.rename(columns={"height": "h"}), names=named)
 

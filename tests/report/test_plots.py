@@ -113,6 +113,26 @@ def test_pictures_share_one_symmetric_scale() -> None:
     assert rows == ([], ["cat", "d" * 39 + "…"])
 
 
+def test_dollars_are_no_formulas() -> None:
+    """Prices and what is no formula at all, in names of features, classes, samples, tokens and lines."""
+    odd = r"$\frac{$"
+    e, pictures = table(), digits()
+    named = replace(e, names=irshap.Names((odd,) * 9, {"x": (odd,) * len(FEATURES)}))
+    shown = replace(pictures, names=irshap.Names((odd,) * 10)).with_labels([odd, "$1 or $2"])
+    words = [odd] * text().values.shape[-1]
+    for figure in (
+        report.bar(named, 0),
+        report.beeswarm(named),
+        report.waterfall(named),
+        report.images(shown),
+        report.image(shown, 0),
+        report.tokens(text(), 0, texts=words),
+        report.curves({odd: (np.arange(2), np.arange(2))}),
+    ):
+        drawn(figure)
+    assert odd in report.page(shown) and "$1 or $2" in report.page(shown)
+
+
 @pytest.mark.parametrize("sign", [0.0, 1.0, -1.0])
 def test_maps_of_one_sign_and_of_nothing(sign: float) -> None:
     e = digits()

@@ -152,6 +152,8 @@ def test_features_of_an_explanation() -> None:
         whole[:, 3]
     with pytest.raises(UserError, match=r"None are no features. Use a name, a number"):
         whole[:, None]
+    with pytest.raises(UserError, match=r"is no range of features. Use places"):
+        whole[:, "age":"weight"]  # type: ignore[misc]
     with pytest.raises(UserError, match=r"feature 1.5 of 3"):
         whole[:, [1.5]]
     with pytest.raises(UserError, match=r"several tensors are attributed. name one of image, features"):
@@ -194,6 +196,8 @@ def test_labels_of_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert whole[1:3].sample_names == whole[["bob.png", "cy.png"]].sample_names == ["bob.png", "cy.png"]
     assert whole[-2, "age"].of_class("cat").sample_names == ["<di>"]
     np.testing.assert_array_equal(whole["cy.png"].values, plain.values[2:3])
+    assert whole[np.array(["cy.png"])].sample_names == ["cy.png"]
+    assert repr(plain[0].with_labels(["\x1b[31m\n"])).splitlines()[1].startswith("  ?[31m?: ant, ")
     assert [r["label"] for r in whole.records()[::4]] == PEOPLE
     assert repr(whole).splitlines()[1].startswith("  ann.png: ant, ")
     assert "<td>&lt;di&gt;</td>" in whole[3]._repr_html_()
@@ -209,6 +213,8 @@ def test_labels_of_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ("bo.png", r"no sample is called 'bo.png'. did you mean bob.png or "),
         ("ann.png", r"2 samples are called 'ann.png'. give their places"),
         (["cy.png", 1], "are no samples"),
+        (slice("bob.png", "<di>"), "is no range of samples. Use places, as in 2:5"),
+        (slice(0, 2, 0), "is no range of samples"),
     ):
         with pytest.raises(UserError, match=message):
             whole[which]
