@@ -144,7 +144,7 @@ class InMemory(Source):
     @classmethod
     def of(cls, given: Given, wanted: Wanted) -> InMemory:
         """Arrays by input, a DataFrame, or one array for the only input."""
-        return cls(as_arrays(given, wanted.names, UserError, "data"))
+        return cls(as_arrays(given, wanted.names, UserError, "data", wanted.features))
 
     def digest(self) -> str:
         """Of all of them."""

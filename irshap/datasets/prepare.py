@@ -244,7 +244,7 @@ def _given(explainer: Explainer, target: int | None, references: Any) -> Arrays:
         inputs = explainer.tensors.references
         if not inputs:
             raise UserError("takes no references at run time", where="explained model", mend="leave them out")
-        arrays = as_arrays(references, list(inputs), UserError, "references")
+        arrays = as_arrays(references, list(inputs), UserError, "references", explainer.features)
         unknown_names(arrays, list(inputs), UserError, "references")
         found |= {inputs[name]: array for name, array in arrays.items()}
     return found

@@ -67,7 +67,7 @@ class Stream(Source):
     def _parts(self) -> Iterator[Arrays]:
         """What the iterator gives, as arrays with rows."""
         for item in self._items:
-            arrays = as_arrays(item, self._wanted.names, UserError, self.where)
+            arrays = as_arrays(item, self._wanted.names, UserError, self.where, self._wanted.features)
             ranks = {name: len(shape) for name, shape in self._wanted.shapes.items()}
             if all(a.ndim == ranks.get(name) for name, a in arrays.items()):
                 arrays = {name: array[None] for name, array in arrays.items()}

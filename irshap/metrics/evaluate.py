@@ -213,9 +213,8 @@ class _Given:
         if forward.tensors is None:
             raise UserError("returns no attributions", where=name, mend="compile it first: irshap compile")
         explainer = Explainer(what)
-        given = as_arrays(
-            self.inputs, [n for n in explainer.input_names if n in forward.axes], UserError, "input"
-        )
+        names = [n for n in explainer.input_names if n in forward.axes]
+        given = as_arrays(self.inputs, names, UserError, "input", explainer.features)
         unknown_names(given, explainer.input_names, UserError, "input")
         explainer.spread_weights(given)
         inputs = forward.read(given)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from irshap.errors import UserError, near
-from irshap.runtime.frames import column_names, is_frame
+from irshap.runtime.frames import column_names, in_order, is_frame
 from irshap.runtime.npy import Unreadable, read_npy
 
 __all__ = ["DTYPES", "Array", "Arrays", "Source", "as_arrays", "conform", "unknown_names"]
@@ -24,7 +24,13 @@ of a .npy or .npz file."""
 Arrays: TypeAlias = dict[str, Array]
 
 
-def as_arrays(source: Source, names: Sequence[str], error: type[UserError], what: str) -> Arrays:
+def as_arrays(
+    source: Source,
+    names: Sequence[str],
+    error: type[UserError],
+    what: str,
+    features: Mapping[str, Sequence[str]] | None = None,
+) -> Arrays:
     """The arrays in `source` by the names of the inputs that they belong to.
 
     Args:
@@ -34,18 +40,24 @@ def as_arrays(source: Source, names: Sequence[str], error: type[UserError], what
         names: the inputs that can be meant.
         error: what to raise.
         what: what the arrays are, for messages ("references", "input").
+        features: by input what is known of its columns' names: a DataFrame's are put in that order.
 
     Raises:
-        UserError: as `error`: the file can't be read, or a plain array where several inputs could be meant.
+        UserError: as `error`: the file can't be read, or a plain array where several inputs could be meant,
+            or a DataFrame that lacks some columns.
     """
-    where = what
+    where, features = what, features or {}
     if isinstance(source, (str, os.PathLike)):
         where = f"{what} {os.fspath(source)}"
         source = _load(Path(source), error, where)
     if len(names) > 1 and is_frame(source) and set(names) <= set(column_names(source)):
         source = {name: source[[name]] for name in names}
     if isinstance(source, Mapping):
-        result = {str(name): _array(value, error, f"{where} {name!r}") for name, value in source.items()}
+        ordered = {
+            str(name): _in_order(value, features.get(str(name)), error, f"{where} {name!r}")
+            for name, value in source.items()
+        }
+        result = {name: _array(value, error, f"{where} {name!r}") for name, value in ordered.items()}
         if set(result) == {"arr_0"} and len(names) == 1:  # np.savez(file, array) names it so
             return {names[0]: result["arr_0"]}
         return result
@@ -54,7 +66,11 @@ def as_arrays(source: Source, names: Sequence[str], error: type[UserError], what
         raise error(
             f"one array, but the model has {len(names)} inputs that it could be for", where=where, mend=mend
         )
-    return {names[0]: _array(source, error, where)}
+    return {names[0]: _array(_in_order(source, features.get(names[0]), error, where), error, where)}
+
+
+def _in_order(value: Any, known: Sequence[str] | None, error: type[UserError], where: str) -> Any:
+    return in_order(value, known, error, where) if known and is_frame(value) else value
 
 
 def _load(path: Path, error: type[UserError], where: str) -> Any:

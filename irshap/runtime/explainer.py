@@ -17,7 +17,7 @@ from irshap.errors import ModelError, TargetError, UserError
 from irshap.runtime.arrays import DTYPES, Array, Arrays, Source, as_arrays, conform, unknown_names
 from irshap.runtime.bfloat16 import BFLOAT16, run
 from irshap.runtime.explanation import Explanation
-from irshap.runtime.frames import in_order, is_frame, row_names
+from irshap.runtime.frames import row_names
 from irshap.runtime.labels import fitting
 from irshap.runtime.samples import class_indices, require_finite_results, require_own, require_references
 
@@ -184,6 +184,15 @@ class Explainer:
         return self.sample_axes if target is None else {**self.sample_axes, target: 0}
 
     @property
+    def features(self) -> dict[str, tuple[str, ...]]:
+        """What the features of each input are called, as far as they have names.
+
+        References at run time have those of the input that they are for.
+        """
+        own = dict(self.names.features)
+        return own | {given: own[name] for name, given in self.tensors.references.items() if name in own}
+
+    @property
     def batch(self) -> int | None:
         """How many samples the file takes at a time; None: any number."""
         return self._batch
@@ -264,18 +273,18 @@ class Explainer:
         if len(arrays) == 1:
             # A plain array is the model's own input; run-time inputs come by name beside it.
             free = [n for n in self._own_inputs() if n not in named] or names
-            given = as_arrays(self._sorted(arrays[0], free), free, UserError, "input")
+            given = as_arrays(arrays[0], free, UserError, "input", self.features)
         elif len(arrays) > len(names):
             raise UserError(
                 f"{len(arrays)} arrays for {len(names)} inputs", mend=f"inputs: {', '.join(names)}"
             )
         else:
             for name, array in zip(names, arrays, strict=False):
-                given |= as_arrays(self._sorted(array, [name]), [name], UserError, "input")
+                given |= as_arrays(array, [name], UserError, "input", self.features)
         for name, array in named.items():
             if name in given:
                 raise UserError(f"input {name!r} is given twice")
-            given |= as_arrays({name: self._sorted(array, [name])}, [name], UserError, "input")
+            given |= as_arrays({name: array}, [name], UserError, "input", self.features)
         unknown_names(given, names, UserError, "input")
         if missing := [n for n in names if n not in given]:
             added = [n for n in missing if n in self.tensors.inputs]
@@ -293,16 +302,6 @@ class Explainer:
             raise UserError("there is no sample: the first axis is empty", mend="give at least one")
         self._stretch_references(feed)
         return feed
-
-    def _sorted(self, source: Source, names: Sequence[str]) -> Source:
-        """What is given for the one of these inputs, a DataFrame with its columns as the file names them."""
-        if isinstance(source, Mapping):
-            return {name: self._sorted(value, [name]) for name, value in source.items()}
-        if len(names) != 1 or not is_frame(source):
-            return source
-        # references at run time have the features of their input
-        owner = {given: name for name, given in self.tensors.references.items()}.get(names[0], names[0])
-        return in_order(source, self.names.features.get(owner, ()), where=f"input {names[0]!r}")
 
     def spread_weights(self, given: Arrays) -> None:
         """Gives each sample the weights of the explained output, where `given` has them once for all."""

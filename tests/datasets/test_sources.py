@@ -153,6 +153,16 @@ def test_features_by_name(tmp_path: Path) -> None:
         open_source(tmp_path / "d.parquet", Wanted({"x": (2,)}, {"x": ["c0", "c9"]}))
 
 
+def test_a_frames_columns_by_name() -> None:
+    pandas = pytest.importorskip("pandas")
+    wanted = Wanted({"x": (FEATURES,)}, {"x": [f"c{i}" for i in range(FEATURES)]})
+    frame = pandas.DataFrame(dict(reversed(columns().items())) | {"label": np.arange(50)})
+    for data in (frame, {"x": frame}, iter([frame[:20], frame[20:]])):
+        np.testing.assert_array_equal(open_source(data, wanted).read(0, 50)["x"], X)
+    with pytest.raises(UserError, match=r"data: the DataFrame has no column 'c2'. give all of c0, c1, "):
+        open_source(frame.drop(columns="c2"), wanted)
+
+
 def test_what_is_missing_is_nan_and_integers_are_numbers(tmp_path: Path) -> None:
     parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
     made = arrow.table({"a": arrow.array([1, None, 3]), "b": arrow.array([True, False, None])})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import measures as plain
 import numpy as np
+import onnx.parser
 import onnxruntime
 import pytest
 from places import FIXTURES
@@ -394,6 +395,19 @@ def test_samples_on_the_second_axis() -> None:
             else:
                 assert one == other
         assert ("d, ig-difference" in values[0].reasons) == (target == "weights")
+
+
+def test_a_frames_columns_are_found_by_name() -> None:
+    pandas = pytest.importorskip("pandas")
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+        g (float[N,3] x) => (float[N,2] y) <float[3,2] w = {1,-2,3,0.5,0,1}>
+        { h = MatMul(x, w) y = Tanh(h) }""")
+    rows = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    frame = pandas.DataFrame(rows, columns=["a", "b", "c"])
+    compiled = irshap.compile(model, frame[:1])
+    expected, found = (evaluate(compiled, x, measures="sparseness") for x in (rows, frame[["c", "a", "b"]]))
+    (one,), (other,) = (result.results.values() for result in (found, expected))
+    np.testing.assert_array_equal(one["sparseness"].values, other["sparseness"].values)  # type: ignore[union-attr]
 
 
 def test_a_measure_with_several_options(gradient: Path) -> None:

@@ -248,7 +248,7 @@ def test_a_frame_names_rows_and_columns() -> None:
         np.testing.assert_array_equal(given.data, ROWS)
     # other names than the file's say nothing of an order
     np.testing.assert_array_equal(explainer(frame.set_axis([0, 1, 2], axis=1)).values, whole.values)
-    with pytest.raises(UserError, match=r"input 'x': the DataFrame has no column 'weight'. give all of"):
+    with pytest.raises(UserError, match=r"input: the DataFrame has no column 'weight'. give all of"):
         explainer(frame[["age", "height"]].assign(z=0.0))
     tuples = pandas.MultiIndex.from_product([["a"], range(5)])
     assert explainer(frame.set_axis(tuples, axis=0))[1].sample_names == ["('a', 1)"]
