@@ -31,6 +31,7 @@ from irshap.ops.composite import Composite
 from irshap.ops.elementwise import Relu, Sigmoid, Softplus, Tanh
 from irshap.ops.families import Elementwise
 from irshap.ops.linear import matmul, swap_last
+from irshap.ops.reduce import ReduceSum
 from irshap.ops.samples import randn
 from irshap.ops.shape import Slice, concat, reshape, split, to_front, transpose
 from irshap.ops.through_time import Direction, back, flipped, shifted
@@ -63,6 +64,21 @@ def _of_way(x: Value, way: int) -> Value:
     """One direction's part of [T, D, N, H]."""
     cut = emit1(Slice((1,), (way,), (way + 1,), (1,)), x)
     return reshape(cut, (x.shape[0], *x.shape[2:]))
+
+
+def _flat(x: Value) -> Value:
+    """[T, N, H] as [T N, H]."""
+    return reshape(x, (product(x.shape[:-1]), x.shape[-1]))
+
+
+def _outer(ct: Value, x: Value) -> Value:
+    """sum_tn ct_tni x_tnj."""
+    return matmul(swap_last(_flat(ct)), _flat(x))
+
+
+def _total(ct: Value) -> Value:
+    """sum_tn ct_tni."""
+    return emit1(ReduceSum((0, 1), keepdims=False), ct)
 
 
 def _unturned(x: Value) -> Value:
@@ -265,22 +281,23 @@ class Recurrent(Composite, family=True):
             raise NoLocalRule("it makes no steps")
         if isinstance(steps, int) and steps * len(self.backward) <= FEW_STEPS:
             return self._through_parts(cts, worlds, wrt)
-        states = range(4, 4 + self.states)
-        if not {0, *states}.issuperset(wrt):
+        weights = not {0, *range(4, 4 + self.states)}.issuperset(wrt)
+        if weights and len(worlds) > 1:
             raise NoLocalRule("its weights vary")
-        inputs, starts = [], []
-        for way in range(len(self.backward)):
-            of_x, of_states = self._back(way, cts, worlds)
-            inputs.append(of_x)
-            starts.append(of_states)
-        found = {0: reduce(operator.add, inputs)}
-        for k, i in enumerate(states):
-            found[i] = concat([reshape(of[k], (1, *of[k].shape)) for of in starts], 0)
-        return tuple(found[i] for i in wrt)
+        ways = [self._back(way, cts, worlds, weights) for way in range(len(self.backward))]
 
-    def _back(self, way: int, cts: Sequence[Value], worlds: Sequence[Point]) -> tuple[Value, list[Value]]:
-        """The cotangents of x and of the states that one direction begins with."""
-        _, w, r, b, *rest = worlds[0].operands
+        def joined(i: int) -> Value:
+            if i == 0:
+                return reduce(operator.add, (of[0] for of in ways))
+            return concat([reshape(of[i], (1, *of[i].shape)) for of in ways], 0)
+
+        return tuple(map(joined, wrt))
+
+    def _back(
+        self, way: int, cts: Sequence[Value], worlds: Sequence[Point], weights: bool
+    ) -> dict[int, Value]:
+        """The cotangents of what one direction reads, by operand; without `weights` of x and the states."""
+        x, w, r, b, *rest = worlds[0].operands
         _, extras = self._of(way, rest, _part)
         whole = _Formula(self, way, _part(w, way), _part(r, way), _part(b, way), extras)
         turn = flipped if self.backward[way] else _unturned
@@ -300,9 +317,22 @@ class Recurrent(Composite, family=True):
             known = [gates + of_h] if self.adds else [gates, of_h]
             directions.append(Direction(known, state, before))
         ends = [_part(ct, way) for ct in cts[1:]]
-        weights = (whole.r, whole.own, *extras)
-        known_cts, starts = back(step, directions, turn(_of_way(cts[0], way)), ends, weights)
-        return matmul(turn(known_cts[0]), _part(w, way)), starts
+        read = (whole.r, whole.own, *extras)
+        of_outputs = turn(_of_way(cts[0], way))
+        of_known, starts, (of_r, of_own, *of_extras) = back(step, directions, of_outputs, ends, read, weights)
+        of_gates = turn(of_known[0])
+        found = {0: matmul(of_gates, _part(w, way)), **dict(enumerate(starts, 4))}
+        if not weights:
+            return found
+        # what is known is x W + b and h R + b: over all steps at once
+        found[1], found[2] = _outer(of_gates, x), _outer(of_known[-1], directions[0].before)
+        own = _total(of_known[-1])
+        if of_r is not None:
+            found[2] = found[2] + swap_last(of_r)
+        if of_own is not None:
+            own = own + of_own
+        found[3] = concat([_total(of_gates), own], 0)
+        return found | {i: v for i, v in enumerate(of_extras, 4 + self.states) if v is not None}
 
     def decompose(self, *operands: Value) -> tuple[Value, ...]:
         x, w, r, b, *rest = operands

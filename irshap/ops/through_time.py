@@ -65,8 +65,11 @@ def back(
     ct_outputs: Value,
     ct_ends: Sequence[Value],
     weights: Sequence[Value],
-) -> tuple[list[Value], list[Value]]:
-    """The cotangents of what is known, [T, N, G H] each, and of the start, [N, H] each.
+    wanted: bool,
+) -> tuple[list[Value], list[Value], list[Value | None]]:
+    """The cotangents of what is known, [T, N, G H] each, of the start, [N, H] each, and of the weights.
+
+    A weight has none where steps only read it by what is known.
 
     Args:
         step: emits a step.
@@ -74,33 +77,40 @@ def back(
         ct_outputs: cotangents of the outputs, [T, N, H].
         ct_ends: cotangents of the states at the end, [N, H] each.
         weights: what every step reads; first R of [H, G H], by which the output before contributes.
+        wanted: whether weights shall have cotangents.
     """
     states, known = len(ct_ends), len(worlds[0].known)
+    each = known + states
     rows = [ct_outputs]
     for world in worlds:
         rows += [*world.known, *world.states(step, weights)]
 
+    kinds = [v.tensor.with_shape(v.shape[1:]) for v in rows[1 : 1 + each]] + [v.tensor for v in weights]
+    with Builder() as b:
+        formals = [b.emit(Input(f"operand{i}"), types=(kind,))[0] for i, kind in enumerate(kinds)]
+        results = step(formals[:known], formals[known:each], formals[each:])
+        region = b.build("step", ())
+    read = {v for node in region.nodes for v in node.operands} if wanted else set()
+    summed = [formal for formal in formals[each:] if formal in read]
+
     def body(carried: Sequence[Value], rows: Sequence[Value], weights: Sequence[Value]) -> Sequence[Value]:
-        each = known + states
         own = [rows[1 + i * each :][:each] for i in range(len(worlds))]
-        with Builder() as b:
-            formals = [
-                b.emit(Input(f"operand{i}"), types=(v.type,))[0] for i, v in enumerate((*own[0], *weights))
-            ]
-            results = step(formals[:known], formals[known:each], formals[each:])
-            region = b.build("step", ())
         maps = [current().graft(region, dict(zip(formals, (*mine, *weights), strict=True))) for mine in own]
-        seeds = dict(zip(results, (carried[0] + rows[0], *carried[1:]), strict=True))
-        found = pulled_back(region, maps, seeds, formals[:each])
+        seeds = dict(zip(results, (carried[0] + rows[0], *carried[1:states]), strict=True))
+        found = pulled_back(region, maps, seeds, [*formals[:each], *summed])
         cts = [found[v] if v in found else zeros_like(v) for v in formals[:each]]
         # the last of what is known holds what the output before contributes
         of_h = matmul(cts[known - 1], swap_last(weights[0]))
         if formals[known] in found:
             of_h = found[formals[known]] + of_h
-        return [*map(_without_denormals, (of_h, *cts[known + 1 :])), *cts[:known]]
+        sums = [total + found[v] for total, v in zip(carried[states:], summed, strict=True)]
+        return [*map(_without_denormals, (of_h, *cts[known + 1 :])), *sums, *cts[:known]]
 
-    found = scanned(body, ct_ends, rows, weights, last_first=True)
-    return list(found[states:]), list(found[:states])
+    zeros = [zeros_like(w) for w, formal in zip(weights, formals[each:], strict=True) if formal in read]
+    found = scanned(body, [*ct_ends, *zeros], rows, weights, last_first=True)
+    totals = dict(zip(summed, found[states:], strict=False))
+    of_weights = [totals.get(formal) for formal in formals[each:]]
+    return list(found[states + len(summed) :]), list(found[:states]), of_weights
 
 
 def _without_denormals(x: Value) -> Value:

@@ -86,8 +86,13 @@ def test_lengths_that_are_the_whole_sequences_change_nothing(batch: str) -> None
     assert [n.op.mnemonic for n in given.nodes if n.op.mnemonic in ("gru", "opaque")] == ["gru"]
 
 
-def _pulled(sample: Sample, few: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Graph, dict[str, np.ndarray]]:
-    """Cotangents by the derivative and by the secant, with sequences spelled out up to so many steps."""
+def _pulled(
+    sample: Sample, few: int, monkeypatch: pytest.MonkeyPatch, *, weights: bool = False
+) -> tuple[Graph, dict[str, np.ndarray]]:
+    """Cotangents by the derivative and by the secant, with sequences spelled out up to so many steps.
+
+    With `weights` those of all operands, by the derivative alone.
+    """
     monkeypatch.setattr(recurrent, "FEW_STEPS", few)
     arrays = [a.astype(np.float64) for a in sample.operands]
     others = [a + randn(*a.shape, seed=90 + i) if i in sample.varying else a for i, a in enumerate(arrays)]
@@ -99,10 +104,9 @@ def _pulled(sample: Sample, few: int, monkeypatch: pytest.MonkeyPatch) -> tuple[
         )
         at, at0 = (Point(tuple(v), emit(sample.op, *v)) for v in (given, given0))
         cts = [constant(randn(*v.shape, seed=50 + i)) for i, v in enumerate(at.results)]
-        found = [
-            *sample.op.derivative(cts, at, sample.varying),
-            *sample.op.secant(cts, at, at0, sample.varying),
-        ]
+        found = [*sample.op.derivative(cts, at, range(len(arrays)) if weights else sample.varying)]
+        if not weights:
+            found += sample.op.secant(cts, at, at0, sample.varying)
         graph = b.build("pulled", [Output(f"m{i}", v) for i, v in enumerate(found)])
     feeds = {f"x{i}": a for i, a in enumerate(arrays)} | {f"r{i}": a for i, a in enumerate(others)}
     return graph, evaluate(graph, feeds)
@@ -112,8 +116,10 @@ SAMPLES = [s for op in (recurrent.Lstm, recurrent.Gru, recurrent.Rnn) for s in o
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda s: f"{s.op.mnemonic}-{s.op.direction}")
-def test_through_time_as_spelled_out(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    spelled, looped = (_pulled(sample, few, monkeypatch)[1] for few in (16, 0))
+@pytest.mark.parametrize("weights", [False, True])
+def test_through_time_as_spelled_out(sample: Sample, weights: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spelled, looped = (_pulled(sample, few, monkeypatch, weights=weights)[1] for few in (16, 0))
+    assert len(spelled) == (len(sample.operands) if weights else 2 * len(sample.varying))
     for name, value in spelled.items():
         np.testing.assert_allclose(looped[name], value, atol=1e-12)
 
