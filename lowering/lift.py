@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -135,10 +135,10 @@ def _lifted(
         if graph is not None and other is not None and _unmodeled(other) < _unmodeled(graph):
             graph, why = other, told
     whole = not plan.changes_shapes or len(plan.axes) == len(plan.model.graph.input)
-    apart = plan.axes and whole and not trained
+    apart = plan.axes and whole
     if apart and (graph is None or _unmodeled(graph) or not all(map(has_rows, graph.outputs))):
         with suppress(IRError, ModelError):
-            alone = with_samples_in_front(model, plan, lambda t: _Lifter(model, t).run(), stacked=True)
+            alone = with_samples_in_front(model, plan, partial(_run, model), trained, stacked=True)
             graph, why = alone, ""
     if graph is None:
         with_sizes(types, asked, given, plan.axes)
@@ -167,9 +167,9 @@ def _batched(model: onnx.ModelProto, plan: BatchPlan, trained: Mapping[str, str]
     if found is not None and not why and follows_batch(found):
         return found, ""
     apart = ""
-    if plan.axes and not trained:
+    if plan.axes:
         try:
-            return with_samples_in_front(model, plan, lambda types: _Lifter(model, types).run()), ""
+            return with_samples_in_front(model, plan, partial(_run, model), trained), ""
         except (IRError, ModelError) as error:
             apart = f"computing it for one sample and then for several fails: {error}"
     if found is not None and not supposed and not why and not all(map(has_rows, found.outputs)):
@@ -190,6 +190,10 @@ def _tried(
     except (IRError, ModelError) as error:
         return None, str(error)
     return (None, why) if why else (graph, "")
+
+
+def _run(model: onnx.ModelProto, types: onnx.ModelProto, trained: Mapping[str, str]) -> Graph:
+    return _Lifter(model, types, trained).run()
 
 
 class _Lifter:

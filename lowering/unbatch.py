@@ -47,7 +47,8 @@ def _keeps_rows(output: Output, axes: BatchAxes) -> bool:
 def with_samples_in_front(
     original: onnx.ModelProto,
     plan: BatchPlan,
-    lifted: Callable[[onnx.ModelProto], Graph],
+    lifted: Callable[[onnx.ModelProto, Mapping[str, str]], Graph],
+    trained: Mapping[str, str],
     *,
     stacked: bool = False,
 ) -> Graph:
@@ -55,7 +56,8 @@ def with_samples_in_front(
 
     Args:
         plan: names the batch in the types of the inputs.
-        lifted: lifts `original` with the types of a model's inputs.
+        lifted: lifts `original` with the types of a model's inputs, and with initializers as inputs.
+        trained: which become inputs: it is the same graph, and what is compared has their values.
         stacked: whether outputs that have no axis for samples get one, where the original takes one sample.
 
     Raises:
@@ -63,7 +65,8 @@ def with_samples_in_front(
     """
     inputs = plan.axes
     try:
-        alone = lifted(_for_one_sample(plan.model, inputs))
+        types = _for_one_sample(plan.model, inputs)
+        alone = lifted(types, {})
         require_tensors(alone)
         # before anything is run: what broken files make a runtime do is anyone's guess
         graph = vectorize(alone, inputs)
@@ -72,6 +75,8 @@ def with_samples_in_front(
         outputs = check.batch_of_outputs(stacked)
         graph = with_batch_on(graph, outputs)
         check.compare(graph, outputs)
+        if trained:
+            graph = with_batch_on(vectorize(lifted(types, trained), inputs), outputs)
     except (RuntimeRefusal, EncodeError) as error:
         raise ModelError(str(error)) from error
     return graph

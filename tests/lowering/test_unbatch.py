@@ -10,8 +10,11 @@ import pytest
 import irshap
 from irshap.errors import ModelError
 from irshap.ir.batch import batch_axes
+from irshap.ir.evaluator import evaluate
 from irshap.lowering import lift, lower
 from irshap.lowering.files.session import Session
+from irshap.lowering.lift import Lift
+from irshap.pipeline.base import Context
 
 HEAD = '<ir_version: 8, opset_import: ["": 17]> g'
 
@@ -64,6 +67,19 @@ def feeds_of(model: onnx.ModelProto, rows: int) -> dict[str, np.ndarray]:
             generator.integers(0, 2, shape) if whole else generator.standard_normal(shape).astype(np.float32)
         )
     return feeds
+
+
+def test_weights_that_are_inputs_are_those_of_all_samples() -> None:
+    model = model_of(ATTENTION)
+    given = feeds_of(model, 3)
+    weights = next(t for t in model.graph.initializer if t.name == "w")
+    graph = Lift(parameters="w").run(model, Context())
+    assert graph.source.batch == "" and batch_axes(graph).axis(graph.outputs[0].value) == 0
+    for scale in (1.0, 2.0):
+        array = scale * onnx.numpy_helper.to_array(weights)
+        weights.CopyFrom(onnx.numpy_helper.from_array(array, "w"))
+        wanted = Session(model).run(given)[0]
+        np.testing.assert_allclose(evaluate(graph, {**given, "w": array})["y"], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(
