@@ -61,9 +61,9 @@ class Lift(Pass):
     `dims`: sizes of open axes, as "t=128, ..."; one without a name is called after its place, "x[1]=128".
     What references say of open axes is bound, too.
     `batch_axes`: where the batch is in inputs and outputs, as "states=1, ...", where it isn't found.
-    `parameters`: initializers that become inputs, to be trained: names with wildcards, comma-separated; "*"
-    is every float tensor of more than one number but for statistics of batch normalizations, which
-    `statistics` makes inputs, too.
+    `parameters`: initializers that become inputs, to be trained: names with wildcards, comma-separated, "!"
+    before those that stay; "*" is every float tensor with an axis but for statistics of batch normalizations,
+    which `statistics` makes inputs, too.
     """
 
     batch: str = "auto"

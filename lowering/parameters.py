@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
-from math import prod
 
 import onnx
 
 from irshap.errors import ModelError, near
 from irshap.ir.types import DType
 from irshap.lowering.files.arrays import dtype_of
+from irshap.lowering.files.scopes import captured_names
 from irshap.ops.program import PARAMETER, STATE
 
-__all__ = ["chosen_initializers"]
+__all__ = ["chosen_initializers", "untrained_initializers"]
+
+_ALL = "*"
+_EXCEPT = "!"
 
 
 def chosen_initializers(model: onnx.ModelProto, patterns: str, statistics: bool) -> Mapping[str, str]:
     """The kind of input that each chosen initializer becomes: a parameter, or a running statistic.
 
     Args:
-        patterns: names with wildcards, comma-separated.  "*" alone is every float tensor of more than one
-            number that a node reads, but for statistics of batch normalizations; "" is none.
+        patterns: names with wildcards, comma-separated; "!" before one takes what it fits out again.  "*"
+            alone is every float tensor with an axis that a node reads, but for statistics of batch
+            normalizations; "" is none.
         statistics: whether the running means and variances of batch normalizations become inputs, too.
 
     Raises:
@@ -29,26 +33,70 @@ def chosen_initializers(model: onnx.ModelProto, patterns: str, statistics: bool)
     """
     if not patterns and not statistics:
         return {}
-    graph = model.graph
-    read = {name for node in graph.node if node.op_type not in _SETTINGS for name in node.input}
-    running = {name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[3:]}
-    floats = {t.name: t for t in graph.initializer if dtype_of(t.data_type) in (DType.F32, DType.F64)}
+    running = _running(model)
+    floats = {t.name: t for t in model.graph.initializer if _is_trainable(t)}
     found = dict.fromkeys((n for n in floats if n in running), STATE) if statistics else {}
+    why = _reasons(model)
     for pattern in (p.strip() for p in patterns.split(",")):
         if not pattern:
             continue
-        fits = [name for name in floats if fnmatchcase(name, pattern)]
+        fits = [name for name in floats if fnmatchcase(name, pattern.removeprefix(_EXCEPT))]
         weights = [name for name in fits if name not in running]
-        if pattern == "*":
-            weights = [name for name in weights if name in read and prod(floats[name].dims) > 1]
+        if pattern == _ALL:
+            weights = [name for name in weights if name not in why]
         if not weights:
             what = f"no float initializer is called {pattern!r}"
             if fits:
                 what = f"{fits[0]!r} is a running statistic of a batch normalization, which isn't trained"
             raise ModelError(what, mend=near(pattern, [n for n in floats if n not in running]))
-        found |= dict.fromkeys(weights, PARAMETER)
+        if pattern.startswith(_EXCEPT):
+            found = {name: kind for name, kind in found.items() if kind == STATE or name not in weights}
+        else:
+            found |= dict.fromkeys(weights, PARAMETER)
     return found
 
 
+def untrained_initializers(model: onnx.ModelProto, trained: Collection[str]) -> Mapping[str, str]:
+    """Why each float initializer isn't trained where "*" asked for all, by name."""
+    why = _reasons(model)
+    floats = [t for t in model.graph.initializer if dtype_of(t.data_type).is_float]
+    return {t.name: why.get(t.name, "the loss doesn't depend on it") for t in floats if t.name not in trained}
+
+
+def _running(model: onnx.ModelProto) -> set[str]:
+    nodes = (n for n in model.graph.node if n.op_type == "BatchNormalization")
+    return {name for node in nodes for name in node.input[3:]}
+
+
+def _is_trainable(tensor: onnx.TensorProto) -> bool:
+    return dtype_of(tensor.data_type) in (DType.F32, DType.F64)
+
+
+def _reasons(model: onnx.ModelProto) -> dict[str, str]:
+    """Why float initializers aren't trained by "*", as far as the file tells it without being lifted."""
+    read: set[str] = set()
+    settings: set[str] = set()
+    for node in model.graph.node:
+        (settings if _reads_settings(node) else read).update(node.input, captured_names(node))
+    running = _running(model)
+    found = {}
+    for tensor in model.graph.initializer:
+        name = tensor.name
+        if name in running:
+            found[name] = "a running statistic of a batch normalization"
+        elif not _is_trainable(tensor):
+            found[name] = f"{dtype_of(tensor.data_type).value} isn't trained"
+        elif name not in read:
+            found[name] = "a setting of an op" if name in settings else "nothing reads it"
+        elif not tensor.dims:
+            found[name] = "a number without axes"
+    return found
+
+
+def _reads_settings(node: onnx.NodeProto) -> bool:
+    """Whether its float operands aren't weights: scales, which must be known, and sizes as floats."""
+    to = next((a.i for a in node.attribute if a.name == "to"), None)
+    return node.op_type in _SETTINGS or (node.op_type == "Cast" and not dtype_of(int(to or 0)).is_float)
+
+
 _SETTINGS = {"DequantizeLinear", "QuantizeLinear", "Resize", "Upsample"}
-"""What has float operands that aren't weights: scales, which must be known."""

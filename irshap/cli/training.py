@@ -23,6 +23,9 @@ PRIORS = ("sparse", "total-variation", "right-reasons", "group-lasso")
 OPTIMIZERS = ("sgd", "adamw", "gradients")
 """As irshap.passes.training has them, which is imported when it is needed."""
 
+_NAMED = 5
+"""Initializers that a line names."""
+
 _STEP = (
     click.option("--loss", type=click.Choice(LOSSES), default="cross-entropy", show_default=True),
     click.option(
@@ -33,8 +36,8 @@ _STEP = (
         default="*",
         show_default=True,
         metavar="NAMES",
-        help="Initializers to train, comma-separated, with wildcards; * is every float tensor "
-        "of more than one number.",
+        help="Initializers to train, comma-separated, with wildcards, ! before those that aren't; * is every "
+        "float tensor with an axis that the loss depends on.",
     ),
     click.option(
         "--prior", type=click.Choice(PRIORS), help="What attributions should be like.  [default: none]"
@@ -91,6 +94,7 @@ def train_step_command(model: str, output: str, as_json: bool, **options: Any) -
         "inputs": {str(v.name): str(v.type) for v in step.graph.inputs},
         "outputs": {o.name: str(o.value.type) for o in step.graph.outputs},
         "parameters": dict(step.training.parameters),
+        "untrained": dict(step.untrained),
         **step.report.to_dict(),
     }
     if as_json:
@@ -100,7 +104,18 @@ def train_step_command(model: str, output: str, as_json: bool, **options: Any) -
     for kind in ("inputs", "outputs"):
         for name, type in report[kind].items():
             click.echo(printable(f"  {kind[:-1]:<8} {name} : {type}"))
+    _tell_untrained(step)
     click.echo(f"  passes   {step.pipeline}")
+
+
+def _tell_untrained(step: TrainingStep) -> None:
+    """A line for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in step.untrained.items():
+        by_reason.setdefault(why, []).append(name)
+    for why, names in by_reason.items():
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        click.echo(printable(f"  not trained: {', '.join(names[:_NAMED])}{more}: {why}"))
 
 
 @click.command("train")
@@ -157,7 +172,9 @@ def train_command(
     settings = Settings(**{n: options.pop(n) for n in (*names, "checkpoint_every", "threads")})
     if options["optimizer"] == "gradients":
         raise UserError("gradients alone train nothing", mend="use sgd or adamw")
-    trainer = Trainer(_step(model, **options), model, settings, checkpoint=checkpoint)
+    step = _step(model, **options)
+    _tell_untrained(step)
+    trainer = Trainer(step, model, settings, checkpoint=checkpoint)
 
     def tell(epoch: int, metrics: dict[str, float]) -> None:
         told = ", ".join(f"{name.replace('_', ' ')} {value:.6g}" for name, value in metrics.items())

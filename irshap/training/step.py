@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from glob import escape
 from typing import Any
 
 import onnx
@@ -18,13 +20,14 @@ from irshap.errors import PipelineError
 from irshap.ir.core import Graph
 from irshap.lowering.files.save import save_model
 from irshap.lowering.lift import Lift
+from irshap.lowering.parameters import untrained_initializers
 from irshap.passes.methods.base import Method
 from irshap.passes.target import Target
 from irshap.passes.training.log_probabilities import NAME, LogProbabilities
 from irshap.passes.training.loss import Loss
 from irshap.passes.training.prior import Prior
 from irshap.passes.training.step import Step
-from irshap.passes.training.trainable import Trainable
+from irshap.passes.training.trainable import Trainable, UnreadParameters
 from irshap.pipeline.base import Context, Pass, Points
 from irshap.pipeline.instrument import Instrument, KeepGraph
 from irshap.pipeline.named import PIPELINES
@@ -45,12 +48,14 @@ class TrainingStep:
         graph: the last form of the program in irshap's IR.
         report: what each pass did.
         pipeline: the canonical text of the passes that made it.
+        untrained: where "*" asked for all, why each other float initializer isn't trained, by name.
     """
 
     model: onnx.ModelProto
     graph: Graph
     report: Report
     pipeline: str
+    untrained: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def training(self) -> Training:
@@ -96,8 +101,9 @@ def train_step(
         target: what is attributed; by default the label's class where labels are classes, the sum of the
             output elsewhere, and for right-reasons the sum of all log-probabilities.
         optimizer: "sgd", "adamw", "gradients" (parameters aren't changed), or the pass: `Step(...)`.
-        parameters: the initializers that are trained: names with wildcards.  By default all float tensors of
-            more than one number, but for statistics of batch normalizations.
+        parameters: the initializers that are trained: names with wildcards, "!" before those that aren't.  By
+            default all float tensors with an axis that the loss depends on, but for statistics of batch
+            normalizations.
         batch_norm: "frozen" goes by the model's statistics, "batch" by those of each batch, while the running
             ones are handed on.
         groups: for group-lasso, which elements of an input go together: as in `irshap.compile`.
@@ -128,13 +134,32 @@ def train_step(
         passes, explained = _with_prior(wanted, how, method, target, batch_norm)
         given += [wanted, explained]
     chosen = [_asked(p, given) for p in passes if optimizer != "gradients" or not isinstance(p, Step)]
-    context = Context(groups=read_groups(groups))
-    context.metadata[Metadata.VERSION] = VERSION
     last = KeepGraph()
-    # read back, so that a dataclass is checked as its text is
-    manager = PassManager(parse_pipeline(format_pipeline(chosen)), [*instruments, last])
-    made = manager.run(read.source, context)
-    return TrainingStep(made, last.graph, manager.report, manager.text)
+
+    unread: list[str] = []
+    while True:
+        context = Context(groups=read_groups(groups))
+        context.metadata[Metadata.VERSION] = VERSION
+        # read back, so that a dataclass is checked as its text is
+        manager = PassManager(parse_pipeline(format_pipeline(chosen)), [*instruments, last])
+        try:
+            made = manager.run(read.source, context)
+            break
+        except UnreadParameters as error:
+            if listed != "*":
+                raise
+            # only now is it known which of all the loss doesn't depend on
+            unread += error.names
+            lift = replace(lift, parameters=", ".join(["*", *(f"!{_literally(n)}" for n in unread)]))
+            chosen = [lift if isinstance(p, Lift) else p for p in chosen]
+    trained = Training.of(made).parameters
+    untrained = untrained_initializers(context.source, trained) if listed == "*" else {}
+    return TrainingStep(made, last.graph, manager.report, manager.text, untrained)
+
+
+def _literally(name: str) -> str:
+    """The pattern that fits this name."""
+    return re.sub(r"[,\s]", "?", escape(name))
 
 
 def passes_of(step: onnx.ModelProto) -> tuple[Pass, ...]:

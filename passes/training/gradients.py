@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from irshap import contract
-from irshap.errors import NotDifferentiable, UserError
+from irshap.errors import NotDifferentiable
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Node, NoLocalRule, Output, Point, Role, Value
 from irshap.ir.walks import varying_values
@@ -15,6 +15,7 @@ from irshap.ops.families import NonDifferentiable
 from irshap.ops.program import PARAMETER, STATE, TRAINING, Full, Hold, Input, Tap
 from irshap.ops.reverse import reverse
 from irshap.ops.shape import zeros_like
+from irshap.passes.training.trainable import UnreadParameters
 from irshap.pipeline.base import Context, Pass, Semantics, graph_property
 
 __all__ = ["Gradients"]
@@ -55,12 +56,9 @@ class Gradients(Pass):
             varying = varying_values(nodes, parameters.values())
             found = reverse(nodes, varying, seed, _Slopes(b))
             outputs = [replace(o, value=mapping[o.value]) for o in kept]
+            if unread := [name for name, value in parameters.items() if value not in found]:
+                raise UnreadParameters("the loss doesn't depend on", unread)
             for name, value in parameters.items():
-                if value not in found:
-                    raise UserError(
-                        f"the loss doesn't depend on the parameter {name!r}",
-                        mend="leave it out of those that are trained (parameters)",
-                    )
                 outputs.append(Output(contract.gradient(name), found[value], Role.GRADIENT, name))
             states = {str(v.name) for v in ir.inputs if _kind(v) == STATE}
             handed = [o for o in ir.outputs_of(Role.MODEL) if o.of in states]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,21 @@ from irshap.ops.program import PARAMETER, STATE, Input
 from irshap.ops.reduce import number, over
 from irshap.pipeline.base import Context, Pass, Semantics, graph_property
 
-__all__ = ["Trainable"]
+__all__ = ["Trainable", "UnreadParameters"]
+
+
+class UnreadParameters(ModelError):
+    """Parameters that what is minimized doesn't depend on.
+
+    Attributes:
+        names: theirs.
+    """
+
+    def __init__(self, what: str, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        mend = f"leave it out of those that are trained: parameters='..., !{names[0]}'"
+        super().__init__(f"{what} the parameter {names[0]!r}{more}", mend=mend)
 
 
 @graph_property("trainable")
@@ -44,13 +58,10 @@ class Trainable(Pass):
     def run(self, ir: Graph, context: Context) -> Graph:
         require_unexplained(ir)
         read = ancestors([o.value for o in ir.outputs])
-        for value in _inputs(ir, PARAMETER):
-            if value not in read:
-                raise ModelError(
-                    f"nothing that the model gives reads the parameter {value.name!r}",
-                    mend="Leave it out of those that are trained (parameters)",
-                )
-            context.count("parameters")
+        parameters = _inputs(ir, PARAMETER)
+        if unread := [str(v.name) for v in parameters if v not in read]:
+            raise UnreadParameters("nothing that the model gives reads", unread)
+        context.count("parameters", len(parameters))
         if why := _has_parameters(ir):
             raise ModelError(why, mend="Name those that are trained: lift{parameters=(...)}")
         if self.batch_norm != "batch":

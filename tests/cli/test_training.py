@@ -33,6 +33,24 @@ def test_a_step(shell: Shell) -> None:
     assert "layers.0.weight_gradient : f32[9, 6]" in told and "layers.2" not in told
 
 
+def test_what_isnt_trained_is_told(shell: Shell) -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[N, 2] x) => (float[N, 2] y, float[N, 2] z)
+        <float[2, 2] w = {1, 2, 3, 4}, float s = {2}, float t = {3}, float[2, 2] v = {1, 2, 3, 4}> {
+            a = Mul(x, s)  b = Mul(a, t)  y = MatMul(b, w)  z = MatMul(x, v) }"""
+    onnx.save(onnx.parser.parse_model(text), "model.onnx")
+    told = shell.ok("train-step", "model.onnx", "-o", "step.onnx")
+    assert "not trained: s, t: a number without axes" in told
+    assert "not trained: v: the loss doesn't depend on it" in told
+    np.savez("data.npz", x=np.ones((4, 2), np.float32), labels=np.zeros(4, int))
+    assert "not trained: s, t:" in shell.ok(
+        "train", "model.onnx", "data.npz", "-o", "out.onnx", "--epochs", "1"
+    )
+    before, after = initial(onnx.load("model.onnx")), initial(onnx.load("out.onnx"))
+    assert [n for n in before if not np.array_equal(before[n], after[n])] == ["w"]
+    refused = shell.refused("train-step", "model.onnx", "-o", "step.onnx", "--parameters", "w, v")
+    assert "the loss doesn't depend on the parameter 'v'" in refused and "!v" in refused
+
+
 def test_training(shell: Shell) -> None:
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(40, 6)).astype(np.float32), rng.integers(0, 3, 40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,10 @@ import onnx
 import pytest
 from stepping import cnn, evaluated, feeds, lstm, mlp, network
 
+from irshap.contract import Training
 from irshap.errors import IrshapError, ModelError, NotDifferentiable, PipelineError, UserError
 from irshap.ir.types import Array
-from irshap.training import TrainingStep, train_step
+from irshap.training import TrainingStep, evaluation, train_step
 
 NETWORKS = {
     "tanh": mlp("Tanh"),
@@ -159,3 +161,42 @@ def test_an_lstm_of_few_steps_and_one_of_many() -> None:
     assert any(node.op_type == "Scan" for node in step.model.graph.node)
     check(step, feeds(step, many))
     _refused(NotDifferentiable, r"lstm \(scan\): .* loops", lstm(200), prior="sparse", method="gradient")
+
+
+HEADS = """<ir_version: 8, opset_import: ["": 17]> g (double[N, 4] x) => (double[N, 1] y, double[N, 2] other)
+    <double[4, 1] w = {1, 2, 3, 4}, double[1] b = {1}, double[4, 2] head = {1, 2, 3, 4, 5, 6, 7, 8},
+     double[2] lonely = {1, 2}, double scale = {2}, double[2] sizes = {-1, 4}, int64[2] whole = {-1, 4},
+     double[2, 2] spare = {1, 2, 3, 4}, bool yes = {1}> {
+        k = Cast<to = 7>(sizes)  f = Reshape(x, k)  g = Reshape(f, whole)  s = Mul(g, scale)
+        h = If(yes) <
+            then_branch = t () => (double[N, 1] a) { a = MatMul(s, w) },
+            else_branch = e () => (double[N, 1] c) { d = MatMul(s, w)  c = Neg(d) }>
+        y = Add(h, b)  other = MatMul(x, head)  gone = MatMul(other, spare) }"""
+
+
+def test_all_parameters_are_those_that_the_loss_depends_on() -> None:
+    model = onnx.parser.parse_model(HEADS)
+    step = train_step(model, loss="mse", optimizer="gradients")
+    assert set(step.training.parameters) == {"w", "b"}
+    assert step.untrained == {
+        "head": "the loss doesn't depend on it",
+        "lonely": "nothing reads it",
+        "scale": "a number without axes",
+        "sizes": "a setting of an op",
+        "spare": "the loss doesn't depend on it",
+    }
+    check(step, feeds(step, model))
+    assert set(Training.of(evaluation(step.model, model)).parameters) == {"w", "b"}
+    other = train_step(model, loss="mse", output="other", optimizer="gradients")
+    assert set(other.training.parameters) == {"head"}
+    chosen = train_step(model, loss="mse", parameters="*, scale, !b, !head, !spare", optimizer="gradients")
+    assert set(chosen.training.parameters) == {"w", "scale"} and not chosen.untrained
+    for name, text in {
+        "w, head": "the loss doesn't depend on the parameter 'head'",
+        "w, spare": "nothing that the model gives reads the parameter 'spare'",
+        "lonely, spare": "nothing that the model gives reads the parameter 'lonely' and 1 more",
+        "whole": "no float initializer is called 'whole'",
+        "w, !nothing": "no float initializer is called '!nothing'",
+        "w, !w": "no initializer was made an input",
+    }.items():
+        _refused(ModelError, re.escape(text), model, loss="mse", parameters=name)
