@@ -16,6 +16,7 @@ from irshap.errors import ModelError, UserError, is_text, near
 __all__ = [
     "BASE_VALUES",
     "COMPLETENESS_ERROR",
+    "DROPOUT_SEEDS",
     "EVENTS",
     "HYPOTHETICAL",
     "LABELS",
@@ -93,6 +94,9 @@ and whether they are those of an event."""
 
 SAMPLE_WEIGHTS, PRIOR_WEIGHT, LEARNING_RATE = "sample_weights", "prior_weight", "learning_rate"
 """Inputs of a training step: [N], a scalar, a scalar."""
+
+DROPOUT_SEEDS = "dropout_seeds"
+"""The input of a training step that says what each sample drops: integers, [N]."""
 
 STEPS = "steps"
 """The input of a training step that counts those before it, where its optimizer needs to know."""

@@ -69,9 +69,12 @@ class Import:
         builder: Builder,
         batch: tuple[bool, bool],
         facts: Facts,
+        *,
+        trained: bool = False,
     ) -> None:
         self.proto, self.opset, self.builder, self.facts = proto, opset, builder, facts
         self.batched, self.rebatched = batch
+        self.trained = trained
         self.inputs: list[Value | None] = list(inputs)
         self.fails = False
         self.attributes: dict[str, Any] = {a.name: helper.get_attribute_value(a) for a in proto.attribute}

@@ -33,7 +33,7 @@ from irshap.lowering.importer import IMPORTERS, NO_RULE, Failing, Import, Unmode
 from irshap.lowering.one_sample import with_samples, without_batch_name
 from irshap.lowering.opaque import is_unknown, used_domains
 from irshap.lowering.ops.sequence import SEQUENCES
-from irshap.lowering.parameters import chosen_initializers
+from irshap.lowering.parameters import chosen_initializers, own_statistics
 from irshap.lowering.rebatch import check_axis, has_rows, why_not_row_by_row
 from irshap.lowering.row_wise import rows_of_node
 from irshap.lowering.shape_arithmetic import KNOWN_LIMIT, Facts
@@ -114,6 +114,8 @@ def _lifted(
     asked = named_pairs(reading.dims, "the size of an axis", int)
     axes = named_pairs(reading.batch_axes, "the axis of a batch", int)
     model = inline_functions(with_values(model, named_pairs(reading.set, "the value of an input", str)))
+    if reading.parameters or reading.statistics:
+        model = own_statistics(model)
     # types are all that has to be worked out here, and for that no copy of the weights is needed
     types = outline(model)
     trained = chosen_initializers(types, reading.parameters, reading.statistics)
@@ -274,7 +276,8 @@ class _Lifter:
             return
         with self.builder.at((proto.name or next(filter(None, proto.output), proto.op_type),)):
             batch = (self.batched, self.rebatched)
-            view = Import(proto, inputs, self.opset, self.builder, batch, self.facts)
+            trained = bool(self.trained)
+            view = Import(proto, inputs, self.opset, self.builder, batch, self.facts, trained=trained)
             results, why = self._modeled(view)
             if results is None:
                 results, why = self._through_body(proto, inputs, why)

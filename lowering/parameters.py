@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 
@@ -9,11 +10,12 @@ import onnx
 
 from irshap.errors import ModelError, near
 from irshap.ir.types import DType
+from irshap.lowering.emitter import FreshNames
 from irshap.lowering.files.arrays import dtype_of
 from irshap.lowering.files.scopes import captured_names
 from irshap.ops.program import PARAMETER, STATE
 
-__all__ = ["chosen_initializers", "untrained_initializers"]
+__all__ = ["chosen_initializers", "own_statistics", "untrained_initializers"]
 
 _ALL = "*"
 _EXCEPT = "!"
@@ -56,11 +58,53 @@ def chosen_initializers(model: onnx.ModelProto, patterns: str, statistics: bool)
     return found
 
 
-def untrained_initializers(model: onnx.ModelProto, trained: Collection[str]) -> Mapping[str, str]:
-    """Why each float initializer isn't trained where "*" asked for all, by name."""
+def untrained_initializers(model: onnx.ModelProto, handed: Collection[str]) -> Mapping[str, str]:
+    """Why each float initializer isn't trained where "*" asked for all, by name.
+
+    Args:
+        handed: those that are, and the statistics that a step hands on.
+    """
     why = _reasons(model)
     floats = [t for t in model.graph.initializer if dtype_of(t.data_type).is_float]
-    return {t.name: why.get(t.name, "the loss doesn't depend on it") for t in floats if t.name not in trained}
+    return {t.name: why.get(t.name, "the loss doesn't depend on it") for t in floats if t.name not in handed}
+
+
+def own_statistics(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with an initializer for each running statistic that nothing else reads.
+
+    Exporters make one of tensors that are equal, as those of a fresh network are; what is trained would take
+    the statistics along.  torch's leaves an Identity with the name of the other tensor, which it gets back.
+    """
+    nodes, initializers = model.graph.node, {t.name: t for t in model.graph.initializer}
+    same = {n.output[0]: n.input[0] for n in nodes if n.op_type == "Identity"}
+    uses = Counter(name for node in nodes for name in (*node.input, *captured_names(node)))
+    uses.update(v.name for v in model.graph.output)
+    found: dict[tuple[int, int], tuple[str, str]] = {}
+    for at, node in enumerate(nodes):
+        for i, name in enumerate(node.input[3:] if node.op_type == "BatchNormalization" else (), 3):
+            holder = name
+            while holder in same:
+                holder = same[holder]
+            if holder in initializers and (holder != name or uses[name] > 1):
+                found[at, i] = name, holder
+    if not found:
+        return model
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    names = FreshNames([*initializers, *(n for node in nodes for n in node.output)])
+    freed = set()
+    for (at, i), (name, holder) in found.items():
+        own = name if holder != name and uses[name] == 1 else names.fresh(name)
+        if own == name:
+            freed.add(name)
+        made.graph.node[at].input[i] = own
+        tensor = made.graph.initializer.add()
+        tensor.CopyFrom(initializers[holder])
+        tensor.name = own
+    kept = [n for n in made.graph.node if not freed.intersection(n.output)]
+    del made.graph.node[:]
+    made.graph.node.extend(kept)
+    return made
 
 
 def _running(model: onnx.ModelProto) -> set[str]:

@@ -63,6 +63,13 @@ _STEP = (
         show_default=True,
         help="Normalize by the model's statistics, or by those of each batch.",
     ),
+    click.option(
+        "--dropout",
+        type=click.Choice(["none", "seeded"]),
+        default="none",
+        show_default=True,
+        help="Drop nothing, or what seeds draw for each sample.",
+    ),
 )
 
 
@@ -104,18 +111,20 @@ def train_step_command(model: str, output: str, as_json: bool, **options: Any) -
     for kind in ("inputs", "outputs"):
         for name, type in report[kind].items():
             click.echo(printable(f"  {kind[:-1]:<8} {name} : {type}"))
-    _tell_untrained(step)
+    _tell_left_out(step)
     click.echo(f"  passes   {step.pipeline}")
 
 
-def _tell_untrained(step: TrainingStep) -> None:
-    """A line for each reason."""
+def _tell_left_out(step: TrainingStep) -> None:
+    """What isn't trained, a line for each reason, and what does nothing."""
     by_reason: dict[str, list[str]] = {}
     for name, why in step.untrained.items():
         by_reason.setdefault(why, []).append(name)
     for why, names in by_reason.items():
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         click.echo(printable(f"  not trained: {', '.join(names[:_NAMED])}{more}: {why}"))
+    if step.idle_dropouts:
+        click.echo(f"  dropouts that drop nothing: {step.idle_dropouts} (--dropout seeded)")
 
 
 @click.command("train")
@@ -173,7 +182,7 @@ def train_command(
     if options["optimizer"] == "gradients":
         raise UserError("gradients alone train nothing", mend="use sgd or adamw")
     step = _step(model, **options)
-    _tell_untrained(step)
+    _tell_left_out(step)
     trainer = Trainer(step, model, settings, checkpoint=checkpoint)
 
     def tell(epoch: int, metrics: dict[str, float]) -> None:

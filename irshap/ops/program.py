@@ -29,8 +29,8 @@ from irshap.ir.dims import Dim, N, Shape, symbols_of
 from irshap.ir.types import Array, DType, Tensor, TensorType, Type, differ
 from irshap.ops.families import Linear, NonDifferentiable, zip_axes
 
-__all__ = ["MASK", "PARAMETER", "PLACES", "STATE", "TRAINING", "Constant", "Dims", "Full", "Hold"]
-__all__ += ["Input", "Opaque", "Pullback", "Tap", "constant", "new_input", "without_tap"]
+__all__ = ["MASK", "PARAMETER", "PLACES", "STATE", "TRAINING", "Constant", "Dims", "Dropout", "Full"]
+__all__ += ["Hold", "Input", "Opaque", "Pullback", "Tap", "constant", "new_input", "without_tap"]
 
 NOTHING_VARIES = "it has no operand that varies"
 
@@ -277,6 +277,25 @@ class Tap(Linear, _Mark):
     @classmethod
     def samples(cls) -> Iterable[Sample]:
         yield Sample(cls(), (np.array([[1.0, 2.0]], np.float32),), (0,), batch=(0,))
+
+
+@dataclass(frozen=True)
+class Dropout(Linear, _Mark):
+    """y = x, where a network that is trained may drop elements with the probability `ratio`.
+
+    `at` tells two of one tensor apart, which drop others.
+    """
+
+    ratio: float
+    at: str
+    mnemonic = "dropout"
+
+    def adjoint(self, ct: Value, at: Point, i: int) -> Value:
+        return ct
+
+    @classmethod
+    def samples(cls) -> Iterable[Sample]:
+        yield Sample(cls(0.5, "y"), (np.array([[1.0, 2.0]], np.float32),), (0,), batch=(0,))
 
 
 def without_tap(node: Node, mapping: Mapping[Value, Value]) -> tuple[Value] | None:

@@ -27,7 +27,7 @@ from irshap.passes.training.log_probabilities import NAME, LogProbabilities
 from irshap.passes.training.loss import Loss
 from irshap.passes.training.prior import Prior
 from irshap.passes.training.step import Step
-from irshap.passes.training.trainable import Trainable, UnreadParameters
+from irshap.passes.training.trainable import IDLE, Trainable, UnreadParameters
 from irshap.pipeline.base import Context, Pass, Points
 from irshap.pipeline.instrument import Instrument, KeepGraph
 from irshap.pipeline.named import PIPELINES
@@ -58,6 +58,11 @@ class TrainingStep:
     untrained: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def idle_dropouts(self) -> int:
+        """How many dropouts of the model drop nothing."""
+        return sum(run.statistics.get(IDLE, 0) for run in self.report.passes)
+
+    @property
     def training(self) -> Training:
         """What the model's inputs and outputs are for."""
         return Training.of(self.model)
@@ -82,6 +87,7 @@ def train_step(
     optimizer: str | Step = "sgd",
     parameters: str | Sequence[str] = "*",
     batch_norm: str = "frozen",
+    dropout: str = "none",
     groups: Any = None,
     instruments: Sequence[Instrument] = (),
 ) -> TrainingStep:
@@ -106,6 +112,8 @@ def train_step(
             normalizations.
         batch_norm: "frozen" goes by the model's statistics, "batch" by those of each batch, while the running
             ones are handed on.
+        dropout: "none", dropouts drop nothing, "seeded", what an input `dropout_seeds` [N] draws for each
+            sample by a hash.
         groups: for group-lasso, which elements of an input go together: as in `irshap.compile`.
         instruments: what watches the passes.
 
@@ -122,8 +130,11 @@ def train_step(
     listed = parameters if isinstance(parameters, str) else ", ".join(parameters)
     if batch_norm not in ("frozen", "batch"):
         raise PipelineError(f"batch_norm={batch_norm!r} is unknown", mend="use frozen or batch")
+    if dropout not in ("none", "seeded"):
+        raise PipelineError(f"dropout={dropout!r} is unknown", mend="use none or seeded")
+    trainable = Trainable(batch_norm=batch_norm, dropout=dropout)  # type: ignore[arg-type]
     lift = replace(read.reading, parameters=listed, statistics=batch_norm == "batch")
-    given: list[Pass] = [lift, Trainable(batch_norm=batch_norm), how]  # type: ignore[arg-type]
+    given: list[Pass] = [lift, trainable, how]
     if optimizer != "gradients":
         given.append(_as_pass(Step, "optimizer", optimizer))
     if wanted is None:
@@ -131,7 +142,7 @@ def train_step(
             raise PipelineError("a method or a target is for a prior, and there is none", mend="give prior=")
         passes: Sequence[Pass] = parse_pipeline(PIPELINES["train"])
     else:
-        passes, explained = _with_prior(wanted, how, method, target, batch_norm)
+        passes, explained = _with_prior(wanted, how, method, target, trainable)
         given += [wanted, explained]
     chosen = [_asked(p, given) for p in passes if optimizer != "gradients" or not isinstance(p, Step)]
     last = KeepGraph()
@@ -152,8 +163,8 @@ def train_step(
             unread += error.names
             lift = replace(lift, parameters=", ".join(["*", *(f"!{_literally(n)}" for n in unread)]))
             chosen = [lift if isinstance(p, Lift) else p for p in chosen]
-    trained = Training.of(made).parameters
-    untrained = untrained_initializers(context.source, trained) if listed == "*" else {}
+    handed = {**Training.of(made).parameters, **Training.of(made).states}
+    untrained = untrained_initializers(context.source, handed) if listed == "*" else {}
     return TrainingStep(made, last.graph, manager.report, manager.text, untrained)
 
 
@@ -179,14 +190,16 @@ def evaluation(step: onnx.ModelProto, model: Any) -> onnx.ModelProto:
         ModelError: `step` is no training step.
     """
     given = [p for p in passes_of(step) if isinstance(p, Lift | Trainable | Loss)]
-    given = [replace(p, batch_norm="running") if isinstance(p, Trainable) else p for p in given]
+    given = [
+        replace(p, batch_norm="running", dropout="none") if isinstance(p, Trainable) else p for p in given
+    ]
     manager = PassManager([_asked(p, given) for p in parse_pipeline(PIPELINES["train-evaluate"])])
     result: onnx.ModelProto = manager.run(Model.of(model, {}).source, Context())
     return result
 
 
 def _with_prior(
-    prior: Prior, loss: Loss, method: Any, target: Any, batch_norm: str
+    prior: Prior, loss: Loss, method: Any, target: Any, trainable: Trainable
 ) -> tuple[list[Pass], Target]:
     """The passes with a prior, and the target."""
     right = prior.kind == "right-reasons"
@@ -202,7 +215,12 @@ def _with_prior(
             mend="use gradient, input-x-gradient, x-gradient, integrated-gradients, expected-gradients, "
             "or deeplift",
         )
-    if batch_norm == "batch" and how.points is not Points.SAMPLE:
+    if trainable.dropout == "seeded" and how.points is not Points.SAMPLE:
+        raise PipelineError(
+            f"{how.name} runs other rows than samples, for which nothing is drawn that drops them",
+            mend="use dropout=none, or a method that looks at the sample alone, such as x-gradient",
+        )
+    if trainable.batch_norm == "batch" and how.points is not Points.SAMPLE:
         raise PipelineError(
             f"{how.name} runs other rows than samples, which batch statistics would mix with these",
             mend="use batch_norm=frozen, or a method that looks at the sample alone, such as x-gradient",

@@ -21,6 +21,7 @@ from irshap.errors import ModelError, UserError
 from irshap.ir.types import Array
 from irshap.lowering.files.load import load_model
 from irshap.lowering.files.save import save_model
+from irshap.lowering.parameters import own_statistics
 from irshap.passes.training.loss import Loss
 from irshap.training.checkpoint import Checkpoint
 from irshap.training.data import Data
@@ -111,7 +112,7 @@ class Trainer:
         self.settings = settings or Settings()
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self._step = step.model if isinstance(step, TrainingStep) else load_model(step)
-        self._model = load_model(model)
+        self._model = own_statistics(load_model(model))
         self._providers = providers
         start = {t.name: t for t in self._model.graph.initializer}
         values = {name: numpy_helper.to_array(t) for name, t in start.items()}
@@ -268,7 +269,7 @@ class Trainer:
                 self._keep(at)
 
     def _drawn(self, data: Data, count: int, at: Checkpoint) -> Mapping[str, Array]:
-        """References, and where between them and the samples gradients are taken."""
+        """References, where between them and the samples gradients are taken, and what samples drop."""
         loop, each = self._loop, self.settings.references
         rng = np.random.default_rng([self.settings.seed, at.epoch, at.step, 1])
         found = {}
@@ -277,6 +278,8 @@ class Trainer:
             found[name] = pool[rng.integers(0, len(pool), (count, each))] if own else pool
         for name in loop.training.places.values():
             found[name] = rng.random((count, each)).astype(loop.dtypes[name])
+        if (seeds := loop.training.given.get(contract.DROPOUT_SEEDS)) is not None:
+            found[seeds] = rng.integers(0, 2**31, count)
         return found
 
     def _require_numbers(self, at: Checkpoint, loss: float, prior: float, weights: Array, of: int) -> None:

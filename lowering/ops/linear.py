@@ -50,11 +50,13 @@ def _write_gemm(e: Export, op: linear.Gemm) -> None:
 
 @importer("BatchNormalization")
 def _read_batch_norm(n: Import) -> Sequence[Value]:
-    if n.attribute("training_mode", 0) or len([o for o in n.proto.output if o]) > 1:
+    if not n.trained and (n.attribute("training_mode", 0) or len([o for o in n.proto.output if o]) > 1):
         raise Unmodeled("it is in training mode")
     if not n.attribute("spatial", 1):
         raise Unmodeled("it normalizes each element apart (spatial=0)")
-    return (n.one(linear.BatchNorm(n.attribute("epsilon", 1e-5)), *(n.tensor(i) for i in range(5))),)
+    operands = [n.tensor(i) for i in range(5)]
+    # a training step says itself what it goes by, and what it hands on
+    return (n.one(linear.BatchNorm(n.attribute("epsilon", 1e-5)), *operands), *operands[3:])
 
 
 @exporter(linear.BatchMoments)

@@ -31,14 +31,24 @@ def _read_identity(n: Import) -> Value:
 
 @importer("Dropout")
 def _read_dropout(n: Import) -> Sequence[Value]:
-    """The identity at inference; in training mode it draws random numbers."""
-    if n.has(2) and bool(n.static(2)):
+    """The identity at inference; in training mode it draws random numbers, which a training step decides."""
+    if not n.trained and n.has(2) and bool(n.static(2)):
         raise Unmodeled("it is in training mode")
-    x = n.tensor()
+    x = y = n.tensor()
+    if n.trained:
+        ratio = n.scalar(1, float(n.attribute("ratio", 0.5)))
+        if not 0 <= ratio < 1:
+            raise Unmodeled(f"its ratio is {ratio:g}")
+        y = n.one(program.Dropout(ratio, n.proto.output[0]), x)
     if len([name for name in n.proto.output if name]) == 1:
-        return (x,)
+        return (y,)
     kept = program.Full(1.0, DType.BOOL if n.opset >= 10 else x.dtype, x.shape)
-    return (x, n.one(kept))
+    return (y, n.one(kept))
+
+
+@exporter(program.Dropout)
+def _write_dropout(e: Export, op: program.Dropout) -> None:
+    e.result("Identity", e.inputs)
 
 
 @importer("Constant")

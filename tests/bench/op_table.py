@@ -45,7 +45,7 @@ for `rule=reveal-cancel`.
 | op | rule | float64 | float32 | gradient | RevealCancel |
 | --- | --- | --- | --- | --- | --- |
 """
-NOT_A_RULE = ("hold", "pullback", "tap", "input", "constant", "opaque", "dims", "full")
+NOT_A_RULE = ("dropout", "hold", "pullback", "tap", "input", "constant", "opaque", "dims", "full")
 
 
 def kind(cls: type[Op]) -> str:

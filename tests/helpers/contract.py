@@ -40,6 +40,7 @@ LIFTS_AS_OTHERS = {
     "constant": "an initializer's value, already compared",
     "dequantize f64": "ONNX has it not for float64",
     "dilate": "internal: the adjoint of a strided slice, lifts as its parts",
+    "dropout": "an identity for the runtime; a training step decides what it drops",
     "dims": "shape arithmetic that lifting evaluates",
     "full": "a small one lifts as a constant",
     "dynamic_fake_quantize": "internal: the explained form of dynamic_quantize, lifts as its parts",
