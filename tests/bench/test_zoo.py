@@ -206,6 +206,40 @@ def test_the_page_counts_and_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| text | shap | 1 | 0 | 1 | 0 | 5.0e-01 |" in text
 
 
+def test_the_smallest_that_are_trained(tmp_path: Path) -> None:
+    import train_zoo
+
+    def row(model: str, nodes: int, **more: Any) -> str:
+        named = {"suite": "text", "model": model, "batch": "dynamic", "length": "fixed", "nodes": nodes}
+        return json.dumps(named | more)
+
+    rows = [row("a", 9), row("b", 7), row("a", 5), row("c", 1, batch="one"), row("d", 2, suite="sklearn")]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    assert list(train_zoo.smallest(2, rows=tmp_path / "rows.jsonl").items()) == [("text/a", 5), ("text/b", 7)]
+    assert train_zoo.smallest(9, "b$", tmp_path / "rows.jsonl") == {"text/b": 7}
+    wanted = {"v": np.array([1.0, -4.0]), "w": np.array([0.5])}
+    assert train_zoo.off({"v": np.array([1.0, -4.0]), "w": np.array([0.7])}, wanted) == pytest.approx(0.05)
+    told = {
+        "network": "text/a",
+        "nodes": 5,
+        "parameters": 2,
+        "numbers": 1234,
+        "float64": 1e-16,
+        "float32": 1e-7,
+    }
+    text = train_zoo.page([told, {"network": "text/b", "nodes": 7, "why": "refused: no"}])
+    assert "| text/a | 5 | 2 | 1 234 | 1.0e-16 | 1.0e-07 |" in text and "| text/b | 7 | refused: no |" in text
+
+
+def test_gradients_are_torchs() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    import train_zoo
+
+    found = train_zoo.compared("recurrent/gru_final_states", "torchscript")
+    assert found["float64"] < 1e-9 and found["float32"] < 1e-4 and found["parameters"] == 10
+
+
 def test_inputs_are_guessed_from_what_the_file_says_and_what_runs(tmp_path: Path) -> None:
     from zoo_models.guessing import guess
 
