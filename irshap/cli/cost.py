@@ -78,10 +78,11 @@ def cost_command(
     Compares the model alone, the unoptimized program (@naive; for methods that compare with references) and
     the pipeline's.  Memory is that of a process with ONNX Runtime on a CPU, beside what it was before; with a
     GPU as --device a rough figure for that device.  Options of `irshap compile` mean what they mean there.
+    A training step (`irshap train-step`) is costed as it is, for so many samples and references.
     """
     from irshap.cost import Settings
     from irshap.cost.devices import device as named
-    from irshap.cost.report import Query, report
+    from irshap.cost.report import Query, report, report_of_step
     from irshap.runtime.sizes import parse_size
 
     for path in (html, plot):
@@ -97,6 +98,12 @@ def cost_command(
     count = int(references) if references.isdecimal() else 0
     if not count and not Path(references).is_file():
         raise UserError(f"{references!r} is neither a number of references nor a file of them")
+    if _is_step(said["model"]):
+        _refuse_said({**said, "each_pass": each_pass})
+        query = Query(count or 1, samples or 1, limit, settings, on)
+        found = report_of_step(said["model"], query, ",".join(said["dim"] or ()))
+        _tell(said["model"], found, {"model": said["model"], **found.to_dict()}, layers, as_json, html, plot)
+        return
     arguments = explained_arguments({**said, "references": None if count else references})
     given, fixed = arguments["references"], arguments["model"].fixed_batch
     if None not in (samples, fixed) and samples != fixed:
@@ -105,6 +112,35 @@ def cost_command(
     model, main, pipelines, groups = _asked(**arguments)
     found = report(model, query, pipelines, given.arrays, given.per_sample, groups)
     data = {"model": model, "pipeline": main, **found.to_dict()}
+    _tell(model, found, data, layers, as_json, html, plot)
+
+
+def _is_step(model: Any) -> bool:
+    """Whether a file is a training step."""
+    from irshap.contract import Metadata, metadata_of
+    from irshap.lowering.files.load import load_model
+
+    return Path(model).suffix == ".onnx" and Metadata.TRAINING in metadata_of(load_model(model))
+
+
+def _refuse_said(options: dict[str, Any]) -> None:
+    """Refuses what was asked for an explanation, where a training step is costed."""
+    source = click.get_current_context().get_parameter_source
+    for name in options.keys() - {"model", "dim"}:
+        if source(name) is click.core.ParameterSource.COMMANDLINE:
+            what = f"--{name.replace('_', '-')} is for an explanation, and the file is a training step"
+            raise UserError(what, mend="leave it out, or cost the model that the step was made of")
+
+
+def _tell(
+    model: str,
+    found: Report,
+    data: dict[str, Any],
+    layers: bool,
+    as_json: bool,
+    html: str | None,
+    plot: str | None,
+) -> None:
     if html is not None:
         _write_html(html, model, found, data)
     if plot is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from irshap.cost.choose import candidates
@@ -14,14 +14,16 @@ from irshap.cost.nodes import GraphCost, NodeCost, Phase, cost, counted
 from irshap.cost.session import Memory, SessionModel, Settings, version_note
 from irshap.errors import PipelineError, ReferencesError
 from irshap.ir.core import Graph
-from irshap.ir.dims import Dim, N, R
+from irshap.ir.dims import Dim, N, R, symbols_of
+from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import Array, TensorType
+from irshap.lowering.lift import Lift
 from irshap.ops.program import batch_from_shape
 from irshap.pipeline.base import Pass
 from irshap.pipeline.stages import Stage, stages
 from irshap.pipeline.strategies import has_strategies, slot_of
 
-__all__ = ["Program", "Query", "Report", "curve", "report"]
+__all__ = ["Program", "Query", "Report", "curve", "report", "report_of_step"]
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,29 @@ def report(
         programs.append(_program(name, end, exact))
     note = version_note()
     return Report(query, tuple(programs), tuple(strategies), () if note is None else (note,))
+
+
+_OWN_R = "R_"
+"""What lifting calls an axis R of the file, since R is that of an explanation."""
+
+
+def report_of_step(model: Any, query: Query, dims: str = "") -> Report:
+    """Costs a training step as it is.
+
+    Args:
+        model: a path, bytes or a ModelProto, with the number of samples called N.
+        dims: sizes of other open axes, as `Lift` takes them.
+
+    Raises:
+        UserError: an axis other than those of samples and references is open.
+    """
+    # as it is written: its samples meet in the loss
+    (stage,) = stages(model, [Lift("keep", dims=dims)])
+    counts = {d: R for v in stage.graph.inputs for d in symbols_of(v.shape or ()) if str(d) == _OWN_R}
+    stage = replace(stage, graph=map_nodes(stage.graph, binding=counts))
+    refuse_open_axes(stage.graph)
+    note = version_note()
+    return Report(query, (_program("training step", stage),), (), () if note is None else (note,))
 
 
 def _require_fit(graph: Graph, given: Mapping[str, Array], counting: int) -> None:

@@ -117,7 +117,7 @@ class Conv(_Convolution):
         return (np.ascontiguousarray(y.astype(x.dtype)),)
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
-        return product(results[0].dims) * (2 * product(operands[1].dims[1:]) + (len(operands) == 3))
+        return product(results[0].dims) * (2 * product(operands[1].dims[1:]) + int(len(operands) == 3))
 
     def adjoint(self, ct: Value, at: Point, i: int) -> Value:
         x, w = at.operands[:2]

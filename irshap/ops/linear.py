@@ -143,7 +143,7 @@ class Gemm(Bilinear):
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> Dim:
         inner = operands[0].dims[0 if self.trans_a else 1]
-        return product(results[0].dims) * (2 * inner + (len(operands) == 3))
+        return product(results[0].dims) * (2 * inner + int(len(operands) == 3))
 
     def batch_axes(
         self, axes: Axes, operands: Sequence[TensorType], results: Sequence[TensorType]

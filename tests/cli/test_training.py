@@ -14,9 +14,12 @@ from shells import Shell
 from stepping import initial
 
 from irshap.cli.training import LOSSES, OPTIMIZERS, PRIORS
+from irshap.cost.session import predict
+from irshap.ir.dims import N
 from irshap.passes.training.loss import Losses
 from irshap.passes.training.prior import Priors
 from irshap.passes.training.step import Optimizers
+from irshap.training import train_step
 
 NET = FIXTURES / "training" / "mlp_f32.onnx"
 
@@ -31,6 +34,20 @@ def test_a_step(shell: Shell) -> None:
     options = ["--optimizer", "gradients", "--parameters", "layers.0.*"]
     told = shell.ok("train-step", NET, "-o", "step.onnx", *options)
     assert "layers.0.weight_gradient : f32[9, 6]" in told and "layers.2" not in told
+
+
+def test_the_cost_of_a_step(shell: Shell) -> None:
+    cnn = FIXTURES / "training" / "cnn_f32.onnx"
+    shell.ok("train-step", cnn, "-o", "step.onnx", "--prior", "right-reasons")
+    (found,) = shell.json("cost", "step.onnx", "-n", "512")["programs"]
+    wanted = predict(train_step(cnn, prior="right-reasons").graph, {N: 512})
+    assert abs(found["memory"]["peak"] / wanted.peak - 1) < 0.01
+    assert "training step" in shell.ok("cost", "step.onnx", "-n", "8", "--memory-limit", "1GiB", "--layers")
+    assert "--method is for an explanation" in shell.refused("cost", "step.onnx", "--method", "gradient")
+    options = ["--prior", "sparse", "--method", "expected-gradients"]
+    shell.ok("train-step", cnn, "-o", "step.onnx", *options)
+    few, many = (shell.json("cost", "step.onnx", "-r", r)["programs"][0]["flops"] for r in ("1", "8"))
+    assert many > 4 * few
 
 
 def test_what_isnt_trained_is_told(shell: Shell) -> None:
