@@ -47,15 +47,30 @@ def chosen_initializers(model: onnx.ModelProto, patterns: str, statistics: bool)
         if pattern == _ALL:
             weights = [name for name in weights if name not in why]
         if not weights:
-            what = f"no float initializer is called {pattern!r}"
-            if fits:
-                what = f"{fits[0]!r} is a running statistic of a batch normalization, which isn't trained"
-            raise ModelError(what, mend=near(pattern, [n for n in floats if n not in running]))
+            raise _none_fits(model, pattern, fits, [n for n in floats if n not in running])
         if pattern.startswith(_EXCEPT):
             found = {name: kind for name, kind in found.items() if kind == STATE or name not in weights}
         else:
             found |= dict.fromkeys(weights, PARAMETER)
     return found
+
+
+def _none_fits(model: onnx.ModelProto, pattern: str, fits: list[str], known: list[str]) -> ModelError:
+    """Why nothing that fits a pattern can be trained.
+
+    Args:
+        fits: floats that do, all running statistics.
+        known: what can be trained.
+    """
+    if fits:
+        what = f"{fits[0]!r} is a running statistic of a batch normalization, which isn't trained"
+        return ModelError(what, mend=near(pattern, known))
+    kinds = {t.name: dtype_of(t.data_type) for t in model.graph.initializer}
+    half = [n for n, kind in kinds.items() if kind.is_float and fnmatchcase(n, pattern) and n not in known]
+    if half:
+        what = f"{half[0]!r} is {kinds[half[0]].value}, and what is trained is f32 or f64"
+        return ModelError(what, mend="export the model in float32: steps in fewer digits get lost")
+    return ModelError(f"no float initializer is called {pattern!r}", mend=near(pattern, known))
 
 
 def untrained_initializers(model: onnx.ModelProto, handed: Collection[str]) -> Mapping[str, str]:

@@ -8,13 +8,11 @@ from dataclasses import dataclass, replace
 from irshap.ir.builder import Builder
 from irshap.ir.core import Graph, Node, Value
 from irshap.ir.types import DType, TensorType, Type
-from irshap.ops.cast import cast
+from irshap.ops.cast import HALF, cast
 from irshap.passes.rules.widening import widened
 from irshap.pipeline.base import Context, Pass, Semantics
 
 __all__ = ["Single"]
-
-_HALF = (DType.F16, DType.BF16)
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,8 @@ class Single(Pass):
 
 
 def _is_half(type: Type) -> bool:
-    return isinstance(type, TensorType) and type.shape is not None and type.dtype in _HALF
+    return isinstance(type, TensorType) and type.shape is not None and type.dtype in HALF
 
 
 def _single(dtype: DType) -> DType:
-    return DType.F32 if dtype in _HALF else dtype
+    return DType.F32 if dtype in HALF else dtype

@@ -14,12 +14,19 @@ from irshap.ir.dims import Dim, product
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.ops.samples import randn
 
-__all__ = ["Cast", "cast", "retyped"]
+__all__ = ["HALF", "Cast", "cast", "retyped", "single"]
+
+HALF = (DType.F16, DType.BF16)
 
 
 def cast(x: Value, dtype: DType) -> Value:
     """Emits a cast, or nothing when the dtype is right already."""
     return x if x.dtype is dtype else emit1(Cast(dtype), x)
+
+
+def single(x: Value) -> Value:
+    """What is in half precision, in float32."""
+    return cast(x, DType.F32) if x.dtype in HALF else x
 
 
 def retyped(op: Op, change: Callable[[DType], DType]) -> Op:

@@ -58,13 +58,13 @@ PIPELINES: dict[str, str] = {
         "canonicalize,dce,order,lower"
     ),
     # A training step; with a prior it is one on the attributions of a method, whose derivative is taken.
-    "train": "lift,trainable,canonicalize,loss,gradients,step,canonicalize,max-unpool,dce,order,lower",
+    "train": "lift,single,trainable,canonicalize,loss,gradients,step,canonicalize,max-unpool,dce,order,lower",
     "train-prior": (
-        "lift,trainable,target,canonicalize,piecewise,autodiff,@method,eliminate-split-tile,broadcast-target,"
+        "lift,single,trainable,target,canonicalize,piecewise,autodiff,@method,eliminate-split-tile,broadcast-target,"
         "canonicalize,dce,loss,prior,gradients,step,canonicalize,max-unpool,dce,order,lower"
     ),
     # What a model gives and its loss, with the parameters as inputs: how it is evaluated while it is trained.
-    "train-evaluate": "lift,trainable,canonicalize,loss,dce,order,lower",
+    "train-evaluate": "lift,single,trainable,canonicalize,loss,dce,order,lower",
     "gradient": "lift,single,target,canonicalize,piecewise,autodiff,gradient,dce,lower",
 }
 

@@ -11,6 +11,7 @@ from irshap.errors import NotDifferentiable
 from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Node, NoLocalRule, Output, Point, Role, Value
 from irshap.ir.walks import varying_values
+from irshap.ops.cast import cast
 from irshap.ops.families import NonDifferentiable
 from irshap.ops.program import PARAMETER, STATE, TRAINING, Full, Hold, Input, Tap
 from irshap.ops.reverse import reverse
@@ -49,7 +50,8 @@ class Gradients(Pass):
             parts = {o.role: mapping[o.value] for o in kept}
             whole = parts[Role.LOSS]
             if Role.PRIOR in parts:
-                whole = whole + _input(ir, mapping, contract.PRIOR_WEIGHT) * parts[Role.PRIOR]
+                weighted = _input(ir, mapping, contract.PRIOR_WEIGHT) * parts[Role.PRIOR]
+                whole = whole + cast(weighted, whole.dtype)
             parameters = {str(v.name): mapping[v] for v in ir.inputs if _kind(v) == PARAMETER}
             nodes = b.nodes
             seed = {whole: emit1(Full(1.0, whole.dtype, whole.shape))}

@@ -10,6 +10,7 @@ from irshap.ir.builder import Builder, emit1
 from irshap.ir.core import Graph, Output, Role
 from irshap.ir.dims import product, same
 from irshap.ir.walks import is_float
+from irshap.ops.cast import single
 from irshap.ops.elementwise import Softplus
 from irshap.ops.shape import concat
 from irshap.ops.softmax import LogSoftmax
@@ -40,7 +41,7 @@ class LogProbabilities(Pass):
             raise TargetError(f"the model has no float output {self.output!r}", mend=mend)
         with Builder() as b:
             mapping = b.graft(ir)
-            f = mapping[found.value]
+            f = single(mapping[found.value])
             if f.rank == 2 and same(product(f.shape[1:]), 1):
                 logs = concat([-emit1(Softplus(), f), -emit1(Softplus(), -f)], 1)
             elif f.rank == 2:

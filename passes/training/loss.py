@@ -15,7 +15,7 @@ from irshap.ir.dims import N, Shape, product, same
 from irshap.ir.types import DType, TensorType
 from irshap.ir.walks import is_float
 from irshap.ops.arithmetic import maximum, where
-from irshap.ops.cast import cast
+from irshap.ops.cast import cast, single
 from irshap.ops.elementwise import Exp, Log, Softplus
 from irshap.ops.extremum import ReduceMax
 from irshap.ops.index import GatherElements
@@ -73,8 +73,9 @@ class Loss(Pass):
                     if isinstance(value.node.op, Input) and value.node.op.kind == "target":
                         mapping[value] = given(contract.LABELS, (N,), DType.I64)
             b.graft(ir, mapping)
-            weights = given(contract.SAMPLE_WEIGHTS, (N,), mapping[chosen.value].dtype)
-            found = _FORMULAS[self.kind](mapping[chosen.value], weights, given)
+            f = single(mapping[chosen.value])
+            weights = given(contract.SAMPLE_WEIGHTS, (N,), f.dtype)
+            found = _FORMULAS[self.kind](f, weights, given)
             outputs = [replace(o, value=mapping[o.value]) for o in ir.outputs]
             name = contract.free(contract.LOSS, {o.name for o in outputs})
             outputs.append(Output(name, found, Role.LOSS))

@@ -19,6 +19,7 @@ from irshap.ir.core import Graph, Output, Role, Value
 from irshap.ir.dims import as_dim, product
 from irshap.ir.types import Array, TensorType
 from irshap.ops.arithmetic import Abs, where
+from irshap.ops.cast import single
 from irshap.ops.elementwise import Sqrt
 from irshap.ops.linear import matmul
 from irshap.ops.logic import Greater
@@ -61,7 +62,7 @@ class Prior(Pass):
         with Builder() as b:
             mapping = b.graft(ir)
             taken = own_names(ir)
-            found = {str(o.of): mapping[o.value] for o in ir.outputs_of(Role.ATTRIBUTION)}
+            found = {str(o.of): single(mapping[o.value]) for o in ir.outputs_of(Role.ATTRIBUTION)}
 
             weight = TensorType(next(iter(found.values())).dtype, ())
             new_input(contract.free(contract.PRIOR_WEIGHT, taken), weight, TRAINING, contract.PRIOR_WEIGHT)

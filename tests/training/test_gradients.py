@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from stepping import cnn, evaluated, feeds, lstm, mlp, network
+from stepping import cnn, evaluated, feeds, lstm, mlp, network, run
 
 from irshap.contract import Training
 from irshap.errors import IrshapError, ModelError, NotDifferentiable, PipelineError, UserError
@@ -200,3 +200,33 @@ def test_all_parameters_are_those_that_the_loss_depends_on() -> None:
         "w, !w": "no initializer was made an input",
     }.items():
         _refused(ModelError, re.escape(text), model, loss="mse", parameters=name)
+
+
+HALF = """<ir_version: 8, opset_import: ["": 17]> g (TYPE[N, 4] x) => (TYPE[N, 2] y)
+    <float[4, 3] w = {1, 2, 3, 4, -5, 6, 7, 8, -9, 1, 2, 3}, float[3, 2] v = {1, -2, 3, 1, 2, -1}> {
+        a = Cast<to = 1>(x)  b = MatMul(a, w)  s = Constant<value_float = 0.1>()  k = Mul(b, s)
+        c = Tanh(k)  d = MatMul(c, v)  y = Cast<to = KIND>(d) }"""
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"prior": "sparse", "method": "gradient"}, {"prior": "right-reasons"}]
+)
+def test_a_model_in_half_precision(options: dict[str, Any]) -> None:
+    """Computed in float32, of which inputs and outputs have three digits; weights must have them all."""
+    half, whole = (
+        onnx.parser.parse_model(HALF.replace("TYPE", kind).replace("KIND", code))
+        for kind, code in (("float16", "10"), ("float", "1"))
+    )
+    step, plain = (train_step(m, optimizer="gradients", **options) for m in (half, whole))
+    inputs = feeds(step, half)
+    exact = {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in inputs.items()}
+    wanted = evaluated(plain, exact)
+    for found in (evaluated(step, inputs), run(step, inputs)):
+        for name, value in wanted.items():
+            assert found[name].dtype == np.float32
+            np.testing.assert_allclose(found[name], value, rtol=0, atol=2e-3 * max(1, np.abs(value).max()))
+    for tensor in half.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    for name in ("*", "w"):
+        _refused(ModelError, "'w' is f16, and what is trained is f32 or f64", half, parameters=name)
