@@ -100,7 +100,9 @@ def cost_command(
         raise UserError(f"{references!r} is neither a number of references nor a file of them")
     if _is_step(said["model"]):
         _refuse_said({**said, "each_pass": each_pass})
-        query = Query(count or 1, samples or 1, limit, settings, on)
+        if not count:
+            raise UserError("of a training step --references is how many", where=references)
+        query = Query(count, samples or 1, limit, settings, on)
         found = report_of_step(said["model"], query, ",".join(said["dim"] or ()))
         _tell(said["model"], found, {"model": said["model"], **found.to_dict()}, layers, as_json, html, plot)
         return

@@ -67,14 +67,20 @@ class Trainable(Pass):
 
     def run(self, ir: Graph, context: Context) -> Graph:
         require_unexplained(ir)
+        if contract.Metadata.TRAINING in dict(ir.source.metadata):
+            raise ModelError("it is a training step already", mend="Give the model that it was made of")
         read = ancestors([o.value for o in ir.outputs])
         parameters = _inputs(ir, PARAMETER)
         if unread := [str(v.name) for v in parameters if v not in read]:
             raise UnreadParameters("nothing that the model gives reads", unread)
         context.count("parameters", len(parameters))
         if why := _has_parameters(ir):
-            raise ModelError(why, mend="Name those that are trained: lift{parameters=(...)}")
-        if self.batch_norm != "batch" and not any(isinstance(n.op, Dropout) for n in ir.nodes):
+            raise ModelError(why, mend="Name those that are trained: parameters='fc*, conv1.weight'")
+        drops = any(isinstance(n.op, Dropout) for n in ir.nodes)
+        if self.dropout == "seeded" and not drops:
+            what = "the model has no dropout that could drop: exporters leave them out in evaluation form"
+            raise ModelError(what, mend="Export it with its dropouts in training form, or use dropout=none")
+        if self.batch_norm != "batch" and not drops:
             return ir
         with Builder() as b:
             visit = _Visit(self, context, own_names(ir))

@@ -44,6 +44,8 @@ def test_the_cost_of_a_step(shell: Shell) -> None:
     assert abs(found["memory"]["peak"] / wanted.peak - 1) < 0.01
     assert "training step" in shell.ok("cost", "step.onnx", "-n", "8", "--memory-limit", "1GiB", "--layers")
     assert "--method is for an explanation" in shell.refused("cost", "step.onnx", "--method", "gradient")
+    assert "it is a training step already" in shell.refused("train-step", "step.onnx", "-o", "again.onnx")
+    assert "--references is how many" in shell.refused("cost", "step.onnx", "-r", "step.onnx")
     options = ["--prior", "sparse", "--method", "expected-gradients"]
     shell.ok("train-step", cnn, "-o", "step.onnx", *options)
     few, many = (shell.json("cost", "step.onnx", "-r", r)["programs"][0]["flops"] for r in ("1", "8"))
@@ -129,6 +131,8 @@ def test_tables_that_are_none(shell: Shell) -> None:
         (["--prior", "sparse"], "x-gradient needs a target that scales"),
         (["--prior", "sparse", "--axes", "2"], "--axes is an option of total-variation"),
         (["--nesterov"], "nesterov needs a momentum"),
+        (["--dropout", "seeded"], "the model has no dropout that could drop"),
+        (["--parameters", "!layers.*"], "no initializer was made an input"),
         (["--parameters", "layers.9"], "no float initializer is called 'layers.9'"),
         (["--prior", "group-lasso", "--method", "gradient"], "no groups are given"),
     ],
