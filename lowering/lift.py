@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 from onnx import helper
@@ -22,6 +22,7 @@ from irshap.ir.types import Array, DType, ForeignType, Tensor, TensorType, Type
 from irshap.ir.walks import is_float, live
 from irshap.lowering.batch_plan import BatchPlan, named_batch, with_more_rows, with_shared_axes
 from irshap.lowering.bodies import body_of
+from irshap.lowering.computed import MOST_COMPUTED, require_bounded
 from irshap.lowering.control_flow import inlined
 from irshap.lowering.emitter import onnx_type, tensor_proto
 from irshap.lowering.files.arrays import array_of, dense, dtype_of
@@ -48,6 +49,16 @@ __all__ = ["Lift", "lift"]
 _STUMBLES = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError)
 
 
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class _Wanted(NamedTuple):
+    """What is asked of every way to lift a model: initializers as inputs, and the limit of what grows."""
+
+    trained: Mapping[str, str]
+    constants: int
+
+
 @dataclass(frozen=True)
 class Lift(Pass):
     """Reads an ONNX model into a graph; nodes that irshap has no op for become opaque.
@@ -64,6 +75,7 @@ class Lift(Pass):
     `parameters`: initializers that become inputs, to be trained: names with wildcards, comma-separated, "!"
     before those that stay; "*" is every float tensor with an axis but for statistics of batch normalizations,
     which `statistics` makes inputs, too.
+    `constants`: bytes that what the model computes from its constants alone may take.
     """
 
     batch: str = "auto"
@@ -72,6 +84,7 @@ class Lift(Pass):
     batch_axes: str = ""
     parameters: str = ""
     statistics: bool = False
+    constants: int = MOST_COMPUTED
     name = "lift"
     semantics = Semantics.PRESERVES
     takes = "model"
@@ -118,33 +131,35 @@ def _lifted(
         model = own_statistics(model)
     # types are all that has to be worked out here, and for that no copy of the weights is needed
     types = outline(model)
-    trained = chosen_initializers(types, reading.parameters, reading.statistics)
+    wanted = _Wanted(chosen_initializers(types, reading.parameters, reading.statistics), reading.constants)
+    trained = wanted.trained
     open_axes(types)
     if reading.batch == "keep":
         sizes = with_sizes(types, asked, given, {})
-        return _Lifter(model, types, trained).run(), sizes
+        return _Lifter(model, types, wanted).run(), sizes
     if trained and reading.batch == "none":
         raise ModelError("a model whose whole input is one sample can't be trained", mend="Use batch=auto")
     if reading.batch == "none":
         named = without_batch_name(types)
         sizes = with_sizes(named, asked, given, {})
-        return with_samples(model, _Lifter(model, named).run()), sizes
+        return with_samples(model, _Lifter(model, named, wanted).run()), sizes
     plan = named_batch(types, axes)
     sizes = with_sizes(plan.model, asked, given, plan.axes)
-    graph, why = _batched(model, plan, trained)
+    graph, why = _batched(model, plan, wanted)
     for supposed in (with_shared_axes, with_more_rows) if graph is not None and _unmodeled(graph) else ():
-        other, told = (None, "") if (more := supposed(plan)) is None else _batched(model, more, trained)
+        other, told = (None, "") if (more := supposed(plan)) is None else _batched(model, more, wanted)
         if graph is not None and other is not None and _unmodeled(other) < _unmodeled(graph):
             graph, why = other, told
     whole = not plan.changes_shapes or len(plan.axes) == len(plan.model.graph.input)
     apart = plan.axes and whole
+    lifted = partial(_run, model, wanted.constants)
     if apart and (graph is None or _unmodeled(graph) or not all(map(has_rows, graph.outputs))):
         with suppress(IRError, ModelError):
-            alone = with_samples_in_front(model, plan, partial(_run, model), trained, stacked=True)
+            alone = with_samples_in_front(model, plan, lifted, trained, stacked=True)
             graph, why = alone, ""
     if graph is None:
         with_sizes(types, asked, given, plan.axes)
-        graph = _Lifter(model, types, trained).run()
+        graph = _Lifter(model, types, wanted).run()
     for output in graph.outputs:
         if output.name in axes:
             check_axis(output, axes[output.name], why)
@@ -155,7 +170,7 @@ def _unmodeled(graph: Graph) -> int:
     return sum(not n.op.modeled for n in graph.nodes)
 
 
-def _batched(model: onnx.ModelProto, plan: BatchPlan, trained: Mapping[str, str]) -> tuple[Graph | None, str]:
+def _batched(model: onnx.ModelProto, plan: BatchPlan, wanted: _Wanted) -> tuple[Graph | None, str]:
     """The graph for any batch, or None, and why it has none; what was only supposed is tried.
 
     Where initializers are inputs, it is the same graph: what is tried is tried with their values.
@@ -163,39 +178,42 @@ def _batched(model: onnx.ModelProto, plan: BatchPlan, trained: Mapping[str, str]
     supposed = plan.changes_shapes or plan.unites
     found: Graph | None
     if supposed:
-        found, why = _tried(model, plan, trained, rebatched=plan.changes_shapes)
+        found, why = _tried(model, plan, wanted, rebatched=plan.changes_shapes)
     else:
-        found, why = _Lifter(model, plan.model, trained, batched=bool(plan.axes)).run(), plan.why
+        found, why = _Lifter(model, plan.model, wanted, batched=bool(plan.axes)).run(), plan.why
     if found is not None and not why and follows_batch(found):
         return found, ""
     apart = ""
     if plan.axes:
         try:
-            return with_samples_in_front(model, plan, partial(_run, model), trained), ""
+            return with_samples_in_front(
+                model, plan, partial(_run, model, wanted.constants), wanted.trained
+            ), ""
         except (IRError, ModelError) as error:
             apart = f"computing it for one sample and then for several fails: {error}"
     if found is not None and not supposed and not why and not all(map(has_rows, found.outputs)):
         # shapes inside may still be written for one sample, whatever the inputs promise
-        found = _tried(model, plan, trained, rebatched=True)[0] or found
+        found = _tried(model, plan, wanted, rebatched=True)[0] or found
     return found, plan.why or why or apart if found is None or not supposed else ""
 
 
 def _tried(
-    model: onnx.ModelProto, plan: BatchPlan, trained: Mapping[str, str], *, rebatched: bool
+    model: onnx.ModelProto, plan: BatchPlan, wanted: _Wanted, *, rebatched: bool
 ) -> tuple[Graph | None, str]:
     """The graph for any batch, if rows alone and together are the same, or why there is none."""
     try:
-        graph = _Lifter(model, plan.model, batched=True, rebatched=rebatched).run()
+        given = wanted._replace(trained=_NONE)
+        graph = _Lifter(model, plan.model, given, batched=True, rebatched=rebatched).run()
         why = why_not_row_by_row(model, graph, plan.axes)
-        if trained:
-            graph = _Lifter(model, plan.model, trained, batched=True, rebatched=rebatched).run()
+        if wanted.trained:
+            graph = _Lifter(model, plan.model, wanted, batched=True, rebatched=rebatched).run()
     except (IRError, ModelError) as error:
         return None, str(error)
     return (None, why) if why else (graph, "")
 
 
-def _run(model: onnx.ModelProto, types: onnx.ModelProto, trained: Mapping[str, str]) -> Graph:
-    return _Lifter(model, types, trained).run()
+def _run(model: onnx.ModelProto, constants: int, types: onnx.ModelProto, trained: Mapping[str, str]) -> Graph:
+    return _Lifter(model, types, _Wanted(trained, constants)).run()
 
 
 class _Lifter:
@@ -208,12 +226,12 @@ class _Lifter:
         self,
         model: onnx.ModelProto,
         types: onnx.ModelProto,
-        trained: Mapping[str, str] = MappingProxyType({}),
+        wanted: _Wanted,
         *,
         batched: bool = False,
         rebatched: bool = False,
     ) -> None:
-        self.model, self.batched, self.rebatched, self.trained = model, batched, rebatched, trained
+        self.model, self.batched, self.rebatched, self.wanted = model, batched, rebatched, wanted
         self.builder = Builder()
         self.values: dict[str, Value] = {}
         self.opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
@@ -234,6 +252,8 @@ class _Lifter:
             self.statements(graph)
             outputs = [Output(v.name, self.values[v.name]) for v in graph.output]
             built = self.builder.build(graph.name or "model", outputs)
+        mend = "If that is meant, allow more: --constants SIZE, Model(..., constants=), lift{constants=BYTES}"
+        require_bounded(built, self.wanted.constants, mend)
         # shape arithmetic that is worked out leaves nodes behind that no output needs
         nodes = tuple(live(built.nodes, (o.value for o in built.outputs)))
         for node in nodes:
@@ -299,7 +319,7 @@ class _Lifter:
     def statements(self, graph: onnx.GraphProto) -> None:
         """Lifts what a graph computes; its names are added to those of the scope."""
         for tensor in graph.initializer:
-            array, kind = array_of(tensor), self.trained.get(tensor.name)
+            array, kind = array_of(tensor), self.wanted.trained.get(tensor.name)
             self.values[tensor.name] = (
                 self._constant(array, tensor.name) if kind is None else self._given(tensor.name, array, kind)
             )

@@ -157,7 +157,7 @@ def constant_operands(node: Node, *operands: Value) -> Replacement:
     constants = [v.node.op for v in operands]
     if not all(isinstance(op, Constant) for op in constants):
         return NoMatch("an operand is no constant")
-    room = max(SMALL, sum(op.value.array.nbytes for op in constants if isinstance(op, Constant)))
+    room = max(SMALL, sum(int(v.tensor.nbytes) for v in set(operands)))
     total = 0
     for result in node.results:
         known = isinstance(result.type, TensorType) and result.type.shape is not None

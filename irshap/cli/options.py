@@ -58,6 +58,11 @@ _READING = (
         metavar="TENSOR=AXIS",
         help="Which axis of an input or output counts samples, where it isn't found; repeatable.",
     ),
+    click.option(
+        "--constants",
+        metavar="SIZE",
+        help="What the model may compute from its constants alone (1GiB, beside large weights more).",
+    ),
 )
 
 _REFERENCES = click.option(
@@ -232,6 +237,7 @@ def explained_arguments(options: dict[str, Any]) -> dict[str, Any]:
     from irshap.compiler.model import Model
     from irshap.compiler.references import References
     from irshap.compiler.request import with_options
+    from irshap.lowering.computed import MOST_COMPUTED
     from irshap.lowering.given import named_pairs
     from irshap.passes.target import Target
 
@@ -252,6 +258,7 @@ def explained_arguments(options: dict[str, Any]) -> dict[str, Any]:
             named_pairs(said["dim"], "the size of an axis", int),
             named_pairs(said["batch_axis"], "the axis of a batch", int),
             given.pop("batch", "auto"),
+            given.pop("constants", None) or MOST_COMPUTED,
         )
     watched = {
         name: given.pop(name) for name in ("verify", "print_after", "time_passes", "verbose") if name in given

@@ -48,6 +48,7 @@ def parse_program(text: str) -> Graph:
     """
     from irshap.checks.verifier import verify
     from irshap.errors import IRError
+    from irshap.lowering.computed import MOST_COMPUTED, require_bounded
     from irshap.text import parse_graph
 
     graph = parse_graph(text)
@@ -55,6 +56,7 @@ def parse_program(text: str) -> Graph:
         verify(graph)
     except IRError as error:
         raise ParseError(error.what, where=error.where, mend=error.mend) from None
+    require_bounded(graph, MOST_COMPUTED, "Write the constants out: as large ones they raise the limit")
     return graph
 
 

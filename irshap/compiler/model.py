@@ -8,7 +8,9 @@ from typing import Any
 
 from irshap.compiler.exports import readable
 from irshap.ir.types import Array
+from irshap.lowering.computed import MOST_COMPUTED
 from irshap.lowering.lift import Lift
+from irshap.runtime.sizes import parse_size
 
 __all__ = ["Model"]
 
@@ -29,6 +31,8 @@ class Model:
             the nodes of a graph [V, F]: its float inputs get an axis in front, references are [R, V, F].  A
             number finds the batch, and fixes it: the compiled file takes that many samples at a time, and no
             size in it is open for it.
+        constants: what may be computed from the model's constants alone: bytes, or a text such as "4GiB".
+            Beside large weights four times as much as these take is allowed.
     """
 
     source: Any
@@ -36,6 +40,7 @@ class Model:
     dims: Mapping[str, int] = field(default_factory=dict)
     batch_axes: Mapping[str, int] = field(default_factory=dict)
     batch: str | int = "auto"
+    constants: str | int = MOST_COMPUTED
 
     @staticmethod
     def of(given: Any, example: Mapping[str, Array]) -> Model:
@@ -56,7 +61,7 @@ class Model:
         said = (self.set, self.dims, self.batch_axes)
         batch = str(self.batch) if self.fixed_batch is None else "auto"
         values, sizes, axes = (",".join(f"{name}={value}" for name, value in each.items()) for each in said)
-        return Lift(batch, values, sizes, axes)
+        return Lift(batch, values, sizes, axes, constants=parse_size(str(self.constants)))
 
     @property
     def fixed_batch(self) -> int | None:
