@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import secrets
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import IO, Any
 
 from irshap.errors import UserError
 
-__all__ = ["TEMPORARY", "atomic", "size_on_disk", "sync", "sync_folder", "write_npz"]
+__all__ = ["TEMPORARY", "atomic", "data_file", "own_data", "size_on_disk", "sync", "sync_folder", "write_npz"]
 
 TEMPORARY = ".irshap-"
 """How names begin that a process which was killed may leave behind."""
@@ -76,19 +77,40 @@ def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
                 np.lib.format.write_array(entry, np.asanyarray(plain), allow_pickle=False)
 
 
-def size_on_disk(path: str | os.PathLike[str]) -> int:
-    """The bytes of an ONNX file that `CompiledModel.save` wrote, with its data file where it has one.
+def own_data(path: str | os.PathLike[str]) -> list[Path]:
+    """The data files beside `path` that belong to a model of that name: it refers to one of them, or to none.
 
-    A file of that name which an earlier output left is none of it: the model says in which file its data is.
-    That is looked for as protobuf writes it, since parsing would take as much memory as the model.
+    They are called `<path>.<16 digits of their content's SHA-256>.data`.
     """
-    data = Path(f"{os.fspath(path)}.data")
-    size = Path(path).stat().st_size
-    if not (size and data.is_file()):
-        return size
-    name = data.name.encode()
-    # the entry {1: "location", 2: name} of a tensor's external_data; a name's length has 7 bits a byte
-    length = bytes([len(name)] if len(name) < 128 else [len(name) & 127 | 128, len(name) >> 7])
-    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        refers = content.find(b"\n\x08location\x12" + length + name) >= 0
-    return size + (data.stat().st_size if refers else 0)
+    target = Path(path)
+    pattern = re.compile(re.escape(target.name) + r"\.[0-9a-f]{16}\.data")
+    if not target.parent.is_dir():
+        return []
+    return sorted(p for p in target.parent.iterdir() if pattern.fullmatch(p.name) and p.is_file())
+
+
+def data_file(path: str | os.PathLike[str]) -> Path | None:
+    """The file with the data of an ONNX file that `CompiledModel.save` wrote; None where it has none.
+
+    What an earlier output left is none of it: the model says in which file its data is.  That is looked for
+    as protobuf writes it, since parsing would take as much memory as the model.
+    """
+    target = Path(path)
+    if not target.stat().st_size:
+        return None
+    with target.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        # the entry {1: "location", 2: name} of a tensor's external_data; a name's length has 7 bits a byte
+        for found in re.finditer(rb"\n\x08location\x12(?:([\x80-\xff])([\x01-\x7f])|([\x01-\x7f]))", content):
+            low, high, length = (ord(g) if g else 0 for g in found.groups())
+            name = content[found.end() : found.end() + (length or low & 127 | high << 7)]
+            data = target.with_name(name.decode("utf-8", "replace").replace("/", "\0"))
+            with suppress(ValueError):  # a zero byte
+                if data.is_file():
+                    return data
+    return None
+
+
+def size_on_disk(path: str | os.PathLike[str]) -> int:
+    """The bytes of an ONNX file that `CompiledModel.save` wrote, with its data file where it has one."""
+    data = data_file(path)
+    return Path(path).stat().st_size + (data.stat().st_size if data is not None else 0)

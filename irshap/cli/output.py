@@ -13,6 +13,7 @@ import click
 
 from irshap.contract import COMPLETENESS_ERROR, Metadata
 from irshap.errors import UserError, is_text, printable
+from irshap.files import own_data
 
 __all__ = [
     "echo_json",
@@ -93,9 +94,9 @@ def require_apart(
 ) -> None:
     """Refuses an output that would overwrite the model, its data, or one of the inputs, by what they are.
 
-    Beside a large output its data file is written, so that one counts, too.
+    Data files of an older output of that name go, so these count, too.
     """
-    written = (Path(output), Path(f"{output}.data"))
+    written = (Path(output), *own_data(output))
     read = {what: Path(path) for what, path in (inputs or {}).items() if path is not None}
     if model is not None:
         read["the model"] = Path(model)

@@ -70,10 +70,10 @@ class CompiledModel:
         """Writes the model to `path`: all of it or nothing, the same bytes for the same compilation.
 
         Args:
-            external_data: whether weights, and what is stored of the references, go to `<path>.data`, from
-                where ONNX Runtime maps them: a chunk at a time is then all that must be in memory.  They do
-                in any case when the model exceeds what one ONNX file can hold (2 GiB).  None: as the memory
-                limit asks for.
+            external_data: whether weights, and what is stored of the references, go to
+                `<path>.<digest>.data`, from where ONNX Runtime maps them: a chunk at a time is then all that
+                must be in memory.  They do in any case when the model exceeds what one ONNX file can hold
+                (2 GiB).  None: as the memory limit asks for.  What an older model at `path` had there goes.
 
         Raises:
             UserError: the folder doesn't exist or can't be written, or the disk is full.

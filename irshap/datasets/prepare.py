@@ -31,6 +31,7 @@ from irshap.datasets.rows import Keep, columns
 from irshap.datasets.sinks import Sink, open_sink
 from irshap.datasets.sources import open_source
 from irshap.errors import UserError, near
+from irshap.files import data_file
 from irshap.runtime import Explainer
 from irshap.runtime.arrays import Arrays, as_arrays, unknown_names
 from irshap.runtime.explainer import ExplainedModel, content_of
@@ -270,9 +271,9 @@ def model_digest(model: str | bytes) -> str:
     """Of the file, and of the data beside it."""
     if isinstance(model, bytes):
         return sha256(model).hexdigest()
-    apart = Path(f"{model}.data")
+    apart = data_file(model)
     found = sha256(Path(model).read_bytes())
-    return found.hexdigest() + (sampled_digest(apart) if apart.exists() else "")
+    return found.hexdigest() + ("" if apart is None else sampled_digest(apart))
 
 
 def versions(format: str) -> dict[str, str]:

@@ -123,7 +123,7 @@ def _data_files(model: onnx.ModelProto, path: Path) -> tuple[str, ...]:
         if Path(name).name != name or name in ("", ".", ".."):
             raise ModelError(f"its weights are in {name!r}, which isn't beside it", where=where)
         if not name.endswith(".data"):
-            mend = "save it by irshap, which calls them MODEL.onnx.data"
+            mend = "save it by irshap, which calls them MODEL.onnx.DIGEST.data"
             raise ModelError(f"its weights are in {name!r}, not in a .data file", where=where, mend=mend)
         require_own(name, path.parent, where)
     return tuple(sorted(names))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import shutil
+import sys
 import tempfile
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 
 import onnx
@@ -13,9 +17,13 @@ from google.protobuf.message import EncodeError
 from onnx import TensorProto, checker
 
 from irshap.errors import ModelError, UserError
+from irshap.files import TEMPORARY, own_data
 from irshap.lowering.files.held import data_of, held
 from irshap.lowering.files.protos import first_line, is_outlined, nbytes, outline, tensors
 from irshap.lowering.files.wire import pieces
+
+if sys.platform != "win32":
+    import fcntl
 
 __all__ = ["MAX_PROTO", "save_model"]
 
@@ -31,13 +39,14 @@ def save_model(
     external_over: int = MAX_PROTO,
     check: bool = True,
 ) -> None:
-    """Write `model` to `path`, and its large weights to `<path>.data` if it is over `external_over` bytes.
+    """Write `model` to `path`, and its large weights to a file beside it if it is over `external_over` bytes.
 
-    Everything is written, synced and checked in a hidden folder beside `path` and then renamed into place.
-    So on any error or interrupt an existing output stays as it was.  One file is replaced atomically.  With
-    two, the old ones move aside first: a process killed between these renames leaves a model whose data is
-    missing, or none, but never one that runs with another's weights.  A symbolic link at `path` is replaced.
-    A data file that an earlier, larger output left is not removed.
+    Everything is written, synced and checked in a hidden folder beside `path` and then renamed into place,
+    the model last.  Its data's name has the digest of its content, so that no other model's data is
+    overwritten: whenever a process is killed, `path` is the old model with its data or the new one with its
+    own.  What was of the old one, or stayed behind a kill, goes with the next output of that name; so a copy
+    of a model under another name needs a folder, and a copy of the data, of its own.  A symbolic link at
+    `path` is replaced.
 
     Args:
         model: stays as it is; its weights are its own, or held (irshap.lowering.files.held).
@@ -61,19 +70,56 @@ def save_model(
             raise UserError("is a folder", where=where, mend="give a file name in it")
         if path.exists() and not path.is_file():
             raise UserError("is not a regular file", where=where)
-        # The folder is beside the output, since a rename is atomic only within one file system.
-        with tempfile.TemporaryDirectory(prefix=f".{path.name[:50]}.", dir=path.parent) as stage:
-            names = _write(model, Path(stage), path.name, external_over, where)
+        with _stage(path) as stage:
+            data = _write(model, stage, path.name, external_over, where)
             if check:
-                _check(Path(stage, path.name), where)
-            _move(Path(stage), path.parent, names)
-            _sync(path.parent)
+                _check(stage / path.name, where)
+            _move(stage, path, data)
     except OSError as error:
         raise UserError(f"can't be written: {error.strerror or first_line(error)}", where=where) from error
 
 
-def _write(model: onnx.ModelProto, stage: Path, name: str, external_over: int, where: str) -> Sequence[str]:
-    """Write the model's file, and its data file if needed, into `stage`; the names of what was written."""
+@contextmanager
+def _stage(path: Path) -> Iterator[Path]:
+    """A hidden folder beside the output, since a rename is atomic only within one file system.
+
+    Those of processes that were killed go: a living one has its folder locked.
+    """
+    prefix = f"{TEMPORARY}save-{path.name[:50]}-"
+    for old in path.parent.glob(f"{glob.escape(prefix)}*"):
+        with _locked(old, wait=False) as free:
+            if free:
+                shutil.rmtree(old, ignore_errors=True)
+    while True:
+        stage = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
+        with _locked(stage):
+            if not stage.exists():  # taken for one that was left, before it was locked
+                continue
+            try:
+                yield stage
+            finally:
+                shutil.rmtree(stage, ignore_errors=True)
+            return
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Holds a lock on a folder, if the system can; False where that isn't so, or another has it."""
+    held, handle = False, None
+    if sys.platform != "win32":
+        with suppress(OSError):  # some network file systems have none
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
+    try:
+        yield held
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _write(model: onnx.ModelProto, stage: Path, name: str, external_over: int, where: str) -> str | None:
+    """Write the model's file, and its data file if needed, into `stage`; the data file's name."""
     external = (t for t in tensors(model) if t.data_location == TensorProto.EXTERNAL)
     if any(held(t) is None for t in external):
         raise ModelError("refers to external data", where=where, mend="read it with load_model first")
@@ -92,29 +138,35 @@ def _write(model: onnx.ModelProto, stage: Path, name: str, external_over: int, w
             _write_file(stage / name, pieces(model))
         except EncodeError as error:  # protobuf says no more of a message that would fit
             raise MemoryError(f"{where} has {size / 2**30:.1f} GiB, which are put together first") from error
-        return [name]
-    _write_data(large, shell, stage / f"{name}.data")
+        return None
+    data = _write_data(large, shell, stage, name)
     _write_file(stage / name, pieces(shell))
-    return [name, f"{name}.data"]
+    return data
 
 
-def _write_data(large: Sequence[TensorProto], shell: onnx.ModelProto, file: Path) -> None:
-    """Write the tensors' data to `file`, each at a page of its own, and refer to it from the outline."""
+def _write_data(large: Sequence[TensorProto], shell: onnx.ModelProto, stage: Path, name: str) -> str:
+    """Write the tensors' data, each at a page of its own, and refer to it from the outline; its name."""
     targets = {tensor.name: tensor for tensor in shell.graph.initializer}
+    file, digest, places = stage / "data", sha256(), []
     with file.open("xb") as stream:
         for tensor in large:
-            offset = -(-stream.tell() // _PAGE) * _PAGE
-            stream.write(b"\0" * (offset - stream.tell()))
-            length = nbytes(tensor)
-            stream.write(data_of(tensor))
-            target = targets[tensor.name]
-            target.ClearField("raw_data")
-            target.ClearField("external_data")
-            target.data_location = TensorProto.EXTERNAL
-            for key, value in (("location", file.name), ("offset", str(offset)), ("length", str(length))):
-                target.external_data.add(key=key, value=value)
+            blank = b"\0" * (-stream.tell() % _PAGE)
+            for piece in (blank, data_of(tensor)):
+                stream.write(piece)
+                digest.update(piece)
+            places.append((stream.tell() - nbytes(tensor), nbytes(tensor)))
         stream.flush()
         os.fsync(stream.fileno())
+    found = f"{name}.{digest.hexdigest()[:16]}.data"
+    file.rename(stage / found)
+    for tensor, (offset, length) in zip(large, places, strict=True):
+        target = targets[tensor.name]
+        target.ClearField("raw_data")
+        target.ClearField("external_data")
+        target.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", found), ("offset", str(offset)), ("length", str(length))):
+            target.external_data.add(key=key, value=value)
+    return found
 
 
 def _write_file(file: Path, content: Iterable[bytes | memoryview]) -> None:
@@ -131,26 +183,31 @@ def _check(file: Path, where: str) -> None:
         raise ModelError(f"is not a valid ONNX model: {first_line(error)}", where=where) from error
 
 
-def _move(stage: Path, folder: Path, names: Sequence[str]) -> None:
-    """Rename the staged files into `folder`; on an error put back what was there."""
-    if len(names) == 1:
-        (stage / names[0]).replace(folder / names[0])
-        return
-    aside = stage / "old"
-    aside.mkdir()
-    try:
-        for name in names:
-            if (folder / name).exists():
-                (folder / name).replace(aside / name)
-        for name in names:
-            (stage / name).replace(folder / name)
-    except BaseException:
-        for name in names:
-            if (aside / name).exists():
-                (aside / name).replace(folder / name)
-            elif not (stage / name).exists():
-                (folder / name).unlink(missing_ok=True)
-        raise
+def _move(stage: Path, path: Path, data: str | None) -> None:
+    """Rename the staged files into place, the model last; on an error there is what was before.
+
+    Then data goes that no model of this name refers to any more.  Only one process at a time does this in a
+    folder, so that none takes what another has just moved there.
+    """
+    with _locked(path.parent):
+        if data is None:
+            (stage / path.name).replace(path)
+        else:
+            place = path.with_name(data)
+            known = place.exists()
+            try:
+                (stage / data).replace(place)
+                _sync(path.parent)
+                (stage / path.name).replace(path)
+            except BaseException:
+                if not known:
+                    place.unlink(missing_ok=True)
+                raise
+        _sync(path.parent)
+        for old in own_data(path):
+            if old.name != data:
+                with suppress(OSError):  # Windows keeps what somebody reads
+                    old.unlink()
 
 
 def _sync(folder: Path) -> None:

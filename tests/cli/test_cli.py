@@ -85,10 +85,12 @@ def test_a_data_file_counts_only_where_the_model_is_in_it(shell: Shell) -> None:
     """What an earlier output left beside a file of the same name is none of it."""
     command = ("compile", str(demo.model_path()), "-r", str(demo.references_path()), "-o", "d.onnx")
     apart = shell.json(*command, "--external-data")["bytes"]
-    sizes = [Path(f"d.onnx{end}").stat().st_size for end in ("", ".data")]
+    (data,) = Path().glob("d.onnx.*.data")
+    sizes = [p.stat().st_size for p in (Path("d.onnx"), data)]
     assert apart == sum(sizes) and min(sizes) > 10_000
     np.save("x.npy", demo.digits()[0][:2])
     assert "d.onnx, 2.4 MiB" in shell.ok("report", "d.onnx", "x.npy")
+    data.rename("d.onnx.data")  # as earlier versions called it: nobody knows whose it is
     small = [*command, "--strategy", "recompute"]
     size = shell.json(*small)["bytes"]
     assert size == Path("d.onnx").stat().st_size < 200_000

@@ -273,7 +273,6 @@ def limited(model: onnx.ModelProto, megabytes: int = 50) -> onnx.ModelProto:
     tracemalloc.start()
     start = time.process_time()
     try:
-        # the limit of constants would refuse some of them at once
         lowered = lower(Lift(constants=2**62).run(model, Context()))
     finally:
         peak = tracemalloc.get_traced_memory()[1]

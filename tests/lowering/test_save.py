@@ -6,7 +6,9 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 from onnx import TensorProto, numpy_helper, parser
 
 from irshap.errors import ModelError, UserError
+from irshap.files import data_file, own_data
 from irshap.lowering.files.load import load_model
 from irshap.lowering.files.save import save_model
 
@@ -56,8 +59,9 @@ def test_round_trip(tmp_path: Path, external_over: int) -> None:
         session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
         (y,) = session.run(None, {"x": np.ones((2, 30), np.float32)})
         np.testing.assert_allclose(y, 30 * 41 * fill * fill + 1)
-    expected = {"out.onnx"} if external_over > KIB else {"out.onnx", "out.onnx.data"}
-    assert set(state(tmp_path)) == expected
+    data = own_data(file)
+    assert len(data) == (external_over <= KIB) and data_file(file) == next(iter(data), None)
+    assert set(state(tmp_path)) == {"out.onnx", *(p.name for p in data)}
 
 
 def test_external_layout(tmp_path: Path) -> None:
@@ -66,17 +70,19 @@ def test_external_layout(tmp_path: Path) -> None:
     one, v, w = written.graph.initializer
     assert list(one.float_data) == [1.0] and not one.external_data
     entries = [{entry.key: entry.value for entry in tensor.external_data} for tensor in (v, w)]
-    assert [entry["location"] for entry in entries] == ["out.onnx.data"] * 2
+    (data,) = own_data(tmp_path / "out.onnx")
+    assert data.name == f"out.onnx.{sha256(data.read_bytes()).hexdigest()[:16]}.data"
+    assert [entry["location"] for entry in entries] == [data.name] * 2
     assert [int(entry["offset"]) for entry in entries] == [0, 8192]
     assert [int(entry["length"]) for entry in entries] == [30 * 41 * 4, 41 * 50 * 4]
-    assert (tmp_path / "out.onnx.data").stat().st_size == 8192 + 41 * 50 * 4
+    assert data.stat().st_size == 8192 + 41 * 50 * 4
 
 
 def test_threshold_counts_the_whole_message(tmp_path: Path) -> None:
     size = model().ByteSize()
     save_model(model(), tmp_path / "a.onnx", external_over=size + 32)
     save_model(model(), tmp_path / "b.onnx", external_over=size - 1)
-    assert set(state(tmp_path)) == {"a.onnx", "b.onnx", "b.onnx.data"}
+    assert set(state(tmp_path)) == {"a.onnx", "b.onnx", own_data(tmp_path / "b.onnx")[0].name}
 
 
 @SIZES
@@ -205,6 +211,79 @@ def test_nothing_changes_on_failure(
         assert state(tmp_path) == before
     assert call > 0
     assert load_model(tmp_path / "out.onnx") == model(2.0)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from irshap.lowering.files.load import load_model
+from irshap.lowering.files.save import save_model
+
+old, new, out = load_model(sys.argv[1]), load_model(sys.argv[2]), Path(sys.argv[3])
+
+def killed_at(number):
+    def killing(real):
+        def call(*arguments, **options):
+            nonlocal number
+            number -= 1
+            if number < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+        return call
+    for owner, name in ((os, "fsync"), (Path, "replace"), (Path, "rename"), (Path, "unlink"), (os, "close")):
+        setattr(owner, name, killing(getattr(owner, name)))
+
+def states(over):
+    for number in range(100):
+        save_model(old, out, external_over=over, check=False)
+        if not (pid := os.fork()):
+            killed_at(number)
+            save_model(new, out, external_over=over, check=False)
+            os._exit(0)
+        status = os.waitpid(pid, 0)[1]
+        read = load_model(out)
+        yield "old" if read == old else "new" if read == new else "mixed"
+        if status == 0:
+            return
+
+for over in map(int, sys.argv[4:]):
+    print(*states(over))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_any_step(tmp_path: Path) -> None:
+    """The old pair or the new one, never a mixture and never none; what stays behind goes with the next."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name, fill in (("old", 1.0), ("new", 2.0)):
+        save_model(model(fill), tmp_path / name)
+    arguments = [str(tmp_path / "old"), str(tmp_path / "new"), str(folder / "out.onnx")]
+    arguments += [str(2**31 - 1), str(KIB)]  # one file, then two
+    done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True)
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert len(rows) == 2, done.stderr
+    for found in rows:
+        assert len(found) > 5 and set(found) == {"old", "new"}
+        assert found == sorted(found, reverse=True)  # at one step all of it changes
+    assert set(state(folder)) == {"out.onnx", own_data(folder / "out.onnx")[0].name}
+
+
+def test_two_writers_at_once(tmp_path: Path) -> None:
+    """Whoever comes last is there, with its own data."""
+    file = tmp_path / "out.onnx"
+
+    def write(fill: float) -> None:
+        for _ in range(5):
+            save_model(model(fill), file, external_over=KIB, check=False)
+
+    writers = [threading.Thread(target=write, args=(float(fill),)) for fill in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert load_model(file) in [model(float(fill)) for fill in range(4)]
+    assert set(state(tmp_path)) == {"out.onnx", own_data(file)[0].name}
 
 
 FULL_DISK = """

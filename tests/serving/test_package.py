@@ -21,6 +21,7 @@ import irshap
 from irshap import demo
 from irshap.cli import package as command
 from irshap.errors import ModelError, UserError
+from irshap.files import data_file, own_data
 from irshap.serving import KINDS, package
 from irshap.serving.triton import quoted
 
@@ -124,7 +125,10 @@ def test_its_files_run_the_model(kind: str, explained: Path, tmp_path: Path) -> 
 def test_weights_beside_the_file_come_along(tmp_path: Path) -> None:
     irshap.compile(demo.model_path(), REFERENCES).save(tmp_path / "big.onnx", external_data=True)
     made = package(tmp_path / "big.onnx", "triton", tmp_path / "models")
-    assert "big/1/big.onnx.data" in made.files
+    (data,) = own_data(tmp_path / "big.onnx")
+    assert f"big/1/{data.name}" in made.files
+    copied = made.folder / "big" / "1" / "model.onnx"
+    assert data_file(copied) == copied.with_name(data.name)
     onnxruntime.InferenceSession(made.folder / "big" / "1" / "model.onnx", providers=["CPUExecutionProvider"])
 
 
@@ -144,12 +148,13 @@ def test_weights_beside_the_file_come_along(tmp_path: Path) -> None:
 def test_weights_that_are_not_its_own(kind: str, location: str, expected: str, tmp_path: Path) -> None:
     """A package holds no file that only its maker may read, and none of the model in a program's place."""
     irshap.compile(demo.model_path(), REFERENCES).save(tmp_path / "big.onnx", external_data=True)
-    (tmp_path / "secret").write_bytes((tmp_path / "big.onnx.data").read_bytes())
+    (data,) = own_data(tmp_path / "big.onnx")
+    (tmp_path / "secret").write_bytes(data.read_bytes())
     (tmp_path / "link.data").symlink_to(tmp_path / "secret")
     (tmp_path / "hard.data").hardlink_to(tmp_path / "secret")
     (tmp_path / "folder.data").mkdir()
     for name in ("app.py", "model-settings.json"):
-        (tmp_path / name).write_bytes((tmp_path / "big.onnx.data").read_bytes())
+        (tmp_path / name).write_bytes(data.read_bytes())
     model = onnx.load(tmp_path / "big.onnx", load_external_data=False)
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:

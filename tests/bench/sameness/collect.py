@@ -54,7 +54,7 @@ def describe(path: Path) -> dict[str, Any]:
         "tensors": [f"{t.name!r} {short(t)}" for t in graph.initializer],
         "metadata": [f"{k} = {v}" for k, v in metadata.items()],
         "values": [f"{v.name!r} {short(v)}" for v in (*graph.input, *graph.output, *graph.value_info)],
-        "data": [file_digest(f) for f in [path.with_name(f"{path.name}.data")] if f.exists()],
+        "data": [file_digest(f) for f in sorted(path.parent.glob(f"{path.name}*.data"))],
     }
     for field in ("node", "initializer", "input", "output", "value_info"):
         graph.ClearField(field)

@@ -15,6 +15,7 @@ import numpy as np
 
 import irshap
 from irshap.cost import cost, evaluate
+from irshap.files import own_data
 from irshap.ir.dims import N
 from irshap.pipeline.text import parse_pipeline
 
@@ -23,7 +24,7 @@ __all__ = ["compile_to", "files_of"]
 
 def files_of(path: Path) -> list[Path]:
     """A model's file, and that of its external data."""
-    return [p for p in (path, path.with_name(f"{path.name}.data")) if p.exists()]
+    return [p for p in (path, *own_data(path)) if p.exists()]
 
 
 def compile_to(model: str, references: np.ndarray[Any, Any], passes: str, path: Path) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class Bench:
                 self._group(network, count, group)
         finally:
             for path in made:
-                for file in (path, path.with_name(f"{path.name}.data")):
+                for file in (path, *path.parent.glob(f"{path.name}*.data")):
                     file.unlink(missing_ok=True)
 
     def _compile(self, network: str, count: int, system: System) -> None:
