@@ -173,6 +173,10 @@ def test_the_container_s_app_answers(explained: Path, tmp_path: Path) -> None:
             ask(f"{here}/models/digits/infer", wrong)
         assert error.value.code == 400
         assert "no input is called 'picture'" in error.value.read().decode()
+    with served(command, made.folder, f"{here}/health/ready", QUEUE="0"):
+        with pytest.raises(urllib.error.HTTPError) as error:
+            ask(f"{here}/models/digits/infer", request())
+        assert error.value.code == 503 and error.value.headers["Retry-After"] == "1"
 
 
 def test_mlflow_answers(explained: Path, tmp_path: Path) -> None:
