@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 SOURCES := irshap passes lowering tests
 VIEW := build/types
 
-.PHONY: bench clean demo docs format help lint quick test types view
+.PHONY: bench clean demo docs format help lint quick sbom test test-oldest test-wheel types view
 
 help:
-	@echo "make demo | quick | test | lint | types | format | docs | bench | clean"
+	@echo "make demo | quick | test | test-oldest | test-wheel | lint | types | format | docs | bench | sbom | clean"
 
 # Made again when the dependencies change.  The install is editable: Python sees new files and folders at once.
 $(VENV)/.installed: pyproject.toml
@@ -60,6 +60,32 @@ docs: $(VENV)/.docs view
 
 bench: $(VENV)/.bench
 	$(BIN)/python tests/bench
+
+# The tests with the oldest versions that pyproject.toml allows, on the oldest Python.
+OLDEST_PYTHON ?= python3.10
+OLDEST := build/oldest
+test-oldest:
+	$(OLDEST_PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct -e ".[test,images]"
+	$(OLDEST)/bin/python -m pytest -n 2
+
+# The wheel, installed alone and used away from this folder.
+CLEAN := build/installed
+test-wheel:
+	rm -rf build/wheel build/lib
+	$(PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv --clear $(CLEAN)
+	$(CLEAN)/bin/python -m pip install --quiet --disable-pip-version-check build/wheel/irshap-*.whl
+	away=$$(mktemp -d) && cd "$$away" && "$(CURDIR)/$(CLEAN)/bin/irshap" doctor && \
+		"$(CURDIR)/$(CLEAN)/bin/irshap" demo && rm -r "$$away"
+
+# What is installed beside irshap without extras, as a CycloneDX list: build/sbom.cdx.json.
+sbom: test-wheel
+	$(PYTHON) -m venv --clear build/sbom
+	build/sbom/bin/python -m pip install --quiet --disable-pip-version-check "cyclonedx-bom>=7"
+	$(CLEAN)/bin/python -m pip uninstall --quiet --yes pip setuptools
+	build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file build/sbom.cdx.json $(CLEAN)/bin/python
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
