@@ -296,7 +296,7 @@ class _Lifter:
             return
         with self.builder.at((proto.name or next(filter(None, proto.output), proto.op_type),)):
             batch = (self.batched, self.rebatched)
-            trained = bool(self.trained)
+            trained = bool(self.wanted.trained)
             view = Import(proto, inputs, self.opset, self.builder, batch, self.facts, trained=trained)
             results, why = self._modeled(view)
             if results is None:
