@@ -128,14 +128,17 @@ def _read_labels(file: str) -> Any:
     if ending == ".npy":
         return as_arrays(file, ["labels"], UserError, "labels")["labels"]
     try:
-        text = Path(file).read_text(encoding="utf-8")
-        return said(text) if ending == ".json" else text.splitlines()
+        text = Path(file).read_text(encoding="utf-8-sig")  # some editors begin with a mark
+        found = said(text) if ending == ".json" else text.splitlines()
     except OSError as error:
         raise UserError(f"can't be read: {error.strerror}", where=file) from error
     except UnicodeDecodeError as error:
         raise UserError("is no text", where=file, mend="write a line for each sample, in UTF-8") from error
     except ValueError as error:
         raise UserError(f"is no JSON: {error}", where=file, mend='write ["first", "second", ...]') from error
+    if not isinstance(found, list):
+        raise UserError("is no list", where=file, mend='write ["first", "second", ...]')
+    return found
 
 
 def _kinds(given: tuple[str, ...]) -> dict[str, str]:

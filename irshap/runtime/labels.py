@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,8 @@ def sample_labels(given: Any, count: int) -> Array:
     Raises:
         UserError: no list, another number of them, or what is no text.
     """
-    if isinstance(given, str) or not isinstance(given, Iterable):
+    unordered = isinstance(given, str | Mapping | Set) or not isinstance(given, Iterable)
+    if unordered or getattr(given, "ndim", 1) != 1:
         raise UserError("labels of samples are no list", mend="give one for each sample")
     listed = list(given)
     if len(listed) != count:

@@ -257,7 +257,7 @@ def test_labels_stand_where_numbers_did(shell: Shell) -> None:
     assert [a["data-value"] for a in document.all("td") if "data-value" in a][::6] == ["0", "1"]
     irshap.compile(irshap.demo.model_path(), method="gradient").save("e.onnx")
     np.save("x.npy", irshap.demo.digits()[0][:2])
-    Path("l.txt").write_text("cat.png\n<dog>\n", encoding="utf-8")
+    Path("l.txt").write_text("cat.png\n<dog>\n", encoding="utf-8-sig")
     Path("l.json").write_text('["cat.png", "<dog>"]', encoding="utf-8")
     np.save("l.npy", ["cat.png", "<dog>"])
     for file in ("l.txt", "l.json", "l.npy"):
@@ -268,9 +268,11 @@ def test_labels_stand_where_numbers_did(shell: Shell) -> None:
     Path("one.txt").write_text("cat.png", encoding="utf-8")
     Path("bad.json").write_text("[", encoding="utf-8")
     Path("bad.txt").write_bytes(b"\xff\xfe")
+    Path("none.json").write_text("null", encoding="utf-8")
     for file, message in (
         ("one.txt", "1 labels for 2 samples. give one for each sample"),
         ("bad.json", "bad.json: is no JSON"),
+        ("none.json", "none.json: is no list. write ["),
         ("bad.txt", "bad.txt: is no text. write a line for each sample, in UTF-8"),
         ("none.txt", "none.txt: can't be read: No such file"),
         ("none.npy", "labels none.npy: no such file"),

@@ -226,6 +226,10 @@ def test_labels_of_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (["a", "b"], "2 labels for 5 samples. give one for each"),
         ("abcde", "labels of samples are no list"),
         (5, "labels of samples are no list"),
+        (dict.fromkeys("abcde"), "labels of samples are no list"),
+        (set("abcde"), "labels of samples are no list"),
+        (np.array(5), "labels of samples are no list"),
+        (np.zeros((5, 1)), "labels of samples are no list"),
         (["a", "b", "c", "d", "\ud800"], r"a label of a sample is '\\ud800', which is no text"),
     ],
 )
