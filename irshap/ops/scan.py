@@ -10,22 +10,35 @@ import numpy as np
 import sympy
 
 from irshap.ir.batch import BatchAxes
-from irshap.ir.builder import Builder
-from irshap.ir.core import Axes, Graph, MixesBatch, Output, Precision, Sample, Value, require, tensors
+from irshap.ir.builder import Builder, current, emit
+from irshap.ir.core import (
+    Axes,
+    Graph,
+    MixesBatch,
+    Op,
+    Output,
+    Point,
+    Precision,
+    Sample,
+    Value,
+    require,
+    tensors,
+)
 from irshap.ir.dims import Dim, N, same
 from irshap.ir.evaluator import evaluate_values
 from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import Array, DType, TensorType, Type, same_type
-from irshap.ir.walks import structure
-from irshap.ops.families import NonDifferentiable
+from irshap.ir.walks import is_float, structure
+from irshap.ops.composite import pulled_back
 from irshap.ops.program import new_input
 from irshap.ops.samples import randn
+from irshap.ops.shape import zeros_like
 
 __all__ = ["Scan"]
 
 
 @dataclass(frozen=True, eq=False)
-class Scan(NonDifferentiable):
+class Scan(Op):
     """carried, row = body(carried, slices of the scanned operands, captured operands), once for each slice.
 
     Operands: the `carried` values' initial state, `scanned` tensors [trips, ...], which the body sees one
@@ -42,7 +55,6 @@ class Scan(NonDifferentiable):
     closed: bool = False
     mnemonic = "scan"
     precision = Precision.FULL
-    reason = "loops are made after differentiation"
 
     @property
     def bodies(self) -> tuple[Graph, ...]:
@@ -125,6 +137,65 @@ class Scan(NonDifferentiable):
         rows = (inside.axis(o.value) for o in self.body.outputs[self.carried :])
         return (*axes[: self.carried], *(None if a is None else a + 1 for a in rows))
 
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return False
+
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
+        return self._back(cts, (at,), wrt)
+
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
+        return self._back(cts, (at, at0), wrt)
+
+    def _back(self, cts: Sequence[Value], worlds: Sequence[Point], wrt: Sequence[int]) -> tuple[Value, ...]:
+        """A loop the other way round, which has of each trip the values carried into it (Werbos 1990)."""
+        inputs, first, last = self.body.inputs, self.carried, self.carried + self.scanned
+        results = [o.value for o in self.body.outputs]
+        before = [Output(f"before_{i}", v) for i, v in enumerate(inputs[:first])]
+        keeping = replace(self, body=replace(self.body, outputs=(*self.body.outputs, *before)))
+        rows: list[Value] = []
+        captured: list[Value] = []
+        for world in worlds:
+            carried = emit(keeping, *world.operands)[len(results) :] if before else ()
+            rows += [*carried, *world.operands[first:last]]
+            captured += world.operands[last:]
+        floats = [i for i, v in enumerate(results) if is_float(v)]
+        states = {i: ct for i, ct in zip(floats, cts, strict=True) if i < first}
+        made = {i: ct for i, ct in zip(floats, cts, strict=True) if i >= first}
+        summed = {i: zeros_like(worlds[0].operands[i]) for i in wrt if i >= last}
+        sliced = [i for i in wrt if first <= i < last]
+
+        def body(given: Sequence[Value]) -> list[Value]:
+            parts = iter(given)
+            own = {i: next(parts) for i in states}
+            totals = {i: next(parts) for i in summed}
+            seeds: dict[Value, Value] = {}
+            for i, ct in [*own.items(), *((i, next(parts)) for i in made)]:
+                seeds[results[i]] = seeds[results[i]] + ct if results[i] in seeds else ct
+            slices = [[next(parts) for _ in inputs[:last]] for _ in worlds]
+            maps = []
+            for each in slices:
+                whole = [next(parts) for _ in inputs[last:]]
+                maps.append(current().graft(self.body, dict(zip(inputs, (*each, *whole), strict=True))))
+            wanted = [inputs[i] for i in (*states, *summed, *sliced)]
+            found = pulled_back(self.body, maps, seeds, wanted)
+            found = {v: found[v] if v in found else zeros_like(maps[0][v]) for v in wanted}
+            sums = [total + found[inputs[i]] for i, total in totals.items()]
+            return [*(found[inputs[i]] for i in states), *sums, *(found[inputs[i]] for i in sliced)]
+
+        carried_cts = [*states.values(), *summed.values()]
+        scanned_rows = [*made.values(), *rows]
+        kinds = [v.tensor for v in carried_cts]
+        kinds += [v.tensor.with_shape(v.shape[1:]) for v in scanned_rows]
+        kinds += [v.tensor for v in captured]
+        with Builder() as b:
+            given = [new_input(f"in{i}", kind) for i, kind in enumerate(kinds)]
+            graph = b.build("back", [Output(f"out{i}", v) for i, v in enumerate(body(given))])
+        loop = Scan(len(carried_cts), len(scanned_rows), graph, not self.last_first, self.closed)
+        ends = dict(
+            zip((*states, *summed, *sliced), emit(loop, *carried_cts, *scanned_rows, *captured), strict=True)
+        )
+        return tuple(ends[i] for i in wrt)
+
     @cached_property
     def _structure(self) -> tuple[object, ...]:
         """What makes two loops the same."""
@@ -143,7 +214,7 @@ class Scan(NonDifferentiable):
             lambda total, row, x: [total + x * row],
         )
         arrays = (randn(*shape, dtype=np.float32) for shape in ((2, 3), (4, 3), (2, 3)))
-        yield Sample(cls(1, 1, sums), tuple(arrays), batch=(0, None, 0))
+        yield Sample(cls(1, 1, sums), tuple(arrays), (2,), batch=(0, None, 0))
         both = _body(
             {"a": ("i64", (2,)), "b": ("f32", ()), "i": ("i64", (2,)), "f": ("f32", ())},
             lambda a, b, i, f: [i, b + f],
@@ -153,9 +224,8 @@ class Scan(NonDifferentiable):
             lambda total, row: [total + row, total * row, row],
         )
         given = tuple(randn(*shape, dtype=np.float32) for shape in ((2, 3), (4, 2, 3)))
-        yield Sample(cls(1, 1, running), given, batch=(0, 1))
-        yield Sample(cls(1, 1, running, last_first=True), given, batch=(0, 1))
-        yield Sample(cls(1, 1, running, closed=True), given, batch=(0, 1))
+        yield Sample(cls(1, 1, running), given, (0, 1), batch=(0, 1))
+        yield Sample(cls(1, 1, running, last_first=True, closed=True), given, (0, 1), batch=(0, 1))
         state, rows = (np.zeros(2, np.int64), np.array(1.0, np.float32)), np.arange(6).reshape(3, 2)
         yield Sample(cls(2, 2, both), (*state, rows, np.array([0.5, -2.0, 4.0], np.float32)))
 

@@ -21,7 +21,7 @@ INTERNAL = {
     "by_row": "found on the graph for all samples",
     "piecewise": "found on the graph for all samples",
     "repeat_rows": "pairs samples with references, once there are some",
-    "scan": "loops are made after differentiation",
+    "scan": "loops are made once there are samples",
     "tile_rows": "pairs samples with references, once there are some",
     "unpool": "the adjoint of a max-pooling whose indices count through the whole batch",
 }

@@ -23,6 +23,7 @@ NETWORKS = {
     "cnn": cnn(),
     "cnn without bias": cnn(bias=False, normalized=False),
 }
+SPARSE = {"prior": "sparse", "method": "gradient"}
 SMOOTH = ("gradient", "input-x-gradient", "integrated-gradients{steps=3}", "expected-gradients", "deeplift")
 CASES = [
     *(("tanh", method, "sparse") for method in SMOOTH),
@@ -152,15 +153,13 @@ def test_refusals() -> None:
     _refused(ModelError, "reads the parameter 'lonely'", unread, parameters="p*, lonely")
 
 
-def test_an_lstm_of_few_steps_and_one_of_many() -> None:
-    """Few are written one by one, and have all derivatives; a loop of many has no second, and is named."""
-    few, many = lstm(3), lstm(20)
-    step = train_step(few, prior="sparse", method="gradient", optimizer="gradients")
-    check(step, feeds(step, few))
-    step = train_step(many, optimizer="gradients")
-    assert any(node.op_type == "Scan" for node in step.model.graph.node)
-    check(step, feeds(step, many))
-    _refused(NotDifferentiable, r"lstm \(scan\): .* loops", lstm(200), prior="sparse", method="gradient")
+@pytest.mark.parametrize(("steps", "options"), [(3, SPARSE), (20, {}), (20, SPARSE)])
+def test_recurrent_layers(steps: int, options: dict[str, Any]) -> None:
+    """Few steps are written one by one; many stand in loops, which are differentiated twice."""
+    model = lstm(steps)
+    step = train_step(model, optimizer="gradients", **options)
+    assert any(node.op_type == "Scan" for node in step.model.graph.node) == (steps > 16)
+    check(step, feeds(step, model))
 
 
 HEADS = """<ir_version: 8, opset_import: ["": 17]> g (double[N, 4] x) => (double[N, 1] y, double[N, 2] other)
