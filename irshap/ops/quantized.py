@@ -247,7 +247,11 @@ class _OverAxes(Op, family=True):
     def vectorized(self, at: Stacked) -> tuple[Value, ...]:
         return emit(type(self)(tuple(a + 1 for a in self.axes)), *at.operands)  # type: ignore[call-arg]
 
-    _SHAPES: ClassVar = (((3, 4), (1,)), ((2, 3, 4), (1, 2)), ((2, 3, 4), (0, 2)))
+    _SHAPES: ClassVar[Sequence[tuple[tuple[int, ...], tuple[int, ...]]]] = (
+        ((3, 4), (1,)),
+        ((2, 3, 4), (1, 2)),
+        ((2, 3, 4), (0, 2)),
+    )
 
 
 @dataclass(frozen=True)

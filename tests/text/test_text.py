@@ -316,7 +316,7 @@ def test_errors_tell_place_and_cause(text: str, where: str, message: str) -> Non
         ('dense<str[2], ["a"]>', "holds 2 elements, 1"),
         ("dense<i8[1], [128]>", "doesn't fit into i8"),
         ("dense<u4[1], [-1]>", "doesn't fit into u4"),
-        ("dense<u64[1], [-1]>", "no list of u64"),
+        ("dense<u64[1], [-1]>", "no list of u64|doesn't fit into u64"),
         ("dense<i64[1], [9223372036854775808]>", "no list of i64"),
         ("dense<i64[1], [1.5]>", "no list of i64"),
         ("dense<f32[1], [one]>", "no list of f32"),
