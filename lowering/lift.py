@@ -55,8 +55,8 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 class _Wanted(NamedTuple):
     """What is asked of every way to lift a model: initializers as inputs, and the limit of what grows."""
 
-    trained: Mapping[str, str]
-    constants: int
+    trained: Mapping[str, str] = _NONE
+    constants: int = MOST_COMPUTED
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from irshap.lowering import lift, lower
 from irshap.lowering.files.load import infer_shapes, inline_functions
 from irshap.lowering.files.protos import first_line
 from irshap.lowering.files.session import RuntimeRefusal, Session
-from irshap.lowering.lift import _Lifter
+from irshap.lowering.lift import _Lifter, _Wanted
 from irshap.ops.program import Opaque
 
 # ONNX Runtime then also runs opsets that it calls under development, as far as it knows their ops.
@@ -256,7 +256,7 @@ def _round_trip(
 def _contradiction(model: onnx.ModelProto, graph: Graph) -> str:
     """Where the IR's types and onnx's shape inference say different things of a tensor; "" if nowhere."""
     inferred = infer_shapes(inline_functions(model)).graph
-    lifter = _Lifter(model, model)
+    lifter = _Lifter(model, model, _Wanted())
     declared = {v.name: lifter._type(v.type) for v in inferred.value_info}
     for value in graph.values():
         kind = declared.get(value.name or "")
