@@ -87,6 +87,8 @@ for _opset in (23, 24, 25):
 @pytest.mark.parametrize("case", CASES)
 def test_through_its_body(case: str) -> None:
     kind, operands, opset, attributes = CASES[case]
+    if opset > onnx.defs.onnx_opset_version():
+        pytest.skip(f"onnx {onnx.__version__} has no opset {opset}")
     count = onnx.defs.get_schema(kind, opset).min_output
     model, feeds, expected = node_model(kind, operands, opset, count, **attributes)
     graph = lift(model)
