@@ -12,6 +12,7 @@ from irshap.errors import ModelError, near
 from irshap.ir.types import DType
 from irshap.lowering.emitter import FreshNames
 from irshap.lowering.files.arrays import dtype_of
+from irshap.lowering.files.protos import messages
 from irshap.lowering.files.scopes import captured_names
 from irshap.ops.program import PARAMETER, STATE
 
@@ -106,7 +107,8 @@ def own_statistics(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     made = onnx.ModelProto()
     made.CopyFrom(model)
-    names = FreshNames([*initializers, *(n for node in nodes for n in node.output)])
+    names = FreshNames(_names(model))
+    made.ir_version = max(made.ir_version, 4)  # before, initializers had to be inputs, too
     freed = set()
     for (at, i), (name, holder) in found.items():
         own = name if holder != name and uses[name] == 1 else names.fresh(name)
@@ -120,6 +122,17 @@ def own_statistics(model: onnx.ModelProto) -> onnx.ModelProto:
     del made.graph.node[:]
     made.graph.node.extend(kept)
     return made
+
+
+def _names(model: onnx.ModelProto) -> list[str]:
+    """Of all tensors, also of those in graphs inside, which may hide none from outside."""
+    found: list[str] = []
+    for part in messages(model):
+        if isinstance(part, onnx.NodeProto):
+            found += part.output
+        elif isinstance(part, onnx.ValueInfoProto | onnx.TensorProto):
+            found.append(part.name)
+    return found
 
 
 def _running(model: onnx.ModelProto) -> set[str]:

@@ -169,8 +169,8 @@ def train_step(
 
 
 def _literally(name: str) -> str:
-    """The pattern that fits this name."""
-    return re.sub(r"[,\s]", "?", escape(name))
+    """The pattern that fits this name, without what ends a pattern: a comma is one of "+,-"."""
+    return re.sub(r"\s", r"[\g<0>]", escape(name)).replace(",", "[+--]")
 
 
 def passes_of(step: onnx.ModelProto) -> tuple[Pass, ...]:

@@ -194,3 +194,20 @@ def test_statistics_that_are_shared_in_the_file_are_apart(attributes: str) -> No
     moved = evaluated(frozen, inputs | {"ones": np.full(3, 2.0)})
     y = (x / np.sqrt(1 + 1e-5) * 2 @ w) / np.sqrt(1 + 1e-5) * 2
     np.testing.assert_allclose(moved["loss"], ((y - labels) ** 2).mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("version", [3, 8])
+def test_statistics_get_names_that_are_free(version: int) -> None:
+    """An initializer called as an input would be read in its place; old files list all among the inputs."""
+    source = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 9]> g (double[N, 3] x, double[N, 3] zeros_1) => (double[N, 3] y)
+        <double[3] ones = {1, 1, 1}, double[3] zeros = {0, 0, 0}> {
+            a = BatchNormalization(x, ones, zeros, zeros, ones)  y = Add(a, zeros_1) }"""
+    )
+    if version < 4:
+        source.ir_version = version
+        for name in ("ones", "zeros"):
+            source.graph.input.append(helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, [3]))
+    step = train_step(source, loss="mse", batch_norm="batch")
+    assert {"x", "zeros_1", "zeros_2"} <= {v.name for v in step.graph.inputs}
+    onnx.checker.check_model(Trainer(step, source).trained)

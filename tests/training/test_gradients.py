@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 from stepping import cnn, evaluated, feeds, lstm, mlp, network, run
 
 from irshap.contract import Training
@@ -125,6 +126,21 @@ def test_chosen_parameters() -> None:
     step = train_step(model, parameters="p0.*, p7.1", optimizer="gradients")
     assert set(step.training.parameters) == {"p0.0", "p0.1", "p7.1"}
     check(step, feeds(step, model))
+
+
+def test_what_the_loss_does_not_depend_on_is_left_out_by_its_name() -> None:
+    """Not with others that are called alike."""
+    model = network((5,), 3, [("Gemm", [(5, 3), (3,)], {})])
+    names = ["a,b", "a b", "a[b"]
+    for name, other in zip(names, ["a_b", "a-b", "a b"], strict=True):
+        source = onnx.ModelProto()
+        source.CopyFrom(model)
+        source.graph.initializer[0].name = source.graph.node[0].input[1] = other
+        source.graph.initializer.append(numpy_helper.from_array(np.ones(3), name))
+        source.graph.node.add(op_type="Add", input=["p0.1", name], output=["z"])
+        source.graph.output.append(helper.make_tensor_value_info("z", onnx.TensorProto.DOUBLE, [3]))
+        step = train_step(source, loss="mse")
+        assert set(step.training.parameters) == {other, "p0.1"} and set(step.untrained) == {name}
 
 
 def _refused(error: type[IrshapError], text: str, model: onnx.ModelProto, **options: Any) -> None:
