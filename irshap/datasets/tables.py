@@ -159,8 +159,9 @@ def _stamp(path: Path) -> tuple[int, int]:
 def _places(columns: Mapping[str, int | None], wanted: Wanted, where: str) -> dict[str, list[str]]:
     """For each input the columns that it is made of.
 
-    An input's own column comes first.  For the only one that has none: the model's features by name; or the
-    only column of lists; or all other columns, if these are as many as the input has numbers.
+    An input's own column comes first.  For the only one that has none: the only column of lists, if none is
+    called as a feature is; the model's features by name; where these have none, all other columns, if they
+    are as many as the input has numbers.
 
     Raises:
         UserError: it can't be said which columns an input is made of.
@@ -174,14 +175,15 @@ def _places(columns: Mapping[str, int | None], wanted: Wanted, where: str) -> di
         raise UserError(f"no columns for {', '.join(missing)}", where=where, mend=mend)
     name = missing[0]
     free = {column: size for column, size in columns.items() if column not in found}
-    if features := wanted.features.get(name):
+    features = wanted.features.get(name, ())
+    lists = [column for column, size in free.items() if size is not None]
+    if len(lists) == 1 and free.keys().isdisjoint(features):
+        return {**found, name: lists}
+    if features:
         for feature in features:
             if feature not in free:
                 raise UserError(f"no column for feature {feature!r}", where=where, mend=near(feature, free))
         return {**found, name: list(features)}
-    lists = [column for column, size in free.items() if size is not None]
-    if len(lists) == 1:
-        return {**found, name: lists}
     shape = wanted.shapes[name]
     numbers = [column for column, size in free.items() if size is None]
     count = None if None in shape else int(np.prod([s for s in shape if s is not None], dtype=int))

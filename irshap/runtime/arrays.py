@@ -51,7 +51,7 @@ def as_arrays(
         where = f"{what} {os.fspath(source)}"
         source = _load(Path(source), error, where)
     if len(names) > 1 and is_frame(source) and set(names) <= set(column_names(source)):
-        source = {name: source[[name]] for name in names}
+        source = {name: in_order(source, [name], error, where) for name in names}
     if isinstance(source, Mapping):
         ordered = {
             str(name): _in_order(value, features.get(str(name)), error, f"{where} {name!r}")

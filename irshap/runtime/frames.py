@@ -37,7 +37,7 @@ def in_order(
     Where none of its columns is known it stays: its names are others, or numbers.
 
     Raises:
-        UserError: as `error`: some of the columns are there, and others aren't.
+        UserError: as `error`: some of the columns are there, and others aren't, or are there twice.
     """
     given = column_names(frame)
     if given == tuple(known) or set(given).isdisjoint(known) or len(set(known)) < len(known):
@@ -45,5 +45,7 @@ def in_order(
     if missing := [name for name in known if name not in given]:
         mend = f"give all of {', '.join(known)}, or an array without names"
         raise error(f"the DataFrame has no column {missing[0]!r}", where=where, mend=mend)
+    if twice := [name for name in known if given.count(name) > 1]:
+        raise error(f"the DataFrame has several columns {twice[0]!r}", where=where, mend="give one of them")
     names = dict(zip(given, frame.columns, strict=True))
     return frame[[names[name] for name in known]]

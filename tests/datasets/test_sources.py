@@ -153,6 +153,17 @@ def test_features_by_name(tmp_path: Path) -> None:
         open_source(tmp_path / "d.parquet", Wanted({"x": (2,)}, {"x": ["c0", "c9"]}))
 
 
+def test_a_column_of_lists_needs_no_names(tmp_path: Path) -> None:
+    """References may have been a DataFrame, whose columns name the features."""
+    parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    parquet.write_table(arrow.table({"v": [[1.0, 2.0], [3.0, 4.0]], "row": [0, 1]}), tmp_path / "d.parquet")
+    for names in (["a", "b"], []):
+        found = open_source(tmp_path / "d.parquet", Wanted({"x": (2,)}, {"x": names})).read(0, 2)["x"]
+        np.testing.assert_array_equal(found, [[1, 2], [3, 4]])
+    with pytest.raises(UserError, match="no column for feature 'a'"):
+        open_source(tmp_path / "d.parquet", Wanted({"x": (2,)}, {"x": ["row", "a"]}))
+
+
 def test_a_frames_columns_by_name() -> None:
     pandas = pytest.importorskip("pandas")
     wanted = Wanted({"x": (FEATURES,)}, {"x": [f"c{i}" for i in range(FEATURES)]})
