@@ -6,7 +6,9 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import onnx
@@ -120,6 +122,28 @@ def test_its_files_run_the_model(kind: str, explained: Path, tmp_path: Path) -> 
             model.feed(*wrong)
     with pytest.raises(space["BadRequest"], match="no value for input target"):
         model.run({"image": feeds["image"]})
+
+
+def test_the_app_answers_no_json_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A NaN in it is refused by strict readers of JSON.  fastapi isn't needed for what is asked here."""
+    made = package(hostile(tmp_path), "docker", tmp_path / "out")
+    refused = type("HTTPException", (Exception,), {})
+    app = MagicMock()
+    app.return_value.get.return_value = app.return_value.post.return_value = lambda function: function
+    monkeypatch.setitem(sys.modules, "fastapi", Mock(FastAPI=app, HTTPException=refused))
+    monkeypatch.setitem(sys.modules, "pydantic", Mock(BaseModel=object))
+    monkeypatch.setitem(sys.modules, "explained_model", ModuleType("explained_model"))
+    exec((made.folder / "explained_model.py").read_text(), vars(sys.modules["explained_model"]))
+    space: dict[str, Any] = {"__file__": str(made.folder / "app.py"), "__name__": "app"}
+    exec((made.folder / "app.py").read_text(), space)
+
+    def ask(values: list[float]) -> Any:
+        tensor = SimpleNamespace(name=HOSTILE, shape=[1, 3], data=values)
+        return json.loads(space["answer"](SimpleNamespace(id="7", inputs=[tensor], outputs=None)))
+
+    assert ask([1.0, 2.0, 3.0])["outputs"][0]["data"] == [6.0, 6.0]
+    with pytest.raises(refused, match="NaN or infinity"):
+        ask([1.0, 2.0, float("nan")])
 
 
 def test_weights_beside_the_file_come_along(tmp_path: Path) -> None:
