@@ -104,7 +104,7 @@ def data_file(path: str | os.PathLike[str]) -> Path | None:
             low, high, length = (ord(g) if g else 0 for g in found.groups())
             name = content[found.end() : found.end() + (length or low & 127 | high << 7)]
             data = target.with_name(name.decode("utf-8", "replace").replace("/", "\0"))
-            with suppress(ValueError):  # a zero byte
+            with suppress(ValueError, OSError):  # a zero byte, or longer than a name can be
                 if data.is_file():
                     return data
     return None

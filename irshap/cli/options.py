@@ -192,7 +192,7 @@ _COMPILING = (
         "--external-data",
         is_flag=True,
         default=None,
-        help="Weights and references' activations stand in OUT.onnx.data, which is mapped as it is needed.",
+        help="Weights and references' activations stand in a file beside OUT.onnx, mapped when needed.",
     ),
     click.option(
         "--summary",

@@ -64,6 +64,15 @@ def test_round_trip(tmp_path: Path, external_over: int) -> None:
     assert set(state(tmp_path)) == {"out.onnx", *(p.name for p in data)}
 
 
+def test_what_only_looks_like_a_data_file(tmp_path: Path) -> None:
+    """A weight may hold any bytes."""
+    file = tmp_path / "out.onnx"
+    for name in (b"a" * 300, b"..", b"", b"a\0", b"\xff", b"a/b"):
+        length = [len(name)] if len(name) < 128 else [len(name) & 127 | 128, len(name) >> 7]
+        file.write_bytes(b"\n\x08location\x12" + bytes(length) + name)
+        assert data_file(file) is None
+
+
 def test_external_layout(tmp_path: Path) -> None:
     save_model(model(), str(tmp_path / "out.onnx"), external_over=KIB)
     written = onnx.load(tmp_path / "out.onnx", load_external_data=False)
