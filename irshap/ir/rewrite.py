@@ -142,7 +142,7 @@ class _Sweep:
                 if self.misses is not None:
                     self.misses.append(Miss(rule.name, node, found.reason))
                 continue
-            replaced = _results(found)
+            replaced = found if isinstance(found, tuple) else (found,)
             if replaced == results:
                 continue
             self.check(rule, node, replaced)
@@ -178,10 +178,6 @@ class _Sweep:
                 where=self.recent[-1][1],
                 mend="no rule may undo what another did",
             )
-
-
-def _results(found: Value | tuple[Value, ...]) -> tuple[Value, ...]:
-    return found if isinstance(found, tuple) else (found,)
 
 
 def map_nodes(
