@@ -19,7 +19,7 @@ from onnx import numpy_helper
 from irshap import contract
 from irshap.errors import ModelError, UserError
 from irshap.ir.types import Array
-from irshap.lowering.files.load import load_model
+from irshap.lowering.files.load import inline_functions, load_model
 from irshap.lowering.files.save import save_model
 from irshap.lowering.parameters import own_statistics
 from irshap.passes.training.loss import Loss
@@ -112,7 +112,8 @@ class Trainer:
         self.settings = settings or Settings()
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         self._step = step.model if isinstance(step, TrainingStep) else load_model(step)
-        self._model = own_statistics(load_model(model))
+        # as it was lifted: statistics may be read in a function
+        self._model = own_statistics(inline_functions(load_model(model)))
         self._providers = providers
         start = {t.name: t for t in self._model.graph.initializer}
         values = {name: numpy_helper.to_array(t) for name, t in start.items()}
@@ -181,7 +182,7 @@ class Trainer:
 
     @property
     def trained(self) -> onnx.ModelProto:
-        """The model as it was given, with the parameters and running statistics of now."""
+        """The model with the parameters and running statistics of now, its functions written out."""
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
         values = self._loop.values()

@@ -211,3 +211,17 @@ def test_statistics_get_names_that_are_free(version: int) -> None:
     step = train_step(source, loss="mse", batch_norm="batch")
     assert {"x", "zeros_1", "zeros_2"} <= {v.name for v in step.graph.inputs}
     onnx.checker.check_model(Trainer(step, source).trained)
+
+
+def test_statistics_in_a_function_are_written_back() -> None:
+    source = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17, "f": 1]> g (double[N, 2] x) => (double[N, 2] y)
+        <double[2] ones = {1, 1}, double[2] zeros = {0, 0}> { y = f.norm(x, ones, zeros) }
+        <domain: "f", opset_import: ["": 17]> norm (x, s, b) => (y)
+        { y = BatchNormalization(x, s, b, b, s) }"""
+    )
+    step = train_step(source, loss="mse", batch_norm="batch")
+    trainer = Trainer(step, source, Settings(epochs=1, batch_size=4, learning_rate=0.0))
+    x = np.random.default_rng(0).normal(size=(4, 2))
+    trainer.fit(x, np.zeros((4, 2)))
+    np.testing.assert_allclose(initial(trainer.trained)["zeros_1"], 0.1 * x.mean(0), atol=1e-7)
