@@ -43,12 +43,13 @@ def chosen_initializers(model: onnx.ModelProto, patterns: str, statistics: bool)
     for pattern in (p.strip() for p in patterns.split(",")):
         if not pattern:
             continue
-        fits = [name for name in floats if fnmatchcase(name, pattern.removeprefix(_EXCEPT))]
+        called = pattern.removeprefix(_EXCEPT)
+        fits = [name for name in floats if fnmatchcase(name, called)]
         weights = [name for name in fits if name not in running]
         if pattern == _ALL:
             weights = [name for name in weights if name not in why]
         if not weights:
-            raise _none_fits(model, pattern, fits, [n for n in floats if n not in running])
+            raise _none_fits(model, called, fits, [n for n in floats if n not in running])
         if pattern.startswith(_EXCEPT):
             found = {name: kind for name, kind in found.items() if kind == STATE or name not in weights}
         else:

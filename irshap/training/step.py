@@ -18,6 +18,7 @@ from irshap.compiler.request import as_method, as_target
 from irshap.contract import VERSION, Metadata, Training, metadata_of
 from irshap.errors import PipelineError
 from irshap.ir.core import Graph
+from irshap.lowering.files.load import inline_functions
 from irshap.lowering.files.save import save_model
 from irshap.lowering.lift import Lift
 from irshap.lowering.parameters import untrained_initializers
@@ -164,7 +165,9 @@ def train_step(
             lift = replace(lift, parameters=", ".join(["*", *(f"!{_literally(n)}" for n in unread)]))
             chosen = [lift if isinstance(p, Lift) else p for p in chosen]
     handed = {**Training.of(made).parameters, **Training.of(made).states}
-    untrained = untrained_initializers(context.source, handed) if listed == "*" else {}
+    untrained: Mapping[str, str] = {}
+    if listed == "*":
+        untrained = untrained_initializers(inline_functions(context.source), handed)
     return TrainingStep(made, last.graph, manager.report, manager.text, untrained)
 
 

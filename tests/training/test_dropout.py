@@ -216,10 +216,13 @@ def test_statistics_get_names_that_are_free(version: int) -> None:
 def test_statistics_in_a_function_are_written_back() -> None:
     source = onnx.parser.parse_model(
         """<ir_version: 8, opset_import: ["": 17, "f": 1]> g (double[N, 2] x) => (double[N, 2] y)
-        <double[2] ones = {1, 1}, double[2] zeros = {0, 0}> { y = f.norm(x, ones, zeros) }
-        <domain: "f", opset_import: ["": 17]> norm (x, s, b) => (y)
-        { y = BatchNormalization(x, s, b, b, s) }"""
+        <double[2] ones = {1, 1}, double[2] zeros = {0, 0}, double[2] var = {1, 1}>
+        { y = f.norm(x, ones, zeros, var) }
+        <domain: "f", opset_import: ["": 17]> norm (x, s, b, v) => (y)
+        { y = BatchNormalization(x, s, b, b, v) }"""
     )
+    reasons = {"var": "a running statistic of a batch normalization"}
+    assert train_step(source, loss="mse").untrained == reasons
     step = train_step(source, loss="mse", batch_norm="batch")
     trainer = Trainer(step, source, Settings(epochs=1, batch_size=4, learning_rate=0.0))
     x = np.random.default_rng(0).normal(size=(4, 2))

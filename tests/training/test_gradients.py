@@ -151,6 +151,7 @@ def _refused(error: type[IrshapError], text: str, model: onnx.ModelProto, **opti
 def test_refusals() -> None:
     net = NETWORKS["cnn"]
     _refused(ModelError, "no float initializer is called 'nothing'", net, parameters="nothing")
+    _refused(ModelError, "is called 'p8.1'. did you mean p7.1", net, parameters="*, !p8.1")
     _refused(ModelError, "'p1.2' is a running statistic", net, parameters="p1.2")
     _refused(NotDifferentiable, r"Conv0 \(conv\).*x-gradient needs a target that scales", net, prior="sparse")
     options = {"prior": "sparse", "batch_norm": "batch"}
