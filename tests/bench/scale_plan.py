@@ -9,8 +9,8 @@ at best), for every GPU or core of the machine.  Rows (30 features, 100 referenc
 dataset_speed.py): the rate of `explain_dataset` here, measured unless --rate gives it, for each core of the
 machine, which has two processors a core.  What is read and written is what the formats take: images as uint8
 224 x 224 x 3 and their attributions summed over channels as float16, rows and their attributions as float32.
-Prices are
-arguments: those by default are lists' of the date that stands in the table, and weren't asked for again.
+Prices are arguments: those by default are lists' of the date that stands in the table, and weren't asked for
+again.
 """
 
 from __future__ import annotations
