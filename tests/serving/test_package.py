@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
+import threading
+from concurrent.futures import wait
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -124,26 +127,59 @@ def test_its_files_run_the_model(kind: str, explained: Path, tmp_path: Path) -> 
         model.run({"image": feeds["image"]})
 
 
-def test_the_app_answers_no_json_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A NaN in it is refused by strict readers of JSON.  fastapi isn't needed for what is asked here."""
+class Refused(Exception):
+    """Stands for fastapi's."""
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What app.py defines, without fastapi."""
     made = package(hostile(tmp_path), "docker", tmp_path / "out")
-    refused = type("HTTPException", (Exception,), {})
-    app = MagicMock()
-    app.return_value.get.return_value = app.return_value.post.return_value = lambda function: function
-    monkeypatch.setitem(sys.modules, "fastapi", Mock(FastAPI=app, HTTPException=refused))
+    routes = MagicMock()
+    routes.return_value.get.return_value = routes.return_value.post.return_value = lambda function: function
+    web = Mock(FastAPI=routes, HTTPException=Refused, Response=lambda *given, **named: (given, named))
+    monkeypatch.setitem(sys.modules, "fastapi", web)
     monkeypatch.setitem(sys.modules, "pydantic", Mock(BaseModel=object))
     monkeypatch.setitem(sys.modules, "explained_model", ModuleType("explained_model"))
     exec((made.folder / "explained_model.py").read_text(), vars(sys.modules["explained_model"]))
     space: dict[str, Any] = {"__file__": str(made.folder / "app.py"), "__name__": "app"}
     exec((made.folder / "app.py").read_text(), space)
+    return space
 
-    def ask(values: list[float]) -> Any:
-        tensor = SimpleNamespace(name=HOSTILE, shape=[1, 3], data=values)
-        return json.loads(space["answer"](SimpleNamespace(id="7", inputs=[tensor], outputs=None)))
 
-    assert ask([1.0, 2.0, 3.0])["outputs"][0]["data"] == [6.0, 6.0]
-    with pytest.raises(refused, match="NaN or infinity"):
-        ask([1.0, 2.0, float("nan")])
+def asked(*values: float) -> SimpleNamespace:
+    tensor = SimpleNamespace(name=HOSTILE, shape=[1, 3], data=values)
+    return SimpleNamespace(id="7", inputs=[tensor], outputs=None)
+
+
+def test_the_app_answers_no_json_that_is_none(app: dict[str, Any]) -> None:
+    """A NaN in it is refused by strict readers of JSON."""
+    assert json.loads(app["answer"](asked(1.0, 2.0, 3.0)))["outputs"][0]["data"] == [6.0, 6.0]
+    with pytest.raises(Refused, match="NaN or infinity"):
+        app["answer"](asked(1.0, 2.0, float("nan")))
+
+
+def test_what_waits_goes_with_its_client(app: dict[str, Any]) -> None:
+    """Else clients who ask again in vain fill the queue with what nobody reads."""
+    ended = asyncio.Event()
+
+    async def ask(receive: Any) -> Any:
+        return await app["infer"](app["NAME"], asked(1.0, 2.0, 3.0), SimpleNamespace(receive=receive))
+
+    async def gone() -> None:
+        pass
+
+    async def ask_two() -> tuple[Any, Any]:
+        busy = threading.Event()
+        held = [app["workers"].submit(busy.wait, 30) for _ in range(app["WORKERS"])]
+        left = await ask(gone)
+        busy.set()
+        wait(held)
+        return left, await ask(ended.wait)
+
+    left, answered = asyncio.run(ask_two())
+    assert left[1]["status_code"] == 499 and app["asked"] == 0
+    assert json.loads(answered[0][0])["id"] == "7"
 
 
 def test_weights_beside_the_file_come_along(tmp_path: Path) -> None:
