@@ -11,7 +11,7 @@ import onnx.parser
 import pytest
 
 import irshap
-from irshap.errors import ModelError, NotDifferentiable, UserError
+from irshap.errors import ModelError, NotDifferentiable, TargetError, UserError
 from irshap.ir.types import DType, TensorType
 from irshap.lowering import lift
 from irshap.lowering.lift import Lift
@@ -157,7 +157,8 @@ def test_a_size_below_zero() -> None:
         """(float[N,3,4] x) => (float[N,4,4] y) <int64[3] times = {1, -5, 1}> {
         t = Tile(x, times) u = Transpose<perm=[0,2,1]>(t) y = MatMul(u, t) }"""
     )
-    with pytest.raises(NotDifferentiable, match=r"tile.*f32\[N, -15, 4\]"):
+    # onnx 1.22 still infers a size of -15, and then the batch counts as lost
+    with pytest.raises((NotDifferentiable, TargetError), match=r"tile.*f32\[N, -15, 4\]"):
         irshap.compile(model, np.zeros((1, 3, 4), np.float32))
 
 

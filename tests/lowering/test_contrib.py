@@ -10,6 +10,7 @@ import onnx
 import onnx.parser
 import pytest
 from contrib_cases import CASES, Case, Rows, draw
+from kernels import computes, kernel
 from onnx import helper, numpy_helper
 
 import irshap
@@ -28,9 +29,37 @@ def original(name: str) -> list[Array]:
     case = CASES[name]
     if name == "Attention, no bias":  # ONNX Runtime 1.31 ends in a segmentation fault
         case = replace(case, inputs=[*case.inputs, np.zeros(48, np.float32)])
-    if name.startswith("GroupQueryAttention, past"):  # its kernel reads it for the present only
-        case = replace(case, outputs=("y0", "y1", "y2"))
-    return Session(case.model()).run(case.feeds())
+    if case.kind == "GroupQueryAttention":
+        case = grouped(case)
+    if name == "GatherBlockQuantized, 4, zeros" and not zeros_by_row(case):
+        pytest.skip("this ONNX Runtime reads zero points of 4 bits as if no row of them were padded")
+    return kernel(case.model()).run(case.feeds())
+
+
+def grouped(case: Case) -> Case:
+    """As ONNX Runtime takes it: its kernel reads a past for the present only, older ones want that always.
+
+    In older ones a window holds one key more.  A window of one key is the token's own.
+    """
+    case = replace(case, outputs=("y0", "y1", "y2"))
+    if "local_window_size" in case.attributes:
+        base = CASES["GroupQueryAttention"]
+        alone = replace(base, attributes=base.attributes | {"local_window_size": 1}, outputs=case.outputs)
+        feeds = alone.feeds()
+        own = np.repeat(feeds["x2"].reshape(2, 5, 2, 16), 2, axis=2).reshape(2, 5, 64)
+        more = not computes(alone.model(), feeds, own)
+        window = case.attributes["local_window_size"] - more
+        case = replace(case, attributes=case.attributes | {"local_window_size": window})
+    return case
+
+
+def zeros_by_row(case: Case) -> bool:
+    """Whether zero points of an odd number of blocks are read by row: what is its own zero point is 0."""
+    data, indices, scales, zeros = case.inputs
+    numbers = np.arange(len(data), dtype=np.uint8)[:, None] * 17  # both halves of a byte
+    inputs = [np.broadcast_to(numbers, data.shape), indices, scales, np.broadcast_to(numbers, zeros.shape)]
+    alone = replace(case, inputs=inputs)
+    return computes(alone.model(), alone.feeds(), np.float32(0))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -232,7 +261,7 @@ def test_norms_of_queries_and_keys() -> None:
         feeds[name] = (heads / np.sqrt((heads**2).mean(3, keepdims=True) + 1e-6) * w).reshape(
             feeds[name].shape
         )
-    close(found, Session(base.model()).run(feeds)[0])
+    close(found, kernel(grouped(base).model()).run(feeds)[0])
 
 
 def test_a_norm_in_an_opset_that_lacks_it() -> None:

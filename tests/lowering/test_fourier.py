@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from kernels import kernel
 
 import irshap
 from irshap.lowering import lift, lower
@@ -43,10 +44,10 @@ def test_as_onnx_runtime_has_it(name: str) -> None:
     assert all(n.op.modeled for n in graph.nodes)
     shape = [2, *(int(d) for d in FORMS[name][0].split(", ")[1:])]
     x, r = (np.random.default_rng(i).standard_normal(shape).astype(np.float32) for i in range(2))
-    here, there = (Session(m).run({"x": x})[0] for m in (lower(graph), model(name)))
-    np.testing.assert_allclose(here, there, atol=1e-5)
     found = irshap.compile(model(name), r).explainer()(x)
     np.testing.assert_allclose(found.completeness_error, 0, atol=1e-5)
+    (here,) = Session(lower(graph)).run({"x": x})
+    np.testing.assert_allclose(here, kernel(model(name)).run({"x": x})[0], atol=1e-5)
 
 
 @pytest.mark.parametrize(("bins", "length"), [(5, 8), (4, 7), (3, 8), (7, 8), (1, 1), (2, 2)])

@@ -1,0 +1,58 @@
+"""What the installed ONNX Runtime can: asked of itself, with a model of one node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnxruntime
+import pytest
+
+from irshap.ir.types import Array
+from irshap.lowering.files.convert import ir_version_for
+from irshap.lowering.files.session import RuntimeRefusal, Session
+
+__all__ = ["computes", "kernel", "needs_opset"]
+
+_COMPLETE = (1, 31)
+"""ONNX Runtime from which on every kernel is there that tests compare with: what it refuses is a failure."""
+
+
+def kernel(model: onnx.ModelProto) -> Session:
+    """The model, ready to run; the test skips itself where an older ONNX Runtime refuses it."""
+    try:
+        return Session(model)
+    except RuntimeRefusal as error:
+        if _complete():
+            raise
+        pytest.skip(_reason(error))
+
+
+def computes(model: onnx.ModelProto, feeds: Mapping[str, Array], expected: Array) -> bool:
+    """Whether the first output is what the op is defined to give: only an older ONNX Runtime's isn't."""
+    agrees = np.allclose(Session(model).run(feeds)[0], expected, atol=1e-5)
+    assert agrees or not _complete()
+    return agrees
+
+
+def needs_opset(opset: int) -> None:
+    """The test skips itself where ONNX Runtime reads no model of this opset: onnx is always ahead of it."""
+    text = f'<ir_version: 8, opset_import: ["": {opset}]> g (float[2] x) => (float[2] y) {{ y = Relu(x) }}'
+    model = onnx.parser.parse_model(text)
+    model.ir_version = ir_version_for(model.opset_import)
+    try:
+        Session(model)
+    except RuntimeRefusal as error:
+        pytest.skip(_reason(error))
+
+
+def _reason(error: RuntimeRefusal) -> str:
+    """What is wrong stands at the end of ONNX Runtime's message, behind all of the node."""
+    return f"ONNX Runtime {onnxruntime.__version__}: ...{str(error.__cause__).strip()[-150:]}"
+
+
+def _complete() -> bool:
+    version = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2])
+    return version >= _COMPLETE
