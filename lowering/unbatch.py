@@ -23,7 +23,16 @@ from irshap.ir.types import Array, TensorType
 from irshap.lowering.batch_plan import BatchPlan, forget_shapes
 from irshap.lowering.files.session import RuntimeRefusal
 from irshap.lowering.lower import lowered
-from irshap.lowering.rebatch import TRIALS, close, random, refuse_too_large, rounding, rows_of, runner
+from irshap.lowering.rebatch import (
+    TRIALS,
+    close,
+    least_integer,
+    random,
+    refuse_too_large,
+    rounding,
+    rows_of,
+    runner,
+)
 from irshap.ops.vectorize import many, vectorize, with_batch_on
 
 __all__ = ["Check", "follows_batch", "require_tensors", "with_samples_in_front"]
@@ -136,7 +145,7 @@ class Check:
         self, original: onnx.ModelProto, alone: Graph, inputs: Mapping[str, int | None], *, apart: bool
     ) -> None:
         self.alone, self.inputs = alone, inputs
-        self.run = runner(original)
+        self.run, self.least = runner(original), least_integer(alone)
         self.trial = next(t for t in TRIALS if t == TRIALS[-1] or self._takes(t))
         # random rows may be such that only each alone makes sense: of one count of marked tokens each, say
         self.apart = apart or not all(self._takes(self.trial, rows) for rows in _ROWS)
@@ -146,7 +155,7 @@ class Check:
         for seed, value in enumerate(self.alone.inputs, draw * len(self.alone.inputs)):
             name, kind = str(value.name), value.tensor
             kind = many(kind, self.inputs[name]) if name in self.inputs else kind
-            feeds[name] = random(name, kind, seed, trial, rows)
+            feeds[name] = random(name, kind, seed, trial, rows, self.least)
         return feeds
 
     def _alone(self, feeds: Mapping[str, Array], i: int) -> list[Any]:
