@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,13 +15,13 @@ from irshap.ir.types import Array
 from irshap.lowering.files.convert import ir_version_for
 from irshap.lowering.files.session import RuntimeRefusal, Session
 
-__all__ = ["computes", "kernel", "needs_opset"]
+__all__ = ["computes", "lacks", "loaded", "needs_opset"]
 
 _COMPLETE = (1, 31)
 """ONNX Runtime from which on every kernel is there that tests compare with: what it refuses is a failure."""
 
 
-def kernel(model: onnx.ModelProto) -> Session:
+def loaded(model: onnx.ModelProto) -> Session:
     """The model, ready to run; the test skips itself where an older ONNX Runtime refuses it."""
     try:
         return Session(model)
@@ -30,11 +31,16 @@ def kernel(model: onnx.ModelProto) -> Session:
         pytest.skip(_reason(error))
 
 
-def computes(model: onnx.ModelProto, feeds: Mapping[str, Array], expected: Array) -> bool:
-    """Whether the first output is what the op is defined to give: only an older ONNX Runtime's isn't."""
-    agrees = np.allclose(Session(model).run(feeds)[0], expected, atol=1e-5)
+def computes(model: onnx.ModelProto, feeds: Mapping[str, Array], expected: Any, output: int = 0) -> bool:
+    """Whether an output is what the op is defined to give everywhere: only an older ONNX Runtime's isn't."""
+    agrees = np.allclose(Session(model).run(feeds)[output], expected, atol=1e-5)
     assert agrees or not _complete()
     return agrees
+
+
+def lacks(refusal: str) -> bool:
+    """Whether this says that an older ONNX Runtime has no kernel for some node."""
+    return "Could not find an implementation for" in refusal and not _complete()
 
 
 def needs_opset(opset: int) -> None:

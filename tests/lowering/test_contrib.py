@@ -10,7 +10,7 @@ import onnx
 import onnx.parser
 import pytest
 from contrib_cases import CASES, Case, Rows, draw
-from kernels import computes, kernel
+from kernels import computes, loaded
 from onnx import helper, numpy_helper
 
 import irshap
@@ -33,7 +33,7 @@ def original(name: str) -> list[Array]:
         case = grouped(case)
     if name == "GatherBlockQuantized, 4, zeros" and not zeros_by_row(case):
         pytest.skip("this ONNX Runtime reads zero points of 4 bits as if no row of them were padded")
-    return kernel(case.model()).run(case.feeds())
+    return loaded(case.model()).run(case.feeds())
 
 
 def grouped(case: Case) -> Case:
@@ -261,7 +261,7 @@ def test_norms_of_queries_and_keys() -> None:
         feeds[name] = (heads / np.sqrt((heads**2).mean(3, keepdims=True) + 1e-6) * w).reshape(
             feeds[name].shape
         )
-    close(found, kernel(grouped(base).model()).run(feeds)[0])
+    close(found, loaded(grouped(base).model()).run(feeds)[0])
 
 
 def test_a_norm_in_an_opset_that_lacks_it() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from kernels import kernel
+from kernels import loaded
 
 import irshap
 from irshap.lowering import lift, lower
@@ -47,7 +47,7 @@ def test_as_onnx_runtime_has_it(name: str) -> None:
     found = irshap.compile(model(name), r).explainer()(x)
     np.testing.assert_allclose(found.completeness_error, 0, atol=1e-5)
     (here,) = Session(lower(graph)).run({"x": x})
-    np.testing.assert_allclose(here, kernel(model(name)).run({"x": x})[0], atol=1e-5)
+    np.testing.assert_allclose(here, loaded(model(name)).run({"x": x})[0], atol=1e-5)
 
 
 @pytest.mark.parametrize(("bins", "length"), [(5, 8), (4, 7), (3, 8), (7, 8), (1, 1), (2, 2)])

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from kernels import computes, loaded
 from onnx import TensorProto, helper, numpy_helper
 
 import irshap
@@ -160,6 +161,10 @@ def test_ops_are_what_onnx_runtime_makes_of_them(case: str) -> None:
     x = x.astype(np.float32)
     lowered = irshap.lower(irshap.lift(model))
     assert {n.domain for n in lowered.graph.node} == {""}
+    if case == "one score LOGISTIC":
+        unsure = single(op, [X], outputs, **attributes | {"coefficients": [0.0] * 3, "intercepts": [0.0]})
+        if not computes(unsure, {"x": x}, np.float32(0.5), output=1):
+            pytest.skip("this ONNX Runtime gives one score as it is, whatever its post_transform")
     for a, b in zip(run(lowered, {"x": x}), run(model, {"x": x}), strict=True):
         if b.dtype.kind == "f":
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
@@ -250,6 +255,12 @@ def test_a_recurrent_layer_without_a_rule_before_what_is_attributed() -> None:
     )
     model = helper.make_model(graph, opset_imports=IMPORTS, ir_version=8)
     x, references = (rng.standard_normal((4, n, 3)).astype(np.float32) for n in (3, 2))
+    # ONNX Runtime folds what follows from the references, and older ones fail where an output has no name
+    alone = onnx.ModelProto()
+    alone.CopyFrom(model)
+    alone.graph.input.pop()
+    alone.graph.initializer.append(numpy_helper.from_array(references, "x"))
+    loaded(alone)
     found = irshap.compile(
         model, references.transpose(1, 0, 2), target=irshap.Target("1", wrt="s")
     ).explainer()(x)
