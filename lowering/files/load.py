@@ -44,7 +44,9 @@ _MOST_NODES = 100_000
 _MOST_AXES = 2**16
 """No tensor has so many."""
 
-_LONG_VECTOR = 2**20
+_LONG_VECTOR, _LONG_VECTORS = 2**20, 2**23
+"""Elements of a vector, and of all of them, beyond which no values are propagated."""
+
 _MAKERS = {"ConstantOfShape", "Expand", "Pad", "Range", "Tile"}
 """Ops whose operands say how long a vector is."""
 
@@ -216,19 +218,20 @@ def _inferred(shell: onnx.ModelProto) -> onnx.ModelProto:
     """With values propagated, except where a vector has more elements than inference should list one by one.
 
     It does that for every vector in arithmetic: an axis of 2^40 would take any time and memory, and so would
-    what a node makes of such a number.  A negative size, which some exporters write for one that they don't
-    know, would end the process in an assertion.
+    what a node makes of such a number, or many nodes of a small vector that is joined to itself.  A negative
+    size, which some exporters write for one that they don't know, would end the process in an assertion.
     """
     for part in messages(shell):
         if isinstance(part, onnx.TensorShapeProto.Dimension) and part.dim_value < 0:
             part.Clear()
-    if any(abs(number) > _LONG_VECTOR for number in _numbers(shell)):
-        plain = onnx.shape_inference.infer_shapes(shell)
-        known = (*plain.graph.input, *plain.graph.value_info, *plain.graph.output)
-        shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in known]
-        makers = any(node.op_type in _MAKERS for node in nodes(shell.graph))
-        if makers or any(len(shape) == 1 and shape[0] > _LONG_VECTOR for shape in shapes):
-            return plain
+    plain = onnx.shape_inference.infer_shapes(shell)
+    known = (*plain.graph.input, *plain.graph.value_info, *plain.graph.output)
+    shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in known]
+    vectors = [shape[0] for shape in shapes if len(shape) == 1]
+    makers = any(node.op_type in _MAKERS for node in nodes(shell.graph))
+    large = makers and any(abs(number) > _LONG_VECTOR for number in _numbers(shell))
+    if large or max(vectors, default=0) > _LONG_VECTOR or sum(vectors) > _LONG_VECTORS:
+        return plain
     return onnx.shape_inference.infer_shapes(shell, data_prop=True)
 
 

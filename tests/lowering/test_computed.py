@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tracemalloc
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -78,6 +79,23 @@ def test_refused_by_its_types(name: str, batch: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("statements", [[DOUBLED] * 15, [*[DOUBLED] * 13, *["Neg(v)"] * 20]])
+def test_nor_does_shape_inference_list_them(statements: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked where an op is unknown, and what it runs out of may end the process."""
+    given = model(["Cast<to=7>(v)", *statements, "Reshape(x, v)"])
+    plain = onnx.shape_inference.infer_shapes
+    small = [t for t in given.graph.initializer if t.name in "cw"]
+    del given.graph.initializer[:]
+    given.graph.initializer.extend(small)
+
+    def inferred(*args: Any, data_prop: bool = False) -> onnx.ModelProto:
+        assert not data_prop
+        return plain(*args)
+
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", inferred)
+    lift(given)
 
 
 def test_the_limit_can_be_set() -> None:
