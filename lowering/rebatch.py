@@ -12,7 +12,7 @@ from google.protobuf.message import EncodeError
 
 from irshap.errors import IrshapError, ModelError
 from irshap.ir.batch import batch_axes
-from irshap.ir.core import Graph, Node, Output, Value
+from irshap.ir.core import Graph, Node, Op, Output, Value
 from irshap.ir.dims import N, same, symbols_of
 from irshap.ir.types import Array, DType, TensorType, Type
 from irshap.lowering.files.protos import first_line, nodes
@@ -22,7 +22,7 @@ from irshap.lowering.lower import lowered
 from irshap.ops.arithmetic import Div
 from irshap.ops.logic import Mod
 from irshap.ops.pool import MaxPool
-from irshap.ops.program import Constant
+from irshap.ops.program import Constant, Opaque
 from irshap.ops.quantized import DynamicQuantize, Quantize
 
 __all__ = ["TRIALS", "check_axis", "close", "has_rows", "least_integer", "random", "refuse_too_large"]
@@ -199,10 +199,14 @@ def close(a: Array, b: Array, least: float = 0.0) -> bool:
 def least_integer(graph: Graph) -> int:
     """The least number to try integers at: none is 0 where a computed one divides.
 
-    Releases of ONNX Runtime up to 1.23 end the process then (SIGFPE), later ones refuse.
+    ONNX Runtime 1.23 ends the process then (SIGFPE), later ones refuse.
     """
-    divisors = (n.operands[1] for n in graph.walk() if isinstance(n.op, Div | Mod))
+    divisors = [v for n in graph.walk() if _divides(n.op) for v in n.operands[1:]]
     return int(any(not (v.dtype.is_float or isinstance(v.node.op, Constant)) for v in divisors))
+
+
+def _divides(op: Op) -> bool:
+    return isinstance(op, Div | Mod) or (isinstance(op, Opaque) and op.kind == "Col2Im")
 
 
 def random(

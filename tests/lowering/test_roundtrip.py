@@ -7,7 +7,10 @@ from functools import cache
 
 import pytest
 from bench.roundtrip import BATCHES, Case, Result, cases, check
-from kernels import lacks
+from kernels import computes, lacks
+from onnx.reference import ReferenceEvaluator
+
+from irshap.lowering import lift, lower
 
 pytestmark = pytest.mark.slow
 
@@ -31,9 +34,21 @@ def failures(results: list[Result]) -> list[str]:
     ]
 
 
+def trusted(case: Case) -> bool:
+    """Whether ONNX Runtime itself is right about a case: asked where a round trip gives something else."""
+    model = case.load()
+    return all(
+        computes(form, feeds, wanted, output, atol=2e-3)
+        for form in (model, lower(lift(model, batch="keep")))
+        for feeds in case.feeds(model)
+        for output, wanted in enumerate(ReferenceEvaluator(form).run(None, feeds))
+    )
+
+
 def assert_faithful(found: list[Case], most_run: bool = True) -> None:
-    results = [result for case in found for result in check(case)]
-    assert not failures(results)
+    checked = [(case, check(case)) for case in found]
+    assert not [f for case, results in checked for f in failures(results) if trusted(case)]
+    results = [result for _, results in checked for result in results]
     passed = sum(r.outcome == "passed" for r in results)
     assert all(r.reason for r in results if r.outcome == "skipped")
     # an older ONNX Runtime skips more; one that skips most would make this test empty
