@@ -119,7 +119,7 @@ def test_even_and_odd_never_meet(dtype: Any) -> None:
     low = np.arange(1 << 12, dtype=bits)
     exponents = np.array([1, 2, 100, 127], bits) if dtype is np.float32 else np.array([1, 2, 999, 1023], bits)
     every = np.concatenate(
-        [(e << width) + m for e in exponents for m in (mantissas, low, (1 << width) - 1 - low)]
+        [(e << bits.type(width)) + m for e in exponents for m in (mantissas, low, (1 << width) - 1 - low)]
     )
     x = np.concatenate([every.view(dtype), -every.view(dtype), np.zeros(1, dtype)])
     even, odd = Even().numpy(x), Odd(False).numpy(x)
