@@ -55,10 +55,12 @@ def needs_opset(opset: int) -> None:
     text = f'<ir_version: 8, opset_import: ["": {opset}]> g (float[2] x) => (float[2] y) {{ y = Relu(x) }}'
     model = onnx.parser.parse_model(text)
     model.ir_version = ir_version_for(model.opset_import)
-    try:
-        Session(model)
-    except RuntimeRefusal as error:
-        pytest.skip(_reason(error))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALLOW_RELEASED_ONNX_OPSET_ONLY", "1")  # round trips take others, in the same process
+        try:
+            Session(model)
+        except RuntimeRefusal as error:
+            pytest.skip(_reason(error))
 
 
 def _reason(error: RuntimeRefusal) -> str:

@@ -212,7 +212,7 @@ def test_all_parameters_are_those_that_the_loss_depends_on() -> None:
         "w, spare": "nothing that the model gives reads the parameter 'spare'",
         "lonely, spare": "nothing that the model gives reads the parameter 'lonely' and 1 more",
         "whole": "no float initializer is called 'whole'",
-        "w, !nothing": "no float initializer is called '!nothing'",
+        "w, !nothing": "no float initializer is called 'nothing'",
         "w, !w": "no initializer was made an input",
     }.items():
         _refused(ModelError, re.escape(text), model, loss="mse", parameters=name)
