@@ -12,10 +12,33 @@ from irshap.ir.walks import varying_values
 from irshap.ops.program import Input
 from irshap.ops.reverse import reverse
 
-__all__ = ["Composite", "pulled_back"]
+__all__ = ["Composite", "InWorlds", "pulled_back"]
 
 
-class Composite(Op, family=True):
+class InWorlds(Op, family=True):
+    """An op whose derivative and secant are one rule, at one point or between two."""
+
+    REQUIRED: ClassVar[dict[str, str]] = {
+        "in_worlds": "def in_worlds(self, cts, worlds, wrt) -> cotangents of the operands wrt"
+    }
+
+    @abstractmethod
+    def in_worlds(
+        self, cts: Sequence[Value], worlds: Sequence[Point], wrt: Sequence[int]
+    ) -> tuple[Value, ...]:
+        """The cotangents of the operands `wrt`, emitted into the current builder."""
+
+    def linear_in(self, varying: frozenset[int]) -> bool:
+        return False
+
+    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
+        return self.in_worlds(cts, (at,), wrt)
+
+    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
+        return self.in_worlds(cts, (at, at0), wrt)
+
+
+class Composite(InWorlds, family=True):
     """An op that is differentiated through its parts, and still evaluated and lowered as one op.
 
     The parts are computed again for the backward walk only; a leaf may override `derivative` or `secant`
@@ -30,19 +53,9 @@ class Composite(Op, family=True):
     def decompose(self, *operands: Value) -> tuple[Value, ...]:
         """The same results from simpler ops, emitted into the current builder."""
 
-    def linear_in(self, varying: frozenset[int]) -> bool:
-        return False
-
-    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
-        return self._through_parts(cts, (at,), wrt)
-
-    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
-        return self._through_parts(cts, (at, at0), wrt)
-
-    def _through_parts(
+    def in_worlds(
         self, cts: Sequence[Value], worlds: Sequence[Point], wrt: Sequence[int]
     ) -> tuple[Value, ...]:
-
         with Builder() as parts:
             formals = [
                 parts.emit(Input(f"operand{i}"), types=(v.type,))[0] for i, v in enumerate(worlds[0].operands)

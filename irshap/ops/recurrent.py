@@ -267,20 +267,14 @@ class Recurrent(Composite, family=True):
         found = [part(v, way) for v in rest]
         return tuple(found[: self.states]), found[self.states :]
 
-    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
-        return self._differentiated(cts, (at,), wrt)
-
-    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
-        return self._differentiated(cts, (at, at0), wrt)
-
-    def _differentiated(
+    def in_worlds(
         self, cts: Sequence[Value], worlds: Sequence[Point], wrt: Sequence[int]
     ) -> tuple[Value, ...]:
         steps = worlds[0].operands[0].shape[0]
         if same(steps, 0):
             raise NoLocalRule("it makes no steps")
         if isinstance(steps, int) and steps * len(self.backward) <= FEW_STEPS:
-            return self._through_parts(cts, worlds, wrt)
+            return super().in_worlds(cts, worlds, wrt)
         weights = not {0, *range(4, 4 + self.states)}.issuperset(wrt)
         if weights and len(worlds) > 1:
             raise NoLocalRule("its weights vary")

@@ -15,7 +15,6 @@ from irshap.ir.core import (
     Axes,
     Graph,
     MixesBatch,
-    Op,
     Output,
     Point,
     Precision,
@@ -29,7 +28,7 @@ from irshap.ir.evaluator import evaluate_values
 from irshap.ir.rewrite import map_nodes
 from irshap.ir.types import Array, DType, TensorType, Type, same_type
 from irshap.ir.walks import is_float, structure
-from irshap.ops.composite import pulled_back
+from irshap.ops.composite import InWorlds, pulled_back
 from irshap.ops.program import new_input
 from irshap.ops.samples import randn
 from irshap.ops.shape import zeros_like
@@ -38,7 +37,7 @@ __all__ = ["Scan"]
 
 
 @dataclass(frozen=True, eq=False)
-class Scan(Op):
+class Scan(InWorlds):
     """carried, row = body(carried, slices of the scanned operands, captured operands), once for each slice.
 
     Operands: the `carried` values' initial state, `scanned` tensors [trips, ...], which the body sees one
@@ -137,16 +136,9 @@ class Scan(Op):
         rows = (inside.axis(o.value) for o in self.body.outputs[self.carried :])
         return (*axes[: self.carried], *(None if a is None else a + 1 for a in rows))
 
-    def linear_in(self, varying: frozenset[int]) -> bool:
-        return False
-
-    def derivative(self, cts: Sequence[Value], at: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
-        return self._back(cts, (at,), wrt)
-
-    def secant(self, cts: Sequence[Value], at: Point, at0: Point, wrt: Sequence[int]) -> tuple[Value, ...]:
-        return self._back(cts, (at, at0), wrt)
-
-    def _back(self, cts: Sequence[Value], worlds: Sequence[Point], wrt: Sequence[int]) -> tuple[Value, ...]:
+    def in_worlds(
+        self, cts: Sequence[Value], worlds: Sequence[Point], wrt: Sequence[int]
+    ) -> tuple[Value, ...]:
         """A loop the other way round, which has of each trip the values carried into it (Werbos 1990)."""
         inputs, first, last = self.body.inputs, self.carried, self.carried + self.scanned
         results = [o.value for o in self.body.outputs]

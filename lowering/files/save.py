@@ -17,7 +17,7 @@ from google.protobuf.message import EncodeError
 from onnx import TensorProto, checker
 
 from irshap.errors import ModelError, UserError
-from irshap.files import TEMPORARY, own_data
+from irshap.files import TEMPORARY, own_data, sync, sync_folder
 from irshap.lowering.files.held import data_of, held
 from irshap.lowering.files.protos import first_line, is_outlined, nbytes, outline, tensors
 from irshap.lowering.files.wire import pieces
@@ -155,8 +155,7 @@ def _write_data(large: Sequence[TensorProto], shell: onnx.ModelProto, stage: Pat
                 stream.write(piece)
                 digest.update(piece)
             places.append((stream.tell() - nbytes(tensor), nbytes(tensor)))
-        stream.flush()
-        os.fsync(stream.fileno())
+        sync(stream)
     found = f"{name}.{digest.hexdigest()[:16]}.data"
     file.rename(stage / found)
     for tensor, (offset, length) in zip(large, places, strict=True):
@@ -172,8 +171,7 @@ def _write_data(large: Sequence[TensorProto], shell: onnx.ModelProto, stage: Pat
 def _write_file(file: Path, content: Iterable[bytes | memoryview]) -> None:
     with file.open("xb") as stream:
         stream.writelines(content)
-        stream.flush()
-        os.fsync(stream.fileno())
+        sync(stream)
 
 
 def _check(file: Path, where: str) -> None:
@@ -197,23 +195,20 @@ def _move(stage: Path, path: Path, data: str | None) -> None:
             known = place.exists()
             try:
                 (stage / data).replace(place)
-                _sync(path.parent)
+                _noted(path.parent)
                 (stage / path.name).replace(path)
             except BaseException:
                 if not known:
                     place.unlink(missing_ok=True)
                 raise
-        _sync(path.parent)
+        _noted(path.parent)
         for old in own_data(path):
             if old.name != data:
                 with suppress(OSError):  # Windows keeps what somebody reads
                     old.unlink()
 
 
-def _sync(folder: Path) -> None:
-    """Make the renames themselves last.  Only POSIX systems can open a folder for that."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        with suppress(OSError):  # some network file systems refuse; the output is complete all the same
-            os.fsync(handle)
-        os.close(handle)
+def _noted(folder: Path) -> None:
+    """Has the disk keep the renames themselves."""
+    with suppress(OSError):  # some network file systems refuse; the output is complete all the same
+        sync_folder(folder)

@@ -80,6 +80,14 @@ def test_a_graph_that_no_rule_matches_is_returned_as_it_is() -> None:
     assert not fired
 
 
+def test_nodes_in_front_of_a_change_are_shared() -> None:
+    graph = graph_of("%a = exp(%x) : f32[N]", "%b = neg(%a) : f32[N]", "%y = neg(%b) : f32[N]")
+    found, fired = apply(graph, RULES)
+    assert fired and found.nodes == graph.nodes[:1] and found.outputs[0].value is graph.nodes[0].results[0]
+    assert map_nodes(graph) is graph
+    assert map_nodes(graph, lambda node, mapping: None) is graph
+
+
 def test_what_a_rule_emits_is_rewritten_too_and_inputs_stay() -> None:
     """0 - -(-w): the negation that sub_as_add makes meets the one below it in the next sweep."""
     graph = graph_of("%a = neg(%w) : f32[N]", "%b = neg(%a) : f32[N]", "%y = sub(%x, %a) : f32[N]")

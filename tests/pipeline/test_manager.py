@@ -221,6 +221,17 @@ def test_verify_types_catches_a_wrong_graph() -> None:
     PassManager([breaks]).run(scaled())
     with pytest.raises(PassError, match=r"pass t-breaks \(1 of 1\) broke a promise"):
         PassManager([breaks], [VerifyTypes()]).run(scaled())
+    idle = toy("t-idle", lambda ir, context: ir)
+    with pytest.raises(PassError, match=r"pass t-breaks \(3 of 4\) broke a promise"):
+        PassManager([idle, idle, breaks, idle], [VerifyTypes()]).run(scaled())
+
+
+def test_verify_types_checks_the_properties_of_a_program_that_stays() -> None:
+    PROPERTIES["tiny"] = lambda graph: f"it has {len(graph.nodes)} nodes"
+    idle = toy("t-idle", lambda ir, context: ir)
+    claims = toy("t-claims", lambda ir, context: ir.with_properties("tiny"))
+    with pytest.raises(PassError, match=r"pass t-claims \(2 of 2\) .*the graph isn't tiny"):
+        PassManager([idle, claims], [VerifyTypes()]).run(scaled())
 
 
 def test_verify_types_checks_inherited_properties() -> None:
