@@ -20,8 +20,8 @@ class Parts(SimpleNamespace):
     def secant(self, *arguments: Any) -> Any:
         return Composite.secant(self, *arguments)  # type: ignore[arg-type]
 
-    def _through_parts(self, *arguments: Any) -> Any:
-        return Composite._through_parts(self, *arguments)  # type: ignore[arg-type]
+    def in_worlds(self, *arguments: Any) -> Any:
+        return Composite.in_worlds(self, *arguments)  # type: ignore[arg-type]
 
 
 def secant(
