@@ -141,12 +141,15 @@ def build(name: str) -> nn.Module:
     # SqueezeNet ends with a convolution, and a ReLU behind it, so that its logits keep their mean
     ends = [m for m in model.modules() if isinstance(m, nn.Linear)]
     last = ends[-1] if ends else [m for m in model.modules() if isinstance(m, nn.Conv2d)][-1]
+    if not last.weight.any():  # ViT's head starts at zero
+        nn.init.xavier_uniform_(last.weight)
     calibrate(model, batches)
     with torch.no_grad():
         logits = model(torch.cat(batches))
         scale = logits.std(0).mean()
         last.weight.div_(scale)
-        last.bias.copy_((last.bias - (logits.mean(0) if ends else 0)) / scale)
+        if last.bias is not None:  # MaxViT's has none
+            last.bias.copy_((last.bias - (logits.mean(0) if ends else 0)) / scale)
     return fair(model)
 
 
