@@ -125,9 +125,10 @@ class Builder:
 
     def _inferred(self, op: Op, operands: Sequence[Value], origin: tuple[str, ...]) -> tuple[Type, ...]:
         try:
-            found = op.infer(*(v.type for v in operands))
-            if negative := next((t for t in found if isinstance(t, TensorType) and _is_negative(t)), None):
-                raise TypeMismatch(f"its result would be {negative}")
+            found = op.infer(*[v.type for v in operands])
+            for kind in found:
+                if isinstance(kind, TensorType) and _is_negative(kind):
+                    raise TypeMismatch(f"its result would be {kind}")
         except TypeMismatch as error:
             listed = ", ".join(str(v.type) for v in operands)
             where = ", ".join(origin or self._origin)
@@ -159,8 +160,9 @@ class Builder:
         if binding:
             op, types = node.op.substitute(binding), tuple(t.substitute(binding) for t in node.types)
             return self.emit(op, *operands, types=types, origin=node.origin, names=names)
-        if any(new.type is not old.type for new, old in zip(operands, node.operands, strict=True)):
-            return self.emit(node.op, *operands, types=node.types, origin=node.origin, names=names)
+        for new, old in zip(operands, node.operands, strict=True):
+            if new.type is not old.type:
+                return self.emit(node.op, *operands, types=node.types, origin=node.origin, names=names)
         # the same op on the same types: inferred once
         key = (node.op, node.types if node.op.types_given else None, *map(id, operands))
         if (known := self._known.get(key)) is not None:
@@ -186,17 +188,23 @@ class Builder:
             binding: replaces dimension symbols in what is copied.
             shared: nodes that don't change are emitted themselves, not copied.
         """
-        for node in nodes:
-            if node.results and all(v in mapping for v in node.results):
-                continue
-            results: Sequence[Value | None] | None = None
-            if visit is not None:
-                with self.at(node.origin):
+        with self:
+            for node in nodes:
+                for value in node.results:
+                    if value not in mapping:
+                        break
+                else:
+                    if node.results:
+                        continue
+                results: Sequence[Value | None] | None = None
+                if visit is not None:
+                    self._origin = node.origin
                     results = visit(node, mapping)
-            if results is None:
-                results = self.copy(node, mapping, binding, shared=shared)
-            pairs = zip(node.results, results, strict=True)
-            mapping.update((old, new) for old, new in pairs if new is not None)
+                if results is None:
+                    results = self.copy(node, mapping, binding, shared=shared)
+                for old, new in zip(node.results, results, strict=True):
+                    if new is not None:
+                        mapping[old] = new
         return mapping
 
     def graft(self, graph: Graph, mapping: dict[Value, Value] | None = None) -> dict[Value, Value]:

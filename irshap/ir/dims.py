@@ -158,6 +158,8 @@ def substitute(dim: Dim, binding: Mapping[sympy.Expr, Dim]) -> Dim:
     """`dim` with symbols replaced, all at once."""
     if isinstance(dim, int):
         return dim
+    if dim.is_Symbol:
+        return as_dim(binding.get(dim, dim))
     return _substituted(dim, tuple(binding.items()))
 
 

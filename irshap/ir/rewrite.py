@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -135,19 +136,20 @@ class _Sweep:
         builder = current()
         results = builder.copy(old, mapping, shared=True)
         node = results[0].node
-        for rule in self.rules_for(type(node.op)):
-            with builder.at(node.origin):
+        rules = self.rules_for(type(node.op))
+        with builder.at(node.origin) if rules else nullcontext():
+            for rule in rules:
                 found = self.call(rule, node)
-            if isinstance(found, NoMatch):
-                if self.misses is not None:
-                    self.misses.append(Miss(rule.name, node, found.reason))
-                continue
-            replaced = found if isinstance(found, tuple) else (found,)
-            if replaced == results:
-                continue
-            self.check(rule, node, replaced)
-            self.count(rule, node)
-            return replaced
+                if isinstance(found, NoMatch):
+                    if self.misses is not None:
+                        self.misses.append(Miss(rule.name, node, found.reason))
+                    continue
+                replaced = found if isinstance(found, tuple) else (found,)
+                if replaced == results:
+                    continue
+                self.check(rule, node, replaced)
+                self.count(rule, node)
+                return replaced
         return results
 
     def rules_for(self, op: type[Op]) -> list[Rule]:

@@ -148,9 +148,9 @@ class TensorType:
 
     def substitute(self, binding: Mapping[sympy.Expr, Dim]) -> TensorType:
         """This type with dimension symbols replaced."""
-        if self.shape is None:
+        if self.shape is None or all(isinstance(d, int) for d in self.shape):
             return self
-        return TensorType(self.dtype, tuple(substitute(d, binding) for d in self.shape))
+        return TensorType(self.dtype, tuple([substitute(d, binding) for d in self.shape]))
 
     def __str__(self) -> str:
         dims = "*" if self.shape is None else ", ".join(map(dim_text, self.shape))
