@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,16 @@ def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     """A user in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return Shell(tmp_path, capsys)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: the collector needn't walk through it in each test.
+
+    Graphs are circles of many small objects, so that young ones are looked at in larger lots, too.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
