@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -18,7 +19,7 @@ from irshap.compiler.exports import fitted_names
 from irshap.compiler.model import Model
 from irshap.compiler.references import References, check_references, check_weights, read_groups
 from irshap.compiler.request import requested
-from irshap.contract import VERSION, Metadata, Names
+from irshap.contract import ONLY, VERSION, Metadata, Names
 from irshap.cost.choose import choose
 from irshap.cost.limits import expected
 from irshap.cost.session import Settings
@@ -133,10 +134,11 @@ def compile(
         mend = "leave them out here; they are inputs of what is compiled: explainer(x, x_references=...)"
         raise ReferencesError("what each sample brings at run time is given when compiling", mend=mend)
     called = Names.of(names)
-    features = fitted_names(model.source if isinstance(model, Model) else model)
+    fitted = fitted_names(model.source if isinstance(model, Model) else model)
+    features = {ONLY: fitted} if fitted else {}
     # columns may be inputs of their own, and then none is a feature's
-    listed = (texts for name, texts in called.features.items() if name not in given.columns)
-    given = given.in_order(next(listed, features))
+    inputs = given.columns.get(ONLY, ())
+    given = given.in_order({n: t for n, t in called.features.items() if n not in inputs} or features)
     read = Model.of(model, given.arrays)
     asked = requested(
         target=target,
@@ -199,10 +201,10 @@ class _Naming(Instrument):
 
     Args:
         names: what was given.
-        columns: what the features of a table are called, where nothing else is said and they fit.
+        columns: what the features of tables are called by input, where nothing else is said and they fit.
     """
 
-    def __init__(self, names: Names, columns: tuple[str, ...]) -> None:
+    def __init__(self, names: Names, columns: Mapping[str, tuple[str, ...]]) -> None:
         self._names, self._columns = names, columns
 
     def after(self, instance: Pass, given: Any, made: Any, context: Context) -> None:
@@ -212,8 +214,11 @@ class _Naming(Instrument):
             # what tokens are looked up to has another last axis than they
             sizes = {name: inputs.get(name) for name in (str(o.of) for o in made.outputs_of(Role.SOURCE))}
             names = self._names
-            if not names.features and self._columns and list(sizes.values()) == [len(self._columns)]:
-                names = Names.of({"features": self._columns}).over(names)
+            if not names.features:
+                only = self._columns.get(ONLY, ()) if len(sizes) == 1 else ()
+                tables = {name: self._columns.get(name, only) for name in sizes}
+                found = {name: texts for name, texts in tables.items() if texts and sizes[name] == len(texts)}
+                names = replace(names, features=found)
             fitting(names, sizes, None)
             if text := names.to_text():
                 context.metadata[Metadata.NAMES] = text

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from irshap.compiler.references import References
+from irshap.contract import ONLY
 from irshap.errors import ReferencesError, UserError, near
 from irshap.extras import optional
 from irshap.ir.types import Array
 from irshap.runtime.arrays import Arrays, as_arrays
+from irshap.runtime.frames import Frame, columns_by_input
 
 __all__ = ["KINDS", "concerns", "make_references"]
 
@@ -29,6 +32,8 @@ def make_references(
     per_sample: bool = False,
 ) -> References:
     """References of a kind, from data [N, ...] by input (or a path of .npy or .npz).
+
+    Those made of a DataFrame keep the names of its columns.
 
     Args:
         kind: one of `KINDS`: "sample" takes rows, "kmeans" the centres of clusters, weighted by their sizes;
@@ -52,8 +57,19 @@ def make_references(
         raise ReferencesError(f"{count} references", mend="give at least 1")
     if seed < 0:
         raise ReferencesError(f"the seed is {seed}", mend="give 0 or more")
-    arrays = as_arrays(data, [""], ReferencesError, "data")
+    arrays = as_arrays(data, [ONLY], ReferencesError, "data")
     _check(arrays)
+    made = _made(arrays, kind, count, seed, pad, sigma, per_sample)
+    # a DataFrame's columns keep their names: `compile` takes them in the order of the model's features
+    called = columns_by_input(data)
+    samples = {name: Frame(a, called[name]) if name in called else a for name, a in made.arrays.items()}
+    return replace(made, samples=_as_given(samples))
+
+
+def _made(
+    arrays: Arrays, kind: str, count: int, seed: int, pad: int, sigma: float | None, per_sample: bool
+) -> References:
+    """References of arrays."""
     rng = np.random.default_rng(seed)
     if kind == "kmeans" and not per_sample:
         return _clusters(arrays, count, seed)
@@ -88,8 +104,8 @@ def _check(arrays: Arrays) -> None:
             raise ReferencesError(f"has NaN or infinity, the first at {first}", where=where, mend=mend)
 
 
-def _as_given(arrays: Arrays) -> Array | Arrays:
-    return arrays[""] if set(arrays) == {""} else arrays
+def _as_given(arrays: Mapping[str, Any]) -> Any:
+    return arrays[ONLY] if set(arrays) == {ONLY} else arrays
 
 
 def _single(kind: str, array: Array, pad: int) -> Array:
@@ -241,6 +257,7 @@ def concerns(references: References, data: Any = None, samples: Any = None) -> l
         UserError: arrays whose rows have another shape.
     """
     found = []
+    known = {**columns_by_input(data), **references.columns}
     for name, array in references.arrays.items():
         what = f"references for {name!r}" if name else "references"
         rows = array.reshape(len(array), -1)
@@ -249,7 +266,7 @@ def concerns(references: References, data: Any = None, samples: Any = None) -> l
         for given, where in ((data, "data"), (samples, "samples")):
             if given is None:
                 continue
-            others = _rows_of(given, name, rows.shape[1], where)
+            others = _rows_of(given, name, rows.shape[1], where, known)
             if where == "data":
                 low, high = others.min(axis=0), others.max(axis=0)
                 slack = 1e-6 * np.abs(np.maximum(np.abs(low), np.abs(high)))
@@ -261,15 +278,17 @@ def concerns(references: References, data: Any = None, samples: Any = None) -> l
                         f"{rows.shape[1]} features, the first at {first}"
                     )
             else:
-                known = {row.tobytes() for row in np.ascontiguousarray(rows)}
-                equal = [i for i, row in enumerate(np.ascontiguousarray(others)) if row.tobytes() in known]
+                there = {row.tobytes() for row in np.ascontiguousarray(rows)}
+                equal = [i for i, row in enumerate(np.ascontiguousarray(others)) if row.tobytes() in there]
                 if equal:
                     found.append(f"sample {equal[0]} is among the {what}, and {len(equal) - 1} more")
     return found
 
 
-def _rows_of(given: Mapping[str, Any] | Any, name: str, width: int, where: str) -> Array:
-    arrays = as_arrays(given, [name], UserError, where)
+def _rows_of(
+    given: Mapping[str, Any] | Any, name: str, width: int, where: str, features: Mapping[str, Sequence[str]]
+) -> Array:
+    arrays = as_arrays(given, [name], UserError, where, features)
     if name not in arrays:
         raise UserError(f"no {where} for input {name!r}", mend=f"there: {', '.join(arrays)}")
     array = arrays[name]

@@ -14,7 +14,7 @@ from irshap.contract import ONLY
 from irshap.errors import ReferencesError, UserError
 from irshap.ir.types import Array, TensorType
 from irshap.runtime.arrays import Arrays, Source, as_arrays, conform, unknown_names
-from irshap.runtime.frames import column_names, in_order, is_frame
+from irshap.runtime.frames import columns_by_input, in_order
 
 __all__ = ["References", "check_references", "check_weights", "read_groups"]
 
@@ -56,19 +56,30 @@ class References:
         return given if isinstance(given, References) else References(given)
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """What the columns of a DataFrame are called; of other samples none is."""
-        return column_names(self.samples) if is_frame(self.samples) else ()
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """What the columns of DataFrames are called, by input; of other samples none is."""
+        return columns_by_input(self.samples)
 
-    def in_order(self, known: Sequence[str]) -> References:
-        """With the columns of a DataFrame in the order of these names, where they are its names.
+    def in_order(self, features: Mapping[str, Sequence[str]]) -> References:
+        """With the columns of DataFrames in the order of their inputs' features, where they are called so.
+
+        Args:
+            features: by input; one list without a name is for the only input.
 
         Raises:
             ReferencesError: some of them are missing.
         """
-        if not known or not is_frame(self.samples):
+        if not features or not self.columns:
             return self
-        return replace(self, samples=in_order(self.samples, known, ReferencesError, "references"))
+        if not isinstance(self.samples, Mapping):
+            known = next(iter(features.values()))
+            return replace(self, samples=in_order(self.samples, known, ReferencesError, "references"))
+        found = dict(self.samples)
+        for name in self.columns:
+            known = features.get(name, features.get(ONLY, ()) if len(found) == 1 else ())
+            if known:
+                found[name] = in_order(found[name], known, ReferencesError, f"references {name!r}")
+        return replace(self, samples=found)
 
     @property
     def count(self) -> int:

@@ -128,7 +128,7 @@ def prepared(
     """
     content = _content(model)
     explainer = Explainer(content, asked.providers, asked.names, asked.threads or 1)
-    given = _given(explainer, asked.target, asked.references)
+    given = _given(explainer, asked.target, asked.references, data)
     source = open_source(data, Wanted.of(explainer, given), asked.pixels)
     keep = Keep(asked.top, tuple(asked.sum_over), asked.dtype)
     sink = _sink(asked.format, folder, explainer, asked.columns, keep)
@@ -233,7 +233,7 @@ def _planned(
     return Prepared(replace(job, plan=plan), rate=rate, sessions=sessions)
 
 
-def _given(explainer: Explainer, target: int | None, references: Any) -> Arrays:
+def _given(explainer: Explainer, target: int | None, references: Any, data: Any) -> Arrays:
     """What all rows share, by the file's input."""
     found: Arrays = {}
     if target is not None:
@@ -245,7 +245,8 @@ def _given(explainer: Explainer, target: int | None, references: Any) -> Arrays:
         inputs = explainer.tensors.references
         if not inputs:
             raise UserError("takes no references at run time", where="explained model", mend="leave them out")
-        arrays = as_arrays(references, list(inputs), UserError, "references", explainer.features)
+        features = explainer.features((data, list(inputs)))
+        arrays = as_arrays(references, list(inputs), UserError, "references", features)
         unknown_names(arrays, list(inputs), UserError, "references")
         found |= {inputs[name]: array for name, array in arrays.items()}
     return found

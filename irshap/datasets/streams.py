@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from irshap.contract import ONLY
 from irshap.datasets.base import Source, Wanted, row_count
 from irshap.errors import UserError
 from irshap.runtime.arrays import Arrays, as_arrays
+from irshap.runtime.frames import columns_by_input
 
 __all__ = ["Stream"]
 
@@ -28,6 +30,8 @@ class Stream(Source):
     def __init__(self, given: Iterable[Any], wanted: Wanted) -> None:
         self.where = "the iterator"
         self._items, self._wanted = iter(given), wanted
+        # columns of later DataFrames are put in the order of the first one's
+        self._called = dict(wanted.features)
         self._next, self._held = 0, list[Arrays]()
         self._kind = list[Arrays]()  # no rows, of the type and shape of those before
 
@@ -67,7 +71,8 @@ class Stream(Source):
     def _parts(self) -> Iterator[Arrays]:
         """What the iterator gives, as arrays with rows."""
         for item in self._items:
-            arrays = as_arrays(item, self._wanted.names, UserError, self.where, self._wanted.features)
+            self._called = {**columns_by_input(item, self._wanted.only or ONLY), **self._called}
+            arrays = as_arrays(item, self._wanted.names, UserError, self.where, self._called)
             ranks = {name: len(shape) for name, shape in self._wanted.shapes.items()}
             if all(a.ndim == ranks.get(name) for name, a in arrays.items()):
                 arrays = {name: array[None] for name, array in arrays.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from irshap.attribution.gaps import Gap, from_text
 from irshap.compiler.compile import CompiledModel, bound, compile
 from irshap.compiler.model import Model
 from irshap.compiler.references import References, read_groups
-from irshap.contract import Metadata, metadata_of
+from irshap.contract import Metadata, Names, metadata_of
 from irshap.errors import ModelError, UserError
 from irshap.ir.core import Graph, Role
 from irshap.ir.evaluator import evaluate
@@ -27,6 +27,7 @@ from irshap.pipeline.instrument import Instrument
 from irshap.pipeline.manager import PassManager
 from irshap.pipeline.text import parse_pipeline
 from irshap.runtime.arrays import as_arrays, conform, unknown_names
+from irshap.runtime.labels import fitting
 from irshap.runtime.reading import TOLERANCES, yardstick
 from irshap.runtime.samples import require_finite_results, require_own
 
@@ -103,13 +104,12 @@ def check_completeness(
         UserError: as `compile` and `Explainer`.
     """
     given = References.of(references)
-    own = given.arrays if given.per_sample else {}
-    read = Model.of(model, {} if given.per_sample else given.arrays)
-    if given.per_sample:
-        given = References(weights=given.weights, per_sample=True)
-    compiled = compile(read, given, **arguments)
+    at_run_time = given.per_sample and References(weights=given.weights, per_sample=True)
+    compiled = compile(model, at_run_time or given, **arguments)
     _require_sum(compiled)
-    raw, feeds, runtime = _run(compiled, inputs, own)
+    features = _features(compiled)
+    given = given.in_order(features)
+    raw, feeds, runtime = _run(compiled, inputs, given.arrays if given.per_sample else {}, features)
     found = _compare(compiled, raw, tolerance, runtime)
     if found.ok:
         return found
@@ -117,7 +117,16 @@ def check_completeness(
     rows = _rows(compiled.graph)
     sample = {n: np.take(a, [row], rows[n]) if n in rows else a for n, a in feeds.items()}
     groups = read_groups(arguments.get("groups"))
-    return _explained(found, read, given, sample, groups)
+    if given.per_sample:
+        given = replace(given, samples=None)
+    return _explained(found, Model.of(model, given.arrays), given, sample, groups)
+
+
+def _features(compiled: CompiledModel) -> Mapping[str, Sequence[str]]:
+    """What the features of each attributed tensor are called, as the file says it."""
+    names = Names.from_text(metadata_of(compiled.lowered).get(Metadata.NAMES, ""))
+    attributed = [str(o.of) for o in compiled.graph.outputs_of(Role.ATTRIBUTION)]
+    return fitting(names, dict.fromkeys(attributed), None).features
 
 
 def _require_sum(compiled: CompiledModel) -> None:
@@ -142,9 +151,12 @@ def _rows(graph: Graph) -> dict[str, int]:
 
 
 def _run(
-    compiled: CompiledModel, inputs: Any, own: Mapping[str, Array]
+    compiled: CompiledModel,
+    inputs: Any,
+    own: Mapping[str, Array],
+    features: Mapping[str, Sequence[str]],
 ) -> tuple[dict[str, Array], dict[str, Array], str]:
-    feeds = _feeds(compiled.graph, inputs, own)
+    feeds = _feeds(compiled.graph, inputs, own, features)
     try:
         return compiled.explainer()(feeds).raw, feeds, "ONNX Runtime"
     except ModelError as error:
@@ -157,14 +169,17 @@ def _run(
     return found, feeds, "irshap's evaluator"
 
 
-def _feeds(graph: Graph, inputs: Any, own: Mapping[str, Array]) -> dict[str, Array]:
+def _feeds(
+    graph: Graph, inputs: Any, own: Mapping[str, Array], features: Mapping[str, Sequence[str]]
+) -> dict[str, Array]:
     types = {str(v.name): v.tensor for v in graph.inputs}
     brought = {
         str(v.node.op.of): str(v.name)
         for v in graph.inputs
         if isinstance(v.node.op, Input) and v.node.op.kind == "references"
     }
-    given = as_arrays(inputs, [name for name in types if name not in brought.values()], UserError, "input")
+    names = [name for name in types if name not in brought.values()]
+    given = as_arrays(inputs, names, UserError, "input", features)
     if own:
         unknown_names(own.keys() - {""}, list(brought), UserError, "references")
         given |= {brought[name or next(iter(brought))]: array for name, array in own.items()}

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from irshap.contract import ONLY
 from irshap.errors import IrshapError, TargetError, UserError
 from irshap.metrics.baselines import read_baseline
 from irshap.metrics.forward import Forward
@@ -22,9 +23,13 @@ from irshap.report.drawing import new_figure
 from irshap.report.pictures import require_layout
 from irshap.runtime import Explainer
 from irshap.runtime.arrays import Array, Arrays, Source, as_arrays, conform, unknown_names
+from irshap.runtime.frames import columns_by_input
 from irshap.runtime.samples import class_indices
 
 __all__ = ["Evaluation", "evaluate", "subject_of"]
+
+Features: TypeAlias = Mapping[str, Sequence[str]]
+"""Names along an input's last axis, by input: DataFrames' columns are put in that order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +219,8 @@ class _Given:
             raise UserError("returns no attributions", where=name, mend="compile it first: irshap compile")
         explainer = Explainer(what)
         names = [n for n in explainer.input_names if n in forward.axes]
-        given = as_arrays(self.inputs, names, UserError, "input", explainer.features)
+        features = explainer.features((self.inputs, names))
+        given = as_arrays(self.inputs, names, UserError, "input", features)
         unknown_names(given, explainer.input_names, UserError, "input")
         explainer.spread_weights(given)
         inputs = forward.read(given)
@@ -232,7 +238,7 @@ class _Given:
             labels,
             found.base,
             explain,
-            self._references(inputs, found.attributions),
+            self._references(inputs, found.attributions, features),
             self.layout,
             self.memo,
         )
@@ -244,11 +250,14 @@ class _Given:
                 "attributions alone say nothing of the model that they explain", where=name, mend=mend
             )
         forward = self._forward
-        inputs = forward.read(self.inputs)
+        features = self._features
+        inputs = forward.read(self.inputs, features)
         labels = self._labels(inputs, forward)
         counted = [n for n in inputs if forward.axes[n] is not None]
         floats = [n for n in counted if inputs[n].dtype.kind == "f"]
-        values = as_arrays(what, floats or counted, UserError, f"attributions {name}")  # or of tokens
+        values = as_arrays(
+            what, floats or counted, UserError, f"attributions {name}", features
+        )  # or of tokens
         for key, array in values.items():
             if key not in inputs or array.shape != inputs[key].shape or array.dtype.kind != "f":
                 wanted = list(inputs[key].shape) if key in inputs else sorted(inputs)
@@ -263,7 +272,7 @@ class _Given:
             values,
             classes,
             labels,
-            references=self._references(inputs, values),
+            references=self._references(inputs, values, features),
             layout=self.layout,
             memo=self.memo,
         )
@@ -271,6 +280,14 @@ class _Given:
     @cached_property
     def _forward(self) -> Forward:
         return Forward(self.model, self.batch)
+
+    @cached_property
+    def _features(self) -> Features:
+        """What the features of the model's inputs are called."""
+        names = list(self._forward.axes)
+        if self._forward.tensors is not None:
+            return Explainer(self.model).features((self.inputs, names))
+        return columns_by_input(self.inputs, names[0] if len(names) == 1 else ONLY)
 
     def _target(self, forward: Forward, inputs: Arrays, labels: Array | None) -> Array:
         if self.target == "argmax":
@@ -295,11 +312,11 @@ class _Given:
         labels = conform(given["labels"], np.dtype(np.int64), None, UserError, "labels")
         return class_indices(labels, count, known, "labels")
 
-    def _references(self, inputs: Arrays, attributed: Arrays) -> Arrays:
+    def _references(self, inputs: Arrays, attributed: Arrays, features: Features) -> Arrays:
         if self.references is None:
             return {}
         names = [name for name in attributed if name in inputs]
-        given = as_arrays(self.references, names, UserError, "references")
+        given = as_arrays(self.references, names, UserError, "references", features)
         unknown_names(given, names, UserError, "references")
         shapes = {name: ["R", *inputs[name].shape[1:]] for name in given}
         where = "references for input"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, SupportsBytes
 
 import numpy as np
@@ -69,13 +69,16 @@ class Forward:
         except RuntimeRefusal as error:
             raise ModelError(f"ONNX Runtime can't load it: {error}", where="the measured model") from error
 
-    def read(self, source: Source) -> Arrays:
+    def read(self, source: Source, features: Mapping[str, Sequence[str]] | None = None) -> Arrays:
         """Samples for the inputs, in their types; what else stands in a mapping is left out.
+
+        Args:
+            features: what those of each input are called, where that is known.
 
         Raises:
             UserError: a missing or unknown input, a wrong shape or dtype, or different numbers of samples.
         """
-        given = as_arrays(source, list(self._inputs), UserError, "input")
+        given = as_arrays(source, list(self._inputs), UserError, "input", features)
         if self.tensors is None:
             unknown_names(given, list(self._inputs), UserError, "input")
         if missing := [n for n in self._inputs if n not in given]:

@@ -17,7 +17,7 @@ from irshap.errors import ModelError, TargetError, UserError
 from irshap.runtime.arrays import DTYPES, Array, Arrays, Source, as_arrays, conform, unknown_names
 from irshap.runtime.bfloat16 import BFLOAT16, run
 from irshap.runtime.explanation import Explanation
-from irshap.runtime.frames import row_names
+from irshap.runtime.frames import columns_by_input, row_names
 from irshap.runtime.labels import fitting
 from irshap.runtime.samples import class_indices, require_finite_results, require_own, require_references
 
@@ -183,14 +183,19 @@ class Explainer:
         target = self.tensors.target
         return self.sample_axes if target is None else {**self.sample_axes, target: 0}
 
-    @property
-    def features(self) -> dict[str, tuple[str, ...]]:
-        """What the features of each input are called, as far as they have names.
+    def features(self, *taken: tuple[Source, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+        """What the features of each input are called: as the file says, or as columns of samples are.
 
         References at run time have those of the input that they are for.
+
+        Args:
+            taken: samples, with the inputs that they may be for.
         """
-        own = dict(self.names.features)
-        return own | {given: own[name] for name, given in self.tensors.references.items() if name in own}
+        found: dict[str, tuple[str, ...]] = {}
+        for source, names in taken:
+            found |= columns_by_input(source, names[0] if len(names) == 1 else contract.ONLY)
+        found |= self.names.features
+        return found | {given: found[n] for n, given in self.tensors.references.items() if n in found}
 
     @property
     def batch(self) -> int | None:
@@ -269,22 +274,21 @@ class Explainer:
             UserError: as when it explains them.
         """
         names = list(self._inputs)
-        given: Arrays = {}
-        if len(arrays) == 1:
-            # A plain array is the model's own input; run-time inputs come by name beside it.
-            free = [n for n in self._own_inputs() if n not in named] or names
-            given = as_arrays(arrays[0], free, UserError, "input", self.features)
-        elif len(arrays) > len(names):
+        if len(arrays) > len(names):
             raise UserError(
                 f"{len(arrays)} arrays for {len(names)} inputs", mend=f"inputs: {', '.join(names)}"
             )
-        else:
-            for name, array in zip(names, arrays, strict=False):
-                given |= as_arrays(array, [name], UserError, "input", self.features)
-        for name, array in named.items():
-            if name in given:
-                raise UserError(f"input {name!r} is given twice")
-            given |= as_arrays({name: array}, [name], UserError, "input", self.features)
+        # A plain array is the model's own input; run-time inputs come by name beside it.
+        free = [n for n in self._own_inputs() if n not in named] or names
+        meant = [free] if len(arrays) == 1 else [[name] for name in names]
+        taken: list[tuple[Source, list[str]]] = [*zip(arrays, meant, strict=False)]
+        taken += [({name: array}, [name]) for name, array in named.items()]
+        features, given = self.features(*taken), Arrays()
+        for source, wanted in taken:
+            found = as_arrays(source, wanted, UserError, "input", features)
+            if twice := [name for name in found if name in given]:
+                raise UserError(f"input {twice[0]!r} is given twice")
+            given |= found
         unknown_names(given, names, UserError, "input")
         if missing := [n for n in names if n not in given]:
             added = [n for n in missing if n in self.tensors.inputs]

@@ -3,11 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from irshap.contract import ONLY
 from irshap.errors import UserError
 
-__all__ = ["column_names", "in_order", "is_frame", "row_names"]
+__all__ = ["Frame", "column_names", "columns_by_input", "in_order", "is_frame", "row_names"]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """An array [..., F] whose last axis has names: as much of a DataFrame as is read here.
+
+    What is made of a user's DataFrame is one, whichever package that came from.
+    """
+
+    array: np.ndarray[Any, Any]
+    columns: tuple[str, ...]
+
+    def to_numpy(self) -> np.ndarray[Any, Any]:
+        """The array."""
+        return self.array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.array(self.array, dtype, copy=copy)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, names: Sequence[str]) -> Frame:
+        places = [self.columns.index(name) for name in names]
+        return Frame(self.array[..., places], tuple(names))
 
 
 def is_frame(value: Any) -> bool:
@@ -18,6 +47,17 @@ def is_frame(value: Any) -> bool:
 def column_names(frame: Any) -> tuple[str, ...]:
     """Its columns' names as texts, in order."""
     return tuple(map(str, frame.columns))
+
+
+def columns_by_input(source: Any, only: str = ONLY) -> dict[str, tuple[str, ...]]:
+    """What the columns of DataFrames are called, by input; other arrays are left out.
+
+    Args:
+        source: samples or references, as users give them.
+        only: the input that a DataFrame without a name is for.
+    """
+    parts = source if isinstance(source, Mapping) else {only: source}
+    return {str(name): column_names(part) for name, part in parts.items() if is_frame(part)}
 
 
 def row_names(sources: Iterable[Any]) -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,9 +17,13 @@ from irshap.contract import Training
 from irshap.datasets.tables import as_numbers, read_columns
 from irshap.errors import UserError, near
 from irshap.runtime.arrays import Array, Arrays, as_arrays, conform
+from irshap.runtime.frames import Frame, columns_by_input, is_frame
 from irshap.runtime.samples import not_finite
 
-__all__ = ["Data", "read_table"]
+__all__ = ["Data", "Features", "read_table"]
+
+Features: TypeAlias = Mapping[str, Sequence[str]]
+"""Names of a table's columns, by the input that it is for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +35,13 @@ class Data:
         pools: references by the name of the step's input: those of all samples, or where each sample has its
             own, what these are drawn from.
         count: the number of samples.
+        features: what the columns of tables are called, by the model's input.
     """
 
     rows: Arrays
     pools: Arrays
     count: int
+    features: Features = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -48,8 +54,9 @@ class Data:
         classes: int | None,
         *,
         probabilities: bool = False,
+        features: Features | None = None,
     ) -> Data:
-        """Data from arrays by name, a path, or an array for a model with one input.
+        """Data from arrays by name, a path, a DataFrame, or an array for a model with one input.
 
         Args:
             source: the model's inputs by name; besides `labels`, and where the step has them `events`,
@@ -59,12 +66,13 @@ class Data:
             dtypes: theirs.
             classes: where labels are classes, how many there are.
             probabilities: whether labels are such.
+            features: the order of tables' columns, where other data told it.
 
         Raises:
             UserError: one is missing, of another shape or type, or has NaN; labels, events or weights out of
                 range; a name that is nearly one that is left out.
         """
-        found = _read(source, labels, training)
+        found, called = _read(source, labels, training, features or {})
         places = _places(training, shapes, dtypes, (0.0, 1.0) if probabilities else None)
         first = training.inputs[0]
         if first not in found:
@@ -87,7 +95,7 @@ class Data:
         if not arrays[weights].any():
             raise UserError("all sample weights are 0", where="data", mend="give some sample a weight")
         pools = {place.of: arrays[place.of] for place in places if place.pool}
-        return cls({of: a for of, a in arrays.items() if of not in pools}, pools, count)
+        return cls({of: a for of, a in arrays.items() if of not in pools}, pools, count, called)
 
     def digest(self) -> str:
         """A text that other data doesn't have."""
@@ -183,23 +191,32 @@ def _places(
     return found
 
 
-def _read(source: Any, labels: Any, training: Training) -> Arrays:
-    """The arrays by name, labels among them by theirs."""
-    called = labels if isinstance(labels, str) else contract.LABELS
+def _read(
+    source: Any, labels: Any, training: Training, features: Features
+) -> tuple[Arrays, dict[str, Sequence[str]]]:
+    """The arrays by name, labels among them by theirs; and what tables' columns are called, by input."""
+    name = labels if isinstance(labels, str) else contract.LABELS
     if isinstance(source, (str, os.PathLike)) and Path(source).suffix == ".parquet":
-        found = read_table(source, training, called)
-    else:
-        found = dict(as_arrays(source, list(training.inputs), UserError, "data"))
+        source = read_table(source, training, name)
+    elif is_frame(source):
+        columns = {str(column): np.asarray(source[column]) for column in source.columns}
+        source = _split(columns, training, name, "data")
+    called = {**columns_by_input(source, training.inputs[0]), **features}
+    # references of a table are one, too
+    called |= {contract.references(n): called[n] for n in training.references if n in called}
+    found = dict(as_arrays(source, list(training.inputs), UserError, "data", called))
     if isinstance(labels, str):
         if labels not in found:
             raise UserError(f"there is no {labels!r} for labels", where="data", mend=near(labels, found))
         found[contract.LABELS] = found.pop(labels)
     elif labels is not None:
         found[contract.LABELS] = as_arrays(labels, ["labels"], UserError, "labels")["labels"]
-    return found
+    return found, {n: called[n] for n in training.inputs if n in called}
 
 
-def read_table(path: str | os.PathLike[str], training: Training, labels: str = contract.LABELS) -> Arrays:
+def read_table(
+    path: str | os.PathLike[str], training: Training, labels: str = contract.LABELS
+) -> dict[str, Any]:
     """The columns of a Parquet file: those of no name that the step knows are the features of its only input.
 
     `labels` is the column of labels.  Columns are read in their order; lists of equal length are rows of
@@ -208,14 +225,18 @@ def read_table(path: str | os.PathLike[str], training: Training, labels: str = c
     Raises:
         UserError: it can't be read, or the package pyarrow is missing.
     """
-    columns = read_columns(Path(path))
+    return _split(read_columns(Path(path)), training, labels, os.fspath(path))
+
+
+def _split(columns: Arrays, training: Training, labels: str, where: str) -> dict[str, Any]:
+    """Columns by name, and those of no name that the step knows as a table for its only input."""
     known = {*training.inputs, labels, contract.EVENTS, contract.SAMPLE_WEIGHTS}
     known |= {contract.mask(n) for n in training.inputs} | {contract.references(n) for n in training.inputs}
     features = [name for name in columns if name not in known]
-    found = {name: array for name, array in columns.items() if name in known}
+    found: dict[str, Any] = {name: array for name, array in columns.items() if name in known}
     if features and len(training.inputs) == 1 and training.inputs[0] not in found:
-        parts = [as_numbers(columns[n], f"{os.fspath(path)}, column {n!r}") for n in features]
-        found[training.inputs[0]] = np.stack(parts, axis=1)
+        parts = [as_numbers(columns[n], f"{where}, column {n!r}") for n in features]
+        found[training.inputs[0]] = Frame(np.stack(parts, axis=1), tuple(features))
     return found
 
 

@@ -24,7 +24,7 @@ from irshap.lowering.files.save import save_model
 from irshap.lowering.parameters import own_statistics
 from irshap.passes.training.loss import Loss
 from irshap.training.checkpoint import Checkpoint
-from irshap.training.data import Data
+from irshap.training.data import Data, Features
 from irshap.training.loop import Loop
 from irshap.training.step import TrainingStep, passes_of
 from irshap.training.validation import Validation
@@ -128,6 +128,8 @@ class Trainer:
         self._loss = next(p for p in passes_of(self._step) if isinstance(p, Loss))
         self._running = {n for n in training.states if n in start}
         """Statistics of batch normalizations."""
+        self._features: Features = {}
+        """The order of a table's columns, as the first data that it was trained on had them."""
         self.history: list[Metrics] = []
 
     def fit(
@@ -142,10 +144,10 @@ class Trainer:
         """Trains, or goes on where the checkpoint stands.
 
         Args:
-            data: the model's inputs by name, or one array [N, ...] where it has one input; the path of an
-                .npz, .npy or .parquet file.  By name also what the step needs besides: `labels`, `events`,
-                `sample_weights`, `<input>_mask`, `<input>_references` (where each sample has its own, what
-                they are drawn from: without any, the samples themselves).
+            data: the model's inputs by name, or one array [N, ...] or a DataFrame where it has one input; the
+                path of an .npz, .npy or .parquet file.  By name also what the step needs besides: `labels`,
+                `events`, `sample_weights`, `<input>_mask`, `<input>_references` (where each sample has its
+                own, what they are drawn from: without any, the samples themselves).
             labels: an array, or the name of one in `data`.
             validation: data that is only looked at after each epoch.
             validation_labels: its labels.
@@ -159,6 +161,7 @@ class Trainer:
                 says in which step and why.  The last checkpoint then stays.
         """
         known = self._known(data, labels)
+        self._features = known.features
         other = None if validation is None else self._known(validation, validation_labels)
         at = self._start(known, other)
         settings = self.settings
@@ -211,7 +214,7 @@ class Trainer:
         loop = self._loop
         likely = self._loss.kind == "binary-cross-entropy"
         step = (loop.training, loop.shapes, loop.dtypes)
-        return Data.of(data, labels, *step, self._classes, probabilities=likely)
+        return Data.of(data, labels, *step, self._classes, probabilities=likely, features=self._features)
 
     @property
     def _classes(self) -> int | None:
