@@ -90,7 +90,8 @@ def _asked_names(model: onnx.ModelProto, asked: Mapping[str, int]) -> set[str]:
             )
         dims = types[name].shape.dim
         if types[name].HasField("shape") and not 0 <= axis < len(dims):
-            raise ModelError(f"{name!r} has no axis {axis}, but {len(dims)} axes", where="batch axis")
+            mend = f"axes count from 0 to {len(dims) - 1}" if dims else "it is a single number"
+            raise ModelError(f"{name!r} has no axis {axis}", where="batch axis", mend=mend)
         if len(dims) > axis and dims[axis].dim_param:
             names.add(dims[axis].dim_param)
     return names

@@ -44,7 +44,8 @@ def with_samples(original: onnx.ModelProto, graph: Graph) -> Graph:
     above = upstream(o.value for o in graph.outputs)
     wanted = {str(v.name): None for v in model_inputs(graph) if is_float(v) or lookups(graph, v, above)}
     if not wanted:
-        raise ModelError("batch=none: no input is float, and no embedding lookup reads one")
+        what = "batch=none: no input is float, and no embedding lookup reads one"
+        raise ModelError(what, mend="export it with a float input, or one of token ids")
     try:
         require_tensors(graph)
         made = vectorize(graph, wanted)

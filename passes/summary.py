@@ -116,7 +116,8 @@ _TOLD = (Role.TARGET_INDEX, Role.VALUES)
 
 def _require_top(top: int, size: object, of: str) -> None:
     if top < 0 or (isinstance(size, int) and top > size):
-        raise UserError(f"no top {top} of {size} attributions of {of!r}", where="summary")
+        what = f"no top {top} of {size} attributions of {of!r}"
+        raise UserError(what, where="summary", mend=f"use top=1 to top={size}")
 
 
 def _own_axes(axes: Sequence[int], count: int, of: str) -> list[int]:
@@ -141,7 +142,8 @@ def _fitting(groups: Array, a: Value, rows: int, of: str) -> Array:
     whole = groups_of_cells(groups, a.shape[rows:], of)
     count = np.unique(whole).size
     if whole.size * count * a.dtype.bytes > _MOST:
-        raise UserError(f"{count} groups of {whole.size} cells are too many", where="summary")
+        what = f"{count} groups of {whole.size} cells are too many"
+        raise UserError(what, where="summary", mend="give fewer groups")
     return whole
 
 

@@ -157,7 +157,8 @@ class Target(Pass):
                 mend="Use a class, argmax, sum[...] or mean[...]",
             )
         if len({y.dtype for y in ys}) > 1:
-            raise TargetError(f"the outputs {self.output!r} have different element types")
+            what = f"the outputs {self.output!r} have different element types"
+            raise TargetError(what, mend="explain one of them at a time")
         parts = [self._of_one(b, form, y, taken) for y in ys]
         if joined == "+":
             return Number(
@@ -196,7 +197,8 @@ class Target(Pass):
             return new_input(name, TensorType(DType.I64, (N,)), "target", builder=b), None
         if form == Word("all"):
             if not isinstance(classes, int):
-                raise TargetError(f"target=all needs a fixed number of classes, not {classes}")
+                what = f"target=all needs a fixed number of classes, not {classes}"
+                raise TargetError(what, mend="use top-K, or a list of classes")
             return _numbered(rows, classes), classes
         return emit1(Hold(), reshape(emit1(ArgMax((1,), keepdims=False), y), (rows,))), None
 

@@ -157,10 +157,12 @@ def _wanted(graph: Graph, name: str, explained: Output, above: set[Value]) -> li
     if not is_float(value):
         found = lookups(graph, value, above) or _casts(graph, value, above)
         if not found:
-            raise TargetError(f"tensor {name!r} is no float tensor, and no embedding lookup reads it")
+            what = f"tensor {name!r} is no float tensor, and no embedding lookup reads it"
+            raise TargetError(what, mend="attribute a float tensor behind it: irshap print MODEL shows names")
         return found
     if value not in above:
-        raise TargetError(f"output {explained.name!r} doesn't depend on tensor {name!r}")
+        what = f"output {explained.name!r} doesn't depend on tensor {name!r}"
+        raise TargetError(what, mend="explain another output, or attribute a tensor before it")
     return _plain(graph, value, above) if value.node.op.is_input else [Attributed(name, value, name)]
 
 

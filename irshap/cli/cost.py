@@ -97,7 +97,8 @@ def cost_command(
         settings = replace(settings, runs=1)
     count = int(references) if references.isdecimal() else 0
     if not count and not Path(references).is_file():
-        raise UserError(f"{references!r} is neither a number of references nor a file of them")
+        what = f"{references!r} is neither a number of references nor a file of them"
+        raise UserError(what, mend="give how many there will be, or the path of a .npy or .npz file")
     if _is_step(said["model"]):
         _refuse_said({**said, "each_pass": each_pass})
         if not count:

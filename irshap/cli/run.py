@@ -146,7 +146,8 @@ def _require_near(listed: list[dict[str, Any]]) -> None:
     far = [t for t in listed if t["distance"] is None or t["distance"] > WITHIN]
     if far:
         names = ", ".join(dict.fromkeys(f"{t['runtime']} ({printable(t['output'])})" for t in far))
-        raise CheckFailed(f"more than {WITHIN:g} of the largest from ONNX Runtime: {names}")
+        what = f"more than {WITHIN:g} of the largest from ONNX Runtime: {names}"
+        raise CheckFailed(what, mend="compile for the runtime: irshap compile --for openvino, web or any")
 
 
 def given_inputs(samples: str, target: int | None, name: str) -> tuple[Any, dict[str, Any]]:
@@ -214,7 +215,8 @@ def _check(records: list[dict[str, Any]], limit: float) -> None:
 
     errors = [r for r in records if r["completeness_error"] is not None]
     if not errors:
-        raise CheckFailed("no completeness error can be derived from this model's outputs")
+        mend = "leave --max-error out, or compile with a method that sums up: irshap methods"
+        raise CheckFailed("no completeness error can be derived from this model's outputs", mend=mend)
 
     told = ("completeness_error", "prediction", "base_value")
     # `not <=`, so that NaN fails.
@@ -223,5 +225,6 @@ def _check(records: list[dict[str, Any]], limit: float) -> None:
         what = f"{len(bad)} of {len(errors)} completeness errors exceed {limit:g}"
         worst = max(bad, key=lambda r: abs(r["completeness_error"]))
         raise CheckFailed(
-            f"{what}, the largest is {worst['completeness_error']:.3g} in sample {worst['sample']}"
+            f"{what}, the largest is {worst['completeness_error']:.3g} in sample {worst['sample']}",
+            mend="irshap verify MODEL -r REFS -i INPUT names the op that loses it",
         )

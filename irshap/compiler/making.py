@@ -93,11 +93,13 @@ def _check(arrays: Arrays) -> None:
     counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if len(set(counts.values())) != 1 or 0 in counts.values():
         listed = ", ".join(f"{name or 'data'}: {n}" for name, n in counts.items())
-        raise ReferencesError(f"data needs rows, and equally many for all inputs ({listed})")
+        what = f"data needs rows, and equally many for all inputs ({listed})"
+        raise ReferencesError(what, mend="give arrays [N, ...] of the same N")
     for name, array in arrays.items():
         where = f"data {name!r}" if name else "data"
         if array.dtype.kind not in "fiub":
-            raise ReferencesError(f"has dtype {array.dtype}, which holds no numbers", where=where)
+            what = f"has dtype {array.dtype}, which holds no numbers"
+            raise ReferencesError(what, where=where, mend="leave out texts and dates, or encode them")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             first = np.argwhere(~np.isfinite(array))[0].tolist()
             mend = f"drop row {first[0]} or mend its values"
@@ -114,7 +116,8 @@ def _single(kind: str, array: Array, pad: int) -> Array:
         return np.zeros_like(array[:1])
     if kind == "padding":
         if array.dtype.kind not in "iu":
-            raise ReferencesError(f"padding is for token ids, and data has dtype {array.dtype}")
+            what = f"padding is for token ids, and data has dtype {array.dtype}"
+            raise ReferencesError(what, mend="take zeros or mean, or give integers")
         return np.full_like(array[:1], pad)
     if array.dtype.kind != "f":
         what = f"data has dtype {array.dtype}, of which a mean has no meaning"
@@ -231,7 +234,7 @@ def _shuffled(rows: Array, rng: Rng, sigma: float | None, where: str) -> Array:
         flat = rows.reshape(*rows.shape[:2], -1)
         return np.stack([r[:, rng.permutation(flat.shape[2])] for r in flat]).reshape(rows.shape)
     if rows.ndim < 2:
-        raise ReferencesError("has no positions to shuffle", where=where)
+        raise ReferencesError("has no positions to shuffle", where=where, mend="give rows of several: [N, F]")
     hot = rows.ndim == 3 and ((rows == 0) | (rows == 1)).all() and (rows.sum(axis=1) == 1).all()
     axis = 2 if hot else 1
     return np.stack([np.take(r, rng.permutation(rows.shape[axis]), axis=axis - 1) for r in rows])
@@ -294,5 +297,6 @@ def _rows_of(
     array = arrays[name]
     rows = array.reshape(len(array), -1) if array.ndim else array.reshape(0, 0)
     if not len(rows) or rows.shape[1] != width:
-        raise UserError(f"{where} of shape {list(array.shape)} have other features than references")
+        what = f"{where} of shape {list(array.shape)} have other features than references"
+        raise UserError(what, mend=f"give rows of {width} numbers, as references have")
     return rows

@@ -151,7 +151,8 @@ def check_references(
     counts = {name: len(array) for name, array in checked.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
-        raise ReferencesError(f"the inputs have different numbers of references ({listed})")
+        mend = "reference i of one input goes with reference i of the others: give as many for each"
+        raise ReferencesError(f"the inputs have different numbers of references ({listed})", mend=mend)
     return checked
 
 
@@ -207,5 +208,7 @@ def check_weights(weights: Any, count: int) -> Array | None:
     array = array.astype(np.float64)
     _require_finite(array, where)
     if (array < 0).any() or not array.sum() > 0:
-        raise ReferencesError("must not be negative, nor all zero", where=where)
+        raise ReferencesError(
+            "must not be negative, nor all zero", where=where, mend="leave such references out"
+        )
     return np.asarray(array / array.sum())

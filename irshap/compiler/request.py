@@ -223,7 +223,9 @@ def _require(asked: Pass, pipeline: Sequence[Pass]) -> None:
         return
     option = next(f.name for f in fields(asked) if getattr(asked, f.name) != f.default)
     raise PipelineError(
-        f"{option} needs the pass {asked.name}, which the pipeline doesn't have", where="pipeline"
+        f"{option} needs the pass {asked.name}, which the pipeline doesn't have",
+        where="pipeline",
+        mend=f"add it, as in @default{{before=(lower, {asked.name})}}, or leave {option} out",
     )
 
 

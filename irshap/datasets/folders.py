@@ -63,7 +63,9 @@ class Folder(Source):
         self._files = sorted(f.name for f in path.iterdir() if f.suffix.lower() in kinds and f.is_file())
         self.rows = len(self._files)
         if not self._files:
-            raise UserError("has no .npy and no images", where=str(path))
+            raise UserError(
+                "has no .npy and no images", where=str(path), mend=f"give files {', '.join(kinds)}"
+            )
         arrays = [name for name in self._files if name.lower().endswith(".npy")]
         if arrays and len(arrays) < len(self._files):
             raise UserError("has both .npy and images", where=str(path), mend="keep them in two folders")
@@ -86,7 +88,9 @@ class Folder(Source):
             if row.shape != rows[0].shape or row.dtype != rows[0].dtype:
                 kinds = [f"{array.dtype} {list(array.shape)}" for array in (row, rows[0])]
                 what = f"is {kinds[0]}, and {self._files[start]} {kinds[1]}"
-                raise UserError(what, where=str(self.path / name))
+                raise UserError(
+                    what, where=str(self.path / name), mend="bring all files to one size and type"
+                )
         return {self._input: np.stack(rows)}
 
     def labels(self, start: int, stop: int) -> list[str]:
@@ -131,5 +135,6 @@ def _decoded(path: Path, mode: str) -> Array:
         raise UserError("no such file", where=str(path)) from None
     except Exception as error:  # pillow's decoders raise errors of many kinds
         text = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"is no image that can be read: {text}", where=str(path)) from None
+        what = f"is no image that can be read: {text}"
+        raise UserError(what, where=str(path), mend="remove it from the folder, or save it again") from None
     return array if array.ndim == 3 else array[..., None]

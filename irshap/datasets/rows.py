@@ -66,7 +66,8 @@ class Keep:
         if self.top:
             flat = values.reshape(*values.shape[:rows], -1)
             if self.top > flat.shape[-1]:
-                raise UserError(f"no top {self.top} of {flat.shape[-1]} attributions of {name!r}")
+                what = f"no top {self.top} of {flat.shape[-1]} attributions of {name!r}"
+                raise UserError(what, mend=f"take top {flat.shape[-1]} or fewer")
             places = np.argsort(-np.abs(flat), axis=-1, kind="stable")[..., : self.top]
             found[contract.summary(name, "top_values")] = np.take_along_axis(flat, places, -1)
             found[contract.summary(name, "top_indices")] = places.astype(np.int64)

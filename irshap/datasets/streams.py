@@ -94,10 +94,10 @@ def _require_alike(parts: list[Arrays], row: int) -> None:
             if kind != first.get(name):
                 before = _kind(*first[name]) if name in first else "not there"
                 what = f"{name!r} is {_kind(*kind)} from row {row} on, and was {before}"
-                raise UserError(what, where="the iterator")
+                raise UserError(what, where="the iterator", mend="give rows of one type and shape")
             if len(array) != row_count(part):
                 what = f"{name!r} has {len(array)} rows from row {row} on, another input {row_count(part)}"
-                raise UserError(what, where="the iterator")
+                raise UserError(what, where="the iterator", mend="give as many of each input")
         if part.keys() != first.keys():
             raise UserError(f"row {row} lacks {sorted(first.keys() - part.keys())}", where="the iterator")
         row += row_count(part)

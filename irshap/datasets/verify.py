@@ -59,13 +59,15 @@ def verify_dataset(
     """
     folder = Path(output).absolute()
     if not folder.is_dir() or (manifest := Manifest.read(folder)) is None:
-        raise UserError("has no explanations of a data set", where=os.fspath(output))
+        mend = "give the folder that irshap explain -o wrote"
+        raise UserError("has no explanations of a data set", where=os.fspath(output), mend=mend)
     with locked(folder):
         ready = prepared(model, data, folder, Options.of(options))
         manifest.require_same(ready.header)
         job = ready.job
         if job.source.once:
-            raise UserError("rows of an iterator can't be read again", where=job.source.where)
+            mend = "give the same rows as a file or an array"
+            raise UserError("rows of an iterator can't be read again", where=job.source.where, mend=mend)
         worker = Worker(replace(job, plan=replace(job.plan, threads=1)))
         shards = sorted(manifest.shards)
         chosen = _chosen(shards, samples)

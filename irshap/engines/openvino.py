@@ -31,7 +31,8 @@ class OpenVINO(Engine):
             # by itself it takes bfloat16 where the processor has it
             compiled = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         except Exception as error:  # its errors have no common base but this
-            raise EngineFailed(f"{self.title} can't load it: {_reason(error)}", where=str(model)) from error
+            what, mend = f"{self.title} can't load it: {_reason(error)}", "compile with --for openvino"
+            raise EngineFailed(what, where=str(model), mend=mend) from error
         results = []
         for feed in feeds:
             try:

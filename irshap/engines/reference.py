@@ -29,7 +29,7 @@ class Reference(Engine):
             session = ReferenceEvaluator(str(model))
         except Exception as error:  # its errors have no common base but this
             what = f"{self.title} can't load it: {first_line(error)}"
-            raise EngineFailed(what, where=str(model)) from error
+            raise EngineFailed(what, where=str(model), mend="compile with --for any") from error
         names = session.output_names
         results = []
         for feed in feeds:

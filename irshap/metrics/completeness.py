@@ -185,7 +185,8 @@ def _feeds(
         given |= {brought[name or next(iter(brought))]: array for name, array in own.items()}
     unknown_names(given, list(types), UserError, "input")
     if missing := [name for name in types if name not in given]:
-        raise UserError(f"no value for input {', '.join(map(repr, missing))}")
+        mend = "give an array [N, ...] for each"
+        raise UserError(f"no value for input {', '.join(map(repr, missing))}", mend=mend)
     feeds = {}
     for name, kind in types.items():
         shape = None if kind.shape is None else [d if isinstance(d, int) else str(d) for d in kind.shape]
@@ -195,7 +196,8 @@ def _feeds(
     counts = {n: feeds[n].shape[axis] for n, axis in _rows(graph).items()}
     if len(set(counts.values())) > 1 or 0 in counts.values():
         listed = ", ".join(f"{n}: {c}" for n, c in counts.items())
-        raise UserError(f"the inputs need samples, and equally many ({listed})")
+        mend = "give arrays of the same number of samples"
+        raise UserError(f"the inputs need samples, and equally many ({listed})", mend=mend)
     return feeds
 
 

@@ -262,9 +262,12 @@ class _Given:
             if key not in inputs or array.shape != inputs[key].shape or array.dtype.kind != "f":
                 wanted = list(inputs[key].shape) if key in inputs else sorted(inputs)
                 what_is = f"{array.dtype} {list(array.shape)} for {key!r}, and should be floats {wanted}"
-                raise UserError(f"attributions are {what_is}", where=name)
+                mend = "give one number for each number of the input"
+                raise UserError(f"attributions are {what_is}", where=name, mend=mend)
             if not np.isfinite(array).all():
-                raise UserError("attributions hold NaN or infinity", where=name)
+                raise UserError(
+                    "attributions hold NaN or infinity", where=name, mend="leave out such samples"
+                )
         classes = self._target(forward, inputs, labels) if forward.picks else None
         return Subject(
             forward,

@@ -82,7 +82,8 @@ class Forward:
         if self.tensors is None:
             unknown_names(given, list(self._inputs), UserError, "input")
         if missing := [n for n in self._inputs if n not in given]:
-            raise UserError(f"no value for input {', '.join(map(repr, missing))}")
+            mend = "give an array [N, ...] for each"
+            raise UserError(f"no value for input {', '.join(map(repr, missing))}", mend=mend)
         found = {}
         for name, kind in self._inputs.items():
             dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
@@ -98,7 +99,8 @@ class Forward:
             raise UserError("no input of the measured model counts samples", mend=mend)
         if len(set(counts.values())) != 1 or 0 in counts.values():
             listed = ", ".join(f"{n}: {c}" for n, c in counts.items())
-            raise UserError(f"the inputs need samples, and equally many ({listed})")
+            mend = "give arrays of the same number of samples"
+            raise UserError(f"the inputs need samples, and equally many ({listed})", mend=mend)
         return found
 
     def laid_out(self, inputs: Mapping[str, Array]) -> Arrays:

@@ -78,7 +78,8 @@ class Subject:
         found = self.explained
         for name, array in found.items():
             if array.dtype.kind != "f":
-                raise UserError(f"input {name!r} is of integers: it can't be moved a little")
+                what = f"input {name!r} is of integers: it can't be moved a little"
+                raise UserError(what, mend="take measures that hide cells: irshap evaluate --list")
         return found
 
     def moved(self, steps: Arrays) -> Arrays:

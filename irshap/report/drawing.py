@@ -115,12 +115,14 @@ def sample_of(explanation: Explanation, sample: int, rank: int, name: str | None
         UserError: no such sample, class or tensor.
     """
     if not -len(explanation) <= sample < len(explanation):
-        raise UserError(f"sample {sample} of {len(explanation)}")
+        what = f"there is no sample {sample} among {len(explanation)}"
+        raise UserError(what, mend=f"they count from 0 to {len(explanation) - 1}")
     all_values, name = _by_name(explanation, name)
     several = explanation.several
     count = next(iter(all_values.values())).shape[1] if several else 1
     if not -count <= rank < count:
-        raise UserError(f"class {rank} of {count}, counted in the order that they are explained in")
+        what = f"there is no class {rank} among the {count} that are explained"
+        raise UserError(what, mend=f"give its place in their order, from 0 to {count - 1}")
     place = (sample, rank) if several else (sample,)
     values = {key: array[place].astype(np.float64) for key, array in all_values.items()}
     data = explanation.data.get(name) if isinstance(explanation.data, dict) else explanation.data

@@ -92,7 +92,8 @@ def _array(value: Any, error: type[UserError], where: str) -> Array:
     try:
         array = np.asarray(_off_device(value))
     except (ValueError, TypeError, RuntimeError) as problem:
-        raise error(f"is no array: {problem}", where=where) from None
+        mend = "give numbers, in rows of equal length"
+        raise error(f"is no array: {problem}", where=where, mend=mend) from None
     if array.dtype == object and not array.ndim and not isinstance(array.item(), str):
         raise error(f"is no array, but of type {type(value).__name__}", where=where, mend="give an array")
     return array
@@ -154,12 +155,12 @@ def _as_dtype(array: Array, dtype: np.dtype[Any], error: type[UserError], where:
         with np.errstate(over="ignore"):
             converted = array.astype(dtype)
         if np.any(np.isfinite(array) & ~np.isfinite(converted)):
-            raise error(f"has values beyond the range of {dtype}", where=where)
+            raise error(f"has values beyond the range of {dtype}", where=where, mend="mend or scale them")
         return converted
     if dtype.kind in "iu" and array.dtype.kind in "iu":
         converted = array.astype(dtype)
         if not np.array_equal(converted, array):
-            raise error(f"has values beyond the range of {dtype}", where=where)
+            raise error(f"has values beyond the range of {dtype}", where=where, mend="mend or scale them")
         return converted
     mend = None
     if wants_float and array.dtype.kind in "iub":

@@ -147,9 +147,8 @@ class Explainer:
             results = self._run(feed, wanted)
         except Exception as error:  # ONNX Runtime's errors have no common base but this
             if self.tensors.target is not None:
-                raise TargetError(
-                    f"the run failed, perhaps a class that doesn't exist: {_line(error)}"
-                ) from error
+                what = f"the run failed, perhaps a class that doesn't exist: {_line(error)}"
+                raise TargetError(what, mend="give classes that the output has, from 0 on") from error
             raise UserError(f"ONNX Runtime failed: {_line(error)}", where="explained model") from error
         return dict(zip(wanted, map(np.asarray, results), strict=True))
 
@@ -287,7 +286,7 @@ class Explainer:
         for source, wanted in taken:
             found = as_arrays(source, wanted, UserError, "input", features)
             if twice := [name for name in found if name in given]:
-                raise UserError(f"input {twice[0]!r} is given twice")
+                raise UserError(f"input {twice[0]!r} is given twice", mend="give it once")
             given |= found
         unknown_names(given, names, UserError, "input")
         if missing := [n for n in names if n not in given]:
@@ -301,7 +300,8 @@ class Explainer:
         counts = {n: feed[n].shape[axis] for n, axis in self.sample_axes.items()}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{n}: {c}" for n, c in counts.items())
-            raise UserError(f"the inputs have different numbers of samples ({listed})")
+            mend = "give as many for each input"
+            raise UserError(f"the inputs have different numbers of samples ({listed})", mend=mend)
         if 0 in counts.values():
             raise UserError("there is no sample: the first axis is empty", mend="give at least one")
         self._stretch_references(feed)
@@ -458,7 +458,8 @@ def session_of(
     try:
         return onnxruntime.InferenceSession(content, options, providers=chosen)
     except Exception as error:  # ONNX Runtime's errors have no common base but this
-        raise ModelError(f"ONNX Runtime can't load it: {_line(error)}", where=where) from error
+        mend = "its .data file, if it has one, lies beside it; ONNX Runtime must not be older than its opset"
+        raise ModelError(f"ONNX Runtime can't load it: {_line(error)}", where=where, mend=mend) from error
 
 
 def _line(error: BaseException) -> str:

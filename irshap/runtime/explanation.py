@@ -175,7 +175,9 @@ class Explanation:
         name = self._named(name)
         ids = self._data.get(name)
         if ids is None or ids.dtype.kind not in "iu":
-            raise UserError(f"{name!r} is no input of token ids")
+            found = [n for n, a in self._data.items() if a.dtype.kind in "iu"]
+            mend = f"these are: {', '.join(found)}" if found else "none is: take feature_names()"
+            raise UserError(f"{name!r} is no input of token ids", mend=mend)
         return token_names(name, ids, self.names)
 
     def __getitem__(self, which: Any) -> Explanation:
@@ -427,7 +429,7 @@ class Explanation:
         places = feature_places(which, known)
         axis = self._values[name].ndim - 1
         if axis <= self._classes:
-            raise UserError(f"{name!r} has no axis of features")
+            raise UserError(f"{name!r} has no axis of features", mend="choose samples alone: e[i]")
         data = self._data.get(name)
         same = data is not None and data.ndim and data.shape[-1] == len(known)
         features = {**self.names.features, name: tuple(known[i] for i in places)}

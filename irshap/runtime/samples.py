@@ -60,7 +60,8 @@ def require_references(given: Mapping[str, Array], axes: Mapping[str, int]) -> N
         raise UserError("there is no reference", where=f"input {empty[0]!r}", mend="give at least one")
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
-        raise UserError(f"the inputs have different numbers of references ({listed})")
+        what = f"the inputs have different numbers of references ({listed})"
+        raise UserError(what, mend="give as many for each input")
     for name, array in given.items():
         if len(places := not_finite(array)):
             first = [int(i) for i in places[0]]

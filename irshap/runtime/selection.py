@@ -101,7 +101,9 @@ def _place(entry: Any, known: Sequence[str]) -> int:
         or not isinstance(entry, int | np.integer)
         or not -len(known) <= entry < len(known)
     ):
-        raise UserError(f"feature {entry} of {len(known)}")
+        raise UserError(
+            f"there is no feature {entry}", mend=f"give a name, or a place from 0 to {len(known) - 1}"
+        )
     return int(entry)
 
 

@@ -71,7 +71,7 @@ def package(
     if kind not in KINDS:
         raise UserError(f"no package is called {kind!r}", mend=near(kind, KINDS))
     if batch < 1 or instances < 1:
-        raise UserError("batch and instances are 1 or more")
+        raise UserError(f"batch={batch}, instances={instances}", mend="give 1 or more of each")
     path, target = Path(explained), Path(folder)
     model, called = Explained.of(path), safe_name(name, path)
     if not target.parent.is_dir():

@@ -68,7 +68,8 @@ class Explained:
         try:
             model = onnx.load(path, load_external_data=False)
         except (DecodeError, OSError) as error:
-            raise ModelError(f"is no ONNX file: {error}", where=where) from error
+            mend = "give what irshap compile wrote"
+            raise ModelError(f"is no ONNX file: {error}", where=where, mend=mend) from error
         metadata = metadata_of(model)
         if Metadata.PIPELINE not in metadata and Metadata.VERSION not in metadata:
             mend = "compile it first: irshap compile MODEL --references REFS --output EXPLAINED"
@@ -121,7 +122,8 @@ def _data_files(model: onnx.ModelProto, path: Path) -> tuple[str, ...]:
     names = locations(model)
     for name in names:
         if Path(name).name != name or name in ("", ".", ".."):
-            raise ModelError(f"its weights are in {name!r}, which isn't beside it", where=where)
+            what = f"its weights are in {name!r}, which isn't beside it"
+            raise ModelError(what, where=where, mend="save it by irshap, which puts them there")
         if not name.endswith(".data"):
             mend = "save it by irshap, which calls them MODEL.onnx.DIGEST.data"
             raise ModelError(f"its weights are in {name!r}, not in a .data file", where=where, mend=mend)

@@ -81,7 +81,7 @@ class Data:
         arrays = {p.of: p.taken(found[p.name]) for p in places if p.name in found}
         count, weights = len(arrays[first]), training.given[contract.SAMPLE_WEIGHTS]
         if not count:
-            raise UserError("there is no sample", where="data")
+            raise UserError("there is no sample", where="data", mend="give at least one")
         arrays.setdefault(weights, np.ones(count, dtypes[weights]))
         for place in places:
             if place.of not in arrays:
@@ -153,9 +153,10 @@ class _Place:
     def check(self, array: Array, first: str, count: int) -> None:
         """Refuses another number of rows than the `count` of the input `first`, and what isn't finite."""
         if self.pool and not len(array):
-            raise UserError("there is no reference", where=self.where)
+            raise UserError("there is no reference", where=self.where, mend="give at least one")
         if not self.pool and len(array) != count:
-            raise UserError(f"{self.of!r} has {len(array)} rows, and {first!r} {count}", where="data")
+            what = f"{self.of!r} has {len(array)} rows, and {first!r} {count}"
+            raise UserError(what, where="data", mend="give one row for each sample")
         _require_finite(self.where, array)
         if self.limits is not None:
             _require_between(self.where, array, *self.limits)
@@ -252,7 +253,10 @@ def _whole(array: Array, where: str) -> Array:
     if array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.rint(array)).all():
         return array.astype(np.int64)
     if array.dtype.kind not in "iub":
-        raise UserError(f"labels are {array.dtype}, and must be whole numbers: classes", where=where)
+        mend = "encode them: numpy.unique(labels, return_inverse=True)[1]"
+        raise UserError(
+            f"labels are {array.dtype}, and must be whole numbers: classes", where=where, mend=mend
+        )
     return array.astype(np.int64)
 
 

@@ -272,9 +272,13 @@ def _too_large(where: str) -> ModelError:
     return ModelError("is over 2 GiB, the limit of one ONNX message", where=where, mend=mend)
 
 
+_EXPORT = "give the .onnx file that torch.onnx.export, skl2onnx or tf2onnx writes"
+"""How what is no model becomes one."""
+
+
 def _parse(data: bytes, where: str, weights: Weights) -> onnx.ModelProto:
     if not data:
-        raise ModelError("is empty, not an ONNX model", where=where)
+        raise ModelError("is empty, not an ONNX model", where=where, mend=_EXPORT)
     if len(data) > MAX_PROTO:
         raise _too_large(where)
     for magic, (what, mend) in _LOOKALIKES.items():
@@ -287,9 +291,10 @@ def _parse(data: bytes, where: str, weights: Weights) -> onnx.ModelProto:
         if data[:1] == b"\x08":
             mend = "copy or export it again"
             raise ModelError("is a truncated or damaged ONNX model", where=where, mend=mend) from error
-        raise ModelError("is not an ONNX model", where=where) from error
+        raise ModelError("is not an ONNX model", where=where, mend=_EXPORT) from error
     if not model.HasField("graph"):
-        raise ModelError("is not an ONNX model, or truncated: it has no graph", where=where)
+        what = "is not an ONNX model, or truncated: it has no graph"
+        raise ModelError(what, where=where, mend=_EXPORT)
     if has_broken_text(model):
         mend = "copy or export it again"
         raise ModelError("is damaged: it has names that are not UTF-8", where=where, mend=mend)
@@ -334,7 +339,9 @@ def _check(model: onnx.ModelProto, where: str) -> None:
     except EncodeError as error:
         raise _too_large(f"{where}, without its initializers,") from error
     except (checker.ValidationError, RuntimeError, ValueError) as error:
-        raise ModelError(f"is not a valid ONNX model: {first_line(error)}", where=where) from error
+        mend = "export it again, with a newer exporter or for another opset"
+        what = f"is not a valid ONNX model: {first_line(error)}"
+        raise ModelError(what, where=where, mend=mend) from error
     _check_inputs(model, where)
 
 

@@ -129,13 +129,13 @@ def test_unreadable_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "is empty"),
+        (b"", "is empty, not an ONNX model. give the .onnx file that torch.onnx.export"),
         (b"\x89PNG\r\n\x1a\n" + bytes(64), "PNG image"),
         (b"PK\x03\x04" + bytes(64), "zip archive"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
-        (b"hello, this is text\n", "not an ONNX model"),
-        (bytes(100), "not an ONNX model"),
-        (onnx.ModelProto(ir_version=10).SerializeToString(), "it has no graph"),
+        (b"hello, this is text\n", "not an ONNX model. give the .onnx file"),
+        (bytes(100), "not an ONNX model. give the .onnx file"),
+        (onnx.ModelProto(ir_version=10).SerializeToString(), "it has no graph. give the .onnx file"),
     ],
 )
 def test_other_formats(content: bytes, expected: str) -> None:

@@ -148,13 +148,13 @@ def test_features_of_an_explanation() -> None:
     assert explained("all")[0, "age"].values.shape == (1, 4, 1)
     with pytest.raises(UserError, match=r"no feature is called 'agee'. did you mean age\?"):
         whole[:, "agee"]
-    with pytest.raises(UserError, match=r"feature 3 of 3"):
+    with pytest.raises(UserError, match=r"there is no feature 3. give a name, or a place from 0 to 2"):
         whole[:, 3]
     with pytest.raises(UserError, match=r"None are no features. Use a name, a number"):
         whole[:, None]
     with pytest.raises(UserError, match=r"is no range of features. Use places"):
         whole[:, "age":"weight"]  # type: ignore[misc]
-    with pytest.raises(UserError, match=r"feature 1.5 of 3"):
+    with pytest.raises(UserError, match=r"there is no feature 1.5"):
         whole[:, [1.5]]
     with pytest.raises(UserError, match=r"several tensors are attributed. name one of image, features"):
         two()[:, "a"]

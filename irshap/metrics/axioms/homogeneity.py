@@ -38,7 +38,8 @@ class NonnegativeHomogeneity(Axiom):
         if subject.base is not None:
             zeros = subject.scores({n: np.zeros_like(x) for n, x in subject.require_floats().items()})
             if relative(subject.base - zeros, subject.scores({})) > EQUAL:
-                raise UserError("the file compares with other references than zeros")
+                mend = "compile with one reference of zeros"
+                raise UserError("the file compares with other references than zeros", mend=mend)
         scaled = {n: (_FACTOR * x).astype(x.dtype) for n, x in subject.require_floats().items()}
         found = subject.explain({**subject.inputs, **scaled})
         same = np.ones(len(subject), bool) if found.classes is None else found.classes == subject.classes

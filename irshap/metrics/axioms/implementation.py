@@ -94,11 +94,13 @@ def require_comparable(subject: Subject, other: Subject) -> None:
     ours, theirs = (s.scores({}) for s in (subject, other))
     if relative(ours - theirs, ours) > EQUAL:
         gap = np.abs(ours - theirs).max()
-        raise UserError(f"the two files compute different functions: f(x) differs by up to {gap:.4g}")
+        what = f"the two files compute different functions: f(x) differs by up to {gap:.4g}"
+        raise UserError(what, mend="give explained files of the same model, for the same target")
     shapes = [{n: a.shape for n, a in s.attributions.items()} for s in (subject, other)]
     if shapes[0] != shapes[1]:
         told = " and ".join(", ".join(f"{n} {list(s)}" for n, s in found.items()) for found in shapes)
-        raise UserError(f"the two files attribute to different tensors: {told}")
+        mend = "compile both for the same inputs (wrt, context)"
+        raise UserError(f"the two files attribute to different tensors: {told}", mend=mend)
     if subject.base is not None and other.base is not None:
         gap = np.abs(subject.base - other.base)
         if relative(gap, ours) > EQUAL:

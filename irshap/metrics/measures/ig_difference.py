@@ -41,7 +41,8 @@ class IgDifference(Measure):
         """IG by input; computed once for all methods that explain the same classes of the same model."""
         inputs, forward = subject.require_floats(), subject.forward
         if subject.classes is None:
-            raise UserError("no class of an output is explained")
+            mend = "compile for a class, not a sum, or leave this measure out"
+            raise UserError("no class of an output is explained", mend=mend)
         outputs = subject.outputs({})
         key = (self, forward.digest or id(forward), forward.output, *inputs, subject.classes.tobytes())
         # one source may be read in several ways (sizes, values that are set): its outputs tell
