@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from irshap.cli.labels import LABELS, read_labels
 from irshap.cli.options import LAYOUT
 from irshap.cli.output import require_folder, size_text, table
 from irshap.cli.run import given_inputs, given_references
-from irshap.contract import TARGET, Metadata, said
+from irshap.contract import TARGET, Metadata
 from irshap.errors import UserError, printable
 from irshap.files import atomic
 
@@ -50,11 +51,7 @@ __all__ = ["report_command"]
 @click.option(
     "--names", metavar="FILE.json", help="Names of features, classes and tokens, over those in the file."
 )
-@click.option(
-    "--labels",
-    metavar="FILE",
-    help="What the samples are called: a text with a line for each, or .json or .npy.  [default: numbers]",
-)
+@LABELS
 @click.option("--target", type=int, help="The class to explain, for a model compiled with --target input.")
 @click.option(
     "--references", "-r", metavar="REFS", help="References, for a model that takes them at run time."
@@ -90,7 +87,7 @@ def report_command(
     drawn = {"--kind": kind, "--title": title, "--layout": layout != "auto", "--letters": letters != "ACGT"}
     if html is None and (alone := [option for option, given in drawn.items() if given]):
         raise UserError("says how a page is drawn", where=alone[0], mend="give --html OUT.html, too")
-    called = None if labels is None else _read_labels(labels)
+    called = read_labels(labels)
     explainer = Explainer(explained, list(provider) or None, names=read_names(names))
     given, named = given_inputs(samples, target, explainer.tensors.target or TARGET)
     if references is not None:
@@ -118,27 +115,6 @@ def report_command(
     with atomic(html) as file:
         file.write(content)
     click.echo(printable(f"{html}: {size_text(len(content))}, {len(explanation)} samples"))
-
-
-def _read_labels(file: str) -> Any:
-    """One for each sample, from lines of text, a list in JSON, or an array."""
-    from irshap.runtime.arrays import as_arrays
-
-    ending = Path(file).suffix.lower()
-    if ending == ".npy":
-        return as_arrays(file, ["labels"], UserError, "labels")["labels"]
-    try:
-        text = Path(file).read_text(encoding="utf-8-sig")  # some editors begin with a mark
-        found = said(text) if ending == ".json" else text.splitlines()
-    except OSError as error:
-        raise UserError(f"can't be read: {error.strerror}", where=file) from error
-    except UnicodeDecodeError as error:
-        raise UserError("is no text", where=file, mend="write a line for each sample, in UTF-8") from error
-    except ValueError as error:
-        raise UserError(f"is no JSON: {error}", where=file, mend='write ["first", "second", ...]') from error
-    if not isinstance(found, list):
-        raise UserError("is no list", where=file, mend='write ["first", "second", ...]')
-    return found
 
 
 def _kinds(given: tuple[str, ...]) -> dict[str, str]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from irshap.cli.labels import LABELS, read_labels
 from irshap.cli.output import echo_json, require_folder, table
-from irshap.contract import TARGET
+from irshap.contract import TARGET, free
 from irshap.errors import CheckFailed, UserError, near, printable
 from irshap.files import write_npz
 
@@ -32,7 +33,10 @@ __all__ = ["explanation_rows", "given_inputs", "given_references", "run_command"
     help="References, for a model that takes them at run time: .npy, or .npz by input; with --per-sample "
     "[N, R, ...].",
 )
-@click.option("--output", "-o", metavar="FILE.npz", help="Save everything that the model returns.")
+@LABELS
+@click.option(
+    "--output", "-o", metavar="FILE.npz", help="Save everything that the model returns, and labels."
+)
 @click.option(
     "--provider", multiple=True, metavar="NAME", help="ONNX Runtime provider, by preference.  [default: CPU]"
 )
@@ -62,6 +66,7 @@ def run_command(
     samples: str,
     target: int | None,
     references: str | None,
+    labels: str | None,
     output: str | None,
     provider: tuple[str, ...],
     rows: int,
@@ -77,15 +82,16 @@ def run_command(
     if compare != bool(others):
         mend = "write --compare --with openvino, web, node or reference"
         raise UserError("--compare and --with belong together", mend=mend)
+    called = read_labels(labels)
     explainer = Explainer(explained, list(provider) or None)
     given, named = given_inputs(samples, target, explainer.tensors.target or TARGET)
     if references is not None:
         named |= given_references(references, explainer.tensors.references)
     start = time.perf_counter()
-    explanation = explainer(given, **named)
+    explanation = explainer(given, **named).with_labels(called)
     seconds = time.perf_counter() - start
     if output is not None:
-        write_npz(output, explanation.raw)
+        write_npz(output, explanation.raw | _told_labels(explanation))
     records = explanation_rows(explanation)
     told = compared(explained, others, explainer.feeds(given, **named)) if compare else []
     if as_json:
@@ -191,13 +197,24 @@ def explanation_rows(explanation: Explanation) -> list[dict[str, Any]]:
     records = []
     for position in np.ndindex(total.shape):
         values = {name: None if a is None else a[position].item() for name, a in columns.items()}
-        records.append({"sample": position[0], **values})
+        label = {} if explanation.labels is None else {"label": explanation.sample_names[position[0]]}
+        records.append({"sample": position[0], **label, **values})
     return records
+
+
+def _told_labels(explanation: Explanation) -> dict[str, Any]:
+    """The labels of the samples, by a name that no output has."""
+    labels = explanation.labels
+    return {} if labels is None else {free("labels", explanation.raw): labels}
 
 
 def _print(records: list[dict[str, Any]], count: int) -> None:
     heads = ["sample", "target", "prediction", "base value", "sum of attributions", "completeness error"]
-    table(heads, [[_cell(k, v) for k, v in r.items()] for r in records], numeric=range(len(heads)))
+    rows = [[_cell(k, v) for k, v in r.items() if k != "label"] for r in records]
+    called = any("label" in r for r in records)
+    if called:
+        rows = [[printable(r["label"]), *row[1:]] for r, row in zip(records, rows, strict=True)]
+    table(heads, rows, numeric=range(int(called), len(heads)))
     if count > len(records):
         click.echo(f"... {count - len(records)} more rows (--rows {count}, or --json)")
 

@@ -160,7 +160,7 @@ def test_features_of_an_explanation() -> None:
         two()[:, "a"]
     with pytest.raises(UserError, match=r"3 indices"):
         whole[0, 0, 0]
-    with pytest.raises(UserError, match=r"feature True of 3"):
+    with pytest.raises(UserError, match=r"there is no feature True"):
         whole[:, True]
     with pytest.raises(UserError, match=r"True are no samples"):
         whole[True]
