@@ -12,7 +12,7 @@ the end may be left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from operator import index
 from typing import Any, TypeAlias
@@ -185,11 +185,12 @@ def target_text(target: Any) -> str:
         return target
     # an array, or a tensor of torch, may be a single number
     several = isinstance(target, Iterable) and getattr(target, "ndim", 1) > 0
+    ordered = not isinstance(target, Mapping | Set)
     try:
         given = [index(c) for c in (target if several else [target])]
     except TypeError:
         given = []
-    if not given or isinstance(target, bool):
+    if not given or not ordered or isinstance(target, bool):
         raise TargetError(f"target {target!r} is no class", mend=_FORMS)
     # a comma behind one says that it is a list: [N, K], for K = 1, too
     return ",".join(map(str, given)) + "," * (several and len(given) == 1)

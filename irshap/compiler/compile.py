@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -15,7 +15,7 @@ from irshap.attribution.gaps import references_needed
 from irshap.attribution.sources import model_inputs
 from irshap.compiler.arguments import known_names
 from irshap.compiler.compiled import CompiledModel
-from irshap.compiler.exports import fitted_names
+from irshap.compiler.exports import fitted_names, refuse_arrays
 from irshap.compiler.model import Model
 from irshap.compiler.references import References, check_references, check_weights, read_groups
 from irshap.compiler.request import requested
@@ -129,6 +129,7 @@ def compile(
     """
     _require_instruments(instruments)
     _require_truth(fp16=fp16, quantized=quantized)
+    refuse_arrays(model)
     given = References.of(references)
     if given.per_sample and given.samples is not None:
         mend = "leave them out here; they are inputs of what is compiled: explainer(x, x_references=...)"
@@ -184,9 +185,11 @@ def _note_memory(made: onnx.ModelProto, graph: Graph, samples: int, *, external:
         made.metadata_props.add(key=Metadata.MEMORY, value=json.dumps(told))
 
 
-def _require_instruments(given: Sequence[Any]) -> None:
+def _require_instruments(given: Any) -> None:
+    mend = "give a list of those in irshap.checks.instruments, such as [VerifyTypes()]"
+    if not isinstance(given, Iterable):
+        raise PipelineError(f"instruments={given!r} is no list", mend=mend)
     if strange := [i for i in given if not isinstance(i, Instrument)]:
-        mend = "give those of irshap.checks.instruments, such as [VerifyTypes()]"
         raise PipelineError(f"{strange[0]!r} is no instrument", mend=mend)
 
 

@@ -16,7 +16,7 @@ from irshap.contract import ONLY
 from irshap.errors import ModelError, printable
 from irshap.ir.types import Array
 
-__all__ = ["Readable", "fitted_names", "readable"]
+__all__ = ["Readable", "fitted_names", "readable", "refuse_arrays"]
 
 Readable: TypeAlias = str | os.PathLike[str] | bytes | onnx.ModelProto
 """What `lift` takes."""
@@ -55,12 +55,19 @@ def readable(model: Any, example: Mapping[str, Array]) -> Readable:
     for known, read in _KNOWN:
         if known(model):
             return read(model, example)
-    raise ModelError(
-        f"{_kind(model)} is no model that irshap can read",
-        where=_WHERE,
-        mend="give the path of an ONNX file, its bytes, an onnx.ModelProto, or a model of torch or "
-        "scikit-learn",
-    )
+    mend = "give the path of an ONNX file, its bytes, an onnx.ModelProto, or a model of torch or scikit-learn"
+    raise ModelError(f"{_kind(model)} is no model that irshap can read", where=_WHERE, mend=mend)
+
+
+def refuse_arrays(model: Any) -> None:
+    """Refuses samples in the model's place.
+
+    Raises:
+        ModelError: it is an array, a list, a mapping or a DataFrame.
+    """
+    if hasattr(model, "__array__") or isinstance(model, list | Mapping):
+        mend = "references come behind the model: irshap.compile(model, references)"
+        raise ModelError(f"{_kind(model)} is no model that irshap can read", where=_WHERE, mend=mend)
 
 
 def fitted_names(model: Any) -> tuple[str, ...]:
@@ -188,8 +195,17 @@ def _as_array(skl2onnx: Any, model: Any, example: Mapping[str, Array], names: Se
 
 
 def _by_columns(skl2onnx: Any, model: Any, example: Mapping[str, Array], names: Sequence[str]) -> Any:
-    kind = import_module("skl2onnx.common.data_types").FloatTensorType
-    return skl2onnx.to_onnx(model, initial_types=[(name, kind([None, 1])) for name in names])
+    kinds = import_module("skl2onnx.common.data_types")
+    table = example.get(ONLY)
+    columns = dict(example) if table is None else {name: table[:, i] for i, name in enumerate(names)}
+    types = [(name, _kind_of(kinds, columns[name])([None, 1])) for name in names]
+    return skl2onnx.to_onnx(model, initial_types=types)
+
+
+def _kind_of(kinds: Any, column: Array) -> Any:
+    """What skl2onnx calls a column's type: categories are texts, all else are numbers."""
+    text = column.dtype.kind in "OU" and any(isinstance(value, str) for value in column.flat)
+    return kinds.StringTensorType if text else kinds.FloatTensorType
 
 
 def _keras(model: Any, example: Mapping[str, Array]) -> Readable:

@@ -15,6 +15,7 @@ from irshap.extras import optional
 from irshap.ir.types import Array
 from irshap.runtime.arrays import Arrays, as_arrays
 from irshap.runtime.frames import Frame, columns_by_input
+from irshap.runtime.sizes import is_whole
 
 __all__ = ["KINDS", "concerns", "make_references"]
 
@@ -52,11 +53,11 @@ def make_references(
             than `count`, a negative seed, NaN; or scikit-learn, which finds clusters, is missing.
     """
     if kind not in KINDS:
-        raise ReferencesError(f"no kind of references is called {kind!r}", mend=near(kind, KINDS))
-    if count < 1:
-        raise ReferencesError(f"{count} references", mend="give at least 1")
-    if seed < 0:
-        raise ReferencesError(f"the seed is {seed}", mend="give 0 or more")
+        raise ReferencesError(f"no kind of references is called {kind!r}", mend=near(str(kind), KINDS))
+    if not is_whole(count, 1):
+        raise ReferencesError(f"{count!r} references", mend="give a whole number, at least 1")
+    if not is_whole(seed, 0):
+        raise ReferencesError(f"the seed is {seed!r}", mend="give a whole number, 0 or more")
     arrays = as_arrays(data, [ONLY], ReferencesError, "data")
     _check(arrays)
     made = _made(arrays, kind, count, seed, pad, sigma, per_sample)

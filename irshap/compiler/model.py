@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from irshap.compiler.exports import readable
+from irshap.errors import ModelError
 from irshap.ir.types import Array
 from irshap.lowering.computed import MOST_COMPUTED
 from irshap.lowering.lift import Lift
@@ -53,6 +54,9 @@ class Model:
             ModelError: it is no model, or one that can't be exported.
         """
         said = given if isinstance(given, Model) else Model(given)
+        for name in ("set", "dims", "batch_axes"):
+            if not isinstance(value := getattr(said, name), Mapping):
+                raise ModelError(f"{name}={value!r} is no mapping", where="Model", mend="give {NAME: VALUE}")
         return replace(said, source=readable(said.source, example))
 
     @property

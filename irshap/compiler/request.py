@@ -98,7 +98,7 @@ def requested(
     return parse_pipeline(format_pipeline(found))
 
 
-def as_summary(summary: str | Summary) -> Summary:
+def as_summary(summary: object) -> Summary:
     """A summary from the text of its options, such as `top=5,heatmap=(224,224)`, or as it is.
 
     Raises:
@@ -106,9 +106,13 @@ def as_summary(summary: str | Summary) -> Summary:
     """
     if isinstance(summary, Summary):
         return summary
-    found = parse_pipeline(f"summary{{{summary}}}")
+    mend = "give its options as text, such as 'top=5,heatmap=(224,224)'"
+    try:
+        found = parse_pipeline(f"summary{{{summary}}}") if isinstance(summary, str) else ()
+    except PipelineError as error:
+        raise PipelineError(f"{summary!r}: {error.what}", where="summary", mend=error.mend or mend) from error
     if len(found) != 1 or not isinstance(found[0], Summary):
-        raise PipelineError(f"{summary!r} is no summary", mend="give its options, such as top=5")
+        raise PipelineError(f"{summary!r} is no summary", where="summary", mend=mend)
     return found[0]
 
 

@@ -36,7 +36,7 @@ from irshap.runtime import Explainer
 from irshap.runtime.arrays import Arrays, as_arrays, unknown_names
 from irshap.runtime.explainer import ExplainedModel, content_of
 from irshap.runtime.labels import flat_names
-from irshap.runtime.sizes import parse_size
+from irshap.runtime.sizes import is_whole, parse_size
 
 __all__ = ["Options", "Prepared", "model_digest", "prepared", "versions"]
 
@@ -95,6 +95,18 @@ class Options:
             if name not in known:
                 raise UserError(f"data sets have no option {name!r}", mend=near(name, known))
         return cls(**given)
+
+    def __post_init__(self) -> None:
+        least = {"top": 0, "batch": 1, "shard_rows": 1, "workers": 1, "threads": 1}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and not is_whole(value, low):
+                raise UserError(f"{name}={value!r}", mend=f"give a whole number, at least {low}")
+        axes: object = self.sum_over
+        if not isinstance(axes, list | tuple):
+            raise UserError(f"sum_over={self.sum_over!r} is no list of axes", mend="give such as (1, 2)")
+        if self.max_error is not None and not isinstance(self.max_error, int | float | np.number):
+            raise UserError(f"max_error={self.max_error!r}", mend="give a number, such as 1e-4")
 
 
 @dataclass

@@ -47,7 +47,11 @@ def _opened(data: Any, wanted: Wanted, pixels: Pixels | None) -> Source:
         return _of_path(Path(data).absolute(), wanted, pixels)
     if isinstance(data, Iterator):
         return Stream(data, wanted)
-    if isinstance(data, (np.ndarray, Mapping)) or hasattr(data, "__array__") or hasattr(data, "columns"):
+    if (
+        isinstance(data, (np.ndarray, Mapping, list, tuple))
+        or hasattr(data, "__array__")
+        or hasattr(data, "columns")
+    ):
         return InMemory.of(data, wanted)
     mend = "give a path, arrays, or an iterator of rows"
     raise UserError(f"{type(data).__name__} is no data", where="data", mend=mend)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -147,7 +147,7 @@ def evaluate(
     """
     every = tuple(cls() for cls in MEASURES.values())
     given = every if measures is None else measures
-    chosen = read_measures(given) if isinstance(given, str) else tuple(given)
+    chosen = read_measures(given) if isinstance(given, str) else _listed(given)
     if not chosen or not all(isinstance(m, Measure) for m in chosen):
         raise UserError("measures are a text, or one or more Measure", mend="use 'keep-positive,insertion'")
     if batch < 1:
@@ -171,6 +171,10 @@ def evaluate(
         count = len(subject)
         results[name] = {key: _taken(m, subject, name, measures is not None) for key, m in columns.items()}
     return Evaluation(columns, results, count)
+
+
+def _listed(given: Any) -> tuple[Any, ...]:
+    return tuple(given) if isinstance(given, Iterable) else ()
 
 
 def subject_of(explained: Any, inputs: Source, batch: int = 64) -> Subject:

@@ -29,7 +29,7 @@ __all__ = ["bar", "beeswarm", "curves", "waterfall"]
 
 def waterfall(
     explanation: Explanation,
-    sample: int = 0,
+    sample: int | str = 0,
     *,
     rank: int = 0,
     name: str | None = None,
@@ -73,7 +73,7 @@ def waterfall(
 
 def bar(
     explanation: Explanation,
-    sample: int | None = None,
+    sample: int | str | None = None,
     *,
     rank: int = 0,
     name: str | None = None,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from irshap.extras import optional
-from irshap.report.drawing import AGAINST, FOR, sample_of
+from irshap.report.drawing import AGAINST, FOR, require_explanation, sample_of
 from irshap.report.kinds import Kind, Look, Shown, kinds_of
 from irshap.runtime import Explanation
 from irshap.runtime.reading import TOLERANCES, yardstick
@@ -56,6 +56,7 @@ def page(
     Raises:
         UserError: no such kind or tensor, one that doesn't fit, or a package is missing.
     """
+    require_explanation(explanation)
     # what overflows stands on the page as infinite
     with np.errstate(over="ignore", invalid="ignore"):
         return _page(explanation, title, subtitle, card, kinds or {}, look or Look(), most)

@@ -12,9 +12,11 @@ from irshap.extras import optional
 from irshap.runtime import Explanation
 from irshap.runtime.arrays import Array
 from irshap.runtime.labels import flat_names
+from irshap.runtime.selection import labelled_place
+from irshap.runtime.sizes import is_whole
 
 __all__ = ["AGAINST", "FOR", "MUTED", "Sample", "axes_of", "colours", "drawable", "matplotlib", "new_figure"]
-__all__ += ["literal", "sample_of", "scale_of", "shades_of", "shorten", "stacked"]
+__all__ += ["literal", "require_explanation", "sample_of", "scale_of", "shades_of", "shorten", "stacked"]
 
 AGAINST, FOR, MUTED = "#1746c8", "#d3121f", "#555555"
 
@@ -104,19 +106,19 @@ class Sample:
     others: dict[str, float]
 
 
-def sample_of(explanation: Explanation, sample: int, rank: int, name: str | None) -> Sample:
+def sample_of(explanation: Explanation, sample: int | str, rank: int, name: str | None) -> Sample:
     """What a picture of one sample shows.
 
     Args:
+        sample: its place, or its label.
         rank: which of several classes.
         name: the attributed tensor, where there are several.
 
     Raises:
-        UserError: no such sample, class or tensor.
+        UserError: no such sample, class or tensor, or it is no explanation.
     """
-    if not -len(explanation) <= sample < len(explanation):
-        what = f"there is no sample {sample} among {len(explanation)}"
-        raise UserError(what, mend=f"they count from 0 to {len(explanation) - 1}")
+    require_explanation(explanation)
+    sample = _place(explanation, sample)
     all_values, name = _by_name(explanation, name)
     several = explanation.several
     count = next(iter(all_values.values())).shape[1] if several else 1
@@ -143,12 +145,34 @@ def sample_of(explanation: Explanation, sample: int, rank: int, name: str | None
     )
 
 
+def require_explanation(given: Any) -> None:
+    """Refuses what isn't an `Explanation`, such as its arrays.
+
+    Raises:
+        UserError: says so.
+    """
+    if not isinstance(given, Explanation):
+        mend = "give what an Explainer returns, or Explanation.load(FILE)"
+        raise UserError(f"{type(given).__name__} is no explanation", mend=mend)
+
+
+def _place(explanation: Explanation, sample: int | str) -> int:
+    if isinstance(sample, str):
+        return labelled_place(sample, explanation.sample_names)
+    count = len(explanation)
+    if not is_whole(sample, -count) or sample >= count:
+        mend = f"give a place from 0 to {count - 1}, or a label"
+        raise UserError(f"there is no sample {sample} among {count}", mend=mend)
+    return int(sample)
+
+
 def stacked(explanation: Explanation, rank: int, name: str | None) -> tuple[Array, Array | None, list[str]]:
     """All samples' attributions [N, features], the samples likewise or None, and the features' names.
 
     Raises:
         UserError: no such class or tensor.
     """
+    require_explanation(explanation)
     parts = [sample_of(explanation, i, rank, name) for i in range(len(explanation))]
     values = np.stack([p.values.reshape(-1) for p in parts])
     data = [p.data.reshape(-1) for p in parts if p.data is not None and p.data.size == values.shape[1]]

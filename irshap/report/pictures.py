@@ -12,6 +12,7 @@ from irshap.report.drawing import (
     colours,
     drawable,
     new_figure,
+    require_explanation,
     sample_of,
     scale_of,
     shades_of,
@@ -29,7 +30,7 @@ _PALE = 0.45
 
 def image(
     explanation: Explanation,
-    sample: int = 0,
+    sample: int | str = 0,
     *,
     rank: int = 0,
     name: str | None = None,
@@ -94,6 +95,7 @@ def images(
         UserError: no such tensor, or none of height and width.
     """
     ranks = _ranks(explanation)
+    require_explanation(explanation)
     grid = [[sample_of(explanation, i, k, name) for k in range(ranks)] for i in range(len(explanation))]
     inner = grid[0][0].data is None
     maps = [[heat_of(found.values, layout, inner) for found in row] for row in grid]

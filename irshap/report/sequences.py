@@ -32,7 +32,7 @@ __all__ = ["Word", "is_one_hot", "logo", "steps", "tokens", "tokens_html", "word
 
 def steps(
     explanation: Explanation,
-    sample: int = 0,
+    sample: int | str = 0,
     *,
     rank: int = 0,
     name: str | None = None,
@@ -72,7 +72,7 @@ def steps(
 
 def tokens(
     explanation: Explanation,
-    sample: int = 0,
+    sample: int | str = 0,
     *,
     rank: int = 0,
     name: str | None = None,
@@ -123,7 +123,7 @@ def tokens(
 
 def tokens_html(
     explanation: Explanation,
-    sample: int = 0,
+    sample: int | str = 0,
     *,
     rank: int = 0,
     name: str | None = None,
@@ -158,7 +158,7 @@ class Word:
 
 def words_of(
     explanation: Explanation,
-    sample: int = 0,
+    sample: int | str = 0,
     *,
     rank: int = 0,
     name: str | None = None,
@@ -192,7 +192,7 @@ def _word(text: str, value: float, part: float) -> Word:
 
 def logo(
     explanation: Explanation,
-    sample: int = 0,
+    sample: int | str = 0,
     *,
     rank: int = 0,
     name: str | None = None,
@@ -237,7 +237,7 @@ def logo(
 
 
 def _words(
-    explanation: Explanation, found: Sample, sample: int, texts: Sequence[str] | None
+    explanation: Explanation, found: Sample, sample: int | str, texts: Sequence[str] | None
 ) -> tuple[list[str], Array]:
     values = found.values
     if values.ndim == 2 and (texts is not None or found.data is None or found.data.ndim == 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -20,8 +20,9 @@ from irshap.runtime.explanation import Explanation
 from irshap.runtime.frames import columns_by_input, row_names
 from irshap.runtime.labels import fitting
 from irshap.runtime.samples import class_indices, require_finite_results, require_own, require_references
+from irshap.runtime.sizes import is_whole
 
-__all__ = ["ExplainedModel", "Explainer", "Message", "content_of", "session_of"]
+__all__ = ["ExplainedModel", "Explainer", "Message", "content_of", "known_providers", "session_of"]
 
 _MAX_PROTO = 2**31 - 1
 
@@ -61,6 +62,7 @@ class Explainer:
 
     Raises:
         ModelError: the file can't be read, isn't ONNX, or was not made by irshap.
+        UserError: a provider that isn't there, a number of threads that is none, names that don't fit.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class Explainer:
         # as it is now: another process may work in another folder
         self._path = str(Path(content).absolute()) if isinstance(content, str) else None
         self._given = (providers, names, threads)
-        chosen = ["CPUExecutionProvider"] if providers is None else providers
+        if threads is not None and not is_whole(threads, 1):
+            raise UserError(f"threads={threads!r}", mend="give 1 or more, or None for ONNX Runtime's choice")
+        chosen = ["CPUExecutionProvider"] if providers is None else known_providers(providers)
         self._session = session_of(content, where, chosen, threads)
         self._inputs = {v.name: v for v in self._session.get_inputs()}
         self.output_names = tuple(v.name for v in self._session.get_outputs())
@@ -460,6 +464,23 @@ def session_of(
     except Exception as error:  # ONNX Runtime's errors have no common base but this
         mend = "its .data file, if it has one, lies beside it; ONNX Runtime must not be older than its opset"
         raise ModelError(f"ONNX Runtime can't load it: {_line(error)}", where=where, mend=mend) from error
+
+
+def known_providers(given: Any) -> list[Any]:
+    """Providers that this ONNX Runtime has; it would go on with the CPU in place of one that it hasn't.
+
+    Raises:
+        UserError: it is no list, or one isn't there.
+    """
+    known = onnxruntime.get_available_providers()
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise UserError(f"providers={given!r} is no list", mend=f"give some of {', '.join(known)} in a list")
+    for provider in (listed := list(given)):
+        name = provider if isinstance(provider, str) else next(iter(provider), None)
+        if name not in known:
+            mend = f"there are {', '.join(known)}; irshap doctor tells more"
+            raise UserError(f"this ONNX Runtime has no provider {name!r}", mend=mend)
+    return listed
 
 
 def _line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from irshap.errors import UserError, near
 from irshap.runtime.arrays import Array
 
-__all__ = ["class_places", "each", "feature_places", "sample_rows"]
+__all__ = ["class_places", "each", "feature_places", "labelled_place", "sample_rows"]
 
 
 def each(told: Any, change: Callable[[Array], Array]) -> Any:
@@ -37,7 +37,7 @@ def sample_rows(which: Any, count: int, labels: Sequence[str] | None = None) -> 
     if labels is not None:
         listed = [which] if isinstance(which, str) else which
         if isinstance(listed, list | np.ndarray) and len(listed) and all(isinstance(w, str) for w in listed):
-            return [_labelled(label, labels) for label in listed]
+            return [labelled_place(label, labels) for label in listed]
     if isinstance(which, int | np.integer) and not isinstance(which, bool):
         if not -count <= which < count:
             raise IndexError(f"sample {which} of {count}")
@@ -58,7 +58,12 @@ def _places(which: slice, what: str) -> slice:
     return which
 
 
-def _labelled(label: str, labels: Sequence[str]) -> int:
+def labelled_place(label: str, labels: Sequence[str]) -> int:
+    """The place of the sample that is called so.
+
+    Raises:
+        UserError: none is, or several are.
+    """
     if label not in labels:
         mend = near(label, labels) if len(labels) <= _FEW else "labels has them all"
         raise UserError(f"no sample is called {label!r}", mend=mend)

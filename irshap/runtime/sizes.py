@@ -1,12 +1,14 @@
-"""Sizes of memory, as people write them."""
+"""Sizes of memory as people write them, and numbers of things."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from irshap.errors import UserError
 
-__all__ = ["parse_size"]
+__all__ = ["is_whole", "parse_size"]
 
 _UNITS: Mapping[str, int] = {
     "": 1,
@@ -33,3 +35,8 @@ def parse_size(text: str) -> int:
     if not 0 < value < 2**63:
         raise UserError(f"{text!r} is no size of memory", mend="write it as 16GiB, 512MB or in bytes")
     return int(value)
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether it is a whole number, of Python or numpy, and not below `least`; no truth value is."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)

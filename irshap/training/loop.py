@@ -14,6 +14,7 @@ from irshap.contract import Training
 from irshap.errors import ModelError
 from irshap.lowering.files.session import RuntimeRefusal, refusing
 from irshap.runtime.arrays import DTYPES, Array, Arrays
+from irshap.runtime.explainer import known_providers
 
 __all__ = ["Loop", "run_bound", "session_of"]
 
@@ -23,14 +24,14 @@ def session_of(model: onnx.ModelProto, providers: Sequence[Any] | None, threads:
 
     Raises:
         ModelError: ONNX Runtime doesn't take the model.
+        UserError: it hasn't such a provider.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
+    chosen = known_providers(providers or ["CPUExecutionProvider"])
     with _telling():
-        return onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=list(providers or ["CPUExecutionProvider"])
-        )
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=chosen)
 
 
 def run_bound(session: Any, binding: Any) -> None:

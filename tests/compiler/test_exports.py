@@ -208,6 +208,17 @@ def test_an_estimator_says_what_it_calls_its_columns(monkeypatch: pytest.MonkeyP
     for references in (rows, {name: rows[[name]] for name in rows}):
         found = irshap.compile(estimator, references, target=0).explainer()(rows)
         np.testing.assert_array_equal(found.data["age"], rows[["age"]].to_numpy(np.float32))
+    wanted: list[Any] = []
+
+    def with_texts(model: Any, x: Any = None, initial_types: Any = None) -> onnx.ModelProto:
+        wanted.extend(initial_types or [])
+        return by_columns(model, x, initial_types and initial_types[:2])
+
+    exporter.to_onnx = with_texts  # type: ignore[attr-defined]
+    kinds.StringTensorType = tuple  # type: ignore[attr-defined]
+    estimator.feature_names_in_ = np.array(["age", "height", "sex"])
+    irshap.compile(estimator, rows.assign(sex=["f", "m", "f"]), target=0)
+    assert wanted == [("age", [None, 1]), ("height", [None, 1]), ("sex", (None, 1))]
     estimator.feature_names_in_ = ()
     with pytest.raises(
         ModelError, match=r"can't be exported: RuntimeError: Unable to find column .*'X'\]. see"
