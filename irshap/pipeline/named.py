@@ -59,13 +59,13 @@ PIPELINES: dict[str, str] = {
     ),
     # A training step; with a prior it is one on the attributions of a method, whose derivative is taken.
     "train": (
-        "lift,single,trainable,canonicalize,loss,gradients,step,canonicalize,samples-last,canonicalize,"
+        "lift,single,trainable,canonicalize,loss,gradients,step,canonicalize,samples-last,canonicalize,cast-masks,"
         "max-unpool,dce,order,lower"
     ),
     "train-prior": (
         "lift,single,trainable,target,canonicalize,piecewise,autodiff,@method,eliminate-split-tile,broadcast-target,"
-        "canonicalize,dce,loss,prior,gradients,step,canonicalize,samples-last,canonicalize,max-unpool,dce,order,"
-        "lower"
+        "canonicalize,dce,loss,prior,gradients,step,canonicalize,samples-last,canonicalize,cast-masks,"
+        "max-unpool,dce,order,lower"
     ),
     # What a model gives and its loss, with the parameters as inputs: how it is evaluated while it is trained.
     "train-evaluate": "lift,single,trainable,canonicalize,loss,dce,order,lower",

@@ -20,7 +20,7 @@ from irshap.ops.shape import Pad, reshape, transpose
 
 __all__ = ["Convolution", "convolved", "numbers"]
 
-NARROWER = 4
+NARROWER = 2
 """How many times fewer channels a result must have for its parts to be picked, not the operand's patches."""
 
 Convolution = Conv | ConvTranspose | ConvWeights
@@ -46,8 +46,8 @@ def convolved(op: Convolution, x: Value, w: Value, bias: Sequence[Value], sizes:
         return transpose(apart, (apart.rank - 1, *range(apart.rank - 1)))
     rows = transpose(w, (1, 0, *range(2, w.rank))) if isinstance(op, ConvTranspose) else w
     out = int(rows.shape[0])
-    if NARROWER * out <= c:
-        # fewer numbers to pick behind the product
+    if isinstance(op, ConvTranspose) and NARROWER * out <= c:
+        # fewer numbers are picked behind it; a convolution's patches are needed for its weights anyway
         turned = transpose(rows, (0, *range(2, rows.rank), 1))
         each = reshape(turned, (out * prod(kernel), c))
         products = emit1(Gemm(), each, reshape(x, (c, as_dim(prod(spatial) * n))))

@@ -38,7 +38,7 @@ class SamplesLast(Pass):
     `largest`: how many numbers a sample's patches may be; larger ones would take memory for little.
     """
 
-    largest: int = 32768
+    largest: int = 131072
     name = "samples-last"
     semantics = Semantics.PRESERVES
 
