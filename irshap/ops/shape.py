@@ -76,8 +76,11 @@ def ranked(x: Value) -> Value:
         NotDifferentiable: nothing tells its rank.
     """
     if x.tensor.shape is None:
+        op = x.node.op
+        # an op that isn't modeled: the reason why it isn't comes first
+        why = "" if op.modeled else f" of an op without a complete rule ({op.why})"  # type: ignore[attr-defined]
         raise NotDifferentiable(
-            "the path from what is attributed to the target crosses a tensor whose rank nothing tells",
+            f"the path from what is attributed to the target crosses a tensor{why} whose rank nothing tells",
             where=x.node.label,
             mend="Attribute a tensor behind it (wrt), or explain another output",
         )

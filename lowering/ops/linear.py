@@ -56,7 +56,11 @@ def _read_batch_norm(n: Import) -> Sequence[Value]:
         raise Unmodeled("it normalizes each element apart (spatial=0)")
     operands = [n.tensor(i) for i in range(5)]
     # a training step says itself what it goes by, and what it hands on
-    return (n.one(linear.BatchNorm(n.attribute("epsilon", 1e-5)), *operands), *operands[3:])
+    handed_on = operands[3:]
+    if any(n.proto.output[3:]):
+        # until opset 13 the statistics of the batch are outputs, too, which nothing reads
+        handed_on += n.builder.emit(linear.BatchMoments(), operands[0])
+    return (n.one(linear.BatchNorm(n.attribute("epsilon", 1e-5)), *operands), *handed_on)
 
 
 @exporter(linear.BatchMoments)

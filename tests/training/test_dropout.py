@@ -10,7 +10,8 @@ import pytest
 from onnx import helper, numpy_helper
 from stepping import evaluated, feeds, initial, network, run
 
-from irshap.errors import ModelError, PipelineError
+import irshap
+from irshap.errors import ModelError, NotDifferentiable, PipelineError
 from irshap.ir.builder import Builder
 from irshap.ir.core import Output
 from irshap.ir.dims import Dim, N, symbol
@@ -194,6 +195,28 @@ def test_statistics_that_are_shared_in_the_file_are_apart(attributes: str) -> No
     moved = evaluated(frozen, inputs | {"ones": np.full(3, 2.0)})
     y = (x / np.sqrt(1 + 1e-5) * 2 @ w) / np.sqrt(1 + 1e-5) * 2
     np.testing.assert_allclose(moved["loss"], ((y - labels) ** 2).mean(), rtol=1e-6)
+
+
+FIVE = """<ir_version: 7, opset_import: ["": 13]> g (double[N, 2] x) => (double[N, 2] y, double[2] s_mean)
+    <double[2] w = {3, 5}, double[2] b = {0, 0}, double[2] mean = {0, 0}, double[2] var = {1, 1}> {
+        y, r_mean, r_var, s_mean, s_var = BatchNormalization(x, w, b, mean, var) }"""
+
+
+@pytest.mark.parametrize("batch_norm", ["frozen", "batch"])
+def test_training_form_until_opset_13_has_five_outputs(batch_norm: str) -> None:
+    """Two had no form, and the model was refused for a rank that nothing told."""
+    source = onnx.parser.parse_model(FIVE)
+    step = train_step(source, loss="mse", batch_norm=batch_norm, optimizer="gradients")
+    x = np.random.default_rng(0).normal(2.0, 3.0, size=(6, 2))
+    inputs = feeds(step, source, labels=np.zeros((6, 2)), x=x, sample_weights=np.ones(6), rows=6)
+    center, spread = (x.mean(0), x.var(0)) if batch_norm == "batch" else (0.0, 1.0)
+    y = (x - center) / np.sqrt(spread + 1e-5) * [3.0, 5.0]
+    np.testing.assert_allclose(evaluated(step, inputs)["loss"], (y**2).mean(), rtol=1e-9)
+
+
+def test_what_is_in_training_form_is_refused_for_that() -> None:
+    with pytest.raises(NotDifferentiable, match="in training mode"):
+        irshap.compile(onnx.parser.parse_model(FIVE), np.zeros((1, 2)), target=0)
 
 
 @pytest.mark.parametrize("version", [3, 8])
