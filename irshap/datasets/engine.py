@@ -22,7 +22,11 @@ any order.  Shards that are finished when one fails are told of before its error
 
 
 WRITING = 2
-"""Shards that may be written beside those that are explained: what is in memory at the same time."""
+"""Shards that are written at the same time, beside those that are explained."""
+
+AHEAD, BACKLOG = 16, 8 << 20
+"""So many shards may wait, to be explained or written, as long as their results are so few bytes together: a
+disk that is slow to sync for a moment then keeps no core waiting."""
 
 
 def local(job: Job, finished: Mapping[int, Record], sessions: Sequence[Explainer] = ()) -> Iterator[Record]:
@@ -42,7 +46,7 @@ def local(job: Job, finished: Mapping[int, Record], sessions: Sequence[Explainer
         found: Explained = own.worker.explained(shard, rows)
         return found
 
-    todo = unfinished(job, dict(finished))
+    todo, ahead = unfinished(job, dict(finished)), WRITING
     failed: BaseException | None = None
     explaining, writing = set[Future[Explained]](), set[Future[Record]]()
     # a session stays with its thread: handed from thread to thread, it took a fifth longer
@@ -52,7 +56,7 @@ def local(job: Job, finished: Mapping[int, Record], sessions: Sequence[Explainer
     ):
         while True:
             try:
-                while failed is None and len(explaining) + len(writing) < job.plan.workers + WRITING:
+                while failed is None and len(explaining) + len(writing) < job.plan.workers + ahead:
                     explaining.add(cores.submit(explain, *next(todo)))
             except StopIteration:
                 pass
@@ -65,7 +69,9 @@ def local(job: Job, finished: Mapping[int, Record], sessions: Sequence[Explainer
             for future in explaining & done:
                 explaining.remove(future)
                 if (problem := future.exception()) is None:
-                    writing.add(disk.submit(job.written, future.result()))
+                    result = future.result()
+                    ahead = max(WRITING, min(AHEAD, BACKLOG // max(1, result.bytes)))
+                    writing.add(disk.submit(job.written, result))
                 failed = failed or problem
             for written in writing & done:
                 writing.remove(written)

@@ -44,6 +44,11 @@ class Explained:
     columns: Arrays
     bad: list[dict[str, Any]]
 
+    @property
+    def bytes(self) -> int:
+        """Of its columns."""
+        return sum(array.nbytes for array in self.columns.values())
+
 
 @dataclass(frozen=True)
 class Job:

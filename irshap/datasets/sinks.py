@@ -234,7 +234,8 @@ class NpySink(Sink):
                     file.write(_head(dtype, (rows, *shape), self.HEAD))
                     sync(file)
                 path.replace(self.folder / name)
-                sync_folder(self.folder)
+        with writing(self.folder):
+            sync_folder(self.folder)
 
     @staticmethod
     def file_of(column: str) -> str:
