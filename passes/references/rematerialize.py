@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from math import ceil
 
-import networkx as nx
-
 from irshap.ir.core import Node, Value
 from irshap.ir.dims import Dim, N, R, substitute, symbols_of
 from irshap.ir.walks import ancestors, live
@@ -51,6 +49,8 @@ def rematerialized(
         size: the bytes that a value takes in store.
         rounded: whether what is stored is rounded, so that positions of maxima would move.
     """
+    import networkx as nx  # takes 0.2 s, which only what loops over references needs
+
     wanted, could = [*dict.fromkeys(read)], dict.fromkeys(rowed)
     needed = ancestors(wanted, lambda v: v not in could) & could.keys()
     # in the program's order, so that ties fall alike each time
