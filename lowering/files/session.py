@@ -31,6 +31,8 @@ _ERRORS: tuple[type[Exception], ...] = (*_OWN, RuntimeError, ValueError, TypeErr
 # Types that numpy itself doesn't have: they go in and come out as bits.
 _NARROW = ("bfloat16", "float8", "float4", "int4", "int2")
 
+_TRIMMED_FROM = 2**20
+"""Bytes of a model from which on what loading frees is worth a walk through the whole heap."""
 
 _PLACE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with[^]]*\])?\s*")
 
@@ -74,7 +76,8 @@ class Session:
         self.outputs = [v.name for v in model.graph.output]
         # what stands in the message is copied with it, and once more where it is parsed
         shared = {t.name: (t, a) for t in model.graph.initializer if (a := held(t)) is not None}
-        if sum(a.nbytes for _, a in shared.values()) <= HELD_FROM:
+        held_bytes = sum(a.nbytes for _, a in shared.values())
+        if held_bytes <= HELD_FROM:
             shared = {}
         # ONNX Runtime reads these arrays where they are, for as long as it runs
         self._shared = [_shared(array, tensor.data_type) for tensor, array in shared.values()]
@@ -89,7 +92,8 @@ class Session:
             self._session = onnxruntime.InferenceSession(
                 message, options, ["CPUExecutionProvider"], enable_fallback=0
             )
-        _trim()
+        if len(message) + held_bytes > _TRIMMED_FROM:
+            _trim()
 
     def run(self, feeds: Mapping[str, Any]) -> list[Any]:
         """The outputs in order: an array each, a list of arrays for a sequence, None for an empty optional.
