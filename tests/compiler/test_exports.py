@@ -278,6 +278,24 @@ def test_a_pipeline_of_scikit_learn() -> None:
         irshap.compile(pipeline, {"X": rows[:5]})
 
 
+def test_a_table_with_texts() -> None:
+    pytest.importorskip("skl2onnx")
+    pandas = pytest.importorskip("pandas")
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    rng = np.random.default_rng(0)
+    table = pandas.DataFrame(rng.normal(size=(40, 2)), columns=["age", "dose"])
+    table["sex"] = rng.choice(["f", "m"], 40)
+    encoded = make_column_transformer((StandardScaler(), ["age", "dose"]), (OneHotEncoder(), ["sex"]))
+    pipeline = make_pipeline(encoded, LogisticRegression()).fit(table, table.age > table.dose)
+    found = irshap.compile(pipeline, table[["sex", "dose", "age"]][:5]).explainer()(table[10:14])
+    np.testing.assert_allclose(found.target_values, pipeline.predict_proba(table[10:14]).max(1), rtol=1e-5)
+    assert set(found.values) == {"age", "dose"} and np.abs(found.completeness_error).max() < 1e-5
+
+
 def test_a_program_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = ModuleType("torch")
     torch.onnx = ModuleType("torch.onnx")  # type: ignore[attr-defined]
