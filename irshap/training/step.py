@@ -104,7 +104,8 @@ def train_step(
         method: whose attributions the prior is on; by default "x-gradient", for right-reasons "gradient".
             For "deeplift" and "integrated-gradients" references are an input `<input>_references` [R, ...],
             for "expected-gradients" each sample brings its own, [N, R, ...], with the place between both
-            where the gradient is taken, `<input>_places` [N, R].
+            where the gradient is taken, `<input>_places` [N, R].  Points of a path are taken all at once,
+            unless a `chunk` other than the method's default is asked for: then in a loop.
         target: what is attributed; by default the label's class where labels are classes, the sum of the
             output elsewhere, and for right-reasons the sum of all log-probabilities.
         optimizer: "sgd", "adamw", "gradients" (parameters aren't changed), or the pass: `Step(...)`.
@@ -207,11 +208,12 @@ def _with_prior(
     """The passes with a prior, and the target."""
     right = prior.kind == "right-reasons"
     how = as_method(method or ("gradient" if right else "x-gradient"))
-    # a loop over chunks has no derivative: all points at once
-    known = {f.name for f in fields(how)}
-    how = replace(how, **{k: v for k, v in {"chunk": 0, "places": True}.items() if k in known})
-    if "places" in known:
-        how = replace(how, per_sample=True)  # type: ignore[call-arg]
+    defaults = {f.name: f.default for f in fields(how)}
+    if "places" in defaults:
+        how = replace(how, places=True, per_sample=True, chunk=0)  # type: ignore[call-arg]
+    elif "chunk" in defaults and how.chunk == defaults["chunk"]:  # type: ignore[attr-defined]
+        # one that is asked for is a loop, and so is its derivative; otherwise all points at once
+        how = replace(how, chunk=0)  # type: ignore[call-arg]
     if how.points not in (Points.SAMPLE, Points.SAMPLE_AND_REFERENCE, Points.PATH):
         raise PipelineError(
             f"there is no prior on attributions by {how.name}, which nothing differentiates",

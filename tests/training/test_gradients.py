@@ -28,6 +28,7 @@ SPARSE = {"prior": "sparse", "method": "gradient"}
 SMOOTH = ("gradient", "input-x-gradient", "integrated-gradients{steps=3}", "expected-gradients", "deeplift")
 CASES = [
     *(("tanh", method, "sparse") for method in SMOOTH),
+    ("tanh", "integrated-gradients{steps=3, chunk=2}", "sparse"),
     ("tanh", "input-x-gradient", "total-variation"),
     ("tanh", "gradient", "group-lasso"),
     ("tanh", None, "right-reasons"),
@@ -66,6 +67,7 @@ def test_gradients_through_attributions(name: str, method: str | None, prior: st
     groups = np.arange(5) // 2 if name == "tanh" else np.arange(6)[:, None] // 3 * np.ones((6, 6), int)
     step = train_step(model, prior=prior, method=method, optimizer="gradients", groups=groups)
     inputs = feeds(step, model)
+    assert any(n.op.mnemonic == "scan" for n in step.graph.nodes) == ("chunk" in (method or ""))
     assert evaluated(step, inputs)["prior"] != 0
     check(step, inputs)
 
