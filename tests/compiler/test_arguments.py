@@ -43,7 +43,7 @@ REFERENCES = np.load(demo.references_path())[:2]
         ({"names": {"features": {"imag": ["a"]}}}, UserError, "features of 'imag', which isn't attributed"),
         ({"names": {"features": ["a"]}}, UserError, "1 features of 'image', whose last axis has 8"),
         ({"passes": "@default,fp16"}, PipelineError, r"takes more: @default{before=\(lower, PASS\)}"),
-        ({"instruments": ["numeric"]}, PipelineError, "'numeric' is no instrument. give those of"),
+        ({"instruments": ["numeric"]}, PipelineError, "'numeric' is no instrument. give a list of those in"),
     ],
 )
 def test_of_the_wrong_kind(arguments: dict[str, Any], error: type[IrshapError], message: str) -> None:
