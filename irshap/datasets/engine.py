@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import count
@@ -25,8 +26,12 @@ WRITING = 2
 """Shards that are written at the same time, beside those that are explained."""
 
 AHEAD, BACKLOG = 16, 8 << 20
-"""So many shards may wait, to be explained or written, as long as their results are so few bytes together: a
-disk that is slow to sync for a moment then keeps no core waiting."""
+"""So many shards may wait, to be explained or written, as long as their results are so few bytes together.
+What waits to be written is written and synced together: a slow disk then keeps no core waiting."""
+
+PAUSE = 0.5
+"""Seconds from one beginning to write to the next, where shards come faster: each sync makes the system's own
+threads run, and takes cores from the explaining ones.  So much more work a kill may cost."""
 
 
 def local(job: Job, finished: Mapping[int, Record], sessions: Sequence[Explainer] = ()) -> Iterator[Record]:
@@ -48,7 +53,9 @@ def local(job: Job, finished: Mapping[int, Record], sessions: Sequence[Explainer
 
     todo, ahead = unfinished(job, dict(finished)), WRITING
     failed: BaseException | None = None
-    explaining, writing = set[Future[Explained]](), set[Future[Record]]()
+    explaining, writing = set[Future[Explained]](), set[Future[list[Record]]]()
+    waiting: list[Explained] = []
+    under_way, begun = 0, -PAUSE
     # a session stays with its thread: handed from thread to thread, it took a fifth longer
     with (
         ThreadPoolExecutor(job.plan.workers, "explain") as cores,
@@ -56,27 +63,32 @@ def local(job: Job, finished: Mapping[int, Record], sessions: Sequence[Explainer
     ):
         while True:
             try:
-                while failed is None and len(explaining) + len(writing) < job.plan.workers + ahead:
+                while failed is None and under_way < job.plan.workers + ahead:
                     explaining.add(cores.submit(explain, *next(todo)))
+                    under_way += 1
             except StopIteration:
                 pass
             except Exception as error:
                 failed = error
+            due = not explaining or 2 * len(waiting) >= ahead or time.monotonic() - begun >= PAUSE
+            if waiting and due and len(writing) < WRITING:
+                writing.add(disk.submit(job.written, waiting))
+                waiting, begun = [], time.monotonic()
             if not explaining and not writing:
                 break
             running: list[Future[Any]] = [*explaining, *writing]
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            done, _ = wait(running, PAUSE if waiting else None, FIRST_COMPLETED)
             for future in explaining & done:
                 explaining.remove(future)
                 if (problem := future.exception()) is None:
-                    result = future.result()
-                    ahead = max(WRITING, min(AHEAD, BACKLOG // max(1, result.bytes)))
-                    writing.add(disk.submit(job.written, result))
+                    waiting.append(future.result())
+                    ahead = max(WRITING, min(AHEAD, BACKLOG // max(1, waiting[-1].bytes)))
                 failed = failed or problem
             for written in writing & done:
                 writing.remove(written)
                 if (problem := written.exception()) is None:
-                    yield written.result()
+                    under_way -= len(written.result())
+                    yield from written.result()
                 failed = failed or problem
     if failed is not None:
         raise failed

@@ -84,21 +84,28 @@ class Job:
         stop = start + self.plan.shard_rows
         return Shard(index, start, stop if self.source.rows is None else min(stop, self.source.rows))
 
-    def written(self, done: Explained) -> Record:
-        """Writes an explained shard; when this returns, the disk has it.
+    def written(self, done: Sequence[Explained]) -> list[Record]:
+        """Writes explained shards; when this returns, the disk has them.
 
         Raises:
             UserError: the disk is full, or the folder can't be written.
         """
-        shard, found = done.shard, done.columns
-        labels = self.source.labels(shard.start, shard.stop)
+        labels = [self.source.labels(d.shard.start, d.shard.stop) for d in done]
+        shards = [
+            (d.shard.index, d.shard.start, d.columns, names) for d, names in zip(done, labels, strict=True)
+        ]
+        files = self.sink.write_all(shards)
+        return [self._record(*pair) for pair in zip(done, files, strict=True)]
+
+    @staticmethod
+    def _record(done: Explained, files: Mapping[str, Any]) -> Record:
         return {
-            "shard": shard.index,
-            "start": shard.start,
-            "stop": shard.stop,
+            "shard": done.shard.index,
+            "start": done.shard.start,
+            "stop": done.shard.stop,
             "data": done.data,
-            "files": self.sink.write(shard.index, shard.start, found, labels),
-            "columns": {name: [str(a.dtype), list(a.shape[1:])] for name, a in found.items()},
+            "files": files,
+            "columns": {name: [str(a.dtype), list(a.shape[1:])] for name, a in done.columns.items()},
             "bad": len(done.bad),
             "bad_rows": done.bad[:LISTED],
         }
@@ -132,7 +139,7 @@ class Worker:
         Raises:
             UserError: as `explained` and `Job.written`.
         """
-        return self.job.written(self.explained(shard, rows))
+        return self.job.written([self.explained(shard, rows)])[0]
 
     def explained(self, shard: Shard, rows: Arrays | None = None) -> Explained:
         """Explains a shard.
