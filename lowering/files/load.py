@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
-from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
-from onnx import TensorProto, checker, inliner, numpy_helper
+from onnx import TensorProto, checker, inliner
 
 from irshap.errors import ModelError
 from irshap.ir.types import Array
 from irshap.lowering.files.external import read_external_data
 from irshap.lowering.files.protos import (
-    OUTLINE_OVER,
     first_line,
     has_broken_text,
     is_outlined,
@@ -43,12 +41,6 @@ _MOST_NODES = 100_000
 
 _MOST_AXES = 2**16
 """No tensor has so many."""
-
-_LONG_VECTOR, _LONG_VECTORS = 2**20, 2**23
-"""Elements of a vector, and of all of them, beyond which no values are propagated."""
-
-_MAKERS = {"ConstantOfShape", "Expand", "Pad", "Range", "Tile"}
-"""Ops whose operands say how long a vector is."""
 
 _RUNTIMES_OWN = ("LayerNormalization", "SimplifiedLayerNormalization")
 """Ops that ONNX Runtime's optimizers write into ONNX's domain, in opsets that don't have them."""
@@ -189,7 +181,7 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with the types in `value_info` that onnx's shape inference finds, values propagated.
+    """The same model with the types in `value_info` that onnx's shape inference finds.
 
     Inference is best effort: what it can't tell, or what contradicts a declared shape, it leaves out.
 
@@ -215,39 +207,16 @@ def _refuse_fatal(node: onnx.NodeProto) -> None:
 
 
 def _inferred(shell: onnx.ModelProto) -> onnx.ModelProto:
-    """With values propagated, except where a vector has more elements than inference should list one by one.
+    """Without values propagated: onnx lists each vector in arithmetic element by element, however long.
 
-    It does that for every vector in arithmetic: an axis of 2^40 would take any time and memory, and so would
-    what a node makes of such a number, or many nodes of a small vector that is joined to itself.  A negative
-    size, which some exporters write for one that they don't know, would end the process in an assertion.
+    Two numbers of 2^19 that are multiplied may say how long, so a look at the model's numbers bounds nothing;
+    what irshap has an op for has its own shape arithmetic.  A negative size, which some exporters write for
+    one that they don't know, would end the process in an assertion.
     """
     for part in messages(shell):
         if isinstance(part, onnx.TensorShapeProto.Dimension) and part.dim_value < 0:
             part.Clear()
-    plain = onnx.shape_inference.infer_shapes(shell)
-    known = (*plain.graph.input, *plain.graph.value_info, *plain.graph.output)
-    shapes = [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in known]
-    vectors = [shape[0] for shape in shapes if len(shape) == 1]
-    makers = any(node.op_type in _MAKERS for node in nodes(shell.graph))
-    large = makers and any(abs(number) > _LONG_VECTOR for number in _numbers(shell))
-    if large or max(vectors, default=0) > _LONG_VECTOR or sum(vectors) > _LONG_VECTORS:
-        return plain
-    return onnx.shape_inference.infer_shapes(shell, data_prop=True)
-
-
-def _numbers(shell: onnx.ModelProto) -> Iterator[int]:
-    """The sizes that a model names: dimensions, and integers that shapes may be made of."""
-    for part in messages(shell):
-        if isinstance(part, onnx.TensorShapeProto):
-            yield from (d.dim_value for d in part.dim)
-        elif isinstance(part, onnx.AttributeProto):
-            yield from (part.i, *part.ints)
-        elif isinstance(part, TensorProto) and part.data_type in (TensorProto.INT64, TensorProto.INT32):
-            yield prod(part.dims)
-            if not is_outlined(part) and nbytes(part) <= OUTLINE_OVER:
-                yield from map(int, numpy_helper.to_array(part).ravel())
-        elif isinstance(part, TensorProto):
-            yield prod(part.dims)
+    return onnx.shape_inference.infer_shapes(shell)
 
 
 def _read(path: Path, where: str) -> bytes:

@@ -20,6 +20,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ from irshap.ir.core import Graph
 from irshap.ir.dims import equal
 from irshap.ir.types import TensorType
 from irshap.lowering import lift, lower
-from irshap.lowering.files.load import infer_shapes, inline_functions
-from irshap.lowering.files.protos import first_line
+from irshap.lowering.files.load import inline_functions
+from irshap.lowering.files.protos import first_line, on_outline
 from irshap.lowering.files.session import RuntimeRefusal, Session
 from irshap.lowering.lift import _Lifter, _Wanted
 from irshap.ops.program import Opaque
@@ -255,7 +256,9 @@ def _round_trip(
 
 def _contradiction(model: onnx.ModelProto, graph: Graph) -> str:
     """Where the IR's types and onnx's shape inference say different things of a tensor; "" if nowhere."""
-    inferred = infer_shapes(inline_functions(model)).graph
+    # with values propagated, as irshap doesn't ask of models that it doesn't know
+    propagated = partial(onnx.shape_inference.infer_shapes, data_prop=True)
+    inferred = on_outline(propagated, inline_functions(model)).graph
     lifter = _Lifter(model, model, _Wanted())
     declared = {v.name: lifter._type(v.type) for v in inferred.value_info}
     for value in graph.values():

@@ -455,18 +455,6 @@ def test_shapes_with_large_weights_left_out() -> None:
     assert model.graph.initializer == large().graph.initializer
 
 
-def test_shapes_propagate_values() -> None:
-    model = parser.parse_model(
-        """<ir_version: 10, opset_import: ["": 17]>
-    g (float[2,6] x) => (float[A,B] y) <int64[1] half = {3}, int64[1] minus = {-1}> {
-        s = Concat<axis = 0>(minus, half)
-        h = Reshape(x, s)
-        y = Relu(h)
-    }"""
-    )
-    assert dims(infer_shapes(model), "h") == [4, 3]
-
-
 def test_shapes_that_contradict_are_left() -> None:
     model = parser.parse_model(LINEAR.replace("[N,4]", "[N,5]"))
     assert infer_shapes(model).graph.output == model.graph.output
