@@ -50,7 +50,7 @@ def _telling() -> Iterator[None]:
         with refusing():
             yield
     except RuntimeRefusal as error:
-        lacking = ("Could not find an implementation", "does not support double")
+        lacking = ("Could not find an implementation", "Failed to find kernel", "does not support double")
         mend = "train in float32" if any(text in str(error) for text in lacking) else None
         raise ModelError(f"ONNX Runtime doesn't run the training step: {error}", mend=mend) from error
 
