@@ -321,6 +321,8 @@ EQUATIONS = {
 
 @pytest.mark.parametrize("equation", EQUATIONS)
 def test_sums_of_products(equation: str) -> None:
+    if equation == "abc->ca" and onnxruntime.__version__.startswith("1.23."):
+        pytest.skip("ONNX Runtime 1.23 fails in an Einsum of one operand that is summed and transposed")
     check_lift(model("Einsum", EQUATIONS[equation], 13, equation=equation))
 
 
