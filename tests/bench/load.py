@@ -1,14 +1,16 @@
 """Writes the tables of docs/serving.md: explanations and plain inference asked for by many clients at once.
 
-    python tests/bench/load.py [--requests 10000] [--clients 32] [--write docs/serving.md]
+    python tests/bench/load.py [--requests 10000] [--clients 32] [--write docs/serving.md] [--keep FILE]
 
 Each row is measured in a process of its own, in which 32 threads ask: one session that all call at once, a
 worker a core behind a queue, an `Explainer`, or over HTTP the app that `irshap package --kind docker` writes.
-A closed loop asks again when it is answered; an open one at 70 % of what the closed one reached, at times
-fixed beforehand from which the wait counts, so that a late answer delays no question.  Each answer's digest
-is compared with that of a serial run on one thread.  Explanations of the digits with 100 references get all
-requests through the first and second way and over HTTP, other rows a part of them.  Exits with 1 where an
-answer fails or differs, or where at even times p99 of explanations is over 3 x p50.
+A closed loop asks again when it is answered; an open one at 70 % of what a closed one reached just before,
+at times fixed beforehand from which the wait counts, so that a late answer delays no question.  Each answer's
+digest is compared with that of a serial run on one thread.  Explanations of the digits with 100 references
+get all requests through the first and second way and over HTTP, other rows a part of them.  Exits with 1
+where an answer fails or differs, or where at even times p99 of explanations is over 3 x p50.
+
+With --keep a run that ends after --seconds, or is stopped, goes on with the rows that are missing.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import pickle
 import platform
 import queue
 import shutil
@@ -313,9 +316,9 @@ def drive(asked: Asked, case: Case) -> Outcome:
     return Outcome(len(answered) / seconds, answered, errors, len(different), np.array(sorted(memory)))
 
 
-def waiting_line(times: Array, seconds: float) -> Array:
-    """Waits, were each request to take the same time on the next free core: what the times alone do."""
-    free = [0.0] * cores()
+def waiting_line(times: Array, seconds: float, servers: int) -> Array:
+    """Waits, were each request to take the same time on the next free server: what the times alone do."""
+    free = [0.0] * servers
     waits = np.empty(len(times))
     for k, time_ in enumerate(times):
         end = max(time_, heapq.heappop(free)) + seconds
@@ -338,8 +341,13 @@ ALONE = "one client, one session, 1 thread"
 class Study:
     """Measures rows, and remembers what wasn't right."""
 
-    def __init__(self, folder: Path, requests: int, clients: int) -> None:
+    def __init__(
+        self, folder: Path, requests: int, clients: int, keep: Path | None = None, seconds: float = np.inf
+    ) -> None:
         self.requests, self.clients = requests, clients
+        self.keep, self.until, self.number = keep, time.monotonic() + seconds, 0
+        self.kept: list[Outcome] = pickle.loads(keep.read_bytes()) if keep and keep.exists() else []
+        """The rows that an earlier run measured, in order."""
         self.answers = self.wrong = self.late = 0
         self.models: dict[str, tuple[str, Path]] = {}
         """The network and the file of each model."""
@@ -358,9 +366,16 @@ class Study:
     def row(self, model: str, way: str, requests: int, *, clients: int | None = None, **more: Any) -> Outcome:
         kind, file = self.models[model]
         case = Case(file, kind, way, requests, clients or self.clients, **more)
-        # a process for each row: what one leaves in memory isn't another's
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            outcome: Outcome = pool.apply(measure, (case,))
+        if self.number == len(self.kept):
+            if time.monotonic() > self.until:
+                sys.exit(f"{self.number} rows are measured: run it again")
+            # a process for each row: what one leaves in memory isn't another's
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                self.kept.append(pool.apply(measure, (case,)))
+            if self.keep is not None:
+                self.keep.write_bytes(pickle.dumps(self.kept))
+        outcome = self.kept[self.number]
+        self.number += 1
         print(f"{model}; {way}: {told(outcome)}", flush=True)
         self.answers += len(outcome.waits)
         self.wrong += outcome.different + len(outcome.errors)
@@ -389,28 +404,25 @@ class Study:
                 lines.append(f"| {model} | {way} | {len(outcome.waits)} | {told(outcome)} | {ratio} |")
         return lines, found
 
-    def open(self, found: dict[tuple[str, str], Outcome]) -> list[str]:
+    def open(self) -> list[str]:
         lines = ["| asked through | times | model | requests/s | p50 ms | p95 ms | p99 ms | p99 / p50 |"]
         lines.append("|---|---|---|---:|---:|---:|---:|---:|")
         for way in (SHARED, BEST, ONE):
-            reached = found[FULL, way].rate
-            gap = 1 / (UTILIZATION * reached)
-            for name, draw in (("even", np.full), ("Poisson", self._poisson)):
+            for name, draw in (("even", np.full), ("Poisson", poisson)):
+                # of just now: on a shared machine that of some minutes ago may be far from it
+                reached = self.row(FULL, way, self.requests // 6).rate
+                gap = 1 / (UTILIZATION * reached)
                 times = draw(self.requests // 6, gap).cumsum()
                 for model in ("digits, plain", FULL):
                     outcome = self.row(model, way, len(times), times=times)
                     p50, _, p99 = outcome.quantiles
                     self.late += name == "even" and model == FULL and p99 > LATE * p50
                     lines.append(f"| {way} | {name} | {model} | {told(outcome)} | {p99 / p50:.1f} |")
-                if way != ONE:
-                    a, b, c = 1e3 * np.quantile(waiting_line(times, cores() / reached), (0.5, 0.95, 0.99))
-                    cells = f"{1 / np.diff(times).mean():.0f} | {a:.2f} | {b:.2f} | {c:.2f} | {c / a:.1f}"
-                    lines.append(f"| {way} | {name} | (a steady server) | {cells} |")
+                line = waiting_line(times, cores() / reached, cores())
+                a, b, c = 1e3 * np.quantile(line, (0.5, 0.95, 0.99))
+                cells = f"{1 / np.diff(times).mean():.0f} | {a:.2f} | {b:.2f} | {c:.2f} | {c / a:.1f}"
+                lines.append(f"| {way} | {name} | (a steady server) | {cells} |")
         return lines
-
-    @staticmethod
-    def _poisson(count: int, gap: float) -> Array:
-        return np.random.default_rng(0).exponential(gap, count)
 
     def batches(self) -> list[str]:
         lines = ["| model | asked through | samples in a request | samples/s | p50 ms | p99 ms |"]
@@ -438,9 +450,23 @@ class Study:
         return lines
 
 
+def poisson(count: int, gap: float) -> Array:
+    return np.random.default_rng(0).exponential(gap, count)
+
+
+def bounds() -> str:
+    """What p99 / p50 is at least when requests come as they like, by cores: an M/D/c queue's."""
+    told = []
+    for servers in (1, 2, 4, 8, 16):
+        line = waiting_line(poisson(400000, 1 / (UTILIZATION * servers)).cumsum(), 1.0, servers)
+        p50, p99 = np.quantile(line, (0.5, 0.99))
+        told.append(f"{p99 / p50:.1f} ({servers})")
+    return ", ".join(told)
+
+
 def page(study: Study, longest: int) -> str:
     closed, found = study.closed()
-    paced, batched = study.open(found), study.batches()
+    paced, batched = study.open(), study.batches()
     kept = study.memory(found, longest)
     versions = f"ONNX Runtime {onnxruntime.__version__}, Python {platform.python_version()}"
     verdict = f"{study.wrong} failed or weren't the serial run's, bit by bit"
@@ -455,7 +481,8 @@ def page(study: Study, longest: int) -> str:
         f"### Requests at {UTILIZATION:.0%} of that rate",
         "",
         f"The plain model gets the same times. A steady server: {cores()} cores that take the same time for",
-        "each request, what such times do by themselves.",
+        "each request, what such times do by themselves. Requests that come by chance (Poisson) wait for",
+        f"each other, whatever answers them: of a steady server p99 / p50 is by cores {bounds()}.",
         "",
         *paced,
         "",
@@ -482,9 +509,11 @@ def main() -> None:
         "--longest", type=int, help="requests of the runs for memory; by default twice as many"
     )
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--seconds", type=float, default=np.inf)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        study = Study(Path(folder), asked.requests, asked.clients)
+        study = Study(Path(folder), asked.requests, asked.clients, asked.keep, asked.seconds)
         text = page(study, asked.longest or 2 * asked.requests)
     print(text)
     if asked.write:
