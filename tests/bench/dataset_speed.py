@@ -1,18 +1,20 @@
 """How quick data sets are explained: against a bare loop of ONNX Runtime, in memory, and as predicted.
 
-    python tests/bench/dataset_speed.py loop [parquet] [npy] [--rows 400000] [--pairs 5]
+    python tests/bench/dataset_speed.py loop [parquet] [npy] [--rows N] [--pairs N] [--keep F] [--write F]
     python tests/bench/dataset_speed.py memory [--many 1000000] [--few 10000]
     python tests/bench/dataset_speed.py predicted [--rows 60000] [--features 1800]
     python tests/bench/dataset_speed.py batches
 
 The model is a small MLP with R = 100 references bound.  The loop has a session with one thread for each core
 and the same batches, reads the same .npy, and keeps what it gets in memory; sessions are made within its
-time, as within that of `explain_dataset`, which also plans, checks, writes and syncs.
+time, as within that of `explain_dataset`, which also plans, checks, writes and syncs.  It runs before and
+behind each of these.  With --keep, pairs are added to those of earlier calls.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -33,6 +35,7 @@ from irshap.datasets.plan import cores
 from irshap.runtime.arrays import Array
 
 R = 100
+BEGIN, END = "<!-- loop -->", "<!-- end of the loop -->"
 
 
 def network(features: int, hidden: tuple[int, ...]) -> tuple[onnx.ModelProto, Array]:
@@ -99,16 +102,35 @@ def ours(model: Path, x: Path, folder: Path, **options: Any) -> Any:
     return explain_dataset(model, x, folder / "out", max_error=1e-3, **options)
 
 
-def loop(folder: Path, rows: int, pairs: int, formats: list[str]) -> None:
+def loop(
+    folder: Path, rows: int, pairs: int, formats: list[str], keep: Path | None, write: Path | None
+) -> None:
     model, x = explained(folder, 30, (64, 32)), data(folder, rows, 30)
     batch = ours(model, data(folder, 1000, 30), folder).plan.batch
-    for format in formats:
-        ratios = []
-        for _ in range(pairs):
+    ratios: dict[str, list[float]] = json.loads(keep.read_text()) if keep and keep.exists() else {}
+    for _ in range(pairs):
+        seconds = bare(model, x, batch)
+        for format in formats:
             own = ours(model, x, folder, format=format).seconds
-            ratios.append(bare(model, x, batch) / own)
-            print(f"  {rows / own:.0f} rows a second, {ratios[-1]:.3f} x the loop's", flush=True)
-        print(f"{format}: {np.median(ratios):.3f} x the rows a second of the loop (batches of {batch})")
+            again = bare(model, x, batch)  # before and behind: a shared machine is now slower, now quicker
+            ratios.setdefault(format, []).append((seconds + again) / 2 / own)
+            seconds = again
+            print(
+                f"  {format}: {rows / own:.0f} rows a second, {ratios[format][-1]:.3f} x the loop's",
+                flush=True,
+            )
+        if keep is not None:
+            keep.write_text(json.dumps(ratios))
+    lines = [f"Written by `python tests/bench/dataset_speed.py loop --rows {rows}`, batches of {batch}:", ""]
+    lines += ["| results | pairs | x the rows a second of the loop | single ones |", "|---|---:|---:|---|"]
+    for format, found in ratios.items():
+        cells = f"{len(found)} | {np.median(found):.3f} | {min(found):.2f} to {max(found):.2f}"
+        lines.append(f"| {format} | {cells} |")
+    print("\n".join(lines))
+    if write is not None:
+        before, rest = write.read_text(encoding="utf-8").split(BEGIN)
+        text = "\n".join(lines)
+        write.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 def memory(folder: Path, many: int, few: int) -> None:
@@ -167,6 +189,8 @@ def main() -> None:
     parser.add_argument("paths", nargs="*")
     for name, number in (("rows", 400000), ("pairs", 5), ("many", 10**6), ("few", 10**4), ("features", 1800)):
         parser.add_argument(f"--{name}", type=int, default=number)
+    for name in ("keep", "write"):
+        parser.add_argument(f"--{name}", type=Path)
     asked = parser.parse_args()
     if asked.what == "one":
         explain_dataset(*asked.paths)
@@ -177,7 +201,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if asked.what == "loop":
-            loop(folder, asked.rows, asked.pairs, asked.paths or ["parquet", "npy"])
+            formats = asked.paths or ["parquet", "npy"]
+            loop(folder, asked.rows, asked.pairs, formats, asked.keep, asked.write)
         elif asked.what == "memory":
             memory(folder, asked.many, asked.few)
         elif asked.what == "predicted":
