@@ -151,7 +151,12 @@ def alone(model: onnx.ModelProto, rows: Array) -> Array:
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    except Exception as error:  # ONNX Runtime's errors have no common base but this
+        if "Could not find an implementation for ConvInteger" not in str(error):
+            raise
+        pytest.skip("ONNX Runtime 1.23 has no kernel for this ConvInteger where it doesn't optimize")
     return np.concatenate([session.run(None, {"x": row[None]})[0] for row in rows])
 
 
