@@ -254,7 +254,7 @@ def test_nothing_touches_pyplot() -> None:
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: report.waterfall(table(), 30), r"no sample 30 among 30. give a place from 0 to 29, or a label"),
+        (lambda: report.waterfall(table(), 30), r"no sample 30 among 30. give a place from 0 to 29"),
         (lambda: report.waterfall(table(), rank=1), r"no class 1 among the 1 that are explained"),
         (lambda: report.waterfall(table("gradient")), r"have no base value to start from. draw bar"),
         (lambda: report.bar(table(), most=0), r"0 bars. draw at least 1"),
