@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import heapq
 import http.client
 import itertools
 import json
@@ -44,7 +43,9 @@ import onnx
 import onnxruntime
 import psutil
 from dataset_speed import network
+from op_profile import session_of
 from test_serving import free_port, served
+from waiting_lines import bounds, poisson, waiting_line
 
 import irshap
 from irshap import demo
@@ -90,14 +91,6 @@ def digest(answer: Sequence[Array] | bytes) -> bytes:
             whole.update(f"{part.dtype} {part.shape}".encode())
         whole.update(part)
     return whole.digest()
-
-
-def session_of(model: Path, threads: int) -> Any:
-    """As users make it; 0 threads: ONNX Runtime's choice."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.enable_mem_pattern = False  # as `Explainer` and the app
-    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 def serial(model: Path, requests: list[Arrays]) -> list[bytes]:
@@ -316,17 +309,6 @@ def drive(asked: Asked, case: Case) -> Outcome:
     return Outcome(len(answered) / seconds, answered, errors, len(different), np.array(sorted(memory)))
 
 
-def waiting_line(times: Array, seconds: float, servers: int) -> Array:
-    """Waits, were each request to take the same time on the next free server: what the times alone do."""
-    free = [0.0] * servers
-    waits = np.empty(len(times))
-    for k, time_ in enumerate(times):
-        end = max(time_, heapq.heappop(free)) + seconds
-        heapq.heappush(free, end)
-        waits[k] = end - time_
-    return waits
-
-
 # ---- the page ---------------------------------------------------------------------------------------------
 
 
@@ -450,20 +432,6 @@ class Study:
         return lines
 
 
-def poisson(count: int, gap: float) -> Array:
-    return np.random.default_rng(0).exponential(gap, count)
-
-
-def bounds() -> str:
-    """What p99 / p50 is at least when requests come as they like, by cores: an M/D/c queue's."""
-    told = []
-    for servers in (1, 2, 4, 8, 16):
-        line = waiting_line(poisson(400000, 1 / (UTILIZATION * servers)).cumsum(), 1.0, servers)
-        p50, p99 = np.quantile(line, (0.5, 0.99))
-        told.append(f"{p99 / p50:.1f} ({servers})")
-    return ", ".join(told)
-
-
 def page(study: Study, longest: int) -> str:
     closed, found = study.closed()
     paced, batched = study.open(), study.batches()
@@ -482,7 +450,7 @@ def page(study: Study, longest: int) -> str:
         "",
         f"The plain model gets the same times. A steady server: {cores()} cores that take the same time for",
         "each request, what such times do by themselves. Requests that come by chance (Poisson) wait for",
-        f"each other, whatever answers them: of a steady server p99 / p50 is by cores {bounds()}.",
+        f"each other, whatever answers them: of a steady server p99 / p50 is by cores {bounds(UTILIZATION)}.",
         "",
         *paced,
         "",
