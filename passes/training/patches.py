@@ -16,12 +16,19 @@ from irshap.ops.gather import Gather
 from irshap.ops.linear import Gemm
 from irshap.ops.program import constant
 from irshap.ops.reduce import ReduceSum
-from irshap.ops.shape import Pad, reshape, transpose
+from irshap.ops.shape import Pad, concat, reshape, split, transpose
 
 __all__ = ["Convolution", "convolved", "numbers"]
 
 NARROWER = 2
 """How many times fewer channels a result must have for its parts to be picked, not the operand's patches."""
+
+PARTS = 8
+"""Into how many parts patches are cut at most: each is two nodes, which have their price."""
+
+TOGETHER = 1152
+"""How many of a sample's patches' numbers a part has: of 64 samples a quarter of a megabyte, which stays in a
+core's cache until a product reads it.  All at once, one of 512 samples takes twice as long as one of 64."""
 
 Convolution = Conv | ConvTranspose | ConvWeights
 
@@ -36,13 +43,18 @@ def convolved(op: Convolution, x: Value, w: Value, bias: Sequence[Value], sizes:
     kernel = op.kernel if isinstance(op, ConvWeights) else tuple(map(int, w.shape[2:]))
     c, spatial, n = int(x.shape[0]), tuple(map(int, x.shape[1:-1])), x.shape[-1]
     axes = places(op, kernel, spatial, sizes)
+    found: list[Value] = []
     if isinstance(op, ConvWeights):
         out = int(w.shape[0])
-        flat = reshape(w, (out, as_dim(prod(sizes) * n)))
-        # [c k, s n] by [out, s n]: the way round that ONNX Runtime is faster at
-        found = emit1(Gemm(trans_b=True), _patches(x, axes), flat)
+        # in fewer parts than the convolution's, so that they are picked again: kept until here, all would
+        # leave the cache, and take up to prod(kernel) times the memory of x
+        patches = _patches(x, axes, fewer=2)
+        others = split(reshape(w, (out, as_dim(prod(sizes) * n))), 1, [p.shape[1] for p in patches])
+        for picked, part in zip(patches, others, strict=True):
+            # [c k, s n] by [out, s n]: the way round that ONNX Runtime is faster at
+            found = [emit1(Gemm(trans_b=True), picked, part, *found)]
         # transposed behind the reshape, or ONNX Runtime would turn the product round again
-        apart = reshape(found, (c, *kernel, out))
+        apart = reshape(found[0], (c, *kernel, out))
         return transpose(apart, (apart.rank - 1, *range(apart.rank - 1)))
     rows = transpose(w, (1, 0, *range(2, w.rank))) if isinstance(op, ConvTranspose) else w
     out = int(rows.shape[0])
@@ -51,14 +63,15 @@ def convolved(op: Convolution, x: Value, w: Value, bias: Sequence[Value], sizes:
         turned = transpose(rows, (0, *range(2, rows.rank), 1))
         each = reshape(turned, (out * prod(kernel), c))
         products = emit1(Gemm(), each, reshape(x, (c, as_dim(prod(spatial) * n))))
-        picked = _picked(
-            reshape(products, (out, prod(kernel) * prod(spatial), n)), _index(axes, spatial, True)
-        )
-        parts = reshape(picked, (out, prod(kernel), as_dim(prod(sizes) * n)))
-        y = reshape(emit1(ReduceSum((1,), keepdims=False), parts), (out, *sizes, n))
+        turned = reshape(products, (out, prod(kernel) * prod(spatial), n))
+        found = [
+            emit1(ReduceSum((1,), keepdims=False), picked)
+            for picked in _picked(turned, _index(axes, spatial, True))
+        ]
     else:
-        y = emit1(Gemm(), reshape(rows, (out, c * prod(kernel))), _patches(x, axes))
-        y = reshape(y, (out, *sizes, n))
+        matrix = reshape(rows, (out, c * prod(kernel)))
+        found = [emit1(Gemm(), matrix, picked) for picked in _patches(x, axes)]
+    y = reshape(concat(found, 1), (out, *sizes, n))
     for b in bias:
         y = y + reshape(b, (out, *(1 for _ in sizes), 1))
     return y
@@ -89,17 +102,16 @@ def places(
     return found
 
 
-def _patches(x: Value, axes: Sequence[Array]) -> Value:
-    """[c, ..., n] -> [c k, s n]."""
+def _patches(x: Value, axes: Sequence[Array], fewer: int = 1) -> list[Value]:
+    """[c, ..., n] -> [c k, s n], in parts along s."""
     c, n = int(x.shape[0]), x.shape[-1]
     spatial = tuple(map(int, x.shape[1:-1]))
-    picked = _picked(reshape(x, (c, prod(spatial), n)), _index(axes, spatial, False))
-    count, seen = (prod(at.shape[i] for at in axes) for i in (0, 1))
-    return reshape(picked, (c * count, as_dim(seen * n)))
+    parts = _picked(reshape(x, (c, prod(spatial), n)), _index(axes, spatial, False), fewer)
+    return [reshape(picked, (as_dim(c * picked.shape[1]), picked.shape[2])) for picked in parts]
 
 
 def _index(axes: Sequence[Array], spatial: Sequence[int], apart: bool) -> Array:
-    """[k s]: the row of each place, -1 outside; `apart`: each offset has rows of its own, [k, *spatial]."""
+    """[k, s]: the row of each place, -1 outside; `apart`: each offset has rows of its own, [k, *spatial]."""
     rank = len(axes)
     index, outside = np.zeros((1,) * 2 * rank, int), np.zeros((1,) * 2 * rank, bool)
     for i, at in enumerate(axes):
@@ -107,18 +119,33 @@ def _index(axes: Sequence[Array], spatial: Sequence[int], apart: bool) -> Array:
         shape[i], shape[rank + i] = at.shape
         placed = at.reshape(shape)
         index, outside = index * spatial[i] + placed, outside | (placed < 0)
+    kernel = tuple(at.shape[0] for at in axes)
     if apart:
-        kernel = tuple(at.shape[0] for at in axes)
         starts = np.arange(prod(kernel)) * prod(spatial)
         index = index + starts.reshape(*kernel, *(1 for _ in spatial))
-    return np.where(outside, -1, index).ravel()
+    return np.where(outside, -1, index).reshape(prod(kernel), -1)
 
 
-def _picked(flat: Value, index: Array) -> Value:
-    """[c, rows, n] -> [c, index, n]; a row of zeros stands for what is outside."""
-    rows = int(flat.shape[1])
-    if np.array_equal(index, np.arange(rows)):
-        return flat
+def _picked(flat: Value, index: Array, fewer: int = 1) -> list[Value]:
+    """[c, rows, n] -> [c, k, s n] by an index [k, s], in parts along s; a row of zeros is what is outside."""
+    c, rows, n = int(flat.shape[0]), int(flat.shape[1]), flat.shape[2]
+    count, seen = index.shape
+    if np.array_equal(index.ravel(), np.arange(rows)):
+        return [reshape(flat, (c, count, as_dim(seen * n)))]
     if (index < 0).any():
         flat = emit1(Pad((0, 0, 0), (0, 1, 0), 0.0), flat)
-    return emit1(Gather(1), flat, constant(np.where(index < 0, rows, index), DType.I32))
+        index = np.where(index < 0, rows, index)
+    found = []
+    for part in np.array_split(index, _parts(c * count, seen, fewer), axis=1):
+        picked = emit1(Gather(1), flat, constant(part.ravel(), DType.I32))
+        found.append(reshape(picked, (c, count, as_dim(part.shape[1] * n))))
+    return found
+
+
+def _parts(each: int, seen: int, fewer: int) -> int:
+    """Into how many parts `seen` places of `each` numbers go.
+
+    Equal ones where that takes less than twice as many: a buffer is used again by what is as large.
+    """
+    least = min(-(-each * seen // (TOGETHER * fewer)), PARTS // fewer, seen)
+    return next((parts for parts in range(least, 2 * least) if seen % parts == 0), least)

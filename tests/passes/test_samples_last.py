@@ -44,6 +44,23 @@ CONVOLUTIONS = {
         ("f32[N, 3, 8, 9]", "f32[N, 4, 3, 4]", "f32[1]"),
         "f32[4, 3, 3, 2]",
     ),
+    "in parts": (
+        "conv{strides=[1, 1], pads=[[1, 1], [1, 1]], dilations=[1, 1]}(%x, %w, %b)",
+        ("f64[N, 16, 7, 8]", "f64[2, 16, 3, 3]", "f64[2]"),
+        "f64[N, 2, 7, 8]",
+    ),
+    "in parts, transposed": (
+        "conv_transpose{strides=[1, 1], pads=[[1, 1], [1, 1]], dilations=[1, 1], group=1, out=[9, 9]}"
+        "(%x, %w)",
+        ("f64[N, 8, 9, 9]", "f64[8, 4, 3, 3]", "f64[4]"),
+        "f64[N, 4, 9, 9]",
+    ),
+    "in parts, by weights": (
+        "conv_weights{strides=[1, 1], pads=[[1, 1], [1, 1]], dilations=[1, 1], group=1, kernel=[3, 3]}"
+        "(%x, %w)",
+        ("f64[N, 16, 7, 8]", "f64[N, 2, 7, 8]", "f64[1]"),
+        "f64[2, 16, 3, 3]",
+    ),
     "three axes": (
         "conv{strides=[1, 1, 1], pads=[[1, 0], [0, 1], [1, 1]], dilations=[1, 1, 1]}(%x, %w)",
         ("f32[N, 2, 3, 2, 3]", "f32[2, 2, 2, 2, 2]", "f32[1]"),
@@ -73,6 +90,8 @@ output "y" = %y
 """)
     assert counted == {"convolutions": 1}
     assert not [n for n in made.nodes if n.op.mnemonic.startswith("conv")]
+    picks = sum(n.op.mnemonic == "gather" for n in made.nodes)
+    assert picks > 1 if name.startswith("in parts") else picks <= 2
 
 
 POOLED = """graph @g
