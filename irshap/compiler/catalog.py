@@ -17,8 +17,9 @@ from irshap.passes import methods, training
 from irshap.passes.methods.base import METHODS
 from irshap.pipeline.base import PASSES, UNAVAILABLE
 from irshap.pipeline.manager import PassManager
+from irshap.pipeline.text import parse_pipeline
 
-__all__ = ["GROUP", "METHODS", "PASSES", "PassManager", "lift", "lower"]
+__all__ = ["GROUP", "METHODS", "PASSES", "PassManager", "lift", "lower", "parse_pipeline"]
 
 GROUP = "irshap.passes"
 """The entry-point group of user passes."""

@@ -20,8 +20,9 @@ from versus.rounds import Bench, say
 from versus.systems import COMPILED, System
 from vs_peers import NAMES, command, options, plan
 
+from irshap.compiler.catalog import parse_pipeline
 from irshap.pipeline.base import Pass
-from irshap.pipeline.text import format_pipeline, parse_pipeline
+from irshap.pipeline.text import format_pipeline
 
 __all__ = ["Step", "steps"]
 

@@ -28,7 +28,8 @@ import onnxruntime
 import torch
 
 import irshap
-from irshap.pipeline.text import format_pipeline, parse_pipeline
+from irshap.compiler.catalog import parse_pipeline
+from irshap.pipeline.text import format_pipeline
 
 PROGRAMS = ("@cuda", "@cuda +fp16", "@default", "@naive")
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

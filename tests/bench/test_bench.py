@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -235,3 +236,12 @@ def test_each_kind_of_node_counts_at_the_best_rate_of_its_kind(bench: Any) -> No
     events = [event("Mul", size, 10), event("Mul", 2 * size, 40), event("Mul", 8, 1), event("Add", 6, 3)]
     least = floor.at_best(events)
     assert abs(least["Mul"] - 10e-6 * (3 + 8 / size)) < 1e-12 and abs(least["Add"] - 3e-6) < 1e-12
+
+
+def test_scripts_know_the_passes_by_themselves() -> None:
+    """In a process of their own, where no test has imported the catalog of passes."""
+    told = "import ablation; from versus.agreement import PassManager; PassManager.from_text('@default')"
+    command = [sys.executable, "-c", f"{told}; print(len(ablation.steps()))"]
+    done = subprocess.run(command, cwd=BENCH, capture_output=True, text=True, check=False)
+    assert not done.stderr
+    assert int(done.stdout) > 2

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 import irshap
+from irshap.compiler.catalog import PassManager
 from irshap.ir.evaluator import evaluate
-from irshap.pipeline.manager import PassManager
 from irshap.pipeline.named import PIPELINES
 
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 import irshap
+from irshap.compiler.catalog import parse_pipeline
 from irshap.cost import cost, evaluate
 from irshap.files import own_data
 from irshap.ir.dims import N
-from irshap.pipeline.text import parse_pipeline
 
 __all__ = ["compile_to", "files_of"]
 
