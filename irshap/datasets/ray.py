@@ -139,7 +139,9 @@ class _Crew:
     """The actors of a job, and who does what.
 
     Ray restarts nothing here: a call that is retried waits for its own actor, which has no place while others
-    hold the machines that are left.  Instead the others take over, and a new actor is asked for.
+    hold the machines that are left.  Instead the others take over, and a new actor is asked for.  One that
+    has nothing left to do is let go: what is lost later needs its place, and it may itself be on a machine
+    that is gone, which shows only when it is called.
 
     Args:
         workers: how many actors; None: as many as the cluster has room for, now or later.
@@ -209,18 +211,23 @@ class _Crew:
             self.calls[actor.start.remote(*self.given)] = actor, None
 
     def _give(self, actor: Any) -> None:
-        """The next shards of its run, or of half of the longest one."""
+        """The next shards of its run, or of half of the longest one; the actor's end where there are none."""
         if self.failed is not None:
             return
         self.ended[None] = 0  # actors do start
         run, has = self.runs[actor], sum(other == actor for other, _ in self.calls.values())
-        for _ in range(AHEAD - has):
+        while has < AHEAD:
             if not run and (longest := max(self.runs.values(), key=len)):
                 half = [longest.pop() for _ in range(-(-len(longest) // 2))]
                 run.extend(reversed(half))
-            if run:
-                index = run.popleft()
-                self.calls[actor.explain.remote(self.job.shard(index))] = actor, index
+            if not run:
+                break
+            index = run.popleft()
+            self.calls[actor.explain.remote(self.job.shard(index))] = actor, index
+            has += 1
+        if not has:
+            self.ray.kill(actor)
+            del self.runs[actor]
 
     def _lost(self, actor: Any, error: Exception) -> None:
         """Its process or machine has ended: others take what it had."""
