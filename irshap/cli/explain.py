@@ -70,6 +70,8 @@ def explain_command(
         return
 
     def started(ready: Prepared) -> None:
+        if ready.concern is not None:
+            click.echo(f"warning: {ready.concern}", err=True)
         if not as_json and not ready.complete:
             click.echo(_start_line(ready))
 

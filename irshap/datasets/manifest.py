@@ -188,8 +188,10 @@ class Manifest:
     def _write(self, shards: Any = ()) -> None:
         listed = [self.shards[index] for index in sorted(shards)]
         told = {"format": FORMAT, "complete": self.complete, "run": self.header, "shards": listed}
+        parts = json.JSONEncoder(indent=1, sort_keys=True, allow_nan=False).iterencode(told)
         with writing(self.folder), atomic(self.folder / NAME, synced=True) as file:
-            file.write((json.dumps(told, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+            file.writelines(part.encode() for part in parts)
+            file.write(b"\n")
 
 
 def _difference(theirs: Any, ours: Mapping[str, Any]) -> str:

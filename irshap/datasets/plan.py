@@ -16,7 +16,7 @@ from irshap.runtime.arrays import Array, Arrays
 from irshap.runtime.explainer import ExplainedModel
 from irshap.runtime.profile import node_bytes
 
-__all__ = ["Plan", "batch_of", "cores", "measured", "shard_rows_of", "workers_within"]
+__all__ = ["Plan", "batch_of", "cores", "many_shards", "measured", "shard_rows_of", "workers_within"]
 
 AT_ONCE = 16 << 20
 """Bytes of all tensors of a batch together: about what two cores' caches hold.  Of a table's rows with 100
@@ -28,6 +28,10 @@ MOST_ROWS = 1024
 SHARD_BYTES, SHARD_ROWS = 16 << 20, 4096
 """A shard holds up to so many bytes of attributions, and so many rows: with twice as many, those that are in
 memory at the same time are a tenth of a small process more."""
+
+MANY_SHARDS = 100_000
+"""What the process notes of so many takes more memory than all the rest of it (docs/scale.md), and as many
+files are slow for whoever lists the folder."""
 
 PROCESS, SESSION = 160 << 20, 24 << 20
 """What Python with numpy, ONNX Runtime and pyarrow takes, and what a session does beside its weights."""
@@ -112,6 +116,21 @@ def shard_rows_of(shapes: list[tuple[int, ...]], batch: int, room: int | None) -
     each = 4 * sum(map(prod, shapes)) or 1
     rows = min(SHARD_ROWS if room is None else room, SHARD_ROWS, max(1, SHARD_BYTES // each))
     return max(batch, rows // batch * batch)
+
+
+def many_shards(plan: Plan, rows: int | None, each: int) -> str | None:
+    """What is wrong with a plan that makes more shards than are good, and which option mends it.
+
+    Args:
+        rows: of the data; None: nobody knows.
+        each: bytes that a session takes for a row of its shard.
+    """
+    if rows is None or (shards := -(-rows // plan.shard_rows)) <= MANY_SHARDS:
+        return None
+    enough = -(-rows // (MANY_SHARDS * plan.batch)) * plan.batch
+    each_takes = f"for each of which a session takes {enough * each / 2**20:.0f} MiB"
+    fewer = f"--shard-rows {enough} makes {-(-rows // enough)}, {each_takes}"
+    return f"{shards} shards are slow to list and to go on with: {fewer}; or give parts folders of their own"
 
 
 def workers_within(limit: int | None, fixed: int, session: int, each: int) -> int:

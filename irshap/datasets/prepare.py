@@ -22,6 +22,7 @@ from irshap.datasets.plan import (
     SESSION,
     Plan,
     batch_of,
+    many_shards,
     measured,
     row_bytes,
     shard_rows_of,
@@ -118,6 +119,8 @@ class Prepared:
         complete: whether the folder's manifest says that all is there.
         rate: rows a second on the first ones; None where there are few.
         sessions: what workers may use.
+        row: bytes that a session takes for each row of a shard.
+        concern: why another plan would be better, while the folder has none yet, and how to get it.
     """
 
     job: Job
@@ -125,6 +128,8 @@ class Prepared:
     complete: bool = False
     rate: float | None = None
     sessions: list[Explainer] = field(default_factory=list)
+    row: int = 0
+    concern: str | None = None
 
 
 def prepared(
@@ -172,6 +177,8 @@ def prepared(
         measure=here and not complete,
     )
     found.complete = complete
+    if earlier is None:
+        found.concern = many_shards(found.job.plan, source.rows, found.row)
     options = {**keep.options(), **sink.options(), "max_error": asked.max_error}
     found.header = {
         "model": model_digest(content),
@@ -238,11 +245,11 @@ def _planned(
     plan = Plan(batch, shard_rows, fixed.get("threads", 1), most)
     few = job.source.rows is not None and job.source.rows <= 8 * batch * plan.workers
     if few or not measure:
-        return Prepared(replace(job, plan=plan), sessions=[explainer])
+        return Prepared(replace(job, plan=plan), sessions=[explainer], row=row)
     make = partial(Explainer, job.model, job.providers, job.names)
     rows = {name: array.take(np.arange(batch) % 3, 0) for name, array in three.items()}
     plan, rate, sessions = measured(plan, explainer, make, worker.feed(rows), choose=choose)
-    return Prepared(replace(job, plan=plan), rate=rate, sessions=sessions)
+    return Prepared(replace(job, plan=plan), rate=rate, sessions=sessions, row=row)
 
 
 def _given(explainer: Explainer, target: int | None, references: Any, data: Any) -> Arrays:

@@ -12,7 +12,8 @@ import pytest
 from explaining import Array, arrays, contents, model, saved, table
 
 import irshap
-from irshap.datasets import explain_dataset
+from irshap.cli import main
+from irshap.datasets import explain_dataset, plan
 from irshap.datasets.job import Explained, Shard, Worker
 from irshap.errors import UserError
 
@@ -147,3 +148,35 @@ def test_a_files_data_and_models(tmp_path: Path) -> None:
     files, memory = contents(tmp_path / "files"), contents(tmp_path / "memory")
     files.pop("_manifest.json"), memory.pop("_manifest.json")
     assert files == memory
+
+
+def test_more_shards_than_are_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line before it begins, and none where its advice is followed or can't be any more."""
+    monkeypatch.setattr(plan, "MANY_SHARDS", 2)
+    np.save(tmp_path / "x.npy", table(32))
+
+    def warnings(out: str, shard_rows: str) -> list[str]:
+        given = [str(saved(tmp_path)), str(tmp_path / "x.npy"), "-o", str(tmp_path / out), "--format", "npy"]
+        assert main(["explain", *given, "--batch", "8", "--shard-rows", shard_rows]) == 0
+        return capsys.readouterr().err.splitlines()
+
+    (told,) = warnings("out", "8")
+    assert told.startswith("warning: 4 shards are slow to list and to go on with: --shard-rows 16 makes 2, ")
+    assert not warnings("out", "8")
+    assert not warnings("other", "16")
+
+
+@pytest.mark.parametrize("batch, shard_rows", [(1, 83), (32, 64), (1024, 4096)])
+def test_how_many_shards_are_good(batch: int, shard_rows: int) -> None:
+    """The rows it names are whole batches, and few enough."""
+    small, most = plan.Plan(batch, shard_rows), plan.MANY_SHARDS * shard_rows
+    assert plan.many_shards(small, None, 1) is None
+    assert plan.many_shards(small, most, 1) is None
+    for rows in (most + 1, 10**12):
+        told = plan.many_shards(small, rows, 1 << 20) or ""
+        assert told.startswith(f"{-(-rows // shard_rows)} shards")
+        named = int(told.partition("--shard-rows ")[2].partition(" ")[0])
+        assert named % batch == 0 and f"a session takes {named} MiB" in told
+        assert plan.many_shards(plan.Plan(batch, named), rows, 1) is None
