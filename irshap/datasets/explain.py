@@ -94,8 +94,8 @@ def explain_dataset(
         ready = prepared(model, data, folder, asked, here=elsewhere is None)
         manifest = Manifest.begun(folder, ready.header)
         job = ready.job
-        for index in [i for i, told in manifest.shards.items() if not job.sink.has(told)]:
-            manifest.drop(index)  # removed, or cut short
+        if lost := [i for i, told in manifest.shards.items() if not job.sink.has(told)]:
+            manifest.drop(lost)  # removed, or cut short
         found = _rows(manifest)
         if started is not None:
             started(ready)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -165,9 +165,10 @@ class Manifest:
             sync(file)
         self.shards[record["shard"]] = record
 
-    def drop(self, shard: int) -> None:
-        """Forgets a shard, whose files aren't what they were."""
-        del self.shards[shard]
+    def drop(self, shards: Iterable[int]) -> None:
+        """Forgets shards whose files aren't what they were."""
+        for shard in shards:
+            del self.shards[shard]
         self.complete = False
         self._rewrite_journal()
         self._write(())

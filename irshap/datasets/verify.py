@@ -71,7 +71,7 @@ def verify_dataset(
         worker = Worker(replace(job, plan=replace(job.plan, threads=1)))
         shards = sorted(manifest.shards)
         chosen = _chosen(shards, samples)
-        problems, rows, equal = list[str](), 0, True
+        problems, damaged, rows, equal = list[str](), list[int](), 0, True
         for index in shards:
             record = manifest.shards[index]
             found = [f"{name} isn't what was written" for name in job.sink.damaged(record)]
@@ -80,7 +80,9 @@ def verify_dataset(
                 found, equal, rows = told, equal and same, rows + count
             if found:
                 problems += [f"rows {record['start']} to {record['stop'] - 1}: {what}" for what in found]
-                manifest.drop(index)
+                damaged.append(index)
+        if damaged:
+            manifest.drop(damaged)
         return VerifyReport(len(shards), rows, manifest.complete, tuple(problems), equal)
 
 

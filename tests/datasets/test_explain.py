@@ -15,6 +15,7 @@ import irshap
 from irshap.cli import main
 from irshap.datasets import explain_dataset, plan
 from irshap.datasets.job import Explained, Shard, Worker
+from irshap.datasets.manifest import Manifest
 from irshap.errors import UserError
 
 SMALL = {"batch": 8, "shard_rows": 64, "format": "npy"}
@@ -124,6 +125,17 @@ def test_a_plan_goes_on_with_what_it_began(tmp_path: Path, breaking: Any) -> Non
     explain_dataset(model(), table(), tmp_path / "out", format="npy")
     assert whole.keys() == arrays(tmp_path / "out").keys()
     assert contents(tmp_path / "whole") == contents(tmp_path / "out")
+
+
+def test_all_that_is_lost_is_forgotten_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the journal of all shards would be written for each of them."""
+    whole = explained(tmp_path / "out", table(64), shard_rows=8)
+    (tmp_path / "out" / "prediction.npy").unlink()
+    write, written = Manifest._rewrite_journal, []
+    monkeypatch.setattr(Manifest, "_rewrite_journal", lambda self: written.append(write(self)))
+    found = explained(tmp_path / "out", table(64), shard_rows=8)
+    assert len(written) == 1
+    assert found.keys() == whole.keys() and all(np.array_equal(found[name], whole[name]) for name in whole)
 
 
 def test_killed_between_manifest_and_journal(tmp_path: Path) -> None:
