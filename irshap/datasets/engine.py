@@ -17,8 +17,8 @@ from irshap.runtime.arrays import Arrays
 
 __all__ = ["Engine", "local", "unfinished"]
 
-Engine: TypeAlias = Callable[[Job, Mapping[int, Record]], Iterator[Record]]
-"""Runs the shards of a job that aren't among the finished ones, and tells of each when the disk has it, in
+Engine: TypeAlias = Callable[[Job, Mapping[int, Record]], Iterator[list[Record]]]
+"""Runs the shards of a job that aren't among the finished ones, and tells of some when the disk has them, in
 any order.  Shards that are finished when one fails are told of before its error is raised."""
 
 
@@ -34,7 +34,9 @@ PAUSE = 0.5
 threads run, and takes cores from the explaining ones.  So much more work a kill may cost."""
 
 
-def local(job: Job, finished: Mapping[int, Record], sessions: Sequence[Explainer] = ()) -> Iterator[Record]:
+def local(
+    job: Job, finished: Mapping[int, Record], sessions: Sequence[Explainer] = ()
+) -> Iterator[list[Record]]:
     """Runs `job.plan.workers` shards at a time, in threads: ONNX Runtime and numpy let others run.
 
     Args:
@@ -70,7 +72,9 @@ def local(job: Job, finished: Mapping[int, Record], sessions: Sequence[Explainer
                 pass
             except Exception as error:
                 failed = error
-            due = not explaining or 2 * len(waiting) >= ahead or time.monotonic() - begun >= PAUSE
+            # at the end, what waits is written while the last ones are explained
+            last = len(explaining) <= job.plan.workers
+            due = last or 2 * len(waiting) >= ahead or time.monotonic() - begun >= PAUSE
             if waiting and due and len(writing) < WRITING:
                 writing.add(disk.submit(job.written, waiting))
                 waiting, begun = [], time.monotonic()
@@ -88,7 +92,7 @@ def local(job: Job, finished: Mapping[int, Record], sessions: Sequence[Explainer
                 writing.remove(written)
                 if (problem := written.exception()) is None:
                     under_way -= len(written.result())
-                    yield from written.result()
+                    yield written.result()
                 failed = failed or problem
     if failed is not None:
         raise failed

@@ -122,18 +122,20 @@ def explain_dataset(
 
 
 def _run(
-    manifest: Manifest, job: Job, records: Iterator[Record], found: int, progress: Progress | None
+    manifest: Manifest, job: Job, groups: Iterator[list[Record]], found: int, progress: Progress | None
 ) -> None:
-    """Notes each shard as it is finished."""
+    """Notes shards as they are finished."""
     done = found
     kinds = next((told["columns"] for told in manifest.shards.values()), None)
-    for record in records:
-        kinds = kinds or record["columns"]
-        if record["columns"] != kinds:
-            what = f"rows {record['start']} to {record['stop'] - 1} give {record['columns']}, others {kinds}"
-            raise UserError(what, where=job.source.where, mend="give rows of one shape")
-        manifest.add(record)
-        done += record["stop"] - record["start"]
+    for records in groups:
+        kinds = kinds or records[0]["columns"]
+        alike = [record for record in records if record["columns"] == kinds]
+        manifest.add(alike)
+        for other in records:
+            if other["columns"] != kinds:
+                what = f"rows {other['start']} to {other['stop'] - 1} give {other['columns']}, others {kinds}"
+                raise UserError(what, where=job.source.where, mend="give rows of one shape")
+        done += sum(record["stop"] - record["start"] for record in alike)
         if progress is not None:
             progress(done, job.source.rows)
     if not manifest.shards:

@@ -11,7 +11,7 @@ import numpy as np
 from irshap import contract
 from irshap.datasets.base import Source, digest_of, row_count
 from irshap.datasets.plan import Plan
-from irshap.datasets.rows import Keep, bad_rows, columns
+from irshap.datasets.rows import Keep, bad_rows, columns, lost_rows
 from irshap.datasets.sinks import Sink
 from irshap.errors import UserError
 from irshap.runtime import Explainer, Explanation
@@ -94,7 +94,7 @@ class Job:
         shards = [
             (d.shard.index, d.shard.start, d.columns, names) for d, names in zip(done, labels, strict=True)
         ]
-        files = self.sink.write_all(shards)
+        files = self.sink.write(shards)
         return [self._record(*pair) for pair in zip(done, files, strict=True)]
 
     @staticmethod
@@ -154,8 +154,9 @@ class Worker:
         shard = replace(shard, stop=shard.start + row_count(arrays))
         try:
             explanation = self.explain(arrays)
-            bad = bad_rows(explanation, shard.start, self.job.max_error)
-            found = columns(explanation, self.job.keep, self.summaries)
+            lost = lost_rows(explanation)
+            bad = bad_rows(explanation, shard.start, self.job.max_error, lost)
+            found = columns(explanation, self.job.keep, lost, self.summaries)
         except UserError as error:
             where = f"{self.job.source.where}, rows {shard.start} to {shard.stop - 1}"
             told = f"{error.where}: {error.what}" if error.where else error.what

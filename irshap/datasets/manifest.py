@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from irshap.datasets.base import writing
 from irshap.errors import UserError
-from irshap.files import TEMPORARY, atomic, sync, sync_folder
+from irshap.files import TEMPORARY, atomic, sync
 
 if sys.platform != "win32":
     import fcntl
@@ -156,14 +156,14 @@ class Manifest:
                 mend = "give another folder, or remove this one"
                 raise UserError(f"has {what}{told}", where=str(self.folder), mend=mend)
 
-    def add(self, record: dict[str, Any]) -> None:
-        """Notes a finished shard, whose files are on the disk."""
-        line = json.dumps(record, sort_keys=True, allow_nan=False) + "\n"
+    def add(self, records: Sequence[dict[str, Any]]) -> None:
+        """Notes finished shards, whose files are on the disk."""
+        lines = [json.dumps(record, sort_keys=True, allow_nan=False) + "\n" for record in records]
         path = self.folder / JOURNAL
         with writing(path), path.open("ab") as file:
-            file.write(line.encode())
+            file.write("".join(lines).encode())
             sync(file)
-        self.shards[record["shard"]] = record
+        self.shards |= {record["shard"]: record for record in records}
 
     def drop(self, shards: Iterable[int]) -> None:
         """Forgets shards whose files aren't what they were."""
@@ -178,7 +178,6 @@ class Manifest:
         self.complete = True
         self._write(self.shards)
         (self.folder / JOURNAL).unlink(missing_ok=True)
-        sync_folder(self.folder)
 
     def _rewrite_journal(self) -> None:
         """So that a new line doesn't join half of one."""

@@ -177,7 +177,7 @@ def _same(a: Array, b: Array) -> bool:
     return a.tobytes() == b.tobytes()
 
 
-def _rate(sessions: Sequence[Explainer], feed: Arrays, size: int, seconds: float = 0.1) -> float:
+def _rate(sessions: Sequence[Explainer], feed: Arrays, size: int, seconds: float = 0.05) -> float:
     """Rows a second of these sessions at the same time."""
     for session in sessions:
         session.results(feed)  # the first run allocates

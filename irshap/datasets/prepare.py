@@ -28,7 +28,7 @@ from irshap.datasets.plan import (
     shard_rows_of,
     workers_within,
 )
-from irshap.datasets.rows import Keep, columns
+from irshap.datasets.rows import Keep, columns, lost_rows
 from irshap.datasets.sinks import Sink, open_sink
 from irshap.datasets.sources import open_source
 from irshap.errors import UserError, near
@@ -223,7 +223,8 @@ def _planned(
         raise UserError("there is no row", where=job.source.where)
     three = {name: array.take(np.arange(3) % len(array), 0) for name, array in first.items()}
     worker = Worker(replace(job, plan=Plan(explainer.batch or 3, 3)), explainer)
-    told, feed = columns(worker.explain(three), job.keep), worker.feed(three)
+    explanation, feed = worker.explain(three), worker.feed(three)
+    told = columns(explanation, job.keep, lost_rows(explanation))
     session = SESSION + 2 * (
         len(job.model) if isinstance(job.model, bytes) else Path(job.model).stat().st_size
     )

@@ -45,7 +45,7 @@ class RayEngine:
         self._ray = optional("ray", "ray", "ray", "this engine", "the engine ray")
         self._workers, self._address = asked.workers, asked.address
 
-    def __call__(self, job: Job, finished: Mapping[int, Record]) -> Iterator[Record]:
+    def __call__(self, job: Job, finished: Mapping[int, Record]) -> Iterator[list[Record]]:
         """Runs what isn't finished.
 
         Raises:
@@ -58,7 +58,7 @@ class RayEngine:
         with self._connected():
             crew = _Crew(self._ray, job, self._workers, [i for i in range(job.shards) if i not in finished])
             try:
-                yield from crew.records()
+                yield from ([record] for record in crew.records())
             finally:
                 crew.dismiss()
 

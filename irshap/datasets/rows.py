@@ -14,7 +14,7 @@ from irshap.runtime import Explanation
 from irshap.runtime.arrays import Array, Arrays
 from irshap.runtime.reading import relative_error
 
-__all__ = ["Keep", "bad_rows", "columns"]
+__all__ = ["Keep", "bad_rows", "columns", "lost_rows"]
 
 DTYPES = ("float16", "float32", "float64")
 TOLD = {
@@ -92,15 +92,17 @@ class Keep:
         return narrow
 
 
-def columns(explanation: Explanation, keep: Keep, summaries: Sequence[str] = ()) -> Arrays:
+def columns(explanation: Explanation, keep: Keep, lost: Array, summaries: Sequence[str] = ()) -> Arrays:
     """The columns of explained rows: what is told of each, then attributions, then the file's own summaries.
 
     A row with an attribution or base value that isn't finite has NaN for all of its attributions: nobody
     takes the others for an explanation.
+
+    Args:
+        lost: which rows these are: what `lost_rows` says.
     """
     found = {key: getattr(explanation, name) for key, name in TOLD.items()}
     told: Arrays = {key: array for key, array in found.items() if array is not None}
-    lost = lost_rows(explanation)
     for name, array in explanation.by_input.items():
         if lost.any():
             array = array.copy()
@@ -122,17 +124,19 @@ def lost_rows(explanation: Explanation) -> Array:
     return lost
 
 
-def bad_rows(explanation: Explanation, first: int, max_error: float | None) -> list[dict[str, Any]]:
+def bad_rows(
+    explanation: Explanation, first: int, max_error: float | None, lost: Array
+) -> list[dict[str, Any]]:
     """The rows that are no good: their number, why, and by how much.
 
     Args:
+        lost: what `lost_rows` says.
         first: the number of the first row.
         max_error: what |completeness error| may be, times max(1, |f(x) - base|); None: anything finite.
 
     Raises:
         UserError: errors are limited, and none can be derived from the model's outputs.
     """
-    lost = lost_rows(explanation)
     found: list[dict[str, Any]] = [
         {"row": first + i, "why": "not finite", "error": None} for i in np.flatnonzero(lost).tolist()
     ]

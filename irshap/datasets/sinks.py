@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -43,21 +44,15 @@ class Sink(ABC):
         return {"format": self.kind}
 
     @abstractmethod
-    def write(self, shard: int, start: int, columns: Arrays, labels: Sequence[str] | None) -> Files:
-        """Writes a shard, all of it or nothing.
+    def write(self, shards: Sequence[Unwritten]) -> list[Files]:
+        """Writes shards, each wholly or not at all.
 
-        Args:
-            start: the number of its first row.
-            columns: arrays [n, ...] by name.
-            labels: what its rows are called.
+        All are written before the first file is synced, and the folder is synced once for all of them: file
+        systems with a journal take little more time for several than for one.
 
         Raises:
             UserError: the disk is full, or the folder can't be written.
         """
-
-    def write_all(self, shards: Sequence[Unwritten]) -> list[Files]:
-        """Writes several shards, given as `write` takes them: as one by one, or quicker."""
-        return [self.write(*shard) for shard in shards]
 
     @abstractmethod
     def read(self, record: Mapping[str, Any]) -> Arrays:
@@ -104,8 +99,28 @@ class ParquetSink(Sink):
         """Also which columns are spread out, and how their numbers are called."""
         return {**super().options(), "columns": {name: list(f) for name, f in self.features.items()}}
 
-    def write(self, shard: int, start: int, columns: Arrays, labels: Sequence[str] | None) -> Files:
-        """One file, made in memory, so that its digest is that of what was meant to be written."""
+    def write(self, shards: Sequence[Unwritten]) -> list[Files]:
+        """Files under other names, which get theirs when the disk has all of them."""
+        found = list[Files]()
+        with writing(self.folder):
+            with ExitStack() as stack:
+                opened = []
+                for shard, start, columns, labels in shards:
+                    path = self.folder / f"part-{shard:06d}.parquet"
+                    content = self._content(start, columns, labels)
+                    with writing(path):
+                        file = stack.enter_context(atomic(path))
+                        file.write(content)
+                    opened.append((path, file))
+                    found.append({path.name: {"bytes": len(content), "sha256": sha256(content).hexdigest()}})
+                for path, file in opened:
+                    with writing(path):
+                        sync(file)
+            sync_folder(self.folder)
+        return found
+
+    def _content(self, start: int, columns: Arrays, labels: Sequence[str] | None) -> memoryview:
+        """A file, made in memory, so that its digest is that of what was meant to be written."""
         arrow = optional("pyarrow", "pyarrow", "parquet", "Parquet")
         parquet = optional("pyarrow.parquet", "pyarrow", "parquet", "Parquet")
         count = len(next(iter(columns.values())))
@@ -132,11 +147,7 @@ class ParquetSink(Sink):
         buffer = arrow.BufferOutputStream()
         # numbers that hardly repeat: a dictionary costs time, and saves nothing
         parquet.write_table(table, buffer, use_dictionary=False, write_statistics=["row"], compression="none")
-        content = buffer.getvalue()
-        name = f"part-{shard:06d}.parquet"
-        with writing(self.folder / name), atomic(self.folder / name, synced=True) as file:
-            file.write(content)
-        return {name: {"bytes": content.size, "sha256": sha256(content).hexdigest()}}
+        return memoryview(buffer.getvalue())
 
     def stored(self, name: str, told: Mapping[str, Any]) -> bytes:
         """The whole file."""
@@ -179,15 +190,8 @@ class NpySink(Sink):
         self._noted: frozenset[str] = frozenset()
         """The files whose names the disk has, as far as this process knows."""
 
-    def write(self, shard: int, start: int, columns: Arrays, labels: Sequence[str] | None) -> Files:
-        """The rows of each column, in their place."""
-        return self.write_all([(shard, start, columns, labels)])[0]
-
-    def write_all(self, shards: Sequence[Unwritten]) -> list[Files]:
-        """All are written before the first file is synced, and each file is synced once for all of them.
-
-        File systems with a journal take little more time for several files, or shards, than for one.
-        """
+    def write(self, shards: Sequence[Unwritten]) -> list[Files]:
+        """The rows of each column, in their places; each file is synced once for all shards."""
         told = [self._put(start, columns) for _, start, columns, _ in shards]
         names = {name for found in told for name in found}
         for path in map(self._there, sorted(names)):
@@ -203,7 +207,7 @@ class NpySink(Sink):
         """Rows in their places, which the disk may not have yet."""
         found: Files = {}
         for name, array in columns.items():
-            content = np.ascontiguousarray(array).tobytes()
+            content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
             place = self.HEAD + start * (len(content) // max(1, len(array)))
             path = self._there(self.file_of(name))
             with writing(path):

@@ -14,7 +14,7 @@ from irshap.datasets.base import digest_of
 from irshap.datasets.job import Job, Record, Shard, Worker
 from irshap.datasets.manifest import Manifest, locked
 from irshap.datasets.prepare import Options, prepared
-from irshap.datasets.rows import columns
+from irshap.datasets.rows import columns, lost_rows
 from irshap.errors import UserError
 from irshap.runtime.arrays import Array
 from irshap.runtime.explainer import ExplainedModel
@@ -104,7 +104,8 @@ def _compared(job: Job, worker: Worker, record: Record) -> tuple[list[str], bool
     batches = -(-(shard.stop - shard.start) // job.plan.batch)
     at = int(np.random.default_rng(shard.index).integers(batches)) * job.plan.batch
     part = {name: array[at : at + job.plan.batch] for name, array in rows.items()}
-    wanted = columns(worker.explain(part), job.keep, worker.summaries)
+    explanation = worker.explain(part)
+    wanted = columns(explanation, job.keep, lost_rows(explanation), worker.summaries)
     stored: Mapping[str, Array] = job.sink.read(record)
     found, same = [], True
     for name, array in wanted.items():
