@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from itertools import count
 from threading import local as local_state
 from typing import Any, TypeAlias
 
 from irshap.datasets.base import digest_of, row_count
 from irshap.datasets.job import Explained, Job, Record, Shard, Worker
+from irshap.datasets.plan import Plan
 from irshap.errors import UserError
 from irshap.runtime import Explainer
 from irshap.runtime.arrays import Arrays
@@ -45,10 +48,13 @@ def local(
     Raises:
         UserError: as a `Worker`.
     """
-    ready, own = list(sessions), local_state()
+    ready, own, places = list(sessions), local_state(), _places(job.plan)
 
     def explain(shard: Shard, rows: Arrays | None) -> Explained:
         if not hasattr(own, "worker"):
+            if places:
+                with suppress(OSError):  # where a sandbox refuses it, the system chooses
+                    os.sched_setaffinity(0, {places.pop()})
             own.worker = Worker(job, ready.pop() if ready else None)
         found: Explained = own.worker.explained(shard, rows)
         return found
@@ -96,6 +102,18 @@ def local(
                 failed = failed or problem
     if failed is not None:
         raise failed
+
+
+def _places(plan: Plan) -> list[int]:
+    """The cores of explaining threads, where each has one to itself; none where the system must choose.
+
+    A thread that writes wakes for a moment, and the system moves an explaining one out of its way, to the
+    core of another: they share it for milliseconds, while the first core rests.
+    """
+    if plan.threads > 1 or not hasattr(os, "sched_setaffinity"):
+        return []
+    found = sorted(os.sched_getaffinity(0))
+    return found if len(found) == plan.workers else []
 
 
 def unfinished(job: Job, finished: Mapping[int, Record]) -> Iterator[tuple[Shard, Arrays | None]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,27 @@ def test_killed_between_manifest_and_journal(tmp_path: Path) -> None:
     (tmp_path / "out" / "_journal.jsonl").write_text("{}\n")
     explain_dataset(model(), table(200), tmp_path / "out", **SMALL)
     assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores can't be chosen here")
+def test_a_core_for_each_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is one; the thread that asked keeps all of them."""
+    whole, seen, here = Worker.explained, dict[int, set[int]](), os.sched_getaffinity(0)
+
+    def call(self: Worker, shard: Shard, rows: Any = None) -> Explained:
+        seen[threading.get_ident()] = os.sched_getaffinity(0)
+        return whole(self, shard, rows)
+
+    monkeypatch.setattr(Worker, "explained", call)
+    for workers in (len(here), len(here) + 1):
+        seen.clear()
+        explain_dataset(model(), table(), tmp_path / str(workers), **SMALL, workers=workers)
+        cores = [core for found in seen.values() for core in found]
+        alone = workers == len(here)
+        assert (
+            (len(cores) == len(set(cores)) == len(seen)) if alone else all(c == here for c in seen.values())
+        )
+    assert os.sched_getaffinity(0) == here
 
 
 def test_an_option_that_isnt_there(tmp_path: Path) -> None:
