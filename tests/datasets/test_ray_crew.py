@@ -136,7 +136,8 @@ def run(monkeypatch: pytest.MonkeyPatch, ray: FakeRay, job: Job, workers: int | 
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.setattr(engine, "_Actor", Told)
     try:
-        told = [record["shard"] for record in engine.RayEngine(Options(workers=workers))(job, {})]
+        found = engine.RayEngine(Options(workers=workers))(job, {})
+        told = [record["shard"] for records in found for record in records]
     finally:
         assert not ray.actors
     assert sorted(told) == list(range(32))
