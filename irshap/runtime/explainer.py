@@ -20,6 +20,7 @@ from irshap.runtime.explanation import Explanation
 from irshap.runtime.frames import columns_by_input, row_names
 from irshap.runtime.labels import fitting
 from irshap.runtime.samples import class_indices, require_finite_results, require_own, require_references
+from irshap.runtime.sessions import opened
 from irshap.runtime.sizes import is_whole
 
 __all__ = ["ExplainedModel", "Explainer", "Message", "content_of", "known_providers", "session_of"]
@@ -460,7 +461,7 @@ def session_of(
     options.enable_mem_pattern = False
     chosen = [_with_options(provider) for provider in providers]
     try:
-        return onnxruntime.InferenceSession(content, options, providers=chosen)
+        return opened(content, options, chosen)
     except Exception as error:  # ONNX Runtime's errors have no common base but this
         mend = "its .data file, if it has one, lies beside it; ONNX Runtime must not be older than its opset"
         raise ModelError(f"ONNX Runtime can't load it: {_line(error)}", where=where, mend=mend) from error

@@ -15,6 +15,7 @@ from irshap.errors import ModelError
 from irshap.lowering.files.session import RuntimeRefusal, refusing
 from irshap.runtime.arrays import DTYPES, Array, Arrays
 from irshap.runtime.explainer import known_providers
+from irshap.runtime.sessions import opened
 
 __all__ = ["Loop", "run_bound", "session_of"]
 
@@ -31,7 +32,7 @@ def session_of(model: onnx.ModelProto, providers: Sequence[Any] | None, threads:
     options.intra_op_num_threads = threads
     chosen = known_providers(providers or ["CPUExecutionProvider"])
     with _telling():
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=chosen)
+        return opened(model.SerializeToString(), options, chosen)
 
 
 def run_bound(session: Any, binding: Any) -> None:

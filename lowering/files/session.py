@@ -19,6 +19,7 @@ from irshap.lowering.files.held import held
 from irshap.lowering.files.protos import first_line, nbytes
 from irshap.lowering.files.weights import HELD_FROM
 from irshap.lowering.files.wire import pieces
+from irshap.runtime.sessions import opened
 
 __all__ = ["RuntimeRefusal", "Session", "refusing"]
 
@@ -89,9 +90,7 @@ class Session:
                 options.add_initializer(name, value)
             message = b"".join(pieces(model, apart=shared))
             # there is nothing to fall back to, and trying would be told on standard output
-            self._session = onnxruntime.InferenceSession(
-                message, options, ["CPUExecutionProvider"], enable_fallback=0
-            )
+            self._session = opened(message, options, ["CPUExecutionProvider"], enable_fallback=0)
         if len(message) + held_bytes > _TRIMMED_FROM:
             _trim()
 

@@ -355,10 +355,9 @@ def test_nothing_that_is_no_number_is_kept(tmp_path: Path) -> None:
 
 
 def test_what_runs_in_no_session_says_so() -> None:
-    """ONNX Runtime's LSTM refuses float64 when it runs, and 1.23 a fused product when it is made."""
+    """ONNX Runtime's LSTM refuses float64 when it runs, not when it is made."""
     net = lstm(4)
-    why = r"(does not support double|Failed to find kernel).*train in float32"
-    with pytest.raises(ModelError, match=why):
+    with pytest.raises(ModelError, match=r"does not support double.*train in float32"):
         Trainer(train_step(net), net).fit(np.ones((5, 4, 3)), np.zeros(5))
 
 
