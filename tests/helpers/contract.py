@@ -88,6 +88,8 @@ SINGLE_ONLY = {
     "lstm": "as gru",
 }
 """Ops whose float64 form runs nowhere in full; the float32 form always does."""
+if tuple(map(int, onnx.__version__.split(".")[:2])) < (1, 23):
+    SINGLE_ONLY["rnn"] = "onnx's reference takes steps for samples, and every direction for forward"
 WHOLE_SINCE = {
     "gelu": 20,
     "group_norm": 21,
