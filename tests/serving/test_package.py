@@ -127,6 +127,20 @@ def test_its_files_run_the_model(kind: str, explained: Path, tmp_path: Path) -> 
         model.run({"image": feeds["image"]})
 
 
+def test_a_session_for_each_thread(explained: Path, tmp_path: Path) -> None:
+    """Two runs at once in one session slow each other down; where there are more threads, they share."""
+    made = package(explained, "docker", tmp_path / "out")
+    space: dict[str, Any] = {"__name__": "explained_model"}
+    exec((made.folder / "explained_model.py").read_text(), space)
+    model, seen = space["Explained"](made.folder / "model.onnx", 1, 2), []
+    for _ in range(3):
+        thread = threading.Thread(target=lambda: seen.append({model.session, model.session}))
+        thread.start()
+        thread.join()
+    assert [len(found) for found in seen] == [1, 1, 1]
+    assert seen[0] != seen[1] and seen[0] == seen[2]
+
+
 class Refused(Exception):
     """Stands for fastapi's."""
 
