@@ -1,14 +1,15 @@
 """Writes the tables of docs/serving.md: explanations and plain inference asked for by many clients at once.
 
-    python tests/bench/load.py [--requests 10000] [--clients 32] [--write docs/serving.md] [--keep FILE]
+    python tests/bench/load.py [--requests 10000] [--clients 32] [--paced] [--write PAGE] [--keep FILE]
 
 Each row is measured in a process of its own, in which 32 threads ask: one session that all call at once, a
 worker a core behind a queue, an `Explainer`, or over HTTP the app that `irshap package --kind docker` writes.
 A closed loop asks again when it is answered; an open one at 70 % of what a closed one reached just before,
-at times fixed beforehand from which the wait counts, so that a late answer delays no question.  Each answer's
-digest is compared with that of a serial run on one thread.  Explanations of the digits with 100 references
-get all requests through the first and second way and over HTTP, other rows a part of them.  Exits with 1
-where an answer fails or differs, or where at even times p99 of explanations is over 3 x p50.
+at times fixed beforehand from which the wait counts, so that a late answer delays no question.  A loop in C
+that takes as long as an explanation alone shows what the machine itself does to waits.  Each answer's digest
+is compared with that of a serial run on one thread.  Explanations of the digits with 100 references get all
+requests through the first and second way and over HTTP, other rows a part of them.  Exits with 1 where an
+answer fails or differs, or where at even times p99 of explanations is over 3 x p50 and over the loop's.
 
 With --keep a run that ends after --seconds, or is stopped, goes on with the rows that are missing.
 """
@@ -16,307 +17,41 @@ With --keep a run that ends after --seconds, or is stopped, goes on with the row
 from __future__ import annotations
 
 import argparse
-import hashlib
-import http.client
-import itertools
-import json
 import multiprocessing
-import os
 import pickle
 import platform
-import queue
-import shutil
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-import psutil
+from clients import BEST, CHECKED, CHOSEN, EACH, ONE, POOL, SHARED, WARM, WAYS, Case, Outcome, measure
 from dataset_speed import network
-from op_profile import session_of
-from test_serving import free_port, served
-from waiting_lines import bounds, poisson, waiting_line
+from waiting_lines import LOOP, Loop, bounds, poisson, steady
 
 import irshap
 from irshap import demo
 from irshap.datasets.plan import cores
-from irshap.runtime.arrays import Array, Arrays
-from irshap.serving.docker import write_docker
-from irshap.serving.ports import Explained
 
 BEGIN, END = "<!-- load -->", "<!-- end of the load -->"
+PACED, END_PACED = "<!-- at a pace -->", "<!-- end of the pace -->"
 UTILIZATION = 0.7
 LATE = 3
 """How many times p50 p99 may be."""
 
-MOMENTS = 50
-"""How often a run's memory is looked at."""
-
-WARM = 0.3
-"""The part of a run behind which its memory should no longer grow."""
-
-
-# ---- ways to ask ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What answers.
-
-    Attributes:
-        ask: sends the request of a number; gives outputs, or over HTTP the answer's text.
-        wanted: the digest of each request's right answer.
-        process: whose memory counts, with its children's.
-    """
-
-    ask: Callable[[int], Sequence[Array] | bytes]
-    wanted: list[bytes]
-    process: int
-
-
-def digest(answer: Sequence[Array] | bytes) -> bytes:
-    whole = hashlib.blake2b(digest_size=16)
-    for part in [answer] if isinstance(answer, bytes) else answer:
-        if not isinstance(part, bytes):
-            whole.update(f"{part.dtype} {part.shape}".encode())
-        whole.update(part)
-    return whole.digest()
-
-
-def serial(model: Path, requests: list[Arrays]) -> list[bytes]:
-    """One after the other, on one thread."""
-    session = session_of(model, 1)
-    return [digest(session.run(None, feed)) for feed in requests]
-
-
-@contextmanager
-def one(model: Path, requests: list[Arrays], *, threads: int = 1) -> Iterator[Asked]:
-    """A session of ONNX Runtime that all clients call at once."""
-    session = session_of(model, threads)
-    yield Asked(lambda k: session.run(None, requests[k]), serial(model, requests), os.getpid())
-
-
-@contextmanager
-def workers(model: Path, requests: list[Arrays], *, count: int = 1) -> Iterator[Asked]:
-    """Sessions in a line's front: a worker a core takes the oldest request, and a session that is free."""
-    free: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    made = [session_of(model, 1) for _ in range(count)]
-    for turn in range(cores()):
-        free.put(made[turn % count])
-
-    def work(k: int) -> Any:
-        session = free.get()
-        try:
-            return session.run(None, requests[k])
-        finally:
-            free.put(session)
-
-    with ThreadPoolExecutor(cores()) as pool:
-        yield Asked(lambda k: pool.submit(work, k).result(), serial(model, requests), os.getpid())
-
-
-@contextmanager
-def explainer(model: Path, requests: list[Arrays]) -> Iterator[Asked]:
-    """One `Explainer`, which checks what it is given."""
-    shared = irshap.Explainer(model, threads=1)
-    yield Asked(lambda k: [*shared(requests[k]).raw.values()], serial(model, requests), os.getpid())
-
-
-@contextmanager
-def app(model: Path, requests: list[Arrays], *, processes: int = 1) -> Iterator[Asked]:
-    """The container's app.  What it answers one client must be the serial run's numbers, bit by bit."""
-    port, local = free_port(), threading.local()
-    bodies = [json.dumps({"inputs": [_tensor(*i) for i in feed.items()]}).encode() for feed in requests]
-
-    def ask(k: int) -> bytes:
-        if not hasattr(local, "line"):
-            local.line = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        local.line.request("POST", "/v2/models/served/infer", bodies[k], {"Content-Type": "application/json"})
-        try:
-            answer = local.line.getresponse()
-            text: bytes = answer.read()
-        except OSError:
-            local.line.close()
-            raise
-        if answer.status != 200:
-            raise OSError(f"{answer.status} {text[:200]!r}")
-        return text
-
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "app"
-        folder.mkdir()
-        # what `package` does, which takes no plain model
-        shutil.copyfile(model, folder / write_docker(Explained(model, (), (), ()), "served", folder))
-        command = [sys.executable, "-m", "uvicorn", "app:app", "--port", str(port)]
-        command += ["--workers", str(processes), "--log-level", "error"]
-        with served(command, folder, f"http://127.0.0.1:{port}/v2/health/ready") as process:
-            wanted = []
-            for k, right in enumerate(serial(model, requests)):
-                text = ask(k)
-                assert digest(_arrays(text)) == right, f"over HTTP another answer to request {k}"
-                wanted.append(digest(text))
-            yield Asked(ask, wanted, process.pid)
-
-
-KINDS = {"FP32": np.float32, "INT64": np.int64}
-
-
-def _tensor(name: str, array: Array) -> dict[str, Any]:
-    return {"name": name, "shape": array.shape, "datatype": "FP32", "data": array.ravel().tolist()}
-
-
-def _arrays(text: bytes) -> list[Array]:
-    outputs = json.loads(text)["outputs"]
-    return [np.array(o["data"], KINDS[o["datatype"]]).reshape(o["shape"]) for o in outputs]
-
-
-WAYS: dict[str, Callable[[Path, list[Arrays]], AbstractContextManager[Asked]]] = {
-    "one session, ONNX Runtime's threads": partial(one, threads=0),
-    "one session, 1 thread": one,
-    "one session, 1 thread, a worker a core": workers,
-    "a session and a worker a core, 1 thread": partial(workers, count=cores()),
-    "one `Explainer`, 1 thread": explainer,
-    "HTTP, 1 process": app,
-    "HTTP, a process a core": partial(app, processes=cores()),
-}
-CHOSEN, SHARED, BEST, POOL, CHECKED, ONE, EACH = WAYS
-
-
-# ---- asking -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Case:
-    """A row.
-
-    Attributes:
-        batch: samples of a request.
-        times: when requests come, in seconds after the first; None: a closed loop.
-    """
-
-    model: Path
-    network: str
-    way: str
-    requests: int
-    clients: int
-    batch: int = 1
-    times: Array | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came.
-
-    Attributes:
-        rate: requests a second.
-        waits: milliseconds of each.
-        errors: of the requests that failed, what was said.
-        different: how many answers aren't the serial run's.
-        memory: MiB at requests of these numbers: [[number, MiB], ...].
-    """
-
-    rate: float
-    waits: Array
-    errors: list[str]
-    different: int
-    memory: Array
-
-    @property
-    def quantiles(self) -> tuple[float, float, float]:
-        p50, p95, p99 = np.quantile(self.waits, (0.5, 0.95, 0.99))
-        return float(p50), float(p95), float(p99)
-
-    @property
-    def growth(self) -> float:
-        """KiB for each 1000 requests after warming up: the slope of the least squares' line."""
-        moments = self.memory[self.memory[:, 0] >= WARM * len(self.waits)]
-        return float(np.polyfit(moments[:, 0], moments[:, 1], 1)[0]) * 1024 * 1000
-
-
-def requests_of(case: Case) -> list[Arrays]:
-    """Different requests, which come in turn."""
-    if case.network == "digits":
-        name, rows = "image", demo.digits()[0]
-    else:
-        name, rows = "x", np.random.default_rng(5).normal(size=(360, 30)).astype(np.float32)
-    starts = range(0, len(rows), case.batch)
-    return [{name: rows[np.arange(start, start + case.batch) % len(rows)]} for start in starts]
-
-
-def measure(case: Case) -> Outcome:
-    """In this process, whose memory may be what counts."""
-    requests = requests_of(case)
-    with WAYS[case.way](case.model, requests) as asked:
-        return drive(asked, case)
-
-
-def drive(asked: Asked, case: Case) -> Outcome:
-    """All clients, each in its thread."""
-    waits, numbers = np.full(case.requests, np.nan), itertools.count()
-    errors: list[str] = []
-    different: list[int] = []
-    memory: list[tuple[int, float]] = []
-    server = psutil.Process(asked.process)
-    family = [server, *(server.children(recursive=True) if asked.process != os.getpid() else [])]
-    begin = 0.0
-
-    def go() -> None:
-        nonlocal begin
-        begin = time.perf_counter()
-
-    ready = threading.Barrier(case.clients, go)
-
-    def client() -> None:
-        for k in range(3):  # what a first call allocates
-            asked.ask(k)
-        ready.wait()
-        start = begin
-        while (number := next(numbers)) < case.requests:
-            k = number % len(asked.wanted)
-            if case.times is not None:
-                start = begin + case.times[number]
-                while (early := start - time.perf_counter()) > 0:
-                    time.sleep(early)
-            try:
-                answer = asked.ask(k)
-                now = time.perf_counter()
-                # in a closed loop from the answer before on: what a thread waits to ask again counts, too
-                waits[number], start = 1e3 * (now - start), now
-                if digest(answer) != asked.wanted[k]:
-                    different.append(number)
-            except Exception as error:  # whatever it is, it counts as a failed request
-                errors.append(str(error))
-            if number % max(1, case.requests // MOMENTS) == 0:
-                memory.append((number, sum(p.memory_info().rss for p in family) / 2**20))
-
-    threads = [threading.Thread(target=client) for _ in range(case.clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    seconds = time.perf_counter() - begin
-    answered = waits[~np.isnan(waits)]
-    return Outcome(len(answered) / seconds, answered, errors, len(different), np.array(sorted(memory)))
-
-
-# ---- the page ---------------------------------------------------------------------------------------------
+ROUNDS = 3
+"""How often a row of the open loop is measured; in turn with those that it is compared with."""
 
 
 def told(outcome: Outcome) -> str:
     return f"{outcome.rate:.0f} | " + " | ".join(f"{q:.2f}" for q in outcome.quantiles)
 
 
-FULL = "digits, 100 references"
+PLAIN, FULL, STEADY = "digits, plain", "digits, 100 references", "(a loop in C)"
 ALONE = "one client, one session, 1 thread"
 
 
@@ -387,23 +122,35 @@ class Study:
         return lines, found
 
     def open(self) -> list[str]:
-        lines = ["| asked through | times | model | requests/s | p50 ms | p95 ms | p99 ms | p99 / p50 |"]
-        lines.append("|---|---|---|---:|---:|---:|---:|---:|")
-        for way in (SHARED, BEST, ONE):
-            for name, draw in (("even", np.full), ("Poisson", poisson)):
-                # of just now: on a shared machine that of some minutes ago may be far from it
-                reached = self.row(FULL, way, self.requests // 6).rate
-                gap = 1 / (UTILIZATION * reached)
-                times = draw(self.requests // 6, gap).cumsum()
-                for model in ("digits, plain", FULL):
-                    outcome = self.row(model, way, len(times), times=times)
-                    p50, _, p99 = outcome.quantiles
-                    self.late += name == "even" and model == FULL and p99 > LATE * p50
-                    lines.append(f"| {way} | {name} | {model} | {told(outcome)} | {p99 / p50:.1f} |")
-                line = waiting_line(times, cores() / reached, cores())
-                a, b, c = 1e3 * np.quantile(line, (0.5, 0.95, 0.99))
-                cells = f"{1 / np.diff(times).mean():.0f} | {a:.2f} | {b:.2f} | {c:.2f} | {c / a:.1f}"
-                lines.append(f"| {way} | {name} | (a steady server) | {cells} |")
+        lines = [
+            "| asked through | times | model | requests/s | p50 ms | p95 ms | p99 ms | p99 / p50 | each |"
+        ]
+        lines.append("|---|---|---|---:|---:|---:|---:|---:|---|")
+        loop = self.models[FULL][1].with_suffix(LOOP)
+        loop.write_text(str(Loop.lasting(1 / self.row(FULL, SHARED, self.requests // 20, clients=1).rate)))
+        self.models[STEADY] = "digits", loop
+        for way in (SHARED, POOL, ONE):
+            compared = (FULL, PLAIN) if way == ONE else (FULL, PLAIN, STEADY)  # the app serves ONNX files
+            for name, draw, rounds in (("even", np.full, ROUNDS), ("Poisson", poisson, 1)):
+                found: dict[str, list[Outcome]] = {model: [] for model in compared}
+                for model in compared * rounds:
+                    if model != PLAIN:
+                        # of just now: on a shared machine that of some minutes ago may be far from it
+                        reached = self.row(model, way, self.requests // 12).rate
+                        times = draw(self.requests // 6, 1 / (UTILIZATION * reached)).cumsum()
+                    found[model].append(self.row(model, way, len(times), times=times))
+                middle = {m: sorted(o, key=lambda one: one.tail)[len(o) // 2] for m, o in found.items()}
+                for model, outcome in middle.items():
+                    tails = ", ".join(f"{one.tail:.1f}" for one in found[model])
+                    lines.append(
+                        f"| {way} | {name} | {model} | {told(outcome)} | {outcome.tail:.1f} | {tails} |"
+                    )
+                if name == "even":
+                    floor = middle[STEADY].tail if STEADY in middle else 0.0
+                    self.late += middle[FULL].tail > max(LATE, floor)
+                else:
+                    line = steady(times, reached, cores())
+                    lines.append(f"| {way} | {name} | (a queue alone) | {line} | |")
         return lines
 
     def batches(self) -> list[str]:
@@ -432,9 +179,26 @@ class Study:
         return lines
 
 
+def at_a_pace(study: Study) -> list[str]:
+    return [
+        PACED,
+        f"### Requests at {UTILIZATION:.0%} of that rate",
+        "",
+        f"By `python tests/bench/load.py --requests {study.requests} --paced`. The rate was measured",
+        "just before; the plain model gets the times of the explained one. Even times: of several rounds, in",
+        "which the rows take turns, the middle one by p99 / p50. A loop in C: the same instructions for each",
+        "request, about as long as an explanation alone, at its own rate: what the machine does by itself.",
+        "Requests that come by chance (Poisson) wait for each other, whatever answers them: where each takes",
+        f"the same time, p99 / p50 is by cores {bounds(UTILIZATION)}.",
+        "",
+        *study.open(),
+        END_PACED,
+    ]
+
+
 def page(study: Study, longest: int) -> str:
     closed, found = study.closed()
-    paced, batched = study.open(), study.batches()
+    paced, batched = at_a_pace(study), study.batches()
     kept = study.memory(found, longest)
     versions = f"ONNX Runtime {onnxruntime.__version__}, Python {platform.python_version()}"
     verdict = f"{study.wrong} failed or weren't the serial run's, bit by bit"
@@ -445,12 +209,6 @@ def page(study: Study, longest: int) -> str:
         f"### {study.clients} clients that ask again at once",
         "",
         *closed,
-        "",
-        f"### Requests at {UTILIZATION:.0%} of that rate",
-        "",
-        f"The plain model gets the same times. A steady server: {cores()} cores that take the same time for",
-        "each request, what such times do by themselves. Requests that come by chance (Poisson) wait for",
-        f"each other, whatever answers them: of a steady server p99 / p50 is by cores {bounds(UTILIZATION)}.",
         "",
         *paced,
         "",
@@ -476,18 +234,22 @@ def main() -> None:
     parser.add_argument(
         "--longest", type=int, help="requests of the runs for memory; by default twice as many"
     )
+    parser.add_argument("--paced", action="store_true", help="measure requests at a pace alone")
     parser.add_argument("--write", type=Path)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--seconds", type=float, default=np.inf)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         study = Study(Path(folder), asked.requests, asked.clients, asked.keep, asked.seconds)
-        text = page(study, asked.longest or 2 * asked.requests)
+        if asked.paced:
+            begin, end, text = PACED, END_PACED, "\n".join(at_a_pace(study))
+        else:
+            begin, end = BEGIN, END
+            text = "\n".join([BEGIN, page(study, asked.longest or 2 * asked.requests), END])
     print(text)
     if asked.write:
-        before, rest = asked.write.read_text(encoding="utf-8").split(BEGIN)
-        behind = rest.split(END)[1]
-        asked.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{behind}", encoding="utf-8")
+        before, rest = asked.write.read_text(encoding="utf-8").split(begin)
+        asked.write.write_text(f"{before}{text}{rest.split(end)[1]}", encoding="utf-8")
     print(f"{study.wrong} of {study.answers} answers wrong, {study.late} rows late at even times")
     sys.exit(study.wrong + study.late > 0)
 
