@@ -75,10 +75,10 @@ def _element(value: Any, dtype: DType) -> str:
     exact = repr(float(value))
     if dtype in _NUMPY_SHORTEST and math.isfinite(value):
         # the shortest digits of this precision (0.1, not 0.10000000149011612), unless reading them as a
-        # double on the way rounds twice and misses
-        short = str(value)
-        if float(dtype.numpy.type(float(short))) == float(value):
-            return short
+        # double on the way rounds twice and misses.  Exponents as Python has them: numpy's releases differ
+        short = float(str(value))
+        if float(dtype.numpy.type(short)) == float(value):
+            return repr(short)
     return exact
 
 
