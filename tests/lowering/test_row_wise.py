@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from bench.roundtrip import cases
+from kernels import needs_opset
 from onnx import helper
-from onnx.backend.test.loader import load_model_tests
 
 from irshap.errors import IRError
 from irshap.ir.core import MixesBatch, Node
@@ -35,18 +35,14 @@ SEEN = {
 
 def nodes() -> Iterator[tuple[str, Node, list[Array]]]:
     """Opaque nodes of which it is known where rows go, with the operands that onnx gives them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        cases = load_model_tests(kind="node")
-    for case in cases:
-        model = case.model
-        if model is None or len(model.graph.node) != 1 or not case.data_sets:
+    for case in cases(["node"]):
+        model = case.load()
+        if len(model.graph.node) != 1:
             continue
         for entry in model.opset_import:
             entry.version = entry.version if entry.domain else max(entry.version, 7)
         graph = lift(model, batch="keep")
-        (inputs, _), *_ = case.data_sets
-        named = dict(zip((v.name for v in model.graph.input), inputs, strict=False))
+        named, *_ = case.feeds(model)
         for node in graph.nodes:
             op = node.op
             if isinstance(op, Opaque) and (op.rows or op.elementwise):
@@ -69,6 +65,8 @@ def picked(array: Array, axis: int | None, order: Sequence[int]) -> Array:
 
 def test_rows_of_results_follow_those_of_operands() -> None:
     checked = {node.op.title for name, node, arrays in nodes() if follows(name, node, arrays)}
+    if SEEN - checked == {"TensorScatter"}:
+        needs_opset(24)
     assert checked >= SEEN, sorted(SEEN - checked)
 
 
@@ -85,6 +83,8 @@ def follows(name: str, node: Node, arrays: Sequence[Array]) -> bool:
         results = op.evaluate(*arrays)
     except (MixesBatch, IRError):
         return False
+    if any(a.dtype.isbuiltin != 1 for a in (*arrays, *results)):
+        return False  # numbers that numpy itself doesn't have: their rows may share bytes, and NaN isn't NaN
     moved = op.evaluate(*(picked(a, axis, order) for a, axis in zip(arrays, axes, strict=True)))
     for a, b, axis in zip(moved, results, told, strict=True):
         expected = picked(b, axis, order)
