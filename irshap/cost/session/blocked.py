@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from irshap.cost.session.steps import BLOCKED, Slot, Step, order, packs
 from irshap.ir.dims import as_dim, product
-from irshap.ir.types import TensorType
+from irshap.ir.types import DType
 from irshap.ops.conv import Conv
 
 __all__ = ["in_blocks"]
@@ -42,7 +42,8 @@ class _Blocks:
             **dict.fromkeys(("Conv", "FusedConv"), self._conv),
             **dict.fromkeys(("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"), self._pool),
             **dict.fromkeys(("Relu", "Sigmoid", "Tanh"), self._activation),
-            **dict.fromkeys(("Add", "Mul"), self._elementwise),
+            "Add": self._sum,
+            "Mul": self._elementwise,
             "BatchNormalization": self._normalization,
             "Concat": self._concat,
         }
@@ -64,28 +65,12 @@ class _Blocks:
     def _conv(self, step: Step) -> bool:
         if packs(step, self.slots).get(step.operands[1]) != BLOCKED:
             return False
-        if self.slots[step.results[0]].shape is None:
-            # Adjoints have copies, too.  With them the counts are ONNX Runtime's, but the simulated arena
-            # takes a region too many for DenseNet201 @naive, and why isn't known (docs/cost.md): left out.
-            return False
         assert step.node is not None and isinstance(step.node.op, Conv)
         inner = step.node.operands[1].tensor.dims[1]
         few = step.node.op.group == 1 and isinstance(inner, int) and inner < BLOCK
         x = step.operands[0] if few else self._input(step.operands[0])
         self._make(step, (x, *step.operands[1:]))
-        self._pad(step)
         return True
-
-    def _pad(self, step: Step) -> None:
-        """Makes room for whole blocks of channels in a convolution's result."""
-        assert step.node is not None
-        kind = step.node.types[0]
-        assert isinstance(kind, TensorType)
-        n, out, *spatial = kind.dims
-        if isinstance(out, int) and out % BLOCK:
-            size = product((n, -(-out // BLOCK) * BLOCK, *spatial)) * kind.dtype.bytes
-            slot = self.blocked[step.results[0]]
-            self.slots[slot] = replace(self.slots[slot], size=as_dim(size), shape=None)
 
     def _pool(self, step: Step) -> bool:
         if len(step.results) > 1 or (self._channels(step.results[0]) or 1) % BLOCK:
@@ -113,11 +98,31 @@ class _Blocks:
         return True
 
     def _elementwise(self, step: Step) -> bool:
-        shapes = {self.slots[i].shape for i in step.operands}
-        if None in shapes or len(shapes) > 1 or any(i not in self.blocked for i in step.operands):
+        if not self._alike(step):
             return False
         self._make(step, tuple(map(self._input, step.operands)))
         return True
+
+    def _sum(self, step: Step) -> bool:
+        if not self._alike(step):
+            return False
+        inner = tuple(map(self._input, step.operands))
+        for x, own, other in zip(step.operands, inner, reversed(inner), strict=True):
+            before = self.made[self.maker[own]]
+            alone = self.readers[x] == 1 and not self.slots[x].outside
+            if alone and before.kind == "Conv" and before.added is None:
+                # the convolution adds its result to the other operand
+                made = replace(before, results=(self._result(step),), added=other)
+                self.made[self.maker[own]] = replace(made, operands=(*before.operands, other))
+                self.maker[made.results[0]] = self.maker[own]
+                return True
+        self._make(step, inner)
+        return True
+
+    def _alike(self, step: Step) -> bool:
+        """Whether all operands stand in blocks, and their shapes are known to be equal."""
+        shapes = {self.slots[i].shape for i in step.operands}
+        return None not in shapes and len(shapes) == 1 and all(i in self.blocked for i in step.operands)
 
     def _normalization(self, step: Step) -> bool:
         if step.operands[0] not in self.blocked:
@@ -133,10 +138,8 @@ class _Blocks:
 
     def _channels(self, slot: int) -> int | None:
         """Channels of images; None for anything else."""
-        shape = self.slots[slot].shape
-        if shape is None or len(shape) != 5 or not isinstance(shape[2], int):
-            return None
-        return shape[2]
+        dims = self.slots[slot].dims
+        return dims[1] if len(dims) == 4 and isinstance(dims[1], int) else None
 
     def _input(self, slot: int) -> int:
         """`slot` in blocks, reordered if no step has made it so."""
@@ -159,5 +162,13 @@ class _Blocks:
         return self.blocked[slot]
 
     def _new(self, slot: int) -> int:
-        self.slots.append(replace(self.slots[slot], name=f"{self.slots[slot].name}_blocked", outside=False))
+        """A slot for `slot` in blocks: with room for whole ones of channels."""
+        old = self.slots[slot]
+        size, shape, channels = old.size, old.shape, self._channels(slot)
+        if channels and (short := -channels % BLOCK):
+            # only float32 stands in blocks
+            size = as_dim(product((old.dims[0], channels + short, *old.dims[2:])) * DType.F32.bytes)
+            shape = shape and (*shape[:2], channels + short, *shape[3:])
+        name = f"{old.name}_blocked"
+        self.slots.append(replace(old, name=name, size=size, shape=shape, outside=False))
         return len(self.slots) - 1

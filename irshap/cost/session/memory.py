@@ -64,8 +64,8 @@ class Settings:
         pattern: enable_mem_pattern.
         runs: 1, or more.
         external_over: bytes above which weights stand in a data file, from which they are mapped.
-        cuts: while weights are reordered, small objects take the cuts beside their copies, so that the place
-            of one is too small for the next.  Most loads are so; some processes need less.
+        cuts: while weights that are mapped are reordered, small objects take the cuts beside their copies, so
+            that the place of one is too small for the next.  Some processes need less.
         device: on an accelerator: constants are held once, in no further layouts, and a context of the
             device's runtime takes the place of the process.  A rough figure: it is not measured.
     """
@@ -170,6 +170,8 @@ class _Process:
         self.ran = False
         self.mapped: set[int] = set()
         self.held: dict[int, int] = {}
+        self.gone: set[int] = set()
+        """Constants of which only packed copies are left."""
 
     def run(self) -> Memory:
         if self.settings.device:
@@ -207,15 +209,18 @@ class _Process:
         slots, steps = self.schedule.slots, [s for part in self.schedule.walk() for s in part.steps]
         held = self._parse()
         wanted = [packs(step, slots) for step in steps]
-        self.heap.kept = self.settings.cuts
+        # small objects go where parsing has left small gaps; where the weights are mapped there are none
+        self.heap.kept = self.settings.cuts and bool(self.mapped)
         for i in dict.fromkeys(i for found in wanted for i, layout in found.items() if layout == BLOCKED):
             self._read(held, i)
             self._block(self.sizes[i])
         self.heap.kept = False
         readers: dict[int, set[str]] = {i: set() for i in held}
         for step, found in zip(steps, wanted, strict=True):
+            # what a body captures is read by its own steps
+            captured = step.body.captured if step.body is not None else ()
             for i in step.operands:
-                if i in held:
+                if i in held and i not in captured:
                     readers[i].add(found.get(i, "as it is"))
         for i in [i for i in held if readers[i] <= {BLOCKED}]:
             # what only a load reads is forgotten; a blocked copy replaces its original
@@ -249,9 +254,11 @@ class _Process:
         for address in copy:
             heap.free(address)
         held = {i: heap.map(sizes[i]) for i in self.mapped}
+        heap.kept = True  # names and the like
         for i, address in zip(parsed, raw, strict=True):
             held[i] = heap.alloc(sizes[i], align=ALIGN)
             heap.free(address)
+        heap.kept = False
         self._fold(held)
         return held
 
@@ -297,6 +304,7 @@ class _Process:
                 readers[i].discard(layout)
                 if not readers[i] - {BLOCKED} and i in held:
                     self.heap.free(held.pop(i))
+                    self.gone.add(i)
 
     def _read(self, held: Mapping[int, int], i: int) -> None:
         if i in self.mapped and i in held:
@@ -344,7 +352,7 @@ class _Process:
 
     def _run(self, schedule: Schedule, *, again: bool) -> None:
         """One run, or one trip of a loop; `again`: not the first one, so that there may be a pattern."""
-        pattern = self.patterns[schedule] if again and self.settings.pattern else None
+        pattern = self.patterns[schedule] if again and self._has_pattern(schedule) else None
         block = self.arena.alloc(pattern.size) if pattern and pattern.size else None
         held: dict[int, int] = {}
         slots = schedule.slots
@@ -368,6 +376,14 @@ class _Process:
         if block is not None:
             self.arena.free(block)
         self.ran = self.ran or schedule is self.schedule
+
+    def _has_pattern(self, schedule: Schedule) -> bool:
+        """Whether there is a pattern behind the first run (execution_frame.cc).
+
+        It is made where all that a graph is fed with are tensors.  What a body captures is fed to it, and a
+        weight whose original is gone, since kernels have packed it, is none.
+        """
+        return self.settings.pattern and not self.gone.intersection(schedule.captured)
 
     def _loop(self, step: Step, body: Schedule, again: bool) -> None:
         """The trips of a loop: from the third on each is as the one before."""

@@ -47,8 +47,11 @@ def _owners(schedule: Schedule) -> list[int]:
             shape = slots[slot].shape
             if shape is None or len(shape) < 2:
                 continue
-            if step.kind in IN_PLACE:
-                found = [s for s in step.operands[:2] if uses[owner[s]] == 1 and slots[s].shape == shape]
+            over = step.operands[:2] if step.kind in IN_PLACE else ()
+            if step.added is not None:
+                over = (step.added,)
+            if over:
+                found = [s for s in over if uses[owner[s]] == 1 and slots[s].shape == shape]
                 if found:
                     share(slot, found[0])
                     continue

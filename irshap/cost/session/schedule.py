@@ -76,7 +76,8 @@ class _Scheduler:
         first = len(self.slots)
         for value in scan.body.inputs[: scan.carried + scan.scanned]:
             self._slot(emission.names[value], value, outside=True)
-        return replace(self._emitted(emission, [], False), first=first)
+        body = replace(self._emitted(emission, [], False), first=first)
+        return replace(body, captured=_captured(body))
 
     def _emitted(self, emission: Emission, given: list[int], stored: bool) -> Schedule:
         emitter = emission.emitter
@@ -101,7 +102,7 @@ class _Scheduler:
             operands = tuple(self.index[n] for n in proto.input if n)
             if proto.name in emitter.bodies and node is not None and isinstance(node.op, Scan):
                 body = self._body(emitter.bodies[proto.name], node.op)
-                operands += _captured(body)
+                operands += body.captured
             load = node is not None and all(v in self.fixed for v in node.results)
             load = load or all(self.slots[i].constant for i in operands)
             known = all(self.slots[i].constant or self.slots[i].shape is not None for i in operands)
@@ -133,7 +134,7 @@ class _Scheduler:
         if not isinstance(kind, TensorType) or kind.shape is None:
             return self._add(Slot(name, 0, None, constant, outside))
         shape = (kind.dtype.bytes, *kind.shape)
-        return self._add(Slot(name, kind.nbytes, shape, constant, outside))
+        return self._add(Slot(name, kind.nbytes, shape, constant, outside, kind.dims))
 
     def _add(self, slot: Slot) -> int:
         self.index[slot.name] = len(self.slots)
@@ -169,7 +170,7 @@ class _Scheduler:
             known = False
         shape = (width, *dims) if known else None
         size = as_dim(product(dims) * width)
-        return self._add(Slot(name, size, shape, load, outside))
+        return self._add(Slot(name, size, shape, load, outside, dims))
 
 
 def _fixed_width(proto: Any, i: int) -> int | None:

@@ -21,6 +21,7 @@ class Slot:
     """A tensor of the lowered model.
 
     `shape` is what ONNX Runtime knows of it while it plans: two tensors with the same may share a buffer.
+    Where it doesn't know all, it may know a part of `dims`, as channels.
     """
 
     name: str
@@ -29,13 +30,15 @@ class Slot:
     constant: bool = False
     outside: bool = False
     """Whether it belongs to the caller: an input, or an output once it is made."""
+    dims: tuple[Dim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """An ONNX node: its op type, slots, and bytes that its kernel needs only while it runs.
 
-    The operands of a loop are also what its `body` reads from outside.
+    The operands of a loop are also what its `body` reads from outside.  `added` is an operand that a
+    convolution in blocks adds its result to, in place if nothing reads that again.
     """
 
     kind: str
@@ -44,6 +47,7 @@ class Step:
     node: Node | None
     scratch: Dim = 0
     body: Schedule | None = None
+    added: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,8 @@ class Schedule:
     """Slots and steps, in order of execution.
 
     `loaded` are steps that a load computes, since nothing in them varies; `constants` are the initializers.
-    A loop's body shares the slots of the schedule around it; those below `first` aren't the body's own.
+    A loop's body shares the slots of the schedule around it; those below `first` aren't the body's own, and
+    `captured` are those of them that it reads.
     """
 
     slots: list[Slot]
@@ -59,6 +64,7 @@ class Schedule:
     loaded: list[Step]
     constants: list[int] = field(default_factory=list)
     first: int = 0
+    captured: tuple[int, ...] = ()
 
     def walk(self) -> Iterator[Schedule]:
         """This schedule and those of the bodies in it."""
@@ -120,5 +126,5 @@ def _is_blocked(node: Node) -> bool:
     if not isinstance(out, int) or not isinstance(inner, int) or (group > 1 and out % 16):
         return False
     if group == 1:
-        return inner < 16 or inner % 16 == 0
+        return inner < 16 or inner % 4 == 0
     return (inner == 1 and out == group) or (inner % 16 == 0 and (out // group) % 16 == 0)
