@@ -27,7 +27,13 @@ from typing import Any
 
 import numpy as np
 
-NAMES = ("vgg19", "resnet50", "densenet201", "efficientnet_b0")
+GROUPS = {
+    "tuned": ("vgg19", "resnet50", "densenet201", "efficientnet_b0"),
+    "seen": ("inception_v3", "regnet_y_400mf", "efficientnet_v2_s", "swin_v2_t"),
+    "unseen": ("mnasnet0_5", "densenet121", "convnext_tiny", "resnext50_32x4d"),
+}
+"""Networks by what they were to the model: those it was made with, those that were measured once it was made
+and looked into after that, and those that were chosen before that and measured behind it."""
 MIB = 1 << 20
 DATA = ":data"
 SHARE = 0.8
@@ -136,7 +142,7 @@ def measure(model: str, samples: int, pattern: bool, runs: int) -> dict[str, int
 
 
 def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
-    for name in arguments.names:
+    for name in (name for group in arguments.names for name in GROUPS.get(group, (group,))):
         for passes in arguments.passes:
             counts = [0] if passes == "inference" else arguments.references
             batches = arguments.batches if passes == "inference" else [1]
@@ -238,7 +244,7 @@ def main() -> None:
     )
     parser.add_argument("--networks", type=Path, required=True)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--names", nargs="+", default=list(NAMES))
+    parser.add_argument("--names", nargs="+", default=["tuned"], help=f"networks, or {', '.join(GROUPS)}")
     parser.add_argument("--passes", nargs="+", default=["inference", "@naive", "@default"])
     parser.add_argument("--references", nargs="+", type=int, default=[1, 5, 20])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
