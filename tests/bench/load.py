@@ -130,10 +130,9 @@ class Study:
         loop.write_text(str(Loop.lasting(1 / self.row(FULL, SHARED, self.requests // 20, clients=1).rate)))
         self.models[STEADY] = "digits", loop
         for way in (SHARED, POOL, ONE):
-            compared = (FULL, PLAIN) if way == ONE else (FULL, PLAIN, STEADY)  # the app serves ONNX files
             for name, draw, rounds in (("even", np.full, ROUNDS), ("Poisson", poisson, 1)):
-                found: dict[str, list[Outcome]] = {model: [] for model in compared}
-                for model in compared * rounds:
+                found: dict[str, list[Outcome]] = {PLAIN: [], FULL: [], STEADY: []}
+                for model in (FULL, PLAIN, STEADY) * rounds:
                     if model != PLAIN:
                         # of just now: on a shared machine that of some minutes ago may be far from it
                         reached = self.row(model, way, self.requests // 12).rate
@@ -146,8 +145,7 @@ class Study:
                         f"| {way} | {name} | {model} | {told(outcome)} | {outcome.tail:.1f} | {tails} |"
                     )
                 if name == "even":
-                    floor = middle[STEADY].tail if STEADY in middle else 0.0
-                    self.late += middle[FULL].tail > max(LATE, floor)
+                    self.late += middle[FULL].tail > max(LATE, middle[STEADY].tail)
                 else:
                     line = steady(times, reached, cores())
                     lines.append(f"| {way} | {name} | (a queue alone) | {line} | |")
@@ -187,7 +185,8 @@ def at_a_pace(study: Study) -> list[str]:
         f"By `python tests/bench/load.py --requests {study.requests} --paced`. The rate was measured",
         "just before; the plain model gets the times of the explained one. Even times: of several rounds, in",
         "which the rows take turns, the middle one by p99 / p50. A loop in C: the same instructions for each",
-        "request, about as long as an explanation alone, at its own rate: what the machine does by itself.",
+        "request, about as long as an explanation alone, at its own rate: what the machine does by itself;",
+        "over HTTP in a server of nothing else.",
         "Requests that come by chance (Poisson) wait for each other, whatever answers them: where each takes",
         f"the same time, p99 / p50 is by cores {bounds(UTILIZATION)}.",
         "",
