@@ -9,7 +9,7 @@ at times fixed beforehand from which the wait counts, so that a late answer dela
 that takes as long as an explanation alone shows what the machine itself does to waits.  Each answer's digest
 is compared with that of a serial run on one thread.  Explanations of the digits with 100 references get all
 requests through the first and second way and over HTTP, other rows a part of them.  Exits with 1 where an
-answer fails or differs, or where at even times p99 of explanations is over 3 x p50 and over the loop's.
+answer fails or differs, or where at even times p99 of explanations is over 3 x p50.
 
 With --keep a run that ends after --seconds, or is stopped, goes on with the rows that are missing.
 """
@@ -145,7 +145,7 @@ class Study:
                         f"| {way} | {name} | {model} | {told(outcome)} | {outcome.tail:.1f} | {tails} |"
                     )
                 if name == "even":
-                    self.late += middle[FULL].tail > max(LATE, middle[STEADY].tail)
+                    self.late += middle[FULL].tail > LATE
                 else:
                     line = steady(times, reached, cores())
                     lines.append(f"| {way} | {name} | (a queue alone) | {line} | |")
