@@ -46,9 +46,8 @@ def convolved(op: Convolution, x: Value, w: Value, bias: Sequence[Value], sizes:
     found: list[Value] = []
     if isinstance(op, ConvWeights):
         out = int(w.shape[0])
-        # in fewer parts than the convolution's, so that they are picked again: kept until here, all would
-        # leave the cache, and take up to prod(kernel) times the memory of x
-        patches = _patches(x, axes, fewer=2)
+        # those of the convolution: picked again they would take half the memory, and a step a tenth longer
+        patches = _patches(x, axes)
         others = split(reshape(w, (out, as_dim(prod(sizes) * n))), 1, [p.shape[1] for p in patches])
         for picked, part in zip(patches, others, strict=True):
             # [c k, s n] by [out, s n]: the way round that ONNX Runtime is faster at
@@ -102,11 +101,11 @@ def places(
     return found
 
 
-def _patches(x: Value, axes: Sequence[Array], fewer: int = 1) -> list[Value]:
+def _patches(x: Value, axes: Sequence[Array]) -> list[Value]:
     """[c, ..., n] -> [c k, s n], in parts along s."""
     c, n = int(x.shape[0]), x.shape[-1]
     spatial = tuple(map(int, x.shape[1:-1]))
-    parts = _picked(reshape(x, (c, prod(spatial), n)), _index(axes, spatial, False), fewer)
+    parts = _picked(reshape(x, (c, prod(spatial), n)), _index(axes, spatial, False))
     return [reshape(picked, (as_dim(c * picked.shape[1]), picked.shape[2])) for picked in parts]
 
 
@@ -126,7 +125,7 @@ def _index(axes: Sequence[Array], spatial: Sequence[int], apart: bool) -> Array:
     return np.where(outside, -1, index).reshape(prod(kernel), -1)
 
 
-def _picked(flat: Value, index: Array, fewer: int = 1) -> list[Value]:
+def _picked(flat: Value, index: Array) -> list[Value]:
     """[c, rows, n] -> [c, k, s n] by an index [k, s], in parts along s; a row of zeros is what is outside."""
     c, rows, n = int(flat.shape[0]), int(flat.shape[1]), flat.shape[2]
     count, seen = index.shape
@@ -136,16 +135,16 @@ def _picked(flat: Value, index: Array, fewer: int = 1) -> list[Value]:
         flat = emit1(Pad((0, 0, 0), (0, 1, 0), 0.0), flat)
         index = np.where(index < 0, rows, index)
     found = []
-    for part in np.array_split(index, _parts(c * count, seen, fewer), axis=1):
+    for part in np.array_split(index, _parts(c * count, seen), axis=1):
         picked = emit1(Gather(1), flat, constant(part.ravel(), DType.I32))
         found.append(reshape(picked, (c, count, as_dim(part.shape[1] * n))))
     return found
 
 
-def _parts(each: int, seen: int, fewer: int) -> int:
+def _parts(each: int, seen: int) -> int:
     """Into how many parts `seen` places of `each` numbers go.
 
     Equal ones where that takes less than twice as many: a buffer is used again by what is as large.
     """
-    least = min(-(-each * seen // (TOGETHER * fewer)), PARTS // fewer, seen)
+    least = min(-(-each * seen // TOGETHER), PARTS, seen)
     return next((parts for parts in range(least, 2 * least) if seen % parts == 0), least)
