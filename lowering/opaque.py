@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
 from irshap.errors import IRError, ModelError
@@ -87,9 +88,16 @@ def _placed(op: Opaque, inputs: Sequence[str]) -> tuple[onnx.NodeProto, dict[str
     """The node with a name of its own for each operand, and those names' meaning in the lowered model.
 
     A tensor that the source's node reads twice may have become two different ones.
+
+    Raises:
+        ModelError: the bytes, which a text of the IR may bring, aren't those of the node.
     """
-    proto = onnx.NodeProto()
-    proto.ParseFromString(op.proto)
+    try:
+        proto = onnx.NodeProto.FromString(op.proto)
+    except DecodeError:
+        proto = onnx.NodeProto()
+    if len(proto.input) < len(op.present):
+        raise ModelError(f"the bytes of {op.kind} are not those of the node", mend="lift the model anew")
     given = iter(inputs)
     names: dict[str, str] = {}
     for i, present in enumerate(op.present):

@@ -15,7 +15,8 @@ from fuzz_workers import Kind, Outcome, is_fault, judged
 import irshap
 from irshap.cli.programs import parse_program
 from irshap.compiler.catalog import PassManager
-from irshap.errors import ParseError, ReferencesError, UserError
+from irshap.errors import ModelError, ParseError, ReferencesError, UserError
+from irshap.lowering import lower
 from irshap.pipeline.base import Context
 
 KINDS = {
@@ -137,3 +138,15 @@ def test_an_opaque_node_has_the_operands_that_it_says(line: str, message: str) -
     output "s" = %s"""
     with pytest.raises(ParseError, match=message):
         parse_program(text)
+
+
+@pytest.mark.parametrize("content", ["", "/w=="])
+def test_the_bytes_of_an_opaque_node_are_those_of_a_node(content: str) -> None:
+    """Bytes that protobuf doesn't read, and those of a node of fewer operands."""
+    of = f'kind="ZipMap", domain="ai.onnx.ml", opsets=[["ai.onnx.ml", 1]], proto=base64"{content}"'
+    graph = parse_program(f"""graph @g
+    %x = input{{name="x"}} : f32[N, 2]
+    %s = opaque{{{of}, present=[true], outputs=[true]}}(%x) : f32[N, 2]
+    output "s" = %s""")
+    with pytest.raises(ModelError, match="the bytes of ZipMap are not those of the node"):
+        lower(graph)
