@@ -121,6 +121,8 @@ def test_clusters_have_weights() -> None:
         (IMAGES, "padding", r"padding is for token ids, and data has dtype float32"),
         (IDS, "blur", r"are no pictures. give floats"),
         (IMAGES, "dinucleotide-shuffle", r"are no sequences of letters. give one-hot"),
+        (np.zeros((6, 0), int), "dinucleotide-shuffle", r"\[N, 0\] are no sequences of letters"),
+        (np.zeros((6, 0, 4)), "dinucleotide-shuffle", r"\[N, 0, 4\] are no sequences of letters"),
         (IMAGES[:0], "mean", r"data needs rows"),
         ({"a": IMAGES, "b": IDS}, "sample", r"equally many for all inputs \(a: \d+, b: 7\)"),
         (
