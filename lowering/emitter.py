@@ -19,7 +19,7 @@ from irshap.ir.core import Node, Op, Output, Value
 from irshap.ir.dims import Dim, as_dim, same, symbols_of
 from irshap.ir.types import Array, DType, Tensor, TensorType, Type
 from irshap.lowering.files.held import hold
-from irshap.lowering.files.protos import OUTLINE_OVER
+from irshap.lowering.files.protos import OUTLINE_OVER, decoded
 
 __all__ = ["EXPORTERS", "FLOOR", "Emission", "Emitter", "Export", "Exporter", "FreshNames", "exporter"]
 __all__ += ["fill_tensor", "onnx_dtype", "onnx_type", "tensor_proto"]
@@ -342,14 +342,12 @@ def onnx_dtype(dtype: DType) -> int:
     return helper.np_dtype_to_tensor_dtype(dtype.numpy)
 
 
-def onnx_type(type: object) -> onnx.TypeProto:
+def onnx_type(type: Type) -> onnx.TypeProto:
     """An IR type as ONNX writes it; symbolic dimensions by their text."""
     if isinstance(type, TensorType):
         shape = None if type.shape is None else [d if isinstance(d, int) else str(d) for d in type.shape]
         return helper.make_tensor_type_proto(onnx_dtype(type.dtype), shape)
-    proto = onnx.TypeProto()
-    proto.ParseFromString(type.serialized)  # type: ignore[attr-defined]
-    return proto
+    return decoded(onnx.TypeProto, type.serialized, f"the type {type.kind}")
 
 
 def tensor_proto(array: Array, name: str) -> onnx.TensorProto:

@@ -8,7 +8,6 @@ from typing import cast
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
 from irshap.errors import IRError, ModelError
@@ -23,7 +22,7 @@ from irshap.lowering.files.convert import (
     default_opset,
     ir_version_for,
 )
-from irshap.lowering.files.protos import nodes
+from irshap.lowering.files.protos import decoded, nodes
 from irshap.lowering.files.scopes import rename_nodes
 from irshap.lowering.files.session import RuntimeRefusal, Session
 from irshap.ops.program import Constant, Opaque
@@ -90,14 +89,11 @@ def _placed(op: Opaque, inputs: Sequence[str]) -> tuple[onnx.NodeProto, dict[str
     A tensor that the source's node reads twice may have become two different ones.
 
     Raises:
-        ModelError: the bytes, which a text of the IR may bring, aren't those of the node.
+        ModelError: its bytes, which a text of the IR may have brought, aren't those of the node.
     """
-    try:
-        proto = onnx.NodeProto.FromString(op.proto)
-    except DecodeError:
-        proto = onnx.NodeProto()
-    if len(proto.input) < len(op.present):
-        raise ModelError(f"the bytes of {op.kind} are not those of the node", mend="lift the model anew")
+    proto = decoded(onnx.NodeProto, op.proto, f"the node {op.kind}")
+    if proto.op_type != op.kind or len(proto.input) < len(op.present):
+        raise ModelError(f"the bytes of the node {op.kind} are another's", mend="lift the model anew")
     given = iter(inputs)
     names: dict[str, str] = {}
     for i, present in enumerate(op.present):

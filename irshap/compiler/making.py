@@ -194,13 +194,8 @@ def _letters(rows: Array, where: str) -> tuple[Array, int | None, int]:
     """Sequences as integers [N, L]; where they were one-hot the axis of letters, and how many there are."""
     if rows.dtype.kind in "iu" and rows.ndim == 2 and rows.size:
         return rows, None, 0
-    for axis in (2, 1):
-        if (
-            rows.ndim == 3
-            and rows.size
-            and ((rows == 0) | (rows == 1)).all()
-            and (rows.sum(axis=axis) == 1).all()
-        ):
+    for axis in (2, 1) if rows.ndim == 3 and rows.size else ():
+        if ((rows == 0) | (rows == 1)).all() and (rows.sum(axis=axis) == 1).all():
             return rows.argmax(axis=axis), axis, rows.shape[axis]
     what = f"of shape {_shape(rows)} are no sequences of letters"
     raise ReferencesError(what, where=where, mend="give one-hot [N, L, 4] or [N, 4, L], or ids [N, L]")

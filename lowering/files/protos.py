@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto
 
-from irshap.errors import printable
+from irshap.errors import ModelError, printable
 from irshap.lowering.files.held import held
 
 __all__ = [
     "OUTLINE_OVER",
+    "decoded",
     "first_line",
     "has_broken_text",
     "is_outlined",
@@ -35,6 +36,7 @@ __all__ = [
 OUTLINE_OVER = 4096
 _TENSOR_FIELDS = [field for field in TensorProto.DESCRIPTOR.fields if field.name != "raw_data"]
 _PLACE = ("data_location", "external_data")
+_M = TypeVar("_M", bound=Message)
 _SUB_BYTE_BITS = {"FLOAT4E2M1": 4, "INT2": 2, "INT4": 4, "UINT2": 2, "UINT4": 4}
 
 
@@ -43,6 +45,18 @@ def first_line(error: BaseException) -> str:
     line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     line = printable(line).strip().rstrip(".")
     return line if len(line) <= 200 else line[:197] + "..."
+
+
+def decoded(kind: type[_M], content: bytes, what: str) -> _M:
+    """A message from its bytes, which a text of the IR may have brought.
+
+    Raises:
+        ModelError: they are none of its kind; names `what` they should be.
+    """
+    try:
+        return kind.FromString(content)
+    except DecodeError:
+        raise ModelError(f"the bytes of {what} are none", mend="lift the model anew") from None
 
 
 def _fields(message: Message) -> Iterator[tuple[Any, Any]]:

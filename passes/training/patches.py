@@ -28,7 +28,7 @@ PARTS = 8
 
 TOGETHER = 1152
 """How many of a sample's patches' numbers a part has: of 64 samples a quarter of a megabyte, which stays in a
-core's cache until a product reads it.  All at once, one of 512 samples takes twice as long as one of 64."""
+core's cache until a product reads it."""
 
 Convolution = Conv | ConvTranspose | ConvWeights
 
@@ -43,17 +43,17 @@ def convolved(op: Convolution, x: Value, w: Value, bias: Sequence[Value], sizes:
     kernel = op.kernel if isinstance(op, ConvWeights) else tuple(map(int, w.shape[2:]))
     c, spatial, n = int(x.shape[0]), tuple(map(int, x.shape[1:-1])), x.shape[-1]
     axes = places(op, kernel, spatial, sizes)
-    found: list[Value] = []
     if isinstance(op, ConvWeights):
         out = int(w.shape[0])
-        # those of the convolution: picked again they would take half the memory, and a step a tenth longer
+        # those of the convolution: picked again they would take less memory, and the step longer
         patches = _patches(x, axes)
         others = split(reshape(w, (out, as_dim(prod(sizes) * n))), 1, [p.shape[1] for p in patches])
+        before: list[Value] = []
         for picked, part in zip(patches, others, strict=True):
             # [c k, s n] by [out, s n]: the way round that ONNX Runtime is faster at
-            found = [emit1(Gemm(trans_b=True), picked, part, *found)]
+            before = [emit1(Gemm(trans_b=True), picked, part, *before)]
         # transposed behind the reshape, or ONNX Runtime would turn the product round again
-        apart = reshape(found[0], (c, *kernel, out))
+        apart = reshape(before[0], (c, *kernel, out))
         return transpose(apart, (apart.rank - 1, *range(apart.rank - 1)))
     rows = transpose(w, (1, 0, *range(2, w.rank))) if isinstance(op, ConvTranspose) else w
     out = int(rows.shape[0])
@@ -62,10 +62,10 @@ def convolved(op: Convolution, x: Value, w: Value, bias: Sequence[Value], sizes:
         turned = transpose(rows, (0, *range(2, rows.rank), 1))
         each = reshape(turned, (out * prod(kernel), c))
         products = emit1(Gemm(), each, reshape(x, (c, as_dim(prod(spatial) * n))))
-        turned = reshape(products, (out, prod(kernel) * prod(spatial), n))
+        flat = reshape(products, (out, prod(kernel) * prod(spatial), n))
         found = [
             emit1(ReduceSum((1,), keepdims=False), picked)
-            for picked in _picked(turned, _index(axes, spatial, True))
+            for picked in _picked(flat, _index(axes, spatial, True))
         ]
     else:
         matrix = reshape(rows, (out, c * prod(kernel)))
@@ -147,4 +147,4 @@ def _parts(each: int, seen: int) -> int:
     Equal ones where that takes less than twice as many: a buffer is used again by what is as large.
     """
     least = min(-(-each * seen // TOGETHER), PARTS, seen)
-    return next((parts for parts in range(least, 2 * least) if seen % parts == 0), least)
+    return next((parts for parts in range(least, min(2 * least, PARTS + 1)) if seen % parts == 0), least)

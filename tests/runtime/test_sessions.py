@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx.parser
 import onnxruntime
+import pytest
 
 from irshap.lowering.files.session import Session
 from irshap.runtime.sessions import opened
@@ -21,3 +24,23 @@ def test_a_product_of_float64_with_a_transposed_one() -> None:
     session = opened(model.SerializeToString(), onnxruntime.SessionOptions(), ["CPUExecutionProvider"])
     for (found,) in (session.run(None, {"x": x, "w": w}), Session(model).run({"x": x, "w": w})):
         np.testing.assert_allclose(found, w @ x.T, rtol=1e-12)
+
+
+def test_only_what_lacks_that_kernel_is_loaded_without_the_fusion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ONNX Runtime is installed: one that has the fault, and one that fails for another reason."""
+    told: list[dict[str, Any]] = []
+    why = "Failed to find kernel for com.microsoft.FusedMatMul(1)"
+
+    def session(*given: Any, **more: Any) -> str:
+        told.append(more)
+        if "disabled_optimizers" not in more:
+            raise RuntimeError(why)
+        return "made"
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    assert opened(b"", None, []) == "made"
+    assert told == [{}, {"disabled_optimizers": ["MatmulTransposeFusion"]}]
+    why = "no such file"
+    with pytest.raises(RuntimeError, match=why):
+        opened(b"", None, [])
+    assert len(told) == 3

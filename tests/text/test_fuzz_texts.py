@@ -140,13 +140,21 @@ def test_an_opaque_node_has_the_operands_that_it_says(line: str, message: str) -
         parse_program(text)
 
 
-@pytest.mark.parametrize("content", ["", "/w=="])
-def test_the_bytes_of_an_opaque_node_are_those_of_a_node(content: str) -> None:
-    """Bytes that protobuf doesn't read, and those of a node of fewer operands."""
+@pytest.mark.parametrize(("content", "message"), [("", "are another's"), ("/w==", "are none")])
+def test_the_bytes_of_an_opaque_node_are_those_of_the_node(content: str, message: str) -> None:
+    """Bytes of no node, and bytes that protobuf doesn't read."""
     of = f'kind="ZipMap", domain="ai.onnx.ml", opsets=[["ai.onnx.ml", 1]], proto=base64"{content}"'
     graph = parse_program(f"""graph @g
     %x = input{{name="x"}} : f32[N, 2]
     %s = opaque{{{of}, present=[true], outputs=[true]}}(%x) : f32[N, 2]
     output "s" = %s""")
-    with pytest.raises(ModelError, match="the bytes of ZipMap are not those of the node"):
+    with pytest.raises(ModelError, match=f"the bytes of the node ZipMap {message}"):
+        lower(graph)
+
+
+def test_the_bytes_of_a_foreign_type_are_those_of_a_type() -> None:
+    graph = parse_program("""graph @g
+    %x = input{name="x"} : sequence<ff>
+    output "s" = %x""")
+    with pytest.raises(ModelError, match="the bytes of the type sequence are none"):
         lower(graph)
